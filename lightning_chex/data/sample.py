@@ -1,0 +1,72 @@
+"""The one sample format of every data set, and how samples become a batch.
+
+A sample is a dict. Every source gives the first four keys, the others where it has them:
+
+==================  =========================  ==================================================================
+key                 type                       meaning
+==================  =========================  ==================================================================
+``image``           float32 (3, H, W)          grey value repeated on three channels, ImageNet mean and deviation
+``label``           float32 (K,) or ()         K classes in {0, 1}; or one severity score, a scalar
+``image_id``        str                        the image's name at its publisher, without folder and suffix
+``patient_id``      str                        who it shows; never logged
+``boxes``           float32 (N, 4)             x1, y1, x2, y2 in pixels of ``image``; N may be 0
+``box_labels``      int64 (N,)                 class index of each box
+``zones``           float32 (6,)               Brixia scores 0-3 of zones A-F, see below
+``lung_mask``       bool (2, H, W)             the patient's right lung (image left), then the left lung
+``finding_masks``   bool (8, H, W)             exact extent of each pathology (phantom only)
+==================  =========================  ==================================================================
+
+Brixia zones: A, B, C are the patient's right lung (image left) from top to bottom; D, E, F the left lung.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+STACKED_KEYS = frozenset({"image", "label", "zones", "lung_mask", "finding_masks"})
+
+PATHOLOGIES = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+)
+"""The eight classes of NIH ChestX-ray8 in the publisher's order."""
+
+DETECTORS = ("severity_0_1", "severity_2", "severity_3")
+"""The three BrixIA detectors: does any zone score 0 or 1, any 2, any 3?"""
+
+
+def detector_label(zones: torch.Tensor) -> torch.Tensor:
+    """Say which of the three BrixIA detectors should fire.
+
+    Args:
+        zones: scores 0 to 3 of the six zones, shape (..., 6).
+
+    Returns:
+        float32 in {0, 1}, shape (..., 3): any zone scored 0 or 1; any scored 2; any scored 3.
+
+    Example:
+        >>> detector_label(torch.tensor([0.0, 0, 0, 3, 0, 0]))
+        tensor([1., 0., 1.])
+    """
+    return torch.stack([(zones <= 1).any(-1), (zones == 2).any(-1), (zones == 3).any(-1)], dim=-1).float()
+
+
+def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Join samples to a batch: tensors of one shape are stacked, boxes and names become lists.
+
+    Args:
+        samples: at least one sample; all from one data set, so with the same keys.
+
+    Returns:
+        ``image`` (B, 3, H, W), ``label`` (B, K) or (B,), ...; ``boxes``, ``box_labels``, ``image_id`` and
+        ``patient_id`` as lists of length B.
+    """
+    columns = {key: [sample[key] for sample in samples] for key in samples[0]}
+    return {key: torch.stack(values) if key in STACKED_KEYS else values for key, values in columns.items()}
