@@ -1,0 +1,157 @@
+"""Multi-label classification: pathologies, or the three BrixIA severity detectors."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
+from torchmetrics.utilities import dim_zero_cat
+
+from lightning_chex.tasks.backbone import create_backbone
+from lightning_chex.tasks.task import ChestXrayTask, Schedule
+
+
+class MultilabelScores(Metric):
+    """AUROC and average precision per class and their means over the classes that can be scored.
+
+    A class without a positive or without a negative image has no AUROC; it is left out and counted.
+
+    Args:
+        class_names: names of the K outputs.
+    """
+
+    full_state_update = False
+    logits: list[Tensor]
+    labels: list[Tensor]
+
+    def __init__(self, class_names: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.class_names = list(class_names)
+        self.add_state("logits", [], dist_reduce_fx="cat")
+        self.add_state("labels", [], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Add logits (B, K) and labels (B, K) in {0, 1}."""
+        self.logits.append(logits.detach().float())
+        self.labels.append(labels.detach().long())
+
+    def compute(self) -> dict[str, Tensor]:
+        """``auroc``, ``ap`` (means, NaN if no class can be scored), ``auroc/NAME``, ``ap/NAME``, ``classes_scored``."""
+        logits, labels = dim_zero_cat(self.logits), dim_zero_cat(self.labels)
+        present = [c for c in range(len(self.class_names)) if 0 < labels[:, c].sum() < len(labels)]
+        results = {"classes_scored": torch.tensor(float(len(present)))}
+        missing = torch.tensor(float("nan"))
+        for key, measure in (("auroc", multilabel_auroc), ("ap", multilabel_average_precision)):
+            scores: dict[str, Tensor] = {}
+            if present:
+                # ranks are all that counts: sigmoid keeps them where float32 probabilities do not saturate; logits
+                # are squashed in float64 so that confident ones stay apart
+                probabilities = logits[:, present].double().sigmoid()
+                values = measure(probabilities, labels[:, present], num_labels=len(present), average="none")
+                scores = {self.class_names[c]: v.float() for c, v in zip(present, values.reshape(-1), strict=True)}
+            results[key] = torch.stack(list(scores.values())).mean() if scores else missing
+            results |= {f"{key}/{name}": value for name, value in scores.items()}
+        return results
+
+
+class ClassificationTask(ChestXrayTask):
+    """Multi-label classification of chest X-rays with one logit per class (Eq. 6).
+
+    Logs ``val/loss``, ``val/auroc``, ``val/ap`` (means over the classes that occur), the same per class
+    (``val/auroc/Mass``) and all of it under ``test/``.
+
+    Args:
+        class_names: names of the classes; the command line takes them from the data.
+        backbone: name of a timm model. DenseNet-121 is the paper's.
+        pretrained: start from timm's ImageNet weights; needs a network the first time.
+        loss: ``bce``, or ``weighted_bce``, which weighs each class's positives by negatives / positives of the training
+            split.
+        optimizer: name of a timm optimiser (adamw, sgd, momentum, ...).
+        lr: learning rate; the peak one for ``one_cycle``.
+        weight_decay: weight decay, not applied to biases and normalisation layers.
+        momentum: momentum of the optimisers that have one.
+        schedule: ``constant``, ``cosine`` to zero, or ``one_cycle`` (up, then down), step by step over the training.
+    """
+
+    pos_weight: Tensor
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        backbone: str = "densenet121",
+        pretrained: bool = False,
+        loss: Literal["bce", "weighted_bce"] = "bce",
+        optimizer: str = "adamw",
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        momentum: float = 0.9,
+        schedule: Schedule = "constant",
+    ) -> None:
+        if not class_names:
+            raise ValueError("class_names is empty: a classification needs classes; for a score use RegressionTask")
+        if loss not in ("bce", "weighted_bce"):
+            raise ValueError(f"loss={loss!r} is unknown; choose bce or weighted_bce")
+        super().__init__(
+            create_backbone(backbone, len(class_names), pretrained), optimizer, lr, weight_decay, momentum, schedule
+        )
+        self.save_hyperparameters(logger=False)  # the command line logs the whole configuration, once
+        self.hparams["pretrained"] = False  # the checkpoint brings the weights; loading it must not need a network
+        self.class_names = list(class_names)
+        self.weighted = loss == "weighted_bce"
+        self.register_buffer("pos_weight", torch.ones(len(class_names)))
+        self.val_scores = MultilabelScores(class_names)
+        self.test_scores = MultilabelScores(class_names)
+
+    def setup(self, stage: str) -> None:
+        """Take pos_weight from the training split, and see that data and model speak of the same classes."""
+        data = getattr(self.trainer, "datamodule", None)
+        names = getattr(data, "class_names", None)
+        if names is not None and list(names) != self.class_names:
+            raise ValueError(
+                f"the model's classes {self.class_names} are not the data's {list(names)}: give both the same, "
+                "or let the command line link them"
+            )
+        if stage == "fit" and self.weighted:
+            weights = getattr(data, "pos_weight", None)
+            if weights is None:
+                raise ValueError("loss='weighted_bce' needs a data module with a pos_weight (C,); use loss: bce")
+            self.pos_weight.copy_(torch.as_tensor(weights))
+
+    def loss(self, output: Tensor, label: Tensor) -> Tensor:
+        """Binary cross entropy, mean over images and classes; pos_weight is all ones unless weighted."""
+        return F.binary_cross_entropy_with_logits(output.float(), label, pos_weight=self.pos_weight)
+
+    def score(self, output: Tensor) -> Tensor:
+        """Probabilities (B, K)."""
+        return output.sigmoid()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Collect one validation batch."""
+        self._collect(batch, self.val_loss, self.val_scores)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Collect one test batch."""
+        self._collect(batch, self.test_loss, self.test_scores)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what the validation batches gave."""
+        self._log_scores("val", self.val_loss, self.val_scores)
+
+    def on_test_epoch_end(self) -> None:
+        """Log what the test batches gave."""
+        self._log_scores("test", self.test_loss, self.test_scores)
+
+    def _collect(self, batch: dict[str, Any], loss: Metric, scores: Metric) -> None:
+        logits = self(batch["image"])
+        loss.update(self.loss(logits, batch["label"]), weight=len(logits))
+        scores.update(logits, batch["label"])
+
+    def _log_scores(self, stage: str, loss: Metric, scores: Metric) -> None:
+        self.log(f"{stage}/loss", loss.compute(), prog_bar=True)
+        for key, value in scores.compute().items():
+            self.log(f"{stage}/{key}", value, prog_bar=key == "auroc")
+        loss.reset()
+        scores.reset()

@@ -1,0 +1,95 @@
+"""Regression of a severity score."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanAbsoluteError, PearsonCorrCoef
+
+from lightning_chex.tasks.backbone import create_backbone
+from lightning_chex.tasks.task import ChestXrayTask, Schedule
+
+
+class RegressionTask(ChestXrayTask):
+    """Regression of one severity score per image with the mean squared error (Eq. 7).
+
+    Logs ``val/loss``, ``val/mae`` (in points of the score) and ``val/pearson``, the same under ``test/``.
+
+    Args:
+        score_range: lowest and highest score, (0, 18) for Brixia; training starts from its middle.
+        backbone: name of a timm model. DenseNet-121 is the paper's.
+        pretrained: start from timm's ImageNet weights; needs a network the first time.
+        optimizer: name of a timm optimiser (adamw, sgd, momentum, ...).
+        lr: learning rate; the peak one for ``one_cycle``.
+        weight_decay: weight decay, not applied to biases and normalisation layers.
+        momentum: momentum of the optimisers that have one.
+        schedule: ``constant``, ``cosine`` to zero, or ``one_cycle`` (up, then down), step by step over the training.
+    """
+
+    def __init__(
+        self,
+        score_range: tuple[float, float] = (0.0, 18.0),
+        backbone: str = "densenet121",
+        pretrained: bool = False,
+        optimizer: str = "adamw",
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        momentum: float = 0.9,
+        schedule: Schedule = "constant",
+    ) -> None:
+        low, high = score_range
+        if not low < high:
+            raise ValueError(f"score_range={tuple(score_range)!r} must rise")
+        network: Any = create_backbone(backbone, 1, pretrained)
+        super().__init__(network, optimizer, lr, weight_decay, momentum, schedule)
+        self.save_hyperparameters(logger=False)  # the command line logs the whole configuration, once
+        self.hparams["pretrained"] = False  # the checkpoint brings the weights; loading it must not need a network
+        self.class_names: list[str] = []
+        head: nn.Module = network.get_classifier()
+        if isinstance(head, nn.Linear) and head.bias is not None:
+            nn.init.constant_(head.bias, (low + high) / 2)  # else the first hundred steps only learn the mean
+        self.val_mae, self.test_mae = MeanAbsoluteError(), MeanAbsoluteError()
+        self.val_pearson, self.test_pearson = PearsonCorrCoef(), PearsonCorrCoef()
+
+    def setup(self, stage: str) -> None:
+        """Refuse data whose labels are classes."""
+        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", ())
+        if names:
+            raise ValueError(f"the data's labels are the classes {list(names)}, not a score: set data.target: severity")
+
+    def loss(self, output: Tensor, label: Tensor) -> Tensor:
+        """Mean squared error."""
+        return F.mse_loss(self.score(output.float()), label)
+
+    def score(self, output: Tensor) -> Tensor:
+        """Severities (B,)."""
+        return output.squeeze(-1)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Collect one validation batch."""
+        self._collect(batch, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Collect one test batch."""
+        self._collect(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what the validation batches gave."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log what the test batches gave."""
+        self._log_scores("test")
+
+    def _collect(self, batch: dict[str, Any], stage: str) -> None:
+        output = self(batch["image"])
+        score = self.score(output).float()
+        getattr(self, f"{stage}_loss").update(self.loss(output, batch["label"]), weight=len(score))
+        getattr(self, f"{stage}_mae").update(score, batch["label"])
+        getattr(self, f"{stage}_pearson").update(score, batch["label"])
+
+    def _log_scores(self, stage: str) -> None:
+        for key in ("loss", "mae", "pearson"):
+            metric = getattr(self, f"{stage}_{key}")
+            self.log(f"{stage}/{key}", metric.compute(), prog_bar=key != "loss")
+            metric.reset()

@@ -1,0 +1,94 @@
+"""What the classification and regression tasks share: network, optimiser, schedule, steps and predictions."""
+
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+Schedule = Literal["constant", "cosine", "one_cycle"]
+
+
+class ChestXrayTask(pl.LightningModule):
+    """A network, its loss and its optimiser; the children add the loss and what is measured.
+
+    All hyper-parameters are plain values, so that checkpoints load with ``weights_only=True``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: str,
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        schedule: Schedule,
+    ) -> None:
+        super().__init__()
+        if not lr > 0:
+            raise ValueError(f"lr={lr!r} must be greater than 0")
+        if schedule not in ("constant", "cosine", "one_cycle"):
+            raise ValueError(f"schedule={schedule!r} is unknown; choose constant, cosine or one_cycle")
+        # channels_last is the layout convolutions are fastest in, on CPUs and GPUs alike; no value changes
+        self.model = model.to(memory_format=torch.channels_last)
+        self.optimizer = optimizer
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.schedule = schedule
+        self.val_loss = MeanMetric()
+        self.test_loss = MeanMetric()
+        self.configure_optimizer()  # a wrong name is an error now, not after the data has been read
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Run the network on images (B, 3, H, W)."""
+        return self.model(images.contiguous(memory_format=torch.channels_last))
+
+    def loss(self, output: Tensor, label: Tensor) -> Tensor:
+        """Mean loss of a batch."""
+        raise NotImplementedError
+
+    def configure_optimizer(self) -> torch.optim.Optimizer:
+        """Build the optimiser; biases and normalisation layers are not decayed.
+
+        Raises:
+            ValueError: timm knows no optimiser of that name.
+        """
+        try:
+            return create_optimizer_v2(
+                self.model, opt=self.optimizer, lr=self.lr, weight_decay=self.weight_decay, momentum=self.momentum
+            )
+        except (ValueError, AssertionError, KeyError) as error:
+            raise ValueError(
+                f"optimizer={self.optimizer!r} could not be built ({error}); try adamw, sgd, adam or another of timm's"
+            ) from error
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Optimiser and schedule for Lightning; schedules move at every step and end with the training."""
+        optimizer = self.configure_optimizer()
+        if self.schedule == "constant":
+            return optimizer
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        scheduler: torch.optim.lr_scheduler.LRScheduler
+        if self.schedule == "cosine":
+            scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+        else:
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.lr, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Loss of one training batch, logged as ``train/loss``."""
+        loss = self.loss(self(batch["image"]), batch["label"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        return loss
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Image names and the predictions of `score` for them."""
+        return {"image_id": batch["image_id"], "prediction": self.score(self(batch["image"])).float()}
+
+    def score(self, output: Tensor) -> Tensor:
+        """Turn raw outputs into what a user reads: probabilities or severities."""
+        raise NotImplementedError
