@@ -1,0 +1,171 @@
+"""Finding, checking and reading image files; no name from a table leaves the data root."""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lightning_chex.data.errors import DataError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+_SUFFIX = re.compile(r"\.(png|jpe?g)$", re.IGNORECASE)
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # all that Pillow raises
+
+
+def image_id(name: str) -> str:
+    """Return a file name without its image suffix; other dots stay, publishers use them.
+
+    Args:
+        name: a bare file name, such as a table holds.
+
+    Raises:
+        DataError: the name is empty or has a folder in it, so it might lead out of the data root.
+
+    Example:
+        >>> image_id("radiol.2020200274.fig3d.PNG")
+        'radiol.2020200274.fig3d'
+    """
+    if not name or re.search(r"[/\\\0]", name) or name in {".", ".."}:
+        raise DataError(f"{name!r} is not the bare file name of an image: remove folders from it")
+    return _SUFFIX.sub("", name)
+
+
+def resolve_inside(root: Path, name: str | Path) -> Path:
+    """Return the true path of ``root / name``.
+
+    Raises:
+        DataError: it lies outside ``root``, by ``..``, as an absolute path or through a symbolic link.
+    """
+    base = root.resolve()
+    path = (base / name).resolve()
+    if not path.is_relative_to(base):
+        raise DataError(f"{str(name)!r} leads out of the data root {root}: keep the data, not a link to it, in there")
+    return path
+
+
+def find_images(root: Path, folders: Iterable[Path]) -> dict[str, str]:
+    """List the images of some folders (not of folders within them), in one pass.
+
+    Args:
+        root: the data root, which no image may lie outside.
+        folders: where to look, below ``root``.
+
+    Returns:
+        Image id (file name without ``.png``, ``.jpg`` or ``.jpeg``) to path.
+
+    Raises:
+        DataError: two images with one id, or a link out of ``root``.
+    """
+    found: dict[str, str] = {}
+    for folder in folders:
+        resolve_inside(root, folder.relative_to(root))
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                stem, count = _SUFFIX.subn("", entry.name)
+                if not count:
+                    continue
+                if stem in found:
+                    raise DataError(f"two files for image {stem!r}: {found[stem]} and {entry.path}; remove one")
+                if entry.is_symlink():
+                    resolve_inside(root, Path(entry.path).relative_to(root))
+                found[stem] = entry.path
+    return found
+
+
+def read_grey(path: str | Path) -> np.ndarray:
+    """Read a PNG or JPEG file as a grey image.
+
+    Colour becomes luminance (ITU-R 601, which leaves grey stored as RGB as it is), transparency lies on black, and
+    16 bits are scaled by their full range, 65535 to 255, whatever the image uses of it. The EXIF orientation is not
+    applied: X-ray archives store pixels upright.
+
+    Returns:
+        uint8 (H, W), 0 to 255.
+
+    Raises:
+        DataError: the file is missing, empty, damaged, or of an unknown kind.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return _to_grey(image)
+    except _UNREADABLE as error:
+        raise DataError(f"cannot read image {path}: {error}; replace it with an intact copy") from error
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Return width and height of an image in pixels, from its header alone.
+
+    Raises:
+        DataError: the header cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except _UNREADABLE as error:
+        raise DataError(f"cannot read image {path}: {error}; replace it with an intact copy") from error
+
+
+def check_images(paths: Sequence[str | Path]) -> None:
+    """Make sure, before training, that image files are there and whole, without decoding most of them.
+
+    A file passes if it is a PNG or JPEG from its first to its last bytes; one with another end is decoded in full.
+
+    Args:
+        paths: image files; 100,000 take seconds.
+
+    Raises:
+        DataError: some are missing, empty, cut short or no images; with their number and the first names.
+    """
+    with ThreadPoolExecutor(max_workers=16) as pool:  # the time goes into waiting for the disk
+        problems = [problem for problem in pool.map(_problem, paths) if problem]
+    if problems:
+        raise DataError(
+            f"{len(problems)} of {len(paths)} images cannot be read: {first_few(problems)}; "
+            "replace them with intact copies, or remove them from disk and from the table"
+        )
+
+
+def first_few(names: Iterable[object], limit: int = 3) -> str:
+    """Join the first names of a list for a message, with dots if there are more."""
+    shown = list(map(str, names))
+    return ", ".join(shown[:limit]) + (", ..." if len(shown) > limit else "")
+
+
+def _problem(path: str | Path) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(24)
+            if not start:
+                return f"{path} (empty)"
+            file.seek(-min(12, len(start)), os.SEEK_END)
+            end = file.read()
+        # a PNG's width and height follow its signature and the name of its first chunk
+        is_png = start.startswith(_PNG_START) and start[12:16] == b"IHDR" and any(start[16:20]) and any(start[20:24])
+        if (is_png and end == _PNG_END) or (start.startswith(_JPEG_START) and end.endswith(_JPEG_END)):
+            return None
+        read_grey(path)
+    except OSError as error:
+        return f"{path} ({error.strerror})"
+    except DataError as error:
+        return f"{path} ({error.__cause__})"
+    return None
+
+
+def _to_grey(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):  # 16-bit PNG; Pillow names it I;16 or I by version
+        values = np.asarray(image).astype(np.float64)
+        if values.max() > 65535 or values.min() < 0:
+            raise ValueError("grey values outside 16 bits")
+        return np.rint(values * (255 / 65535)).astype(np.uint8)
+    if image.mode in {"LA", "PA", "RGBA", "La", "RGBa"} or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), layer)
+    return np.array(image.convert("L"))
