@@ -16,8 +16,18 @@ class Attributor(ABC):
     implements `attribute` alone.
     """
 
-    def check(self, model: nn.Module) -> None:
-        """Raise a ValueError if this method cannot explain ``model``, before any long work begins."""
+    @property
+    def explains_class(self) -> bool:
+        """Whether ``target`` is a class index; else the method explains a score."""
+        return True
+
+    def check(self, model: nn.Module, images: Tensor | None = None) -> None:
+        """Raise a ValueError if this method cannot explain ``model``, before any long work begins.
+
+        Args:
+            model: the network to explain.
+            images: (B, C, H, W); if given, what only a forward pass can tell is checked too.
+        """
 
     @contextmanager
     def observing(self, model: nn.Module) -> Iterator[None]:

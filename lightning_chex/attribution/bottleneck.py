@@ -55,11 +55,13 @@ class Blur:
 
     def __call__(self, mask: Tensor) -> Tensor:
         """Blur."""
-        return self.rows @ mask @ self.columns.T
+        with torch.autocast(mask.device.type, enabled=False):  # matrix products would lose the mask's precision
+            return self.rows @ mask @ self.columns.T
 
     def adjoint(self, gradient: Tensor) -> Tensor:
         """Carry a gradient with respect to the blurred mask back to the mask."""
-        return self.rows.T @ gradient @ self.columns
+        with torch.autocast(gradient.device.type, enabled=False):
+            return self.rows.T @ gradient @ self.columns
 
 
 def capacity(normalized: Tensor, lambda_: Tensor, complement: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from lightning_chex.attribution.bottleneck import (
     capacity,
     capacity_gradient,
 )
-from lightning_chex.attribution.objectives import Objective, ObjectiveName, get_objective
+from lightning_chex.attribution.objectives import SCORE_OBJECTIVES, Objective, ObjectiveName, get_objective
 from lightning_chex.attribution.partition import (
     Partition,
     check_feature_map,
@@ -94,9 +94,17 @@ class IBA(Attributor):
         self.seed = seed
         self.statistics = FeatureStatistics()
 
-    def check(self, model: nn.Module) -> None:
-        """Raise a LayerError if the model has no such layer."""
+    @property
+    def explains_class(self) -> bool:
+        """False for the regression objectives; a function of one's own is taken to explain a class."""
+        return self.objective not in SCORE_OBJECTIVES
+
+    def check(self, model: nn.Module, images: Tensor | None = None) -> None:
+        """Raise a LayerError if the model has no such layer or, with images, if its output is no feature map."""
         get_layer(model, self.layer)
+        if images is not None:
+            with frozen(model), torch.no_grad():
+                partition(model, self.layer).below(images)
 
     @contextmanager
     def observing(self, model: nn.Module) -> Iterator[None]:

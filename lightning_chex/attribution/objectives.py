@@ -69,6 +69,9 @@ OBJECTIVES: dict[str, Objective] = {
     "deviation": deviation,
 }
 
+SCORE_OBJECTIVES: frozenset[Objective] = frozenset({squared_error, maximize_score, deviation})
+"""The objectives of regression models."""
+
 
 def get_objective(objective: str | Objective) -> Objective:
     """Return the objective of that name; a function is returned as it is.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
@@ -110,14 +111,16 @@ class ClassificationTask(ChestXrayTask):
         data = getattr(self.trainer, "datamodule", None)
         names = getattr(data, "class_names", None)
         if names is not None and list(names) != self.class_names:
-            raise ValueError(
+            raise MisconfigurationException(
                 f"the model's classes {self.class_names} are not the data's {list(names)}: give both the same, "
                 "or let the command line link them"
             )
         if stage == "fit" and self.weighted:
             weights = getattr(data, "pos_weight", None)
             if weights is None:
-                raise ValueError("loss='weighted_bce' needs a data module with a pos_weight (C,); use loss: bce")
+                raise MisconfigurationException(
+                    "loss='weighted_bce' needs a data module with a pos_weight (C,); use loss: bce"
+                )
             self.pos_weight.copy_(torch.as_tensor(weights))
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:

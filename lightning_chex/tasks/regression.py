@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanAbsoluteError, PearsonCorrCoef
@@ -55,7 +56,9 @@ class RegressionTask(ChestXrayTask):
         """Refuse data whose labels are classes."""
         names = getattr(getattr(self.trainer, "datamodule", None), "class_names", ())
         if names:
-            raise ValueError(f"the data's labels are the classes {list(names)}, not a score: set data.target: severity")
+            raise MisconfigurationException(
+                f"the data's labels are the classes {list(names)}, not a score: set data.target: severity"
+            )
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
         """Mean squared error."""

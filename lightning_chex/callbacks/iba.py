@@ -1,0 +1,302 @@
+"""Where training meets attribution: explanations at every validation, logged with their localisation."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch.distributed as dist
+from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from lightning_chex.attribution import IBA, Attributor
+from lightning_chex.callbacks.explaining import Explainer
+from lightning_chex.callbacks.run_folder import run_folder
+from lightning_chex.reporting import Explanation, write_pictures
+from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, table_rows
+
+FEW_IMAGES = 32
+"""Feature statistics of fewer images than this are noisy, and the callback says so."""
+
+Stage = Literal["validate", "test"]
+
+
+class IBACallback(pl.Callback):
+    """Explain images at the end of every validation, and measure how well the maps meet the expert boxes.
+
+    During the validation's own forward passes the attributor collects its feature statistics, at no extra cost. At its
+    end the chosen images are explained on the device, in batches, and the scalars are logged, early enough for
+    ``ModelCheckpoint`` and ``EarlyStopping`` to monitor them: ``val/iba_iou`` (mean over maps),
+    ``val/iba_iou_class_mean``, ``val/iba_iou/NAME`` per class, and beside them what a random map and a map that marks
+    every pixel score, ``val/iba_iou_random`` and ``val/iba_iou_every_pixel``. Then the pictures are written as PNG
+    files into the run's folder and, with a ``WandbLogger``, logged as images with switchable boxes. ``test`` does the
+    same with the test images.
+
+    The sanity check is skipped, the model is left bit for bit as it was, and the global random state is not touched.
+
+    Args:
+        attributor: the attribution method; `IBA` with its defaults if None.
+        num_images: how many images to explain at each validation; -1 for all. A data module offers them through
+            ``explained_dataset(stage)``, most telling first; without it the first of the validation batches are taken.
+        every_n_epochs: explain at every n-th epoch's validation.
+        batch_size: images read and explained at a time.
+        top_fraction: share of a map's pixels, the strongest, that is compared with the boxes.
+        network: name of the LightningModule's attribute that is the network, to which layer names refer; empty for
+            the LightningModule itself.
+        name: prefix of the logged keys after ``val/``; set it when several callbacks explain with several methods.
+        save_pictures: write PNG files into the run's folder.
+    """
+
+    def __init__(
+        self,
+        attributor: Attributor | None = None,
+        num_images: int = 16,
+        every_n_epochs: int = 1,
+        batch_size: int = 16,
+        top_fraction: float = 0.05,
+        network: str = "model",
+        name: str = "iba",
+        save_pictures: bool = True,
+    ) -> None:
+        super().__init__()
+        if num_images < 1 and num_images != -1:
+            raise ValueError(f"num_images={num_images} must be at least 1, or -1 for all")
+        for argument, value in (("every_n_epochs", every_n_epochs), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{argument}={value} must be at least 1")
+        if not 0 < top_fraction <= 1:
+            raise ValueError(f"top_fraction={top_fraction} must lie in (0, 1]")
+        self.attributor = IBA() if attributor is None else attributor
+        self.num_images = num_images
+        self.every_n_epochs = every_n_epochs
+        self.batch_size = batch_size
+        self.top_fraction = top_fraction
+        self.network = network
+        self.name = name
+        self.save_pictures = save_pictures
+        self.last_sheet: Path | None = None
+        self._observation = ExitStack()
+        self._kept: list[dict[str, Any]] = []
+        self._explanations: list[Explanation] = []
+
+    @property
+    def state_key(self) -> str:
+        """Two callbacks with different names keep their statistics apart in a checkpoint."""
+        return self._generate_state_key(name=self.name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Feature statistics travel with the checkpoint, as plain tensors."""
+        return self.attributor.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the checkpoint's feature statistics."""
+        self.attributor.load_state_dict(state_dict)
+
+    # before anything long begins
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a wrong layer or objective, and step before a weight averaging that would swap weights too early."""
+        self.attributor.check(self._network(pl_module))
+        if self.attributor.explains_class != bool(self._class_names(trainer, pl_module)):
+            predicts, remedy = (
+                ("a score", "objective: deviation")
+                if self.attributor.explains_class
+                else ("classes", "a class objective")
+            )
+            raise MisconfigurationException(
+                f"{type(pl_module).__name__} predicts {predicts}, which this attributor's objective does not explain: "
+                f"give the attributor {remedy}"
+            )
+        self._step_before_weight_averaging(trainer)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a layer whose output is no feature map, before an epoch is spent."""
+        dataset = self._offered(trainer, "validate")
+        if dataset is not None and len(dataset):
+            image = trainer.precision_plugin.convert_input(dataset[0]["image"][None].to(pl_module.device))
+            with trainer.precision_plugin.forward_context():
+                self.attributor.check(self._network(pl_module), image)
+
+    # validation: watch, explain, show
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to collect feature statistics."""
+        self._kept = []
+        self._explanations = []
+        if self._is_due(trainer):
+            self._observation.enter_context(self.attributor.observing(self._network(pl_module)))
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Without a data module that offers images, keep the first ones that come by."""
+        if not isinstance(batch, dict) or "image" not in batch:
+            raise MisconfigurationException(
+                f"IBACallback explains batches that are dicts with an 'image' (B, C, H, W), not {type(batch).__name__}"
+            )
+        if self._offered(trainer, "validate") is None and self._is_due(trainer):
+            self._keep(batch, trainer.world_size)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Explain, and log what can be monitored."""
+        if not self._is_due(trainer):
+            return
+        self._observation.close()
+        self.attributor.synchronize()
+        self._explain(trainer, pl_module, "validate")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write and log the pictures."""
+        self._show(trainer, "validate")
+
+    # test: the statistics are those of the last validation or of the checkpoint
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse to explain test images by statistics of their own."""
+        self._kept = []
+        self._explanations = []
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Explain the test images and log their localisation."""
+        self._explain(trainer, pl_module, "test")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write and log the pictures."""
+        self._show(trainer, "test")
+
+    # whatever happens, no hook stays behind
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Take the hook off the model; the statistics of a broken validation are dropped."""
+        self._observation.__exit__(type(exception), exception, exception.__traceback__)
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        if trainer.sanity_checking:
+            return False
+        return trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    def _network(self, pl_module: pl.LightningModule) -> nn.Module:
+        if not self.network:
+            return pl_module
+        network = getattr(pl_module, self.network, None)
+        if not isinstance(network, nn.Module):
+            raise MisconfigurationException(
+                f"network={self.network!r} is not a module of {type(pl_module).__name__}; "
+                f"it has {', '.join(name for name, _ in pl_module.named_children()) or 'none'}"
+            )
+        return network
+
+    @staticmethod
+    def _class_names(trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[str]:
+        data = getattr(trainer, "datamodule", None)
+        return list(getattr(pl_module, "class_names", None) or getattr(data, "class_names", None) or [])
+
+    def _step_before_weight_averaging(self, trainer: pl.Trainer) -> None:
+        """Weight averaging swaps its weights out when validation ends: what is explained must come before that."""
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        averaging = [i for i, callback in enumerate(callbacks) if isinstance(callback, WeightAveraging)]
+        if averaging and averaging[0] < callbacks.index(self):
+            rest = [callback for callback in callbacks if callback is not self]
+            rest.insert(averaging[0], self)
+            # a new list: Lightning is iterating over the old one
+            trainer.callbacks = rest  # type: ignore[attr-defined]
+            rank_zero_info(
+                "IBACallback now runs before the weight averaging, so that the averaged weights are explained"
+            )
+
+    @staticmethod
+    def _offered(trainer: pl.Trainer, stage: Stage) -> Any:
+        offer = getattr(getattr(trainer, "datamodule", None), "explained_dataset", None)
+        return None if offer is None else offer(stage)
+
+    def _keep(self, batch: dict[str, Any], world_size: int) -> None:
+        wanted = float("inf") if self.num_images == -1 else -(-self.num_images // world_size)
+        room = wanted - sum(len(kept["image"]) for kept in self._kept)
+        if room > 0:
+            count = int(min(room, len(batch["image"])))
+            self._kept.append({key: _to_cpu(value[:count]) for key, value in batch.items()})
+
+    def _batches(self, trainer: pl.Trainer, stage: Stage) -> Iterator[dict[str, Any]]:
+        """This process's share of the images; shares differ in size, so nothing collective may happen on the way."""
+        dataset = self._offered(trainer, stage)
+        batches: Any = self._kept
+        if dataset is not None:
+            count = len(dataset) if self.num_images == -1 else min(self.num_images, len(dataset))
+            share = Subset(dataset, range(trainer.global_rank, count, trainer.world_size))
+            collate = getattr(trainer.datamodule, "collate", None)  # type: ignore[attr-defined]
+            batches = DataLoader(share, self.batch_size, collate_fn=collate) if len(share) else []
+        for batch in batches:
+            moved = trainer.strategy.batch_to_device(batch)
+            yield trainer.precision_plugin.convert_input(moved)
+
+    def _explain(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
+        seen = self.attributor.num_observed
+        if seen is not None and seen < 2:
+            rank_zero_warn(
+                f"nothing was explained: the feature statistics rest on {seen} image(s), and need at least 2. "
+                + ("Validate first, or give --ckpt_path a checkpoint that holds them" if stage == "test" else "")
+            )
+            return
+        if seen is not None and seen < FEW_IMAGES:
+            rank_zero_warn(f"the feature statistics rest on {seen} images only; {FEW_IMAGES} or more are advised")
+        explainer = Explainer(
+            self.attributor,
+            self._network(pl_module),
+            self._class_names(trainer, pl_module),
+            self.top_fraction,
+            pl_module.device,
+        )
+        with trainer.precision_plugin.forward_context():
+            own = list(explainer.explain(self._batches(trainer, stage)))
+        self._explanations = _gather(own)
+        scores = explainer.scores()
+        if not scores and self._class_names(trainer, pl_module):
+            rank_zero_warn("no image explained has an expert box: maps are drawn, localisation IoU is not logged")
+        prefix = "val" if stage == "validate" else "test"
+        for key, value in scores.items():
+            pl_module.log(f"{prefix}/{self.name}_{key}", value, prog_bar=key == "iou")
+
+    def _show(self, trainer: pl.Trainer, stage: Stage) -> None:
+        explanations, self._explanations, self._kept = self._explanations, [], []
+        if not explanations or not trainer.is_global_zero:
+            return
+        during_fit = trainer.state.fn == "fit"
+        label = f"epoch_{trainer.current_epoch:03d}" if during_fit else stage
+        if self.save_pictures:
+            title = f"{self.name}, {label.replace('_', ' ')}, step {trainer.global_step}"
+            folder = run_folder(trainer) / "explanations" / (label if self.name == "iba" else f"{label}_{self.name}")
+            self.last_sheet = write_pictures(explanations, folder, title)
+        prefix = "val" if stage == "validate" else "test"
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                step = trainer.global_step
+                logger.log_image(f"{prefix}/{self.name}_maps", step=step, **image_arguments(explanations))
+                rows = table_rows(explanations, trainer.current_epoch)
+                logger.log_table(f"{prefix}/{self.name}_table", columns=TABLE_COLUMNS, data=rows, step=step)
+
+
+def _to_cpu(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.cpu()
+    return [_to_cpu(item) for item in value] if isinstance(value, list) else value
+
+
+def _gather(own: list[Explanation]) -> list[Explanation]:
+    """The explanations of all processes, process after process."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return own
+    parts: list[list[Explanation]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, own)
+    return list(chain.from_iterable(parts))

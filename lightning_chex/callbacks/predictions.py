@@ -1,0 +1,52 @@
+"""Predictions as a table on disk."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import BasePredictionWriter
+
+from lightning_chex.callbacks.run_folder import run_folder
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Write what ``predict`` computes to ``predictions.csv`` in the run's folder, one row per image.
+
+    Columns: ``image_id``, then one probability per class, or ``severity``. Each process of a distributed run writes a
+    file of its own, ``predictions_rank1.csv`` and so on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="batch")
+        self.path: Path | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin a new file; it replaces one of the same run."""
+        super().setup(trainer, pl_module, stage)
+        if stage != "predict":
+            return
+        folder = trainer.strategy.broadcast(run_folder(trainer))
+        folder.mkdir(parents=True, exist_ok=True)
+        rank = trainer.global_rank
+        self.path = folder / ("predictions.csv" if rank == 0 else f"predictions_rank{rank}.csv")
+        with self.path.open("w", newline="") as file:
+            csv.writer(file).writerow(["image_id", *(getattr(pl_module, "class_names", None) or ["severity"])])
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: dict[str, Any],
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Append the rows of one batch: what was written stays, whatever happens later."""
+        assert self.path is not None  # set by setup("predict"), which precedes every batch
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            for image_id, values in zip(prediction["image_id"], prediction["prediction"], strict=True):
+                writer.writerow([image_id, *(f"{value:.6g}" for value in values.reshape(-1).tolist())])

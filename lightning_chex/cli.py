@@ -1,0 +1,164 @@
+"""The command line: LightningCLI with this package's defaults, errors of one line, and a summary at the end."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import yaml
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+import lightning_chex.callbacks
+import lightning_chex.data
+import lightning_chex.tasks  # noqa: F401  # all three imported so that --model, --data and callbacks go by short names
+from lightning_chex.attribution import LayerError
+from lightning_chex.callbacks import IBACallback, PredictionWriter
+from lightning_chex.callbacks.run_folder import run_folder
+from lightning_chex.data.errors import DataError
+from lightning_chex.reporting.summary import summary
+
+DESCRIPTION = """Train chest X-ray models and see, at every validation, what they look at.
+
+  python -m lightning_chex fit                                    the embedded example, on a synthetic phantom
+  python -m lightning_chex fit --config configs/nih_classification.yaml --data.root DIR
+  python -m lightning_chex fit --config ... --print_config        every setting and its value
+  python -m lightning_chex test --config ... --ckpt_path runs/.../checkpoints/best.ckpt
+  python -m lightning_chex fit --data.help NIHDataModule          the options of one class
+
+Everything a run writes lies under --trainer.default_root_dir (runs)."""
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the whole configuration into the run's folder and sends it to the run's loggers."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Any, **kwargs: Any) -> None:
+        super().__init__(parser, config, **(kwargs | {"save_to_log_dir": False}))
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write ``config.yaml``; loggers get the same without the names of folders on this machine."""
+        folder = run_folder(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = self.parser.dump(self.config, skip_none=False)
+        (folder / self.config_filename).write_text(text)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(without_folders(yaml.safe_load(text)))
+
+
+class ChexCLI(LightningCLI):
+    """LightningCLI whose model learns its classes from the data and whose files all lie under one root."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Give the model the data's class names."""
+        parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; unlike the parent, without a warning that arguments given from Python differ from ``sys.argv``."""
+        self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self) -> None:
+        """Keep W&B's files below the run's root, and what it collects unasked at home."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        root = Path(config.trainer.default_root_dir or ".").expanduser()
+        root.mkdir(parents=True, exist_ok=True)
+        loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
+        for logger in loggers:
+            if getattr(logger, "class_path", "").endswith(".WandbLogger"):
+                if logger.init_args.get("save_dir") in (None, "."):
+                    logger.init_args["save_dir"] = str(root)
+                _keep_wandb_private(root)
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Build the trainer; ``predict`` also writes its table."""
+        trainer = super().instantiate_trainer(**kwargs)
+        if self.subcommand == "predict":
+            callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+            if not any(isinstance(callback, PredictionWriter) for callback in callbacks):
+                callbacks.append(PredictionWriter())
+        return trainer
+
+    def after_fit(self) -> None:
+        """Say what came out."""
+        self._conclude("val")
+
+    def after_validate(self) -> None:
+        """Say what came out."""
+        self._conclude("val")
+
+    def after_test(self) -> None:
+        """Say what came out."""
+        self._conclude("test")
+
+    def after_predict(self) -> None:
+        """Say where the table is."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, PredictionWriter) and self.trainer.is_global_zero:
+                print(f"predictions: {callback.path}")
+
+    def _conclude(self, stage: str) -> None:
+        if not self.trainer.is_global_zero:
+            return
+        metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
+        callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        sheets = [c.last_sheet for c in callbacks if isinstance(c, IBACallback) and c.last_sheet]
+        checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "") if stage == "val" else ""
+        offline = [Path(x.experiment.dir).parent for x in self.trainer.loggers if isinstance(x, WandbLogger)]
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()  # now, so that the summary is the last thing said
+        print(summary(stage, metrics, sheets, checkpoint, offline))
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command line, ``sys.argv`` by default.
+
+    Raises:
+        SystemExit: bad arguments or bad data, after one line on standard error.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        ChexCLI(
+            save_config_callback=SaveConfig,
+            trainer_defaults={"default_root_dir": "runs"},
+            seed_everything_default=0,
+            parser_kwargs={"description": DESCRIPTION},
+            args=with_default_config(arguments),
+        )
+    except (DataError, LayerError, MisconfigurationException) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def with_default_config(arguments: list[str]) -> list[str]:
+    """Insert the embedded configuration after the subcommand unless the arguments bring one of their own."""
+    brings_config = any(a in ("-c", "--config") or a.startswith("--config=") for a in arguments)
+    if brings_config or not arguments or arguments[0].startswith("-"):
+        return arguments
+    return [arguments[0], "--config", str(files("lightning_chex") / "default.yaml"), *arguments[1:]]
+
+
+def without_folders(config: Any) -> Any:
+    """Copy a configuration, every path reduced to its last part: folder names may tell more than a log should know."""
+    if isinstance(config, dict):
+        return {key: without_folders(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [without_folders(value) for value in config]
+    if isinstance(config, str) and os.sep in config and (os.path.isabs(config) or os.path.exists(config)):
+        return Path(config).name
+    return config
+
+
+def _keep_wandb_private(root: Path) -> None:
+    """Environment settings that W&B reads when it starts; what the user has set stands."""
+    for name, value in {
+        "WANDB_CACHE_DIR": str(root / "wandb" / "cache"),
+        "WANDB_DATA_DIR": str(root / "wandb" / "data"),
+        "WANDB_X_DISABLE_META": "true",  # else command line, program path and working folder are recorded
+        "WANDB_CONSOLE": "off",  # what is printed names folders
+        "WANDB_QUIET": "true",
+    }.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,45 @@
+"""One explained image: what pictures, tables and dashboards are made from."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One saliency map with what is needed to show and judge it; all tensors on the CPU.
+
+    Attributes:
+        image_id: the image's name.
+        image: grey values in [0, 1], float32 (H, W).
+        saliency: bits per pixel, float32 (H, W).
+        target: index of the explained class, None for a score.
+        target_name: what is explained, for people.
+        prediction: the model's probability of the class, or its score.
+        truth: the label of the class, or the true score.
+        boxes: expert boxes of the explained class, float32 (N, 4) x1, y1, x2, y2 in pixels; N may be 0.
+        iou: IoU of the strongest pixels with the boxes, None without boxes.
+    """
+
+    image_id: str
+    image: Tensor
+    saliency: Tensor
+    target: int | None
+    target_name: str
+    prediction: float
+    truth: float
+    boxes: Tensor
+    iou: float | None
+
+    @property
+    def bits(self) -> float:
+        """Total information in the map."""
+        return float(self.saliency.sum())
+
+    @property
+    def caption(self) -> str:
+        """One line that says what is shown."""
+        parts = [self.target_name, f"predicted {self.prediction:.2f}", f"true {self.truth:g}", f"{self.bits:.0f} bits"]
+        if self.iou is not None:
+            parts.append(f"IoU {self.iou:.2f}")
+        return " | ".join(parts)

@@ -1,0 +1,109 @@
+"""Saliency maps as pictures: overlays, one figure an explanation, and a sheet of many."""
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_chex.reporting.explanation import Explanation
+
+COLORMAP = colormaps["inferno"]
+BOX_COLOR = "#35e0d0"
+SHEET_LIMIT = 24
+
+
+def overlay(image: Tensor, saliency: Tensor) -> NDArray[np.uint8]:
+    """Lay a map over its X-ray; where the map is zero, the X-ray shows untouched.
+
+    Args:
+        image: grey values in [0, 1], (H, W).
+        saliency: >= 0, (H, W); the strongest pixel takes the brightest colour.
+
+    Returns:
+        RGB, uint8 (H, W, 3).
+    """
+    grey = image.clamp(0, 1).numpy()[..., None].repeat(3, axis=2)
+    strength = (saliency / saliency.max().clamp(min=1e-12)).clamp(0, 1).numpy()
+    colour = COLORMAP(strength)[..., :3]
+    opacity = 0.75 * np.sqrt(strength)[..., None]
+    return np.round(255 * (grey * (1 - opacity) + colour * opacity)).astype(np.uint8)
+
+
+def figure(explanation: Explanation) -> Figure:
+    """X-ray and map side by side, expert boxes in both, with a colour bar in bits per pixel."""
+    made = Figure(figsize=(9.2, 4.6), layout="constrained")
+    FigureCanvasAgg(made)
+    left, right = made.subplots(1, 2)
+    _draw_xray(left, explanation)
+    _draw_map(right, explanation)
+    left.set_title(explanation.image_id, fontsize=9)
+    right.set_title(explanation.caption, fontsize=9)
+    scale = ScalarMappable(Normalize(0, max(float(explanation.saliency.max()), 1e-12)), COLORMAP)
+    made.colorbar(scale, ax=right, label="bits per pixel", shrink=0.9)
+    return made
+
+
+def sheet(explanations: Sequence[Explanation], title: str) -> Figure:
+    """Many explanations on one page, each X-ray beside its map; at most 24, the first ones."""
+    shown = explanations[:SHEET_LIMIT]
+    columns = min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    made = Figure(figsize=(5.2 * columns, 2.85 * rows + 0.4), layout="constrained")
+    FigureCanvasAgg(made)
+    made.suptitle(title, fontsize=11)
+    axes = made.subplots(rows, 2 * columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, explanation in enumerate(shown):
+        row, column = divmod(i, columns)
+        _draw_xray(axes[row, 2 * column], explanation)
+        _draw_map(axes[row, 2 * column + 1], explanation)
+        axes[row, 2 * column].set_title(explanation.target_name, fontsize=9, loc="left")
+        details = explanation.caption.split(" | ", 1)[1]
+        axes[row, 2 * column + 1].set_title(details, fontsize=7, loc="right")
+    return made
+
+
+def write_pictures(explanations: Sequence[Explanation], folder: Path, title: str) -> Path:
+    """Write one PNG per explanation into ``folder`` and a sheet of them beside it.
+
+    Returns:
+        The sheet's path, ``folder`` with ``.png``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, explanation in enumerate(explanations):
+        name = re.sub(r"[^\w.-]+", "_", f"{i:03d}_{explanation.image_id}__{explanation.target_name}")
+        figure(explanation).savefig(folder / f"{name}.png", dpi=80)
+    path = folder.with_name(f"{folder.name}.png")
+    sheet(explanations, title).savefig(path, dpi=80)
+    return path
+
+
+def _draw_xray(axis: Axes, explanation: Explanation) -> None:
+    axis.imshow(explanation.image.numpy(), cmap="gray", vmin=0, vmax=1)
+    _draw_boxes(axis, explanation.boxes)
+
+
+def _draw_map(axis: Axes, explanation: Explanation) -> None:
+    axis.imshow(overlay(explanation.image, explanation.saliency))
+    _draw_boxes(axis, explanation.boxes)
+
+
+def _draw_boxes(axis: Axes, boxes: Tensor) -> None:
+    axis.set_axis_off()
+    for x1, y1, x2, y2 in boxes.tolist():
+        # a pixel's centre is at its index for imshow, at its index plus a half for boxes
+        axis.add_patch(
+            Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=BOX_COLOR, linewidth=1.2)
+        )
