@@ -1,0 +1,22 @@
+"""Image files to samples to batches: one data set and its data module a file."""
+
+from lightning_chex.data.cohen import CohenBrixIA, CohenDataModule
+from lightning_chex.data.datamodule import ChestXrayDataModule
+from lightning_chex.data.errors import DataError
+from lightning_chex.data.nih import NIHChestXray8, NIHDataModule
+from lightning_chex.data.sample import DETECTORS, PATHOLOGIES, collate, detector_label
+from lightning_chex.data.transforms import ImageTransform
+
+__all__ = [
+    "DETECTORS",
+    "PATHOLOGIES",
+    "ChestXrayDataModule",
+    "CohenBrixIA",
+    "CohenDataModule",
+    "DataError",
+    "ImageTransform",
+    "NIHChestXray8",
+    "NIHDataModule",
+    "collate",
+    "detector_label",
+]
