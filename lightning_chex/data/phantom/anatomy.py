@@ -1,0 +1,185 @@
+"""One patient's anatomy: outlines in unit coordinates, fixed by the patient's random stream.
+
+The patient's right is image left. Lengths are units of the image, which is about 42 cm wide: one centimetre is
+``CM``. Outlines are first laid down for a standard patient, as offsets from the midline, then stretched together.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_chex.data.phantom.drawing import Points, closed_curve, open_curve
+
+CM = 1 / 42
+
+# offsets from the midline and heights: from the cardiophrenic angle up the mediastinum, over the apex, down the ribs
+_LUNG = np.array(
+    [[.05, .715], [.042, .62], [.046, .5], [.05, .4], [.046, .3], [.046, .22], [.062, .155], [.095, .122], [.14, .118],
+     [.19, .148], [.24, .218], [.288, .335], [.323, .47], [.347, .6], [.356, .7], [.354, .782]]
+)  # fmt: skip
+_DIAPHRAGM = np.array([[.354, .782], [.325, .735], [.265, .692], [.19, .672], [.115, .684], [.05, .715]])  # fmt: skip
+
+# great vessels, clockwise from the patient's right: vena cava, right atrium; then left: heart, pulmonary trunk, knob
+_MEDIASTINUM = np.array(
+    [[-.052, .06], [-.056, .16], [-.058, .24], [-.066, .32], [-.072, .4], [-.08, .47], [-.06, .6], [.05, .62],
+     [.11, .5], [.088, .425], [.072, .375], [.088, .33], [.09, .29], [.066, .255], [.056, .19], [.052, .06]]
+)  # fmt: skip
+_KNOB = slice(11, 13)
+
+# the heart in units of its own width and of its height
+_HEART = np.array(
+    [[-.15, 0.], [-.26, .22], [-.335, .48], [-.325, .74], [-.24, .95], [.0, 1.06], [.3, 1.08], [.54, 1.02],
+     [.645, .88], [.65, .72], [.575, .5], [.43, .27], [.25, .03]]
+)  # fmt: skip
+
+# neck, shoulder, arm (outside the image), armpit, flank
+_BODY = np.array(
+    [[.088, -.05], [.088, .03], [.115, .068], [.19, .088], [.3, .098], [.4, .122], [.47, .17], [.53, .26], [.62, .4],
+     [.53, .43], [.468, .375], [.442, .4], [.43, .47], [.43, .6], [.437, .8], [.45, 1.06]]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What stays the same in all images of a patient; see :func:`draw_anatomy`.
+
+    Attributes:
+        stretch: widths and heights relative to the standard patient.
+        lungs: outlines of the hemithoraces without regard to the heart, the patient's right lung first.
+        body: outline of the trunk, its neck and arms running out of the image.
+        mediastinum: outline of the great vessels.
+        cardiothoracic: width of the heart over width of the chest, below 0.5.
+        heart_height: height of the heart in units.
+        hila: where the vessels enter the lungs, (2, 2).
+        bone: strength of the bones' shadows.
+        collar: slope of the clavicles against the standard patient's, positive when the shoulders hang.
+        ribs: spacing, slope and width of the ribs in units.
+        breast: strength and radius of the breast shadows; strength 0 for none.
+        spine: sideways swing of the spine in units.
+        gas: centre and half axes of the stomach's gas bubble, (4,).
+        vessel_seed: seeds the vessel tree.
+    """
+
+    stretch: tuple[float, float]
+    lungs: tuple[Points, Points]
+    body: Points
+    mediastinum: Points
+    cardiothoracic: float
+    heart_height: float
+    hila: Points
+    bone: float
+    collar: float
+    ribs: tuple[float, float, float]
+    breast: tuple[float, float]
+    spine: float
+    gas: tuple[float, float, float, float]
+    vessel_seed: int
+
+    def place(self, offsets: Points) -> Points:
+        """Take (offset from the midline, height) of the standard patient to this patient's unit coordinates."""
+        return _placed(offsets, self.stretch)
+
+    @property
+    def chest_width(self) -> float:
+        """Greatest inner width of the rib cage in units."""
+        return float(self.lungs[1][:, 0].max() - self.lungs[0][:, 0].min())
+
+    def heart(self, ratio: float) -> Points:
+        """Outline of the heart at a cardiothoracic ratio."""
+        width = ratio * self.chest_width
+        # an enlarging heart widens to the left more than it rises
+        height = self.heart_height * (1 + 0.5 * (ratio - self.cardiothoracic))
+        base = 0.12 + (0.705 - 0.12) * self.stretch[1]
+        outline = np.stack([0.5 + _HEART[:, 0] * width, base + (_HEART[:, 1] - 1) * height], 1)
+        return closed_curve(outline)
+
+    def costal_border(self, side: int) -> Points:
+        """The lung's border along the ribs, from apex to costophrenic angle."""
+        lung = self.lungs[side]
+        first, last = lung[:, 1].argmin(), np.abs(lung[:, 0] - 0.5).argmax()
+        return lung[first : max(last, lung[:, 1].argmax()) + 1]
+
+    def within(self, side: int, across: float, down: float) -> tuple[float, float]:
+        """A point of a lung, (x, y).
+
+        Args:
+            side: 0 for the patient's right lung, 1 for the left.
+            across: 0 at the border of heart and great vessels, 1 at the ribs.
+            down: 0 at the apex, 1 at the top of the diaphragm.
+        """
+        sign = 2 * side - 1
+        lung = self.lungs[side]
+        top, dome = lung[:, 1].min(), self.dome(side)
+        y = float(top + down * (dome - top))
+        lateral = max(sign * (x - 0.5) for x in _crossings(lung, y))
+        solid = _crossings(self.mediastinum, y) + _crossings(self.heart(self.cardiothoracic), y)
+        medial = max([0.05, *(sign * (x - 0.5) for x in solid)])
+        return 0.5 + sign * (medial + across * (lateral - medial)), y
+
+    def dome(self, side: int) -> float:
+        """Height y of the top of a hemidiaphragm."""
+        lung = self.lungs[side]
+        basal = lung[lung[:, 1] > lung[:, 1].mean()]
+        middle = np.abs(basal[:, 0] - 0.5) / self.chest_width
+        return float(basal[(middle > 0.15) & (middle < 0.4), 1].min())
+
+
+def draw_anatomy(rng: np.random.Generator) -> Anatomy:
+    """Draw a patient.
+
+    Args:
+        rng: the patient's own stream.
+    """
+    stretch = (float(rng.uniform(0.97, 1.1)), float(rng.uniform(0.94, 1.07)))
+    domes = rng.uniform(-0.012, 0.012) + np.array([0.0, 0.022])
+    bulge = rng.uniform(-0.012, 0.012)
+    lungs = tuple(_lung(side, float(domes[side]), float(bulge), stretch, rng) for side in (0, 1))
+
+    body = _BODY.copy()
+    body[3:7, 1] += rng.uniform(-0.015, 0.02)
+    body[9:, 0] += rng.uniform(-0.02, 0.03)
+    body_outline = np.concatenate([body, (body * [-1, 1])[::-1]])
+
+    vessels = _MEDIASTINUM.copy()
+    vessels[_KNOB, 0] += rng.uniform(-0.008, 0.014)
+    vessels[3:5, 0] -= rng.uniform(-0.004, 0.01)
+
+    hila = np.array([[-0.085, 0.425], [0.09, 0.405]]) + rng.uniform(-0.008, 0.008, (2, 2))
+    female = rng.random() < 0.45
+    return Anatomy(
+        stretch=stretch,
+        lungs=(lungs[0], lungs[1]),
+        body=_placed(closed_curve(body_outline), stretch),
+        mediastinum=_placed(closed_curve(vessels), stretch),
+        cardiothoracic=float(rng.uniform(0.4, 0.47)),
+        heart_height=float(rng.uniform(0.27, 0.32)) * stretch[1],
+        hila=_placed(hila, stretch),
+        bone=float(rng.uniform(0.75, 1.15)),
+        collar=float(rng.uniform(-0.05, 0.06)),
+        ribs=(float(rng.uniform(0.057, 0.064)), float(rng.uniform(0.07, 0.115)), float(rng.uniform(0.018, 0.023))),
+        breast=(float(rng.uniform(0.04, 0.09)) if female else 0.0, float(rng.uniform(0.11, 0.15))),
+        spine=float(rng.uniform(-0.008, 0.008)),
+        gas=(float(rng.uniform(0.64, 0.7)), float(rng.uniform(0.775, 0.8)), float(rng.uniform(0.03, 0.065)), 0.03),
+        vessel_seed=int(rng.integers(2**31)),
+    )
+
+
+def _lung(side: int, dome: float, bulge: float, stretch: tuple[float, float], rng: np.random.Generator) -> Points:
+    outer, base = _LUNG.copy(), _DIAPHRAGM.copy()
+    outer[10:, 0] += bulge * np.sin(np.linspace(0, np.pi, len(outer) - 10))
+    base[1:-1, 1] += dome + rng.uniform(-0.004, 0.004, len(base) - 2)
+    # costophrenic and cardiophrenic angle stay sharp: two curves meet there
+    outline = np.concatenate([open_curve(outer)[:-1], open_curve(base)[:-1]])
+    outline[:, 0] *= 2 * side - 1
+    return _placed(outline, stretch)
+
+
+def _placed(offsets: Points, stretch: tuple[float, float]) -> Points:
+    return np.stack([0.5 + offsets[:, 0] * stretch[0], 0.12 + (offsets[:, 1] - 0.12) * stretch[1]], 1)
+
+
+def _crossings(outline: Points, y: float) -> list[float]:
+    following = np.roll(outline, -1, axis=0)
+    crosses = (outline[:, 1] <= y) != (following[:, 1] <= y)
+    start, end = outline[crosses], following[crosses]
+    return list(start[:, 0] + (y - start[:, 1]) / (end[:, 1] - start[:, 1]) * (end[:, 0] - start[:, 0]))

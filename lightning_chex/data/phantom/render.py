@@ -1,0 +1,204 @@
+"""A radiograph of one patient: anatomy, pose and findings become grey values with their exact masks."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from lightning_chex.data.phantom import bones, chest, findings, severity
+from lightning_chex.data.phantom.anatomy import Anatomy
+from lightning_chex.data.phantom.drawing import Canvas, Layer, Pose
+from lightning_chex.data.sample import PATHOLOGIES
+
+Mask = npt.NDArray[np.bool_]
+
+# attenuation of a lung's air at its deepest, and the share of air that heart and great vessels leave in their shadow
+_AIR = np.float32(0.56)
+_HEART_SOLID = np.float32(0.86)
+_VESSEL = np.float32(0.36)
+# below this share of its density a finding is nothing: what it would add there is cut off, so its mask is exact
+_FAINT = 0.12
+# components smaller than this share of the image are drops cut off by a border, not findings
+_DROP = 6e-4
+
+
+@dataclass(frozen=True)
+class View:
+    """How one image of a patient was taken.
+
+    Attributes:
+        pose: of the patient.
+        black: attenuation shown as black.
+        white: attenuation shown as white.
+        gamma: of the grey scale.
+        noise: standard deviation of the quantum noise in attenuation.
+        marker: whether a side marker was laid on the detector.
+    """
+
+    pose: Pose
+    black: float
+    white: float
+    gamma: float
+    noise: float
+    marker: bool
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """An image and all that is in it.
+
+    Attributes:
+        pixels: uint8 (H, W).
+        lungs: bool (2, H, W), beside heart and great vessels, the patient's right lung first.
+        heart: bool (H, W).
+        findings: bool (8, H, W), exactly the pixels that each of ``PATHOLOGIES`` may have changed.
+        boxes: float32 (N, 4), the bounds x1, y1, x2, y2 of each connected part of a finding; x2, y2 exclusive.
+        box_labels: int64 (N,), index into ``PATHOLOGIES``.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    lungs: Mask
+    heart: Mask
+    findings: Mask
+    boxes: npt.NDArray[np.float32]
+    box_labels: npt.NDArray[np.int64]
+
+
+def draw_view(rng: np.random.Generator) -> View:
+    """Draw pose and exposure of one image."""
+    pose = Pose(
+        angle=float(np.deg2rad(rng.normal(0, 1.3))),
+        scale=float(rng.uniform(0.95, 1.06)),
+        shift=(float(rng.uniform(-0.025, 0.025)), float(rng.uniform(-0.02, 0.03))),
+    )
+    black = float(rng.uniform(0.0, 0.08))
+    return View(
+        pose=pose,
+        black=black,
+        white=float(rng.uniform(1.02, 1.16)),
+        gamma=float(rng.uniform(0.95, 1.25)),
+        noise=float(rng.uniform(0.008, 0.02)),
+        marker=bool(rng.random() < 0.6),
+    )
+
+
+def render(
+    size: int,
+    anatomy: Anatomy,
+    view: View,
+    entropy: Sequence[int],
+    present: Collection[str] = (),
+    scores: npt.NDArray[np.int64] | None = None,
+    conspicuity: float = 1.0,
+) -> Radiograph:
+    """Take one image.
+
+    Args:
+        size: height and width in pixels.
+        anatomy: the patient.
+        view: pose and exposure.
+        entropy: seeds the streams of noise and findings; each finding has its own, so none depends on the others.
+        present: the pathologies to draw, of ``PATHOLOGIES``.
+        scores: Brixia scores of the six zones, None for none.
+        conspicuity: scales the contrast of findings, 1 is clearly visible.
+    """
+
+    def stream(purpose: int) -> np.random.Generator:
+        return np.random.default_rng([*entropy, purpose])
+
+    canvas = Canvas(size, view.pose)
+    masks = np.zeros((len(PATHOLOGIES), size, size), bool)
+
+    ratio = anatomy.cardiothoracic
+    if "Cardiomegaly" in present:
+        ratio = 0.5 + conspicuity * float(stream(PATHOLOGIES.index("Cardiomegaly")).uniform(0.06, 0.16))
+    heart = _cut(canvas.soft(canvas.fill(anatomy.heart(ratio)), 0.005))
+    if "Cardiomegaly" in present:
+        masks[PATHOLOGIES.index("Cardiomegaly")] = heart > 0
+    vessels_of_mediastinum = canvas.soft(canvas.fill(anatomy.mediastinum), 0.004)
+    solid = np.maximum(heart, vessels_of_mediastinum)
+
+    filled = [canvas.fill(lung) for lung in anatomy.lungs]
+    lungs = np.stack([(lung > 127) & (solid <= 0.5) for lung in filled])
+    both = filled[0] | filled[1]
+    depth = canvas.soft(both, 0.003) * (0.45 + 0.6 * canvas.soft(both, 0.045))
+
+    # opacities fill the lung up to its blurred border, or a dark rim would remain
+    spaces = np.stack([(canvas.soft(lung, 0.003) > 0.02) & (solid < 0.95) for lung in filled])
+    site = findings.Site(canvas, anatomy, spaces)
+    vessels = chest.vessels(canvas, anatomy)
+    air = np.ones_like(depth)
+    density = np.zeros_like(depth)
+    if "Pneumothorax" in present:
+        k = PATHOLOGIES.index("Pneumothorax")
+        collapse = findings.pneumothorax(site, stream(k))
+        zone, pleura = _trimmed(collapse.air), _trimmed(collapse.pleura)
+        masks[k] = (zone > 0) | (pleura > 0)
+        vessels = vessels * (1 - zone)
+        air += min(1.0, conspicuity) * 0.32 * zone
+        density = np.minimum(1, 0.5 * conspicuity * pleura)
+        site = findings.Site(canvas, anatomy, spaces, sides=(1 - collapse.side,))
+    for name, draw in findings.DENSITIES.items():
+        if name in present:
+            k = PATHOLOGIES.index(name)
+            drawn = _trimmed(draw(site, stream(k)))
+            masks[k] = drawn > 0
+            density = 1 - (1 - density) * (1 - np.minimum(1, conspicuity * drawn))
+    if scores is not None and scores.any():
+        opacity = severity.opacities(canvas, spaces, scores, stream(len(PATHOLOGIES)))
+        density = 1 - (1 - density) * (1 - np.minimum(1, conspicuity * opacity))
+
+    noise = stream(len(PATHOLOGIES) + 1)
+    texture = 1 + 0.05 * canvas.clouds(noise, 0.02) + 0.05 * canvas.clouds(noise, 0.1)
+    air = air * depth * texture * (1 - _HEART_SOLID * solid) * (1 - _VESSEL * vessels) * (1 - density)
+    attenuation = chest.soft_tissue(canvas, anatomy) - _AIR * air + bones.shoulders_and_spine(canvas, anatomy)
+    # scattered radiation washes ribs out before solid organs
+    attenuation += bones.ribs(canvas, anatomy) * (0.3 + 0.7 * depth * (1 - 0.55 * solid))
+    attenuation -= 0.16 * chest.airways(canvas, anatomy) + 0.13 * chest.gas_bubble(canvas, anatomy)
+    pixels = _expose(attenuation, view, noise)
+    boxes, box_labels = _boxes(masks)
+    return Radiograph(pixels, lungs, heart > 0.5, masks, boxes, box_labels)
+
+
+def _expose(attenuation: Layer, view: View, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    size = len(attenuation)
+    quanta = rng.standard_normal((size, size), dtype=np.float32)
+    attenuation = attenuation + view.noise * (0.5 * quanta + cv2.GaussianBlur(quanta, (0, 0), 0.8))
+    shown = np.clip((attenuation - view.black) / (view.white - view.black), 0, 1)
+    grey = (250 * shown**view.gamma).astype(np.uint8)
+    if view.marker:
+        # at the patient's right shoulder, as radiographers lay it
+        scale = size / 224
+        at = (int(0.05 * size), int(0.1 * size))
+        cv2.putText(grey, "R", at, cv2.FONT_HERSHEY_SIMPLEX, 0.45 * scale, 225, max(1, round(scale)), cv2.LINE_AA)
+    return grey
+
+
+def _cut(density: Layer) -> Layer:
+    return np.where(density > _FAINT * density.max(), density, 0).astype(np.float32)
+
+
+def _trimmed(density: Layer) -> Layer:
+    """Cut off what is too faint to see and drops apart from the rest; what stays above 0 is the finding's mask."""
+    density = _cut(density)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((density > 0).astype(np.uint8))
+    areas = stats[:, cv2.CC_STAT_AREA]
+    small = areas < min(_DROP * density.size, areas[1:].max(initial=0))
+    small[0] = False
+    return np.where(small[labels], 0, density).astype(np.float32) if small.any() else density
+
+
+def _boxes(masks: Mask) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    boxes, owners = [np.zeros((0, 4), np.float32)], []
+    for k, mask in enumerate(masks):
+        if mask.any():
+            stats = cv2.connectedComponentsWithStats(mask.astype(np.uint8))[2][1:]
+            corner, extent = (
+                stats[:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP]],
+                stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]],
+            )
+            boxes.append(np.concatenate([corner, corner + extent], 1).astype(np.float32))
+            owners += [k] * len(stats)
+    return np.concatenate(boxes), np.array(owners, np.int64)
