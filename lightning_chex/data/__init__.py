@@ -5,6 +5,7 @@ from lightning_chex.data.datamodule import ChestXrayDataModule
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.nih import NIHChestXray8, NIHDataModule
 from lightning_chex.data.sample import DETECTORS, PATHOLOGIES, collate, detector_label
+from lightning_chex.data.synthetic import SyntheticCXR, SyntheticDataModule
 from lightning_chex.data.transforms import ImageTransform
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "ImageTransform",
     "NIHChestXray8",
     "NIHDataModule",
+    "SyntheticCXR",
+    "SyntheticDataModule",
     "collate",
     "detector_label",
 ]

@@ -53,8 +53,8 @@ class CohenBrixIA(Dataset):
         """
         return {
             **self.transform(read_grey(self.paths[index])),
-            "label": self.labels[index],
-            "zones": self.zones[index],
+            "label": self.labels[index].clone(),
+            "zones": self.zones[index].clone(),
             "image_id": self.image_ids[index],
             "patient_id": self.patient_ids[index],
         }

@@ -56,7 +56,7 @@ class NIHChestXray8(Dataset):
             boxes = boxes * (np.array([width, height, width, height], dtype=np.float32) / BOX_FRAME)
         return {
             **self.transform(grey, boxes, box_labels),
-            "label": self.labels[index],
+            "label": self.labels[index].clone(),
             "image_id": self.image_ids[index],
             "patient_id": self.patient_ids[index],
         }
