@@ -60,6 +60,7 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
 
     Attributes:
         labels: the labels of all images, float32 (N, 8), (N, 3), or scores (N,).
+        zones: the Brixia scores of all images, float32 (N, 6).
 
     Raises:
         ValueError: an argument outside its range, or an unknown class or target.
@@ -114,7 +115,7 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         # what every image shows is drawn ahead: labels are known without rendering
         drawn = [self._draw(index) for index in range(num_images)]
         self._present = np.stack([present for present, _ in drawn])
-        self._zones = torch.from_numpy(np.stack([scores for _, scores in drawn])).float()
+        self.zones = torch.from_numpy(np.stack([scores for _, scores in drawn])).float()
         self.labels = self._label()
 
     def __len__(self) -> int:
@@ -134,7 +135,7 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
             view=draw_view(self._stream(_VIEW, number)),
             entropy=(self.seed, _PICTURE, number),
             present=[name for name, shown in zip(PATHOLOGIES, self._present[index], strict=True) if shown],
-            scores=self._zones[index].long().numpy(),
+            scores=self.zones[index].long().numpy(),
             conspicuity=self.conspicuity,
         )
 
@@ -146,7 +147,7 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         return {
             **self.transform(radiograph.pixels, radiograph.boxes, radiograph.box_labels, masks),
             "label": self.labels[index].clone(),
-            "zones": self._zones[index].clone(),
+            "zones": self.zones[index].clone(),
             "image_id": f"phantom-s{self.seed}-{number:06d}",
             "patient_id": f"phantom-s{self.seed}-p{number // self.images_per_patient:05d}",
         }
@@ -174,7 +175,7 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
     def _label(self) -> torch.Tensor:
         if self.target == "pathologies":
             return torch.from_numpy(self._present).float()
-        return self._zones.sum(dim=1) if self.target == "severity" else detector_label(self._zones)
+        return self.zones.sum(dim=1) if self.target == "severity" else detector_label(self.zones)
 
 
 # each split begins at its own patient, so validation and test stay the same whatever the size of the training set

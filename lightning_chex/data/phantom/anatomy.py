@@ -11,6 +11,7 @@ import numpy as np
 from lightning_chex.data.phantom.drawing import Points, closed_curve, open_curve
 
 CM = 1 / 42
+_SAMPLES = 8  # points of an outline between two that are given
 
 # offsets from the midline and heights: from the cardiophrenic angle up the mediastinum, over the apex, down the ribs
 _LUNG = np.array(
@@ -96,32 +97,33 @@ class Anatomy:
     def costal_border(self, side: int) -> Points:
         """The lung's border along the ribs, from apex to costophrenic angle."""
         lung = self.lungs[side]
-        first, last = lung[:, 1].argmin(), np.abs(lung[:, 0] - 0.5).argmax()
-        return lung[first : max(last, lung[:, 1].argmax()) + 1]
+        return lung[lung[:, 1].argmin() : self.diaphragm.start + 1]
 
-    def within(self, side: int, across: float, down: float) -> tuple[float, float]:
+    def within(self, side: int, across: float, down: float, ratio: float) -> tuple[float, float]:
         """A point of a lung, (x, y).
 
         Args:
             side: 0 for the patient's right lung, 1 for the left.
             across: 0 at the border of heart and great vessels, 1 at the ribs.
             down: 0 at the apex, 1 at the top of the diaphragm.
+            ratio: the cardiothoracic ratio in this image.
         """
-        sign = 2 * side - 1
-        lung = self.lungs[side]
+        sign, lung = 2 * side - 1, self.lungs[side]
         top, dome = lung[:, 1].min(), self.dome(side)
         y = float(top + down * (dome - top))
         lateral = max(sign * (x - 0.5) for x in _crossings(lung, y))
-        solid = _crossings(self.mediastinum, y) + _crossings(self.heart(self.cardiothoracic), y)
+        solid = _crossings(self.mediastinum, y) + _crossings(self.heart(ratio), y)
         medial = max([0.05, *(sign * (x - 0.5) for x in solid)])
         return 0.5 + sign * (medial + across * (lateral - medial)), y
 
+    @property
+    def diaphragm(self) -> slice:
+        """Which points of a lung's outline lie on the diaphragm."""
+        return slice(_SAMPLES * (len(_LUNG) - 1), None)
+
     def dome(self, side: int) -> float:
         """Height y of the top of a hemidiaphragm."""
-        lung = self.lungs[side]
-        basal = lung[lung[:, 1] > lung[:, 1].mean()]
-        middle = np.abs(basal[:, 0] - 0.5) / self.chest_width
-        return float(basal[(middle > 0.15) & (middle < 0.4), 1].min())
+        return float(self.lungs[side][self.diaphragm, 1].min())
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
@@ -169,7 +171,7 @@ def _lung(side: int, dome: float, bulge: float, stretch: tuple[float, float], rn
     outer[10:, 0] += bulge * np.sin(np.linspace(0, np.pi, len(outer) - 10))
     base[1:-1, 1] += dome + rng.uniform(-0.004, 0.004, len(base) - 2)
     # costophrenic and cardiophrenic angle stay sharp: two curves meet there
-    outline = np.concatenate([open_curve(outer)[:-1], open_curve(base)[:-1]])
+    outline = np.concatenate([open_curve(outer, _SAMPLES)[:-1], open_curve(base, _SAMPLES)[:-1]])
     outline[:, 0] *= 2 * side - 1
     return _placed(outline, stretch)
 

@@ -21,9 +21,11 @@ def soft_tissue(canvas: Canvas, anatomy: Anatomy) -> Layer:
     strength, radius = anatomy.breast
     if strength:
         for sign in (-1, 1):
-            centre = anatomy.place(np.array([[sign * 0.225, 0.555]]))[0]
-            distance = np.hypot(x - centre[0], (y - centre[1]) * np.where(y > centre[1], 1.0, 0.6).astype(np.float32))
-            tissue += np.float32(strength) * step(radius - distance, 0.05)
+            cx, cy = anatomy.place(np.array([[sign * 0.225, 0.555]]))[0]
+            near = canvas.around(cx, cy, 2 * radius)
+            below = y[near] - cy
+            distance = np.hypot(x[near] - cx, np.maximum(below, -0.6 * below))
+            tissue[near] += strength * step(radius - distance, 0.05)
     return tissue
 
 
@@ -42,7 +44,10 @@ def gas_bubble(canvas: Canvas, anatomy: Anatomy) -> Layer:
     """Gas in the stomach, under the left dome, in [0, 1]."""
     x, y = canvas.grid
     cx, cy, half_width, half_height = anatomy.gas
-    return step(1 - np.hypot((x - cx) / half_width, (y - cy) / half_height), 0.5)
+    bubble = np.zeros_like(x)
+    near = canvas.around(cx, cy, 1.6 * max(half_width, half_height))
+    bubble[near] = step(1 - np.hypot((x[near] - cx) / half_width, (y[near] - cy) / half_height), 0.5)
+    return bubble
 
 
 def vessels(canvas: Canvas, anatomy: Anatomy) -> Layer:

@@ -22,14 +22,20 @@ class Site:
     Attributes:
         canvas: the image.
         anatomy: the patient.
-        lungs: bool (2, H, W), each lung beside heart and great vessels.
+        lungs: bool (2, H, W), each lung beside heart and great vessels, with its blurred border.
+        ratio: the cardiothoracic ratio in this image.
         sides: lungs that may show findings; a collapsed one shows only its pneumothorax and fluid.
     """
 
     canvas: Canvas
     anatomy: Anatomy
     lungs: npt.NDArray[np.bool_]
+    ratio: float
     sides: tuple[int, ...] = (0, 1)
+
+    def within(self, side: int, across: float, down: float) -> tuple[float, float]:
+        """A point (x, y) of a lung, see :meth:`Anatomy.within`."""
+        return self.anatomy.within(side, across, down, self.ratio)
 
 
 @dataclass(frozen=True)
@@ -53,15 +59,15 @@ def atelectasis(site: Site, rng: np.random.Generator) -> Layer:
     density = np.zeros_like(site.canvas.grid[0])
     first = rng.uniform(0.66, 0.84)
     for i in range(int(rng.integers(1, 3))):
-        x, y = site.anatomy.within(side, rng.uniform(0.4, 0.6), first + 0.14 * i)
+        x, y = site.within(side, rng.uniform(0.4, 0.6), first + 0.14 * i)
         half, tilt = rng.uniform(2.2, 3.6) * CM, rng.uniform(-0.3, 0.3)
         t = np.linspace(-1, 1, 17)
         curve = np.stack([x + half * t, y + half * tilt * t + rng.uniform(-0.012, 0.02) * (1 - t * t)], 1)
-        thickness = rng.uniform(0.7, 1.15) * CM * (1 - 0.75 * t**2)
-        plate = site.canvas.soft(site.canvas.fill(ribbon(curve, thickness)), 0.003)
-        below = ribbon(curve + [0, 0.55 * CM], 1.3 * CM * (1 - t**2))
+        thickness = rng.uniform(0.7, 1.1) * CM * (1 - 0.8 * t**4)
+        plate = site.canvas.soft(site.canvas.fill(ribbon(curve, thickness)), 0.004)
+        below = ribbon(curve + [0, 0.6 * CM], 1.9 * CM * (1 - t**2))
         haze = site.canvas.soft(site.canvas.fill(below), 0.012)
-        density = np.maximum(density, np.maximum(0.85 * plate, 0.35 * haze))
+        density = np.maximum(density, np.maximum(0.8 * plate, 0.4 * haze))
     return density * site.lungs[side]
 
 
@@ -87,8 +93,8 @@ def infiltration(site: Site, rng: np.random.Generator) -> Layer:
     density = np.zeros_like(x)
     for _ in range(int(rng.integers(1, 4))):
         side = int(rng.choice(site.sides))
-        cx, cy = site.anatomy.within(side, rng.uniform(0.3, 0.65), rng.uniform(0.35, 0.85))
-        rx, ry = rng.uniform(2.6, 4.2) * CM, rng.uniform(3.2, 5.5) * CM
+        cx, cy = site.within(side, rng.uniform(0.3, 0.65), rng.uniform(0.35, 0.85))
+        rx, ry = rng.uniform(3.0, 4.6) * CM, rng.uniform(3.6, 6.0) * CM
         distance = ((x - cx) / np.float32(rx)) ** 2 + ((y - cy) / np.float32(ry)) ** 2
         density = np.maximum(density, np.clip(1.25 * np.exp(-distance) - 0.25, 0, 1) * site.lungs[side])
     return density * (0.3 + 0.5 * patches)
@@ -98,7 +104,7 @@ def mass(site: Site, rng: np.random.Generator) -> Layer:
     """One large, well defined, slightly lobulated round lesion, 3.5 to 7 cm across."""
     side = int(rng.choice(site.sides))
     radius = rng.uniform(1.75, 3.5) * CM
-    cx, cy = site.anatomy.within(side, rng.uniform(0.3, 0.7), rng.uniform(0.25, 0.8))
+    cx, cy = site.within(side, rng.uniform(0.3, 0.7), rng.uniform(0.25, 0.8))
     return 0.92 * _ball(site, cx, cy, radius, rng.uniform(0.03, 0.08), rng) * site.lungs[side]
 
 
@@ -107,7 +113,7 @@ def nodule(site: Site, rng: np.random.Generator) -> Layer:
     density = np.zeros_like(site.canvas.grid[0])
     for _ in range(int(rng.choice([1, 1, 2, 3]))):
         side = int(rng.choice(site.sides))
-        cx, cy = site.anatomy.within(side, rng.uniform(0.2, 0.8), rng.uniform(0.15, 0.9))
+        cx, cy = site.within(side, rng.uniform(0.2, 0.8), rng.uniform(0.15, 0.9))
         ball = _ball(site, cx, cy, rng.uniform(0.8, 1.4) * CM, 0.02, rng)
         density = np.maximum(density, 0.92 * ball * site.lungs[side])
     return density
@@ -143,7 +149,7 @@ def pneumonia(site: Site, rng: np.random.Generator) -> Layer:
     x, y = site.canvas.grid
     lobes = [lobe for lobe in _LOBES if lobe[0] in site.sides]
     side, across, down, rx, ry, fissure = lobes[int(rng.integers(len(lobes)))]
-    cx, cy = site.anatomy.within(side, across + rng.uniform(-0.1, 0.1), down)
+    cx, cy = site.within(side, across + rng.uniform(-0.1, 0.1), down)
     scale = rng.uniform(0.7, 1.0) * CM
     distance = np.hypot((x - cx) / np.float32(rx * scale), (y - cy) / np.float32(ry * scale))
     density = step(0.85 - distance + 0.13 * site.canvas.clouds(rng, 0.06), 0.32)
@@ -168,13 +174,14 @@ def pneumothorax(site: Site, rng: np.random.Generator) -> Pneumothorax:
     top, bottom = outline[:, 1].min(), outline[:, 1].max()
     reach = rng.uniform(0.75, 1.0)
     sunk = rng.uniform(0.24, 0.4) * np.clip(1 - (outline[:, 1] - top) / (reach * (bottom - top)), 0, 1) ** 0.6
+    sunk[site.anatomy.diaphragm] = 0  # the lung keeps lying on it
     # sinks towards the mediastinum sideways, towards the hilum downwards
     anchor = np.array([0.5 + (2 * side - 1) * 0.045, site.anatomy.hila[side][1]])
     below = outline[:, 1] > anchor[1]
     edge = outline + sunk[:, None] * (anchor - outline) * np.stack([np.ones_like(sunk), np.where(below, 0, 0.8)], 1)
     canvas, lung = site.canvas, site.lungs[side]
     air = lung * (1 - canvas.soft(canvas.fill(edge), 0.002))
-    air = np.where(air > 0.15, air, 0).astype(np.float32)
+    air = air * (air > 0.15)
     freed = np.linalg.norm(edge - outline, axis=1) > 0.012
     visceral = canvas.stroke(edge[freed], 0.006)
     return Pneumothorax(side, air, canvas.soft(visceral, 0.0015) * lung)

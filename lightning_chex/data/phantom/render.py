@@ -1,7 +1,7 @@
 """A radiograph of one patient: anatomy, pose and findings become grey values with their exact masks."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,14 +14,16 @@ from lightning_chex.data.sample import PATHOLOGIES
 
 Mask = npt.NDArray[np.bool_]
 
-# attenuation of a lung's air at its deepest, and the share of air that heart and great vessels leave in their shadow
-_AIR = np.float32(0.56)
-_HEART_SOLID = np.float32(0.86)
-_VESSEL = np.float32(0.36)
+_CARDIOMEGALY = PATHOLOGIES.index("Cardiomegaly")
+_AIR = 0.56  # attenuation that a lung at its deepest takes away
+_HEART_SOLID = 0.86  # share of it that heart and great vessels put back
+_VESSEL = 0.36  # and the vessels of the lung
+_COLLAPSE = 0.32  # air between lung and chest wall takes away this much more
 # below this share of its density a finding is nothing: what it would add there is cut off, so its mask is exact
 _FAINT = 0.12
-# components smaller than this share of the image are drops cut off by a border, not findings
+# parts smaller than this share of the image, or of the largest part, are drops cut off by a border, not findings
 _DROP = 6e-4
+_SLIVER = 0.12
 
 
 @dataclass(frozen=True)
@@ -109,57 +111,70 @@ def render(
         return np.random.default_rng([*entropy, purpose])
 
     canvas = Canvas(size, view.pose)
-    masks = np.zeros((len(PATHOLOGIES), size, size), bool)
-
     ratio = anatomy.cardiothoracic
     if "Cardiomegaly" in present:
-        ratio = 0.5 + conspicuity * float(stream(PATHOLOGIES.index("Cardiomegaly")).uniform(0.06, 0.16))
+        ratio = 0.5 + conspicuity * float(stream(_CARDIOMEGALY).uniform(0.06, 0.16))
     heart = _cut(canvas.soft(canvas.fill(anatomy.heart(ratio)), 0.005))
-    if "Cardiomegaly" in present:
-        masks[PATHOLOGIES.index("Cardiomegaly")] = heart > 0
-    vessels_of_mediastinum = canvas.soft(canvas.fill(anatomy.mediastinum), 0.004)
-    solid = np.maximum(heart, vessels_of_mediastinum)
+    solid = np.maximum(heart, canvas.soft(canvas.fill(anatomy.mediastinum), 0.004))
 
     filled = [canvas.fill(lung) for lung in anatomy.lungs]
     lungs = np.stack([(lung > 127) & (solid <= 0.5) for lung in filled])
     both = filled[0] | filled[1]
     depth = canvas.soft(both, 0.003) * (0.45 + 0.6 * canvas.soft(both, 0.045))
-
     # opacities fill the lung up to its blurred border, or a dark rim would remain
     spaces = np.stack([(canvas.soft(lung, 0.003) > 0.02) & (solid < 0.95) for lung in filled])
-    site = findings.Site(canvas, anatomy, spaces)
-    vessels = chest.vessels(canvas, anatomy)
-    air = np.ones_like(depth)
-    density = np.zeros_like(depth)
+
+    disease = _disease(findings.Site(canvas, anatomy, spaces, ratio), present, stream, conspicuity)
+    if "Cardiomegaly" in present:
+        disease.masks[_CARDIOMEGALY] = heart > 0
+    clear = 1 - disease.density
+    if scores is not None and scores.any():
+        opacity = severity.opacities(canvas, spaces, scores, stream(len(PATHOLOGIES)))
+        clear *= 1 - np.minimum(1, conspicuity * opacity)
+
+    noise = stream(len(PATHOLOGIES) + 1)
+    texture = 1 + 0.05 * canvas.clouds(noise, 0.02) + 0.05 * canvas.clouds(noise, 0.1)
+    texture *= 1 - _VESSEL * chest.vessels(canvas, anatomy) * (1 - disease.collapse)
+    air = depth * texture * (1 - _HEART_SOLID * solid) * (1 + _COLLAPSE * disease.collapse) * clear
+    attenuation = chest.soft_tissue(canvas, anatomy) - _AIR * air + bones.shoulders_and_spine(canvas, anatomy)
+    # scattered radiation washes ribs out before solid organs
+    attenuation += bones.ribs(canvas, anatomy) * (0.3 + 0.7 * depth * (1 - 0.55 * solid))
+    attenuation -= 0.16 * chest.airways(canvas, anatomy) + 0.13 * chest.gas_bubble(canvas, anatomy)
+    boxes, box_labels = _boxes(disease.masks)
+    return Radiograph(_expose(attenuation, view, noise), lungs, heart > 0.5, disease.masks, boxes, box_labels)
+
+
+@dataclass(frozen=True)
+class _Disease:
+    """What findings do to the air of the lungs: ``density`` replaces it, ``collapse`` frees it of vessels."""
+
+    density: Layer
+    collapse: Layer
+    masks: Mask
+
+
+def _disease(
+    site: findings.Site, present: Collection[str], stream: Callable[[int], np.random.Generator], conspicuity: float
+) -> _Disease:
+    size = site.canvas.size
+    masks = np.zeros((len(PATHOLOGIES), size, size), bool)
+    clear, collapse = np.ones((size, size), np.float32), np.zeros((size, size), np.float32)
     if "Pneumothorax" in present:
         k = PATHOLOGIES.index("Pneumothorax")
-        collapse = findings.pneumothorax(site, stream(k))
-        zone, pleura = _trimmed(collapse.air), _trimmed(collapse.pleura)
+        fallen = findings.pneumothorax(site, stream(k))
+        zone, pleura = _trimmed(fallen.air), _trimmed(fallen.pleura)
         masks[k] = (zone > 0) | (pleura > 0)
-        vessels = vessels * (1 - zone)
-        air += min(1.0, conspicuity) * 0.32 * zone
-        density = np.minimum(1, 0.5 * conspicuity * pleura)
-        site = findings.Site(canvas, anatomy, spaces, sides=(1 - collapse.side,))
+        collapse = min(1.0, conspicuity) * zone
+        clear -= np.minimum(1, 0.5 * conspicuity * pleura)
+        # what lies in a collapsed lung would float in air: the other one shows it
+        site = replace(site, sides=(1 - fallen.side,))
     for name, draw in findings.DENSITIES.items():
         if name in present:
             k = PATHOLOGIES.index(name)
             drawn = _trimmed(draw(site, stream(k)))
             masks[k] = drawn > 0
-            density = 1 - (1 - density) * (1 - np.minimum(1, conspicuity * drawn))
-    if scores is not None and scores.any():
-        opacity = severity.opacities(canvas, spaces, scores, stream(len(PATHOLOGIES)))
-        density = 1 - (1 - density) * (1 - np.minimum(1, conspicuity * opacity))
-
-    noise = stream(len(PATHOLOGIES) + 1)
-    texture = 1 + 0.05 * canvas.clouds(noise, 0.02) + 0.05 * canvas.clouds(noise, 0.1)
-    air = air * depth * texture * (1 - _HEART_SOLID * solid) * (1 - _VESSEL * vessels) * (1 - density)
-    attenuation = chest.soft_tissue(canvas, anatomy) - _AIR * air + bones.shoulders_and_spine(canvas, anatomy)
-    # scattered radiation washes ribs out before solid organs
-    attenuation += bones.ribs(canvas, anatomy) * (0.3 + 0.7 * depth * (1 - 0.55 * solid))
-    attenuation -= 0.16 * chest.airways(canvas, anatomy) + 0.13 * chest.gas_bubble(canvas, anatomy)
-    pixels = _expose(attenuation, view, noise)
-    boxes, box_labels = _boxes(masks)
-    return Radiograph(pixels, lungs, heart > 0.5, masks, boxes, box_labels)
+            clear *= 1 - np.minimum(1, conspicuity * drawn)
+    return _Disease(1 - clear, collapse, masks)
 
 
 def _expose(attenuation: Layer, view: View, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -177,24 +192,25 @@ def _expose(attenuation: Layer, view: View, rng: np.random.Generator) -> npt.NDA
 
 
 def _cut(density: Layer) -> Layer:
-    return np.where(density > _FAINT * density.max(), density, 0).astype(np.float32)
+    return density * (density > _FAINT * density.max())
 
 
 def _trimmed(density: Layer) -> Layer:
     """Cut off what is too faint to see and drops apart from the rest; what stays above 0 is the finding's mask."""
     density = _cut(density)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((density > 0).astype(np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((density > 0).view(np.uint8), ltype=cv2.CV_16U)
     areas = stats[:, cv2.CC_STAT_AREA]
-    small = areas < min(_DROP * density.size, areas[1:].max(initial=0))
+    largest = areas[1:].max(initial=0)
+    small = areas < min(max(_DROP * density.size, _SLIVER * largest), largest)
     small[0] = False
-    return np.where(small[labels], 0, density).astype(np.float32) if small.any() else density
+    return density * ~small[labels] if small.any() else density
 
 
 def _boxes(masks: Mask) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     boxes, owners = [np.zeros((0, 4), np.float32)], []
     for k, mask in enumerate(masks):
         if mask.any():
-            stats = cv2.connectedComponentsWithStats(mask.astype(np.uint8))[2][1:]
+            stats = cv2.connectedComponentsWithStats(mask.view(np.uint8), ltype=cv2.CV_16U)[2][1:]
             corner, extent = (
                 stats[:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP]],
                 stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]],

@@ -7,9 +7,10 @@ from lightning_chex.data.phantom.drawing import Canvas, Layer, step
 
 Mask = npt.NDArray[np.bool_]
 ZONES = 6
+_MESH = 0.023  # units between septa
 
 # per score: density of the interstitial net, density of the alveolar patches, their share of the zone
-_OPACITY = {0: (0.0, 0.0, 0.0), 1: (0.4, 0.0, 0.0), 2: (0.45, 0.5, 0.4), 3: (0.35, 0.8, 0.7)}
+_OPACITY = {0: (0.0, 0.0, 0.0), 1: (0.5, 0.0, 0.0), 2: (0.5, 0.65, 0.35), 3: (0.35, 0.85, 0.7)}
 
 
 def zone_masks(lungs: Mask) -> Mask:
@@ -41,9 +42,7 @@ def draw_scores(rng: np.random.Generator) -> npt.NDArray[np.int64]:
 
 def opacities(canvas: Canvas, lungs: Mask, scores: npt.NDArray[np.int64], rng: np.random.Generator) -> Layer:
     """Density (H, W) in [0, 1] of all zones: a net for interstitial disease, patches for alveolar disease."""
-    fine = canvas.clouds(rng, 0.024) + 0.5 * canvas.clouds(rng, 0.012)
-    # the zero crossings of a random field are a net of fine curved lines
-    net = np.exp(-((fine / np.float32(0.36)) ** 2))
+    net = _net(canvas, lungs, rng)
     coarse = canvas.clouds(rng, 0.05) + 0.4 * canvas.clouds(rng, 0.02)
     total = np.zeros_like(net)
     for zone, score in zip(zone_masks(lungs), scores, strict=True):
@@ -56,3 +55,18 @@ def opacities(canvas: Canvas, lungs: Mask, scores: npt.NDArray[np.int64], rng: n
         density = 1 - (1 - interstitial * net) * (1 - alveolar * patches)
         total = np.maximum(total, soft * density)
     return total * lungs.any(axis=0)
+
+
+def _net(canvas: Canvas, lungs: Mask, rng: np.random.Generator) -> Layer:
+    """Thickened septa: short lines in all directions, one to a mesh, over a faint veil; (H, W) in [0, 1]."""
+    steps = np.arange(0.5 * _MESH, 1, _MESH)
+    centres = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
+    centres = centres + rng.uniform(-0.5, 0.5, centres.shape) * _MESH
+    angle = rng.uniform(0, np.pi, len(centres))
+    half = np.stack([np.cos(angle), np.sin(angle)], 1) * rng.uniform(0.6, 1.3, (len(centres), 1)) * _MESH
+    bend = rng.uniform(-0.3, 0.3, centres.shape) * _MESH
+    column, row = np.clip(np.rint(canvas.pixels(centres)), 0, canvas.size - 1).astype(int).T
+    inside = (lungs[0] | lungs[1])[row, column]
+    lines = np.stack([centres - half, centres + bend, centres + half], 1)[inside]
+    strength = np.clip(0.9 + 0.3 * canvas.clouds(rng, 0.05), 0.3, 1.5)
+    return np.minimum(1, 0.22 + canvas.soft(canvas.stroke(lines, 0.003), 0.0022) * strength)
