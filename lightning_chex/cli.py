@@ -60,6 +60,12 @@ class ChexCLI(LightningCLI):
         """Parse; unlike the parent, without a warning that arguments given from Python differ from ``sys.argv``."""
         self.config = parser.parse_args(args)
 
+    def _parse_ckpt_path(self) -> None:
+        """Leave the model's settings to the configuration: a checkpoint brings weights.
+
+        The parent would take them from the checkpoint, linked ones included, which the parser then refuses.
+        """
+
     def before_instantiate_classes(self) -> None:
         """Keep W&B's files below the run's root, and what it collects unasked at home."""
         config = self.config[self.subcommand] if self.subcommand else self.config
@@ -105,7 +111,9 @@ class ChexCLI(LightningCLI):
         metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         sheets = [c.last_sheet for c in callbacks if isinstance(c, IBACallback) and c.last_sheet]
-        checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "") if stage == "val" else ""
+        checkpoint = (
+            getattr(self.trainer.checkpoint_callback, "best_model_path", "") if self.subcommand == "fit" else ""
+        )
         offline = [Path(x.experiment.dir).parent for x in self.trainer.loggers if isinstance(x, WandbLogger)]
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -126,6 +134,7 @@ def main(args: Sequence[str] | None = None) -> None:
             trainer_defaults={"default_root_dir": "runs"},
             seed_everything_default=0,
             parser_kwargs={"description": DESCRIPTION},
+            load_from_checkpoint_support=False,  # hyper-parameters stay plain; load_from_checkpoint works with those
             args=with_default_config(arguments),
         )
     except (DataError, LayerError, MisconfigurationException) as error:

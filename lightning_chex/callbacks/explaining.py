@@ -62,7 +62,7 @@ class Explainer:
             saliency = self.attributor.attribute(self.network, images, targets)
             regions, boxes = self._regions(batch, rows, targets, saliency.shape[-2:])
             boxed = regions.flatten(1).any(1)
-            if boxed.any():
+            if self.class_names:
                 self._measure(saliency[boxed], regions[boxed], targets[boxed])
             iou = intersection_over_union(top_fraction_mask(saliency, self.fraction), regions)
             yield from self._explanations(batch, output, rows, targets, saliency, boxes, boxed, iou)
@@ -137,6 +137,8 @@ class Explainer:
             ``iou``, ``iou_class_mean``, ``iou_random``, ``iou_every_pixel`` and ``iou/NAME`` for the classes with
             boxes; nothing when no image had a box.
         """
+        if not self.class_names:
+            return {}
         measured = self.iou.compute()
         controls = {name: metric.compute()["mean"] for name, metric in self.controls.items()}
         if measured["count"].sum() == 0:
