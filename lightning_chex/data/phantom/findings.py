@@ -120,6 +120,7 @@ def nodule(site: Site, rng: np.random.Generator) -> Layer:
 
 
 def _ball(site: Site, cx: float, cy: float, radius: float, lobes: float, rng: np.random.Generator) -> Layer:
+    radius = max(radius, 1.2 / site.canvas.size)  # in a tiny image it still covers a pixel's centre
     ball = np.zeros_like(site.canvas.grid[0])
     near = site.canvas.around(cx, cy, radius * 1.4)
     dx, dy = site.canvas.grid[0][near] - np.float32(cx), site.canvas.grid[1][near] - np.float32(cy)
@@ -127,10 +128,10 @@ def _ball(site: Site, cx: float, cy: float, radius: float, lobes: float, rng: np
     first, second = rng.uniform(0, 2 * np.pi, 2)
     edge = radius * (1 + lobes * (np.cos(2 * angle + first) + np.cos(3 * angle + second)))
     relative = (np.hypot(dx, dy) / edge).astype(np.float32)
-    # the ray crosses more of a ball in its middle; the edge is blurred by a pixel or so
+    # the ray crosses more of a ball in its middle; the edge is blurred inwards by a pixel or so
     depth = np.sqrt(np.clip(1 - relative * relative, 0, 1))
-    softness = max(0.12, 0.7 / (radius * site.canvas.size))
-    ball[near] = (0.72 + 0.28 * depth) * step(1 - relative, softness)
+    softness = min(0.4, max(0.06, 0.5 / (radius * site.canvas.size)))
+    ball[near] = (0.72 + 0.28 * depth) * step(1 - softness - relative, softness)
     return ball
 
 
@@ -179,10 +180,14 @@ def pneumothorax(site: Site, rng: np.random.Generator) -> Pneumothorax:
     anchor = np.array([0.5 + (2 * side - 1) * 0.045, site.anatomy.hila[side][1]])
     below = outline[:, 1] > anchor[1]
     edge = outline + sunk[:, None] * (anchor - outline) * np.stack([np.ones_like(sunk), np.where(below, 0, 0.8)], 1)
+    # where it still touches the chest its outline is taken well beyond, or a rim of air would remain there
+    touching = sunk < 0.02
+    away = outline[touching] - anchor
+    edge[touching] += 0.03 * away / np.linalg.norm(away, axis=1, keepdims=True)
     canvas, lung = site.canvas, site.lungs[side]
     air = lung * (1 - canvas.soft(canvas.fill(edge), 0.002))
     air = air * (air > 0.15)
-    freed = np.linalg.norm(edge - outline, axis=1) > 0.012
+    freed = ~touching & (np.linalg.norm(edge - outline, axis=1) > 0.012)
     visceral = canvas.stroke(edge[freed], 0.006)
     return Pneumothorax(side, air, canvas.soft(visceral, 0.0015) * lung)
 

@@ -122,7 +122,8 @@ def render(
     both = filled[0] | filled[1]
     depth = canvas.soft(both, 0.003) * (0.45 + 0.6 * canvas.soft(both, 0.045))
     # opacities fill the lung up to its blurred border, or a dark rim would remain
-    spaces = np.stack([(canvas.soft(lung, 0.003) > 0.02) & (solid < 0.95) for lung in filled])
+    rim = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _rim(size) + 1,) * 2)
+    spaces = np.stack([cv2.dilate(lung.view(np.uint8), rim).view(bool) & (solid < 0.95) for lung in lungs])
 
     disease = _disease(findings.Site(canvas, anatomy, spaces, ratio), present, stream, conspicuity)
     if "Cardiomegaly" in present:
@@ -142,6 +143,10 @@ def render(
     attenuation -= 0.16 * chest.airways(canvas, anatomy) + 0.13 * chest.gas_bubble(canvas, anatomy)
     boxes, box_labels = _boxes(disease.masks)
     return Radiograph(_expose(attenuation, view, noise), lungs, heart > 0.5, disease.masks, boxes, box_labels)
+
+
+def _rim(size: int) -> int:
+    return max(2, round(0.012 * size))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ Mask = npt.NDArray[np.bool_]
 ZONES = 6
 _MESH = 0.023  # units between septa
 
-# per score: density of the interstitial net, density of the alveolar patches, their share of the zone
-_OPACITY = {0: (0.0, 0.0, 0.0), 1: (0.5, 0.0, 0.0), 2: (0.5, 0.65, 0.35), 3: (0.35, 0.85, 0.7)}
+# of each score above 0: density of the interstitial net, density of the alveolar patches, their share of the zone
+_OPACITY = {1: (0.5, 0.0, 0.0), 2: (0.5, 0.65, 0.35), 3: (0.45, 0.85, 0.72)}
 
 
 def zone_masks(lungs: Mask) -> Mask:
@@ -44,17 +44,15 @@ def opacities(canvas: Canvas, lungs: Mask, scores: npt.NDArray[np.int64], rng: n
     """Density (H, W) in [0, 1] of all zones: a net for interstitial disease, patches for alveolar disease."""
     net = _net(canvas, lungs, rng)
     coarse = canvas.clouds(rng, 0.05) + 0.4 * canvas.clouds(rng, 0.02)
-    total = np.zeros_like(net)
-    for zone, score in zip(zone_masks(lungs), scores, strict=True):
-        interstitial, alveolar, share = _OPACITY[int(score)]
-        if not score:
-            continue
-        soft = canvas.soft(zone.astype(np.uint8) * 255, 0.015)
-        # a cloud's value exceeds the threshold on about ``share`` of the area
-        patches = step(coarse + np.float32(3.0 * (share - 0.5)), 1.3)
-        density = 1 - (1 - interstitial * net) * (1 - alveolar * patches)
-        total = np.maximum(total, soft * density)
-    return total * lungs.any(axis=0)
+    zones, total = zone_masks(lungs), np.zeros_like(net)
+    for score, (interstitial, alveolar, share) in _OPACITY.items():
+        affected = zones[scores == score].any(axis=0)
+        if affected.any():
+            soft = canvas.soft(affected.view(np.uint8) * np.uint8(255), 0.015)
+            # a cloud's value exceeds the threshold on about ``share`` of the area
+            patches = step(coarse + 3.0 * (share - 0.5), 1.3)
+            total = np.maximum(total, soft * (1 - (1 - interstitial * net) * (1 - alveolar * patches)))
+    return total * (lungs[0] | lungs[1])
 
 
 def _net(canvas: Canvas, lungs: Mask, rng: np.random.Generator) -> Layer:
