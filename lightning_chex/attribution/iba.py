@@ -1,6 +1,6 @@
 """Information bottleneck attribution: how many bits of each image region the model needs for its output."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -198,7 +198,10 @@ class IBA(Attributor):
     def _attribute_chunk(self, parts: Partition, images: Tensor, target: Tensor | None) -> Tensor:
         with torch.no_grad():
             features, carried = parts.below(images)
-            reference = parts.above(features.clone(), carried)
+            probe = features.clone()
+            reference = parts.above(probe, carried)
+        # an activation that works in place may not do so on the leaf of the gradient
+        shield = Tensor.clone if probe._version > 0 else _unchanged
         if features.shape[1:] != self.statistics.shape:
             raise ValueError(
                 f"the features of layer {self.layer!r} have shape {tuple(features.shape[1:])}, the statistics "
@@ -213,27 +216,35 @@ class IBA(Attributor):
             noise = mask.draw_noise(self.noise_samples, generator)
             lambda_, complement = mask.values()
             mixed = mask.mix(noise, complement).to(features.dtype)
-            loss_gradient = self._loss_gradient(parts, mixed, carried, target, reference).to(mask.alpha.dtype)
-            information_gradient = capacity_gradient(mask.normalized, lambda_, complement) * (
-                self.beta / features[0].numel()
-            )
-            mask.backward(information_gradient * mask.active + mask.mix_gradient(noise, loss_gradient))
+            loss_gradient = self._loss_gradient(parts, mixed, shield, carried, target, reference).to(mask.alpha.dtype)
+            information_gradient = mask.information_gradient(lambda_, complement, self.beta)
+            mask.backward(information_gradient + mask.mix_gradient(noise, loss_gradient))
             adam.step()
             mask.alpha.data.clamp_(-ALPHA_LIMIT, ALPHA_LIMIT)
         return bits_per_pixel(mask.capacity(), (images.shape[-2], images.shape[-1])).float()
 
     def _loss_gradient(
-        self, parts: Partition, mixed: Tensor, carried: tuple[Any, ...], target: Tensor | None, reference: Tensor
+        self,
+        parts: Partition,
+        mixed: Tensor,
+        shield: Callable[[Tensor], Tensor],
+        carried: tuple[Any, ...],
+        target: Tensor | None,
+        reference: Tensor,
     ) -> Tensor:
         """Gradient of the summed objective by the mixed features (k, B, C, h, w), the mean taken over the k draws."""
         samples, batch = mixed.shape[:2]
         mixed = mixed.flatten(0, 1).requires_grad_(True)
-        output = _at_least_float32(parts.above(mixed, carried))
+        output = _at_least_float32(parts.above(shield(mixed), carried))
         known = _at_least_float32(reference).repeat(samples, *[1] * (reference.ndim - 1))
         repeated = None if target is None else target.repeat(samples)
         loss = self.objective(output, repeated, known).sum() / samples
         (gradient,) = torch.autograd.grad(loss, mixed)
         return gradient.unflatten(0, (samples, batch))
+
+
+def _unchanged(features: Tensor) -> Tensor:
+    return features
 
 
 def _at_least_float32(values: Tensor) -> Tensor:
@@ -289,6 +300,11 @@ class _Mask:
     def mix(self, noise: Tensor, complement: Tensor) -> Tensor:
         """Z = lambda F + (1 - lambda) epsilon, (samples, B, C, h, w)."""
         return torch.lerp(self.features, noise, complement)
+
+    def information_gradient(self, lambda_: Tensor, complement: Tensor, beta: float) -> Tensor:
+        """Gradient by lambda of beta L_I, L_I the mean of the capacities over the neurons of an image."""
+        weight = self.active * (beta / self.features[0].numel())
+        return capacity_gradient(self.normalized, lambda_, complement) * weight
 
     def mix_gradient(self, noise: Tensor, gradient: Tensor) -> Tensor:
         """Gradient by lambda of a loss whose gradient by Z is given."""

@@ -1,0 +1,95 @@
+import warnings
+
+import pytest
+import timm
+import torch
+import torchvision
+from tiny_models import Dynamic, Skip, Static
+from torch import nn
+
+from lightning_chex.attribution import IBA, LayerError, frozen
+from lightning_chex.attribution.partition import partition, repeat_carried
+
+BACKBONES = {
+    "densenet121": "features.denseblock3",
+    "resnet18": "layer3",
+    "efficientnet_lite0": "blocks.4",
+    "convnext_atto": "stages.2",
+    "seresnext26d_32x4d": "layer3.0",
+}
+
+
+def assert_cut_is_seamless(model, layer, images):
+    with warnings.catch_warnings(), frozen(model), torch.no_grad():
+        warnings.simplefilter("error")  # falling back to whole passes warns
+        parts = partition(model, layer)
+        features, carried = parts.below(images)
+        # bigger than the batch the lower part saw, as with several noise samples
+        output = parts.above(features.repeat(3, 1, 1, 1), repeat_carried(carried, len(images), 3))
+        torch.testing.assert_close(output, model(images).repeat(3, 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_timm_models_are_cut_and_joined_without_a_seam(name):
+    assert_cut_is_seamless(timm.create_model(name, num_classes=3), BACKBONES[name], torch.randn(2, 3, 64, 64))
+
+
+@pytest.mark.parametrize(("name", "layer"), [("densenet121", "features.denseblock2"), ("resnet18", "layer2.0.conv1")])
+def test_torchvision_models_are_cut_too(name, layer):
+    assert_cut_is_seamless(torchvision.models.get_model(name, num_classes=3), layer, torch.randn(2, 3, 64, 64))
+
+
+def test_values_that_pass_beside_the_layer_are_carried_along():
+    assert_cut_is_seamless(Skip(), "inner.1", torch.randn(3, 2, 8, 8))
+
+
+def test_what_cannot_be_cut_says_so_and_gives_the_same_maps():
+    static, dynamic = Static(), Dynamic()
+    dynamic.load_state_dict(static.state_dict())
+    batch, images, target = torch.randn(40, 1, 16, 16), torch.randn(3, 1, 16, 16), torch.tensor([0, 2, 1])
+    cut = IBA(layer="body", steps=4).fit(static, [batch]).attribute(static, images, target)
+    with pytest.warns(UserWarning, match="Dynamic cannot be cut at 'body'"):
+        whole = IBA(layer="body", steps=4).fit(dynamic, [batch]).attribute(dynamic, images, target)
+    torch.testing.assert_close(whole, cut, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be cut.*")
+@pytest.mark.parametrize("network", [Static, Dynamic])
+def test_an_in_place_activation_behind_the_layer_leaves_the_features_alone(network):
+    model = network()
+    images = torch.randn(2, 1, 16, 16)
+    expected = model.body(torch.relu(model.stem(images)))
+    assert (expected < 0).any()
+    with torch.no_grad():
+        features, _ = partition(model, "body").below(images)
+    torch.testing.assert_close(features, expected)
+
+
+def test_an_unknown_layer_names_its_neighbours():
+    model = timm.create_model("resnet18", num_classes=2)
+    with pytest.raises(LayerError, match=r"layer='layer33'.*layer3"):
+        IBA(layer="layer33").check(model)
+    with pytest.raises(LayerError, match=r"layer='backbone\.layer3'.*\blayer3"):
+        IBA(layer="backbone.layer3").check(model)
+    with pytest.raises(LayerError, match="layer=''"):
+        IBA(layer="").check(model)
+
+
+def test_a_layer_without_a_feature_map_is_refused():
+    model = timm.create_model("resnet18", num_classes=2)
+    with pytest.raises(LayerError, match=r"layer='fc' gives shape \(1, 2\)"):
+        IBA(layer="fc").check(model, torch.randn(1, 3, 32, 32))
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be cut.*")
+def test_a_layer_that_runs_twice_is_refused():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(self.conv(x)).mean((2, 3))
+
+    with pytest.raises(LayerError, match="runs 2 times"):
+        IBA(layer="conv").fit(Twice(), [torch.randn(4, 1, 8, 8)])

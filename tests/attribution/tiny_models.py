@@ -1,0 +1,71 @@
+"""Tiny networks whose explanations are known or cheap to compute."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Patchwork(nn.Module):
+    """Reads the mean of one patch of the features and nothing else: logit 0 from the patch, logit 1 constant."""
+
+    def __init__(self, rows: slice, columns: slice, gain: float = 4.0) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Identity())
+        self.rows, self.columns, self.gain = rows, columns, gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        patch = self.features(x)[:, :, self.rows, self.columns].mean((1, 2, 3))
+        return torch.stack([self.gain * patch, torch.zeros_like(patch)], 1)
+
+
+class Dynamic(nn.Module):
+    """Its forward branches on a value, which torch.fx cannot trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 6, 3, stride=2, padding=1)
+        self.body = nn.Conv2d(6, 6, 3, padding=1)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        if x.sum() > -1:  # always true, but only a run can tell
+            x = self.body(x)
+        return self.head(torch.relu_(x).mean((2, 3)))
+
+
+class Static(Dynamic):
+    """The same network without the branch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(torch.relu(self.stem(x)))
+        return self.head(torch.relu_(x).mean((2, 3)))  # in place, right behind the layer
+
+
+class Skip(nn.Module):
+    """A value made below the layer is used above it, and so is the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 5, 3, padding=1)
+        self.inner = nn.Sequential(nn.Conv2d(5, 5, 3, padding=1), nn.BatchNorm2d(5), nn.ReLU(inplace=True))
+        self.scale = nn.Parameter(torch.tensor(1.5))
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.stem(x))
+        z = self.inner(y)
+        return self.head((z * self.scale + y).mean((2, 3))) + x.mean((1, 2, 3))[:, None]
+
+
+class Regressor(nn.Module):
+    """One score per image, (B, 1) or (B,)."""
+
+    def __init__(self, flat: bool = False) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 5, 3, padding=1), nn.Tanh())
+        self.head = nn.Linear(5, 1)
+        self.flat = flat
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = self.head(self.body(x).mean((2, 3)))
+        return score[:, 0] if self.flat else score
