@@ -1,13 +1,14 @@
 """Explaining batches of images: which class of which image, the maps, and how well they meet the boxes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from lightning_chex.attribution import Attributor
+from lightning_chex.attribution import Attributor, frozen
 from lightning_chex.metrics import (
     LocalizationIoU,
     boxes_to_mask,
@@ -26,6 +27,7 @@ class Explainer:
         class_names: names of the K outputs; empty for a score.
         fraction: share of a map's pixels that counts as marked.
         device: where the metrics live, the network's device.
+        precision: makes the context the network runs in; images are read and maps are measured outside of it.
     """
 
     def __init__(
@@ -35,11 +37,13 @@ class Explainer:
         class_names: Sequence[str],
         fraction: float,
         device: torch.device,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.attributor = attributor
         self.network = network
         self.class_names = class_names
         self.fraction = fraction
+        self.precision = precision
         classes = max(1, len(class_names))
         # a control needs no model: what a map that knows nothing would score under the same rule
         self.iou = LocalizationIoU(classes, fraction).to(device)
@@ -55,11 +59,12 @@ class Explainer:
         finds most likely. A score is explained once per image.
         """
         for batch in batches:
-            with torch.no_grad():
+            with frozen(self.network), self.precision(), torch.no_grad():
                 output = self.network(batch["image"]).float()
             rows, targets = self._targets(batch, output)
             images = batch["image"][rows]
-            saliency = self.attributor.attribute(self.network, images, targets)
+            with self.precision():
+                saliency = self.attributor.attribute(self.network, images, targets)
             regions, boxes = self._regions(batch, rows, targets, saliency.shape[-2:])
             boxed = regions.flatten(1).any(1)
             if self.class_names:

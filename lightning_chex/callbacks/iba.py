@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import WandbLogger
@@ -236,10 +237,13 @@ class IBACallback(pl.Callback):
             count = len(dataset) if self.num_images == -1 else min(self.num_images, len(dataset))
             share = Subset(dataset, range(trainer.global_rank, count, trainer.world_size))
             collate = getattr(trainer.datamodule, "collate", None)  # type: ignore[attr-defined]
-            batches = DataLoader(share, self.batch_size, collate_fn=collate) if len(share) else []
+            # with a generator of its own, or iterating would draw from the global one
+            loader = DataLoader(share, self.batch_size, collate_fn=collate, generator=torch.Generator())
+            batches = loader if len(share) else []
         for batch in batches:
             moved = trainer.strategy.batch_to_device(batch)
-            yield trainer.precision_plugin.convert_input(moved)
+            # the image alone: boxes and scores would be rounded
+            yield moved | {"image": trainer.precision_plugin.convert_input(moved["image"])}
 
     def _explain(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
         seen = self.attributor.num_observed
@@ -257,10 +261,9 @@ class IBACallback(pl.Callback):
             self._class_names(trainer, pl_module),
             self.top_fraction,
             pl_module.device,
+            trainer.precision_plugin.forward_context,
         )
-        with trainer.precision_plugin.forward_context():
-            own = list(explainer.explain(self._batches(trainer, stage)))
-        self._explanations = _gather(own)
+        self._explanations = _gather(list(explainer.explain(self._batches(trainer, stage))))
         scores = explainer.scores()
         if not scores and self._class_names(trainer, pl_module):
             rank_zero_warn("no image explained has an expert box: maps are drawn, localisation IoU is not logged")
