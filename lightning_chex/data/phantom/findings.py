@@ -109,13 +109,17 @@ def mass(site: Site, rng: np.random.Generator) -> Layer:
 
 
 def nodule(site: Site, rng: np.random.Generator) -> Layer:
-    """One to three small round lesions, 1.6 to 2.8 cm across."""
+    """One to three small round lesions, 1.6 to 2.8 cm across, apart from each other."""
     density = np.zeros_like(site.canvas.grid[0])
+    centres: list[tuple[float, float]] = []
     for _ in range(int(rng.choice([1, 1, 2, 3]))):
         side = int(rng.choice(site.sides))
         cx, cy = site.within(side, rng.uniform(0.2, 0.8), rng.uniform(0.15, 0.9))
-        ball = _ball(site, cx, cy, rng.uniform(0.8, 1.4) * CM, 0.02, rng)
-        density = np.maximum(density, 0.92 * ball * site.lungs[side])
+        ball = _ball(site, cx, cy, rng.uniform(0.8, 1.35) * CM, 0.02, rng)
+        # two that touch would be one of more than 3 cm
+        if all(np.hypot(cx - x, cy - y) > 3.5 * CM for x, y in centres):
+            centres.append((cx, cy))
+            density = np.maximum(density, 0.92 * ball * site.lungs[side])
     return density
 
 
