@@ -112,13 +112,13 @@ class TinyData(pl.LightningDataModule):
         return self.val if stage == "validate" else self.test
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(self.train, 4, shuffle=True, collate_fn=collate)
+        return DataLoader(self.train, batch_size=4, shuffle=True, collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.val, 4, collate_fn=collate)
+        return DataLoader(self.val, batch_size=4, collate_fn=collate)
 
     def test_dataloader(self) -> DataLoader:
-        return DataLoader(self.test, 4, collate_fn=collate)
+        return DataLoader(self.test, batch_size=4, collate_fn=collate)
 
 
 class SpyIBA(IBA):

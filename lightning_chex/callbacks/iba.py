@@ -106,7 +106,7 @@ class IBACallback(pl.Callback):
         self.attributor.check(self._network(pl_module))
         if self.attributor.explains_class != bool(self._class_names(trainer, pl_module)):
             predicts, remedy = (
-                ("a score", "objective: deviation")
+                ("a score (it has no class_names)", "objective: deviation")
                 if self.attributor.explains_class
                 else ("classes", "a class objective")
             )
@@ -120,9 +120,7 @@ class IBACallback(pl.Callback):
         """Refuse a layer whose output is no feature map, before an epoch is spent."""
         dataset = self._offered(trainer, "validate")
         if dataset is not None and len(dataset):
-            image = trainer.precision_plugin.convert_input(dataset[0]["image"][None].to(pl_module.device))
-            with trainer.precision_plugin.forward_context():
-                self.attributor.check(self._network(pl_module), image)
+            self._check_image(trainer, pl_module, dataset[0]["image"][None])
 
     # validation: watch, explain, show
 
@@ -142,12 +140,16 @@ class IBACallback(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Without a data module that offers images, keep the first ones that come by."""
+        """Without a data module that offers images, keep the first ones that come by; the sanity check tries one."""
         if not isinstance(batch, dict) or "image" not in batch:
             raise MisconfigurationException(
                 f"IBACallback explains batches that are dicts with an 'image' (B, C, H, W), not {type(batch).__name__}"
             )
-        if self._offered(trainer, "validate") is None and self._is_due(trainer):
+        if self._offered(trainer, "validate") is not None:
+            return
+        if trainer.sanity_checking:
+            self._check_image(trainer, pl_module, batch["image"][:1])
+        elif self._is_due(trainer):
             self._keep(batch, trainer.world_size)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -182,6 +184,11 @@ class IBACallback(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Take the hook off the model; the statistics of a broken validation are dropped."""
         self._observation.__exit__(type(exception), exception, exception.__traceback__)
+
+    def _check_image(self, trainer: pl.Trainer, pl_module: pl.LightningModule, image: Tensor) -> None:
+        image = trainer.precision_plugin.convert_input(image.to(pl_module.device))
+        with trainer.precision_plugin.forward_context():
+            self.attributor.check(self._network(pl_module), image)
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         if trainer.sanity_checking:
