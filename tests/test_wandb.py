@@ -150,17 +150,20 @@ def test_nothing_private_is_in_the_run(run):
         SECRET,
         str(run.root),
         str(run.home),
-        str(run.work),
         "patient-zq",
         "--data.root",
         "--trainer.",
         "__main__",
     ]
-    contents = {"run": run.file.read_bytes()} | {name: (run.files / name).read_bytes() for name in written(run.files)}
+    contents = {"run": b"".join(wandb_reader.payloads(run.file.read_bytes()))} | {
+        name: (run.files / name).read_bytes() for name in written(run.files)
+    }
     assert len(contents) > 10 and b"val/iba_iou" in contents["run"]  # there is something to find
     for name, content in contents.items():
         for word in private:
             assert word.encode() not in content, f"{word} is in {name}"
+    data = NIHDataModule(str(run.root), size=64)
+    assert all(name.startswith("patient-zq") for name in data.dataset("train").patient_ids)
     # where the run itself lies is said once: there the uploader finds a table's file
     naming = {record.WhichOneof("record_type") for record in run.records if str(run.work) in str(record)}
     assert naming <= {"artifact"}
