@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 
+# networks this small gain nothing from threads, and lose much where several programs share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # the libraries' own networking stays silent in tests: nothing here needs it
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")

@@ -46,7 +46,7 @@ def run(tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-m", "lightning_chex", "fit", *config, *options],
         cwd=work,
-        env={**environment, "HOME": str(home), "PYTHONPATH": str(CONFIGS.parent), "OMP_NUM_THREADS": "2"},
+        env={**environment, "HOME": str(home), "PYTHONPATH": str(CONFIGS.parent)},
         capture_output=True,
         text=True,
     )
