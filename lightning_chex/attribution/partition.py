@@ -3,9 +3,10 @@
 import difflib
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, fx, nn
 
 
@@ -18,6 +19,9 @@ class Partition(Protocol):
 
     def below(self, images: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         """Run the model up to and with the layer: features (B, C, h, w), and what else the upper part needs."""
+
+    def carried(self, images: Tensor) -> tuple[Any, ...]:
+        """What else the upper part needs, for features that are already at hand."""
 
     def above(self, features: Tensor, carried: tuple[Any, ...]) -> Tensor:
         """Run the rest on (possibly altered) features and return the model's output."""
@@ -50,6 +54,33 @@ def check_feature_map(features: Any, layer: str) -> Tensor:
             f"layer={layer!r} gives {found}, not a feature map (B, C, h, w): choose a block before pooling"
         )
     return features
+
+
+def feature_map_layers(model: nn.Module, images: Tensor, limit: int = 12) -> list[str]:
+    """Names of modules whose output is a feature map of more than one cell, the outermost and latest first.
+
+    Args:
+        model: the network, which is run once.
+        images: (B, C, H, W).
+        limit: how many names at most.
+    """
+    names: list[str] = []
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1:
+                names.append(name)
+
+        return hook
+
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in model.named_modules():
+            if name:
+                stack.enter_context(hooked(module, note(name)))
+        model(images)
+    # the latest layers are the usual ones; of them the blocks rather than what is inside
+    latest_first = list(dict.fromkeys(reversed(names)))
+    return sorted(latest_first, key=lambda name: name.count("."))[:limit]
 
 
 @contextmanager
@@ -116,12 +147,16 @@ class _GraphPartition:
         cut = nodes.index(calls[0])
         # besides the features, whatever else was made below and is used above has to cross the cut
         crossing = [n for n in nodes[:cut] if n.op != "get_attr" and any(nodes.index(user) > cut for user in n.users)]
+        self._carries = bool(crossing)
         self._below = fx.GraphModule(model, _lower(nodes, cut, crossing))
         self._above = fx.GraphModule(model, _upper(nodes, cut, crossing))
 
     def below(self, images: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         features, carried = self._below(images)
         return check_feature_map(features, self._layer), carried
+
+    def carried(self, images: Tensor) -> tuple[Any, ...]:
+        return self.below(images)[1] if self._carries else ()
 
     def above(self, features: Tensor, carried: tuple[Any, ...]) -> Tensor:
         return self._above(features, *carried)
@@ -164,16 +199,17 @@ class _HookPartition:
             raise LayerError(f"layer={self._layer!r} runs {len(seen)} times in one forward pass; it has to run once")
         return check_feature_map(seen[0], self._layer), (images,)
 
+    def carried(self, images: Tensor) -> tuple[Any, ...]:
+        return (images,)
+
     def above(self, features: Tensor, carried: tuple[Any, ...]) -> Tensor:
         with hooked(self._module, lambda module, inputs, output: features):
             return self._model(*carried)
 
 
-def repeat_carried(carried: tuple[Any, ...], batch: int, times: int) -> tuple[Any, ...]:
-    """Repeat what belongs to each image, tensors (batch, ...), ``times`` times along the batch, copy after copy."""
+def select_carried(carried: tuple[Any, ...], batch: int, index: Tensor) -> tuple[Any, ...]:
+    """Of what belongs to each image, tensors (batch, ...), take the entries ``index``, in that order."""
     return tuple(
-        value.repeat(times, *[1] * (value.ndim - 1))
-        if isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch
-        else value
+        value[index] if isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch else value
         for value in carried
     )

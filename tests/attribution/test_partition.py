@@ -8,7 +8,7 @@ from tiny_models import Dynamic, Skip, Static
 from torch import nn
 
 from lightning_chex.attribution import IBA, LayerError, frozen
-from lightning_chex.attribution.partition import partition, repeat_carried
+from lightning_chex.attribution.partition import partition, select_carried
 
 BACKBONES = {
     "densenet121": "features.denseblock3",
@@ -16,6 +16,9 @@ BACKBONES = {
     "efficientnet_lite0": "blocks.4",
     "convnext_atto": "stages.2",
     "seresnext26d_32x4d": "layer3.0",
+    "resnet50": "layer3",
+    "convnext_tiny": "stages.2",
+    "vit_tiny_patch16_224": "patch_embed.proj",
 }
 
 
@@ -25,18 +28,45 @@ def assert_cut_is_seamless(model, layer, images):
         parts = partition(model, layer)
         features, carried = parts.below(images)
         # bigger than the batch the lower part saw, as with several noise samples
-        output = parts.above(features.repeat(3, 1, 1, 1), repeat_carried(carried, len(images), 3))
+        output = parts.above(
+            features.repeat(3, 1, 1, 1), select_carried(carried, len(images), torch.arange(len(images)).repeat(3))
+        )
         torch.testing.assert_close(output, model(images).repeat(3, 1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_timm_models_are_cut_and_joined_without_a_seam(name):
-    assert_cut_is_seamless(timm.create_model(name, num_classes=3), BACKBONES[name], torch.randn(2, 3, 64, 64))
+    side = 224 if name.endswith("224") else 64
+    assert_cut_is_seamless(timm.create_model(name, num_classes=3), BACKBONES[name], torch.randn(2, 3, side, side))
 
 
 @pytest.mark.parametrize(("name", "layer"), [("densenet121", "features.denseblock2"), ("resnet18", "layer2.0.conv1")])
 def test_torchvision_models_are_cut_too(name, layer):
     assert_cut_is_seamless(torchvision.models.get_model(name, num_classes=3), layer, torch.randn(2, 3, 64, 64))
+
+
+def test_a_densenet_with_its_own_normalisation_and_a_check_of_its_input_is_cut():
+    """In the style of torchxrayvision: one channel, a fixed resolution asked for, features and head apart."""
+
+    class OneChannelDenseNet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            body = torchvision.models.densenet121(num_classes=5)
+            self.features, self.classifier = body.features, body.classifier
+            self.features.conv0 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+
+        def forward(self, x):
+            if x.shape[1] != 1:
+                raise ValueError("one channel is expected")
+            pooled = torch.nn.functional.relu(self.features(x), inplace=True).mean((2, 3))
+            return self.classifier(pooled)
+
+    images, model = torch.randn(2, 1, 64, 64), OneChannelDenseNet()
+    with frozen(model), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whether it can be cut or falls back, the parts must join
+        parts = partition(model, "features.denseblock3")
+        features, carried = parts.below(images)
+        torch.testing.assert_close(parts.above(features, carried), model(images), rtol=1e-4, atol=1e-5)
 
 
 def test_values_that_pass_beside_the_layer_are_carried_along():
@@ -77,8 +107,15 @@ def test_an_unknown_layer_names_its_neighbours():
 
 def test_a_layer_without_a_feature_map_is_refused():
     model = timm.create_model("resnet18", num_classes=2)
-    with pytest.raises(LayerError, match=r"layer='fc' gives shape \(1, 2\)"):
-        IBA(layer="fc").check(model, torch.randn(1, 3, 32, 32))
+    with pytest.raises(LayerError, match=r"layer='fc' gives shape \(1, 2\).*layers with a feature map: layer\d"):
+        IBA(layer="fc").check(model, torch.randn(1, 3, 64, 64))
+
+
+def test_tokens_of_a_vision_transformer_are_refused_for_its_feature_map():
+    # beside the tokens the class token would carry information past the bottleneck
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=2)
+    with pytest.raises(LayerError, match=r"layer='blocks\.3' gives shape \(1, 197, 192\).*patch_embed\.proj"):
+        IBA(layer="blocks.3").check(model, torch.randn(1, 3, 224, 224))
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be cut.*")

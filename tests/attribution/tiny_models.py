@@ -69,3 +69,29 @@ class Regressor(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         score = self.head(self.body(x).mean((2, 3)))
         return score[:, 0] if self.flat else score
+
+
+class EitherCue(nn.Module):
+    """Two patches, each of which alone is enough: the logit follows the stronger one."""
+
+    def __init__(self, first: tuple[slice, slice], second: tuple[slice, slice]) -> None:
+        super().__init__()
+        self.features = nn.Identity()
+        self.cues = (first, second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.features(x)
+        strength = torch.stack([f[:, :, rows, columns].mean((1, 2, 3)) for rows, columns in self.cues], 1)
+        return 6 * strength.max(1, keepdim=True).values - 3
+
+
+class OneCell(nn.Module):
+    """A linear model: the score is ``weight`` times one cell of a single channel."""
+
+    def __init__(self, weight: float, row: int, column: int) -> None:
+        super().__init__()
+        self.features = nn.Identity()
+        self.weight, self.row, self.column = weight, row, column
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * self.features(x)[:, 0, self.row, self.column]
