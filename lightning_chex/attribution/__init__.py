@@ -3,9 +3,9 @@
 from lightning_chex.attribution.attributor import Attributor, frozen
 from lightning_chex.attribution.iba import IBA
 from lightning_chex.attribution.inverse_iba import InverseIBA
+from lightning_chex.attribution.layers import LayerError
 from lightning_chex.attribution.multi_layer import MultiLayerIBA
 from lightning_chex.attribution.objectives import OBJECTIVES
-from lightning_chex.attribution.partition import LayerError
 from lightning_chex.attribution.report import BottleneckReport
 from lightning_chex.attribution.statistics import FeatureStatistics
 from lightning_chex.attribution.targets import positive_labels, top_classes

@@ -12,17 +12,10 @@ from lightning_chex.attribution.attributor import Attributor, frozen
 from lightning_chex.attribution.bottleneck import Bottleneck
 from lightning_chex.attribution.chunks import chunk_size, in_chunks
 from lightning_chex.attribution.information import bits_per_cell, bits_per_pixel, image_size
+from lightning_chex.attribution.layers import LayerError, check_feature_map, feature_map_layers, get_layer, hooked
 from lightning_chex.attribution.objectives import SCORE_OBJECTIVES, Objective, ObjectiveName, get_objective
 from lightning_chex.attribution.optimization import Course, Problem, optimize, pose_problem
-from lightning_chex.attribution.partition import (
-    LayerError,
-    Partition,
-    check_feature_map,
-    feature_map_layers,
-    get_layer,
-    hooked,
-    partition,
-)
+from lightning_chex.attribution.partition import Partition, partition
 from lightning_chex.attribution.report import BottleneckReport
 from lightning_chex.attribution.statistics import FeatureStatistics, Granularity
 from lightning_chex.attribution.targets import Targets
@@ -123,7 +116,7 @@ class IBA(Attributor):
         if images is not None:
             with frozen(model), torch.no_grad():
                 try:
-                    partition(model, self.layer).below(images)
+                    partition(model, self.layer, images).below(images)
                 except LayerError as error:
                     names = ", ".join(feature_map_layers(model, images))
                     raise LayerError(f"{error}; layers with a feature map: {names}") from None
@@ -153,9 +146,11 @@ class IBA(Attributor):
         """
         statistics = FeatureStatistics(self.statistics.per)
         with frozen(model), torch.no_grad():
-            parts = partition(model, self.layer)
+            parts: Partition | None = None
             for images in batches:
-                statistics.update(parts.below(images.to(_device(model)))[0])
+                images = images.to(_device(model))
+                parts = parts or partition(model, self.layer, images)
+                statistics.update(parts.below(images)[0])
         if statistics.count < 2:
             raise ValueError(f"the statistics need at least 2 images, the batches held {statistics.count}")
         statistics.warn_if_few()
@@ -280,9 +275,11 @@ class IBA(Attributor):
         """Optimise chunk by chunk; ``finish`` makes what is wanted of each chunk's bottleneck."""
         targets = Targets.of(images, target, rows)
         self.check_fitted()
+        if not len(targets):
+            return []
         with frozen(model):
             images = images.clone() if images.is_inference() else images.detach()
-            parts = partition(model, self.layer)
+            parts = partition(model, self.layer, images)
 
             def problem(start: int, stop: int) -> Problem:
                 needed, index, values = targets.chunk(start, stop)
@@ -294,8 +291,6 @@ class IBA(Attributor):
             def run(start: int, stop: int) -> T:
                 return finish(*self.solve(problem(start, stop), watched))
 
-            if not len(targets):
-                return []
             size = self.batch_size or chunk_size(problem(0, 1), self.noise_samples, self.memory)
             return list(in_chunks(len(targets), size, run))
 

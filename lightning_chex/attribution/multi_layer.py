@@ -12,9 +12,10 @@ from lightning_chex.attribution.attributor import Attributor, frozen
 from lightning_chex.attribution.chunks import chunk_size, in_chunks
 from lightning_chex.attribution.iba import IBA
 from lightning_chex.attribution.information import bits_per_cell, bits_per_pixel, image_size
+from lightning_chex.attribution.layers import check_feature_map, get_layer, hooked
 from lightning_chex.attribution.objectives import Objective, ObjectiveName
 from lightning_chex.attribution.optimization import Problem
-from lightning_chex.attribution.partition import check_feature_map, get_layer, hooked, partition
+from lightning_chex.attribution.partition import partition
 from lightning_chex.attribution.statistics import FeatureStatistics, Granularity
 from lightning_chex.attribution.targets import Targets
 from lightning_chex.attribution.thresholds import ThresholdRule, binarize
@@ -169,9 +170,11 @@ class MultiLayerIBA(Attributor):
         targets = Targets.of(images, target, rows)
         for member in self.members:
             member.check_fitted()
+        if not len(targets):
+            return images.new_zeros(len(self.members), 0, *image_size(images), dtype=torch.float32)
         with frozen(model):
             images = images.clone() if images.is_inference() else images.detach()
-            parts = [partition(model, member.layer) for member in self.members]
+            parts = [partition(model, member.layer, images) for member in self.members]
 
             def problems(start: int, stop: int) -> list[Problem]:
                 needed, index, values = targets.chunk(start, stop)
@@ -190,8 +193,6 @@ class MultiLayerIBA(Attributor):
                     maps.append(bits_per_pixel(bits_per_cell(bottleneck.capacity()), image_size(images)).float())
                 return torch.stack(maps)
 
-            if not len(targets):
-                return images.new_zeros(len(self.members), 0, *image_size(images), dtype=torch.float32)
             first = self.members[0]
             size = first.batch_size or min(
                 chunk_size(problem, first.noise_samples, first.memory) for problem in problems(0, 1)

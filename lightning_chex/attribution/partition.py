@@ -1,17 +1,12 @@
 """A model cut at a layer: what lies below is run once per image, what lies above once per optimisation step."""
 
-import difflib
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, fx, nn
 
-
-class LayerError(ValueError):
-    """The layer to explain at does not exist, or its output is not a feature map."""
+from lightning_chex.attribution.layers import LayerError, check_feature_map, get_layer, hooked
+from lightning_chex.attribution.replay import NotReplayable, ReplayPartition
 
 
 class Partition(Protocol):
@@ -27,92 +22,38 @@ class Partition(Protocol):
         """Run the rest on (possibly altered) features and return the model's output."""
 
 
-def get_layer(model: nn.Module, layer: str) -> nn.Module:
-    """Find a module by its dotted name.
-
-    Raises:
-        LayerError: no module has that name; the message lists the nearest names.
-    """
-    modules = dict(model.named_modules())
-    if layer and layer in modules:
-        return modules[layer]
-    names = [name for name in modules if name]
-    # a wrong prefix is the commonest slip: let the last part of the name find its like too
-    nearest = difflib.get_close_matches(layer, names, n=4, cutoff=0.6)
-    nearest += [name for name in names if name.rsplit(".", 1)[-1] == layer.rsplit(".", 1)[-1]][:4]
-    top = list(dict.fromkeys(nearest)) or names[:8]
-    raise LayerError(
-        f"layer={layer!r} is not a module of {type(model).__name__}; nearest names: {', '.join(top) or 'none'}"
-    )
-
-
-def check_feature_map(features: Any, layer: str) -> Tensor:
-    """Return the layer's output if it is a feature map (B, C, h, w), else raise a LayerError."""
-    if not isinstance(features, Tensor) or features.ndim != 4:
-        found = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-        raise LayerError(
-            f"layer={layer!r} gives {found}, not a feature map (B, C, h, w): choose a block before pooling"
-        )
-    return features
-
-
-def feature_map_layers(model: nn.Module, images: Tensor, limit: int = 12) -> list[str]:
-    """Names of modules whose output is a feature map of more than one cell, the outermost and latest first.
-
-    Args:
-        model: the network, which is run once.
-        images: (B, C, H, W).
-        limit: how many names at most.
-    """
-    names: list[str] = []
-
-    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1:
-                names.append(name)
-
-        return hook
-
-    with ExitStack() as stack, torch.no_grad():
-        for name, module in model.named_modules():
-            if name:
-                stack.enter_context(hooked(module, note(name)))
-        model(images)
-    # the latest layers are the usual ones; of them the blocks rather than what is inside
-    latest_first = list(dict.fromkeys(reversed(names)))
-    return sorted(latest_first, key=lambda name: name.count("."))[:limit]
-
-
-@contextmanager
-def hooked(module: nn.Module, hook: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
-    """A forward hook for the length of the context."""
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def partition(model: nn.Module, layer: str) -> Partition:
+def partition(model: nn.Module, layer: str, example: Tensor) -> Partition:
     """Cut a model at the output of a layer.
 
     The modules that contain the layer are traced with torch.fx, all others stay whole, so most models can be cut
-    whatever goes on inside their blocks. Where tracing fails, a warning says so and every step runs the whole model:
-    the maps are the same, only slower. The model should be in evaluation mode: traced code keeps the mode it saw.
+    whatever goes on inside their blocks. A model whose forward branches on values cannot be traced; then its own
+    forward runs at every step, but what lies below the layer is replayed instead of computed. Where that does not
+    reproduce the model's output, a warning says so and every step runs the whole model. The maps are the same in all
+    three cases. The model should be in evaluation mode: traced code keeps the mode it saw.
+
+    Args:
+        model: the network.
+        layer: dotted name of a module that runs once in a forward pass.
+        example: images (B, C, H, W) of the size that will be explained; the first is used to try a replay.
 
     Raises:
-        LayerError: there is no such layer.
+        LayerError: there is no such layer, or it gives no feature map.
     """
     get_layer(model, layer)
     try:
         return _GraphPartition(model, layer)
-    except _NotCuttable as reason:
-        warnings.warn(
-            f"{type(model).__name__} cannot be cut at {layer!r} ({reason}); every step will run the whole model, "
-            "which gives the same maps, only slower",
-            stacklevel=2,
-        )
-        return _HookPartition(model, layer)
+    except _NotCuttable as error:
+        reason = str(error)
+    try:
+        return ReplayPartition(model, layer, example[:1])
+    except NotReplayable as error:
+        reason = f"{reason}; {error}"
+    warnings.warn(
+        f"{type(model).__name__} cannot be cut at {layer!r} ({reason}); every step will run the whole model, "
+        "which gives the same maps, only slower",
+        stacklevel=2,
+    )
+    return _HookPartition(model, layer)
 
 
 class _NotCuttable(Exception):

@@ -57,7 +57,7 @@ def test_running_out_of_memory_changes_no_map(monkeypatch):
 
 
 def problem_of(model, layer, images):
-    parts = partition(model, layer)
+    parts = partition(model, layer, images)
     with torch.no_grad():
         features, carried = parts.below(images)
         reference = parts.above(features.clone(), carried)

@@ -41,6 +41,27 @@ class Static(Dynamic):
         return self.head(torch.relu_(x).mean((2, 3)))  # in place, right behind the layer
 
 
+class Unrepeatable(Dynamic):
+    """It hands a tuple from module to module, which is neither traced nor replayed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = Pair()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, doubled = self.pair(torch.relu(self.stem(x)))
+        if doubled.sum() > -1:
+            x = self.body(x)
+        return self.head(torch.relu_(x).mean((2, 3)))
+
+
+class Pair(nn.Module):
+    """A tensor and twice itself."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, 2 * x
+
+
 class Skip(nn.Module):
     """A value made below the layer is used above it, and so is the input."""
 
