@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import yaml
@@ -31,6 +31,18 @@ DESCRIPTION = """Train chest X-ray models and see, at every validation, what the
   python -m lightning_chex fit --data.help NIHDataModule          the options of one class
 
 Everything a run writes lies under --trainer.default_root_dir (runs)."""
+
+
+class Parser(LightningArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line and exit with 2; a nested parser, whose errors another one reports, raises them."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        command = parser.prog.replace(" [options]", "")
+        self.exit(2, f"error: {concise(message).removesuffix('.')}; {command} --help lists the options\n")
 
 
 class SaveConfig(SaveConfigCallback):
@@ -69,6 +81,7 @@ class ChexCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Keep W&B's files below the run's root, and what it collects unasked at home."""
         config = self.config[self.subcommand] if self.subcommand else self.config
+        _check_checkpoint(config.get("ckpt_path"))
         root = Path(config.trainer.default_root_dir or ".").expanduser()
         root.mkdir(parents=True, exist_ok=True)
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
@@ -77,6 +90,17 @@ class ChexCLI(LightningCLI):
                 if logger.init_args.get("save_dir") in (None, "."):
                     logger.init_args["save_dir"] = str(root)
                 _keep_wandb_private(root)
+
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer.
+
+        Raises:
+            MisconfigurationException: a constructor refuses its arguments.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # the parser's, whatever the constructor raised
+            raise MisconfigurationException(concise(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer; ``predict`` also writes its table."""
@@ -133,7 +157,8 @@ def main(args: Sequence[str] | None = None) -> None:
             save_config_callback=SaveConfig,
             trainer_defaults={"default_root_dir": "runs"},
             seed_everything_default=0,
-            parser_kwargs={"description": DESCRIPTION},
+            parser_class=Parser,
+            parser_kwargs={"prog": "python -m lightning_chex", "description": DESCRIPTION},
             load_from_checkpoint_support=False,  # hyper-parameters stay plain; load_from_checkpoint works with those
             args=with_default_config(arguments),
         )
@@ -150,15 +175,32 @@ def with_default_config(arguments: list[str]) -> list[str]:
     return [arguments[0], "--config", str(files("lightning_chex") / "default.yaml"), *arguments[1:]]
 
 
+def concise(message: str) -> str:
+    """Reduce the parser's account of every type it has tried to one line: what is wrong with the one given."""
+    account = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
+    lines = [line.strip() for line in message.splitlines()]
+    return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(account))
+
+
 def without_folders(config: Any) -> Any:
     """Copy a configuration, every path reduced to its last part: folder names may tell more than a log should know."""
     if isinstance(config, dict):
         return {key: without_folders(value) for key, value in config.items()}
     if isinstance(config, list):
         return [without_folders(value) for value in config]
-    if isinstance(config, str) and os.sep in config and (os.path.isabs(config) or os.path.exists(config)):
+    if (
+        isinstance(config, str)
+        and os.sep in config
+        and (os.path.isabs(os.path.expanduser(config)) or os.path.exists(config))
+    ):
         return Path(config).name
     return config
+
+
+def _check_checkpoint(path: str | None) -> None:
+    """Refuse a missing file before anything is read; Lightning's own words and addresses are its own business."""
+    if path and path not in ("best", "last", "hpc") and "://" not in path and not Path(path).exists():
+        raise MisconfigurationException(f"ckpt_path={path!r} does not exist: give a .ckpt file that a run has written")
 
 
 def _keep_wandb_private(root: Path) -> None:

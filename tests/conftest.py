@@ -15,3 +15,16 @@ def chex_data() -> Path:
     if not root:
         pytest.skip("CHEX_DATA is not set: no real X-rays at hand")
     return Path(root)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty home and working folder, where whatever is written would be seen; the environment comes back."""
+    environment = dict(os.environ)
+    for name in ("home", "work"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "work")
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(environment)

@@ -208,8 +208,12 @@ class IBACallback(pl.Callback):
 
     @staticmethod
     def _class_names(trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[str]:
-        data = getattr(trainer, "datamodule", None)
-        return list(getattr(pl_module, "class_names", None) or getattr(data, "class_names", None) or [])
+        # the model decides: one that says it has no classes predicts a score, whatever the data are
+        for source in (pl_module, getattr(trainer, "datamodule", None)):
+            names = getattr(source, "class_names", None)
+            if names is not None:
+                return list(names)
+        return []
 
     def _step_before_weight_averaging(self, trainer: pl.Trainer) -> None:
         """Weight averaging swaps its weights out when validation ends: what is explained must come before that."""

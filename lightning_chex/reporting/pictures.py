@@ -47,8 +47,8 @@ def figure(explanation: Explanation) -> Figure:
     left, right = made.subplots(1, 2)
     _draw_xray(left, explanation)
     _draw_map(right, explanation)
-    left.set_title(explanation.image_id, fontsize=9)
-    right.set_title(explanation.caption, fontsize=9)
+    left.set_title(explanation.image_id, fontsize=9, parse_math=False)  # names may hold dollars
+    right.set_title(explanation.caption, fontsize=9, parse_math=False)
     scale = ScalarMappable(Normalize(0, max(float(explanation.saliency.max()), 1e-12)), COLORMAP)
     made.colorbar(scale, ax=right, label="bits per pixel", shrink=0.9)
     return made
@@ -69,9 +69,9 @@ def sheet(explanations: Sequence[Explanation], title: str) -> Figure:
         row, column = divmod(i, columns)
         _draw_xray(axes[row, 2 * column], explanation)
         _draw_map(axes[row, 2 * column + 1], explanation)
-        axes[row, 2 * column].set_title(explanation.target_name, fontsize=9, loc="left")
+        axes[row, 2 * column].set_title(explanation.target_name, fontsize=9, loc="left", parse_math=False)
         details = explanation.caption.split(" | ", 1)[1]
-        axes[row, 2 * column + 1].set_title(details, fontsize=7, loc="right")
+        axes[row, 2 * column + 1].set_title(details, fontsize=7, loc="right", parse_math=False)
     return made
 
 

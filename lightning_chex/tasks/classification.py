@@ -8,7 +8,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
-from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
+from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_chex.tasks.backbone import create_backbone
@@ -41,19 +41,15 @@ class MultilabelScores(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """``auroc``, ``ap`` (means, NaN if no class can be scored), ``auroc/NAME``, ``ap/NAME``, ``classes_scored``."""
-        logits, labels = dim_zero_cat(self.logits), dim_zero_cat(self.labels)
+        logits, labels = dim_zero_cat(self.logits).cpu(), dim_zero_cat(self.labels).cpu()
         present = [c for c in range(len(self.class_names)) if 0 < labels[:, c].sum() < len(labels)]
         results = {"classes_scored": torch.tensor(float(len(present)))}
-        missing = torch.tensor(float("nan"))
-        for key, measure in (("auroc", multilabel_auroc), ("ap", multilabel_average_precision)):
-            scores: dict[str, Tensor] = {}
-            if present:
-                # ranks are all that counts: sigmoid keeps them where float32 probabilities do not saturate; logits
-                # are squashed in float64 so that confident ones stay apart
-                probabilities = logits[:, present].double().sigmoid()
-                values = measure(probabilities, labels[:, present], num_labels=len(present), average="none")
-                scores = {self.class_names[c]: v.float() for c, v in zip(present, values.reshape(-1), strict=True)}
-            results[key] = torch.stack(list(scores.values())).mean() if scores else missing
+        # ranks are all that counts: the sigmoid keeps them in float64, where confident logits stay apart; on the CPU,
+        # as not every device has float64
+        probabilities = logits.double().sigmoid()
+        for key, measure in (("auroc", binary_auroc), ("ap", binary_average_precision)):
+            scores = {self.class_names[c]: measure(probabilities[:, c], labels[:, c]).float() for c in present}
+            results[key] = torch.stack(list(scores.values())).mean() if scores else torch.tensor(float("nan"))
             results |= {f"{key}/{name}": value for name, value in scores.items()}
         return results
 

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib import colormaps
+from PIL import Image
+
+from lightning_chex.reporting import Explanation, figure, overlay, sheet, write_pictures
+
+
+def explanation(number: int = 0, **changes) -> Explanation:
+    generator = torch.Generator().manual_seed(number)
+    made = {
+        "image_id": f"image-{number}",
+        "image": torch.rand(32, 40, generator=generator),
+        "saliency": torch.rand(32, 40, generator=generator),
+        "target": 4,
+        "target_name": "Mass",
+        "prediction": 0.75,
+        "truth": 1.0,
+        "boxes": torch.tensor([[10.0, 5, 20, 15]]),
+        "iou": 0.5,
+    }
+    return Explanation(**{**made, **changes})
+
+
+def test_overlay_shows_the_xray_untouched_where_the_map_is_zero():
+    image = torch.linspace(0, 1, 256).reshape(16, 16)
+    saliency = torch.zeros(16, 16)
+    saliency[2:5, 3:9] = 0.5
+    saliency[3, 4] = 2.0
+    shown = overlay(image, saliency)
+    assert shown.shape == (16, 16, 3) and shown.dtype == np.uint8
+    grey = np.round(255 * image.numpy()).astype(np.uint8)
+    untouched = (saliency == 0).numpy()
+    assert (shown[untouched] == grey[untouched][:, None]).all()
+    assert (shown[~untouched] != grey[~untouched][:, None]).any(axis=1).all()
+    # the strongest pixel has three quarters of the brightest colour
+    expected = 255 * (0.25 * image[3, 4].item() + 0.75 * np.array(colormaps["inferno"](1.0)[:3]))
+    assert shown[3, 4] == pytest.approx(expected, abs=1)
+
+
+def test_an_empty_map_is_the_xray_alone():
+    image = torch.rand(8, 8)
+    assert (overlay(image, torch.zeros(8, 8)) == np.round(255 * image.numpy())[..., None]).all()
+
+
+def test_overlay_does_not_depend_on_the_unit_of_the_map():
+    one = explanation()
+    assert (overlay(one.image, one.saliency) == overlay(one.image, 1000 * one.saliency)).all()
+
+
+def test_a_figure_has_the_xray_the_map_and_the_boxes_in_both(tmp_path):
+    made = figure(explanation())
+    xray, bits, bar = made.axes
+    assert xray.get_title() == "image-0" and bits.get_title() == explanation().caption
+    for axis in (xray, bits):
+        (box,) = axis.patches
+        # pixel 10 spans 10 to 11 in box coordinates, and 9.5 to 10.5 where imshow draws it
+        assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (9.5, 4.5, 10, 10)
+    assert bar.get_ylabel() == "bits per pixel"
+    assert bar.get_ylim()[1] == pytest.approx(explanation().saliency.max().item())
+    made.savefig(tmp_path / "f.png", dpi=80)
+    assert Image.open(tmp_path / "f.png").size == (736, 368)
+
+
+@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (4, 2, 3), (24, 8, 3), (25, 8, 3)])
+def test_a_sheet_has_a_place_for_each_and_at_most_24(count, rows, columns):
+    made = sheet([explanation(i) for i in range(count)], "all of them")
+    drawn = [axis for axis in made.axes if axis.images]
+    assert len(drawn) == 2 * min(count, 24) and len(made.axes) == 2 * rows * columns
+    assert made.get_suptitle() == "all of them"
+    assert made.get_size_inches() == pytest.approx([5.2 * columns, 2.85 * rows + 0.4])
+    # X-ray beside its own map
+    for i in range(min(count, 24)):
+        xray, bits = drawn[2 * i : 2 * i + 2]
+        assert (xray.images[0].get_array() == explanation(i).image.numpy()).all()
+        assert (bits.images[0].get_array() == overlay(explanation(i).image, explanation(i).saliency)).all()
+
+
+def test_every_explanation_is_written_and_a_sheet_beside_them(tmp_path):
+    path = write_pictures([explanation(i) for i in range(2)], tmp_path / "run" / "epoch_001", "two")
+    assert path == tmp_path / "run" / "epoch_001.png"
+    names = sorted(each.name for each in (tmp_path / "run" / "epoch_001").iterdir())
+    assert names == ["000_image-0__Mass.png", "001_image-1__Mass.png"]
+    with Image.open(path) as page:
+        assert page.format == "PNG" and page.size == (832, 260)
+        page.load()
+    for name in names:
+        with Image.open(tmp_path / "run" / "epoch_001" / name) as picture:
+            picture.load()
+            assert picture.size == (736, 368)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../outside", "/etc/passwd", "a/b\\c", "..", "con:*?|<>", "Zürich 1", "$\\frac$", ""]
+)
+def test_no_name_leaves_the_folder(tmp_path, name):
+    folder = tmp_path / "deep" / "run" / "epoch"
+    write_pictures([explanation(image_id=name, target_name="$\\Mass/../../x")], folder, "one")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(path.parent for path in files) == [folder.parent, folder]
+    assert not set("/\\:*?|<>") & set(next(folder.iterdir()).name)
+
+
+def test_names_that_become_alike_do_not_overwrite_each_other(tmp_path):
+    write_pictures([explanation(image_id="a/b"), explanation(image_id="a b")], tmp_path / "x", "two")
+    assert len(list((tmp_path / "x").iterdir())) == 2
+
+
+def test_a_caption_says_what_is_shown():
+    one = explanation(saliency=torch.full((4, 4), 2.0))
+    assert one.bits == 32
+    assert one.caption == "Mass | predicted 0.75 | true 1 | 32 bits | IoU 0.50"
+    severity = explanation(saliency=torch.zeros(4, 4), target_name="severity", prediction=9.25, truth=7.5, iou=None)
+    assert severity.caption == "severity | predicted 9.25 | true 7.5 | 0 bits"

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from tiny import TinyData, tiny_trainer
+
+from lightning_chex.tasks import RegressionTask
+
+SMALL = "test_resnet"
+
+
+@pytest.mark.parametrize("stage", ["val", "test"])
+def test_error_and_correlation_against_numpy(tmp_path, stage):
+    task, data = RegressionTask((0, 9), SMALL), TinyData(score=True)
+    images = data.val if stage == "val" else data.test
+    trainer = tiny_trainer(tmp_path)
+    (logged,) = (trainer.validate if stage == "val" else trainer.test)(task, data, verbose=False)
+    with torch.no_grad():
+        scores = task.eval()(images.images)[:, 0].double().numpy()
+    truth = images.labels.double().numpy()
+    assert logged[f"{stage}/mae"] == pytest.approx(np.abs(scores - truth).mean(), rel=1e-5)
+    assert logged[f"{stage}/loss"] == pytest.approx(np.square(scores - truth).mean(), rel=1e-5)
+    assert logged[f"{stage}/pearson"] == pytest.approx(np.corrcoef(scores, truth)[0, 1], abs=1e-4)
+
+
+def test_scores_begin_anew_at_every_validation(tmp_path):
+    task, data, trainer = RegressionTask((0, 9), SMALL), TinyData(score=True), tiny_trainer(tmp_path)
+    first, second = (trainer.validate(task, data, verbose=False)[0] for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize("score_range", [(0.0, 18.0), (-4.0, 1.0)])
+def test_training_starts_from_the_middle_of_the_range(score_range):
+    task = RegressionTask(score_range, SMALL).eval()
+    assert task.model.get_classifier().bias.tolist() == [sum(score_range) / 2]
+    assert task(torch.rand(4, 3, 32, 32)).mean().item() == pytest.approx(sum(score_range) / 2, abs=2)
+
+
+def test_a_prediction_is_one_score_per_image():
+    task = RegressionTask((0, 9), SMALL).eval()
+    images = TinyData(score=True).test.images
+    predicted = task.predict_step({"image": images, "image_id": list("abcdef")}, 0)
+    assert torch.equal(predicted["prediction"], task.model(images)[:, 0])
+
+
+def test_a_batch_of_one_image_keeps_its_shape():
+    task = RegressionTask(backbone=SMALL).eval()
+    assert task.score(task(torch.zeros(1, 3, 32, 32))).shape == (1,)
+
+
+def test_data_of_classes_are_refused(tmp_path):
+    with pytest.raises(MisconfigurationException, match=r"classes \['left', 'right'\], not a score: set data.target"):
+        tiny_trainer(tmp_path).fit(RegressionTask(backbone=SMALL), TinyData())
+
+
+@pytest.mark.parametrize("score_range", [(18.0, 0.0), (3.0, 3.0)])
+def test_a_range_that_does_not_rise_is_named(score_range):
+    with pytest.raises(ValueError, match=r"score_range=\(.*\) must rise"):
+        RegressionTask(score_range, SMALL)

@@ -1,0 +1,150 @@
+"""What both tasks share: backbone, optimiser, schedule, checkpoints."""
+
+import math
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from tiny import CLASS_NAMES, TinyData, tiny_trainer
+
+from lightning_chex.tasks import ClassificationTask, RegressionTask, backbone
+from lightning_chex.tasks.backbone import create_backbone
+
+SMALL = "test_resnet"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"backbone": "densnet121"}, "backbone='densnet121' is unknown to timm; nearest names: .*densenet121"),
+        ({"optimizer": "adamv"}, "optimizer='adamv' could not be built"),
+        ({"schedule": "cosin"}, "schedule='cosin' is unknown; choose constant, cosine or one_cycle"),
+        ({"lr": 0.0}, "lr=0.0 must be greater than 0"),
+        ({"lr": -1.0}, "lr=-1.0 must be greater than 0"),
+    ],
+)
+def test_impossible_settings_are_named_at_construction(options, words):
+    for make in (RegressionTask, lambda **given: ClassificationTask(CLASS_NAMES, **given)):
+        with pytest.raises(ValueError, match=words):
+            make(**{"backbone": SMALL, **options})
+
+
+def test_pretrained_weights_out_of_reach_are_one_error_with_the_way_out(monkeypatch):
+    def offline(name, **options):
+        assert options["pretrained"]
+        raise ConnectionError("cannot reach the hub\n(a long story)")
+
+    monkeypatch.setattr(backbone.timm, "create_model", offline)
+    with pytest.raises(RuntimeError, match="pretrained=True.*'test_resnet'.*cannot reach the hub") as caught:
+        create_backbone(SMALL, 2, pretrained=True)
+    assert "set pretrained: false" in str(caught.value) and "long story" not in str(caught.value)
+
+
+def test_pretrained_asks_for_weights_and_names_with_weights_are_known(monkeypatch):
+    asked = []
+    monkeypatch.setattr(backbone.timm, "create_model", lambda name, **options: asked.append((name, options)))
+    create_backbone("densenet121.tv_in1k", 3, pretrained=True)
+    assert asked == [("densenet121.tv_in1k", {"num_classes": 3, "pretrained": True})]
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "momentum", "rmsprop"])
+def test_biases_and_normalisation_are_not_decayed(name):
+    task = RegressionTask(backbone=SMALL, optimizer=name, lr=0.3, weight_decay=0.2)
+    decay = {id(p): group["weight_decay"] for group in task.configure_optimizer().param_groups for p in group["params"]}
+    assert len(decay) == len(list(task.model.parameters()))
+    assert all(decay[id(p)] == (0.2 if p.ndim > 1 else 0) for p in task.model.parameters())
+
+
+class Rates(pl.Callback):
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_train_batch_end(self, trainer, *rest) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
+def test_a_schedule_moves_at_every_step_and_ends_with_the_training(tmp_path, schedule):
+    rates = Rates()
+    task = ClassificationTask(CLASS_NAMES, SMALL, lr=0.01, schedule=schedule)
+    tiny_trainer(tmp_path, rates, max_epochs=4, limit_val_batches=0).fit(task, TinyData())
+    assert len(rates.rates) == 8
+    if schedule == "constant":
+        assert rates.rates == [0.01] * 8
+    elif schedule == "cosine":
+        expected = [0.005 * (1 + math.cos(math.pi * i / 8)) for i in range(1, 9)]
+        assert rates.rates == pytest.approx(expected, abs=1e-8)
+    else:
+        peak = max(rates.rates)
+        assert peak == pytest.approx(0.01, rel=0.2) and 0 < rates.rates.index(peak) < 4
+        assert rates.rates[-1] < 1e-3 and rates.rates[0] < peak
+
+
+def fit(folder, task, epochs: int, **options):
+    pl.seed_everything(0, verbose=False)
+    trainer = tiny_trainer(folder, max_epochs=epochs)
+    trainer.fit(task, TinyData(score=isinstance(task, RegressionTask)), **options)
+    return trainer
+
+
+PLAIN = (str, int, float, bool, type(None))
+
+
+def plain(value) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(plain, value))
+    return type(value) in PLAIN
+
+
+@pytest.mark.parametrize("kind", [ClassificationTask, RegressionTask])
+def test_a_checkpoint_is_tensors_and_plain_values_and_gives_the_same_model(tmp_path, kind):
+    task = kind(**({"class_names": CLASS_NAMES} if kind is ClassificationTask else {}), backbone=SMALL, lr=0.02)
+    fit(tmp_path, task, 1).save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert plain(dict(checkpoint["hyper_parameters"])) and checkpoint["hyper_parameters"]["lr"] == 0.02
+    restored = kind.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True).eval()
+    images = TinyData().test.images
+    assert torch.equal(restored(images), task.eval()(images))
+
+
+def test_a_checkpoint_of_a_pretrained_start_loads_without_a_network(tmp_path, monkeypatch):
+    real = backbone.timm.create_model
+    monkeypatch.setattr(backbone.timm, "create_model", lambda name, pretrained=False, **rest: real(name, **rest))
+    fit(tmp_path, RegressionTask(backbone=SMALL, pretrained=True), 1).save_checkpoint(tmp_path / "last.ckpt")
+
+    def refuse(name, pretrained=False, **rest):
+        assert not pretrained
+        return real(name, **rest)
+
+    monkeypatch.setattr(backbone.timm, "create_model", refuse)
+    RegressionTask.load_from_checkpoint(tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+def test_a_resumed_training_ends_where_an_uninterrupted_one_does(tmp_path, schedule):
+    class Stop(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module) -> None:
+            if trainer.current_epoch == 0:
+                trainer.save_checkpoint(tmp_path / "half.ckpt")
+
+    def make() -> ClassificationTask:
+        pl.seed_everything(3, verbose=False)
+        return ClassificationTask(CLASS_NAMES, SMALL, schedule=schedule)
+
+    class InOrder(TinyData):
+        def train_dataloader(self):
+            return self.test_dataloader()
+
+    whole, resumed = make(), make()
+    tiny_trainer(tmp_path, Stop(), max_epochs=2).fit(whole, InOrder())
+    tiny_trainer(tmp_path, max_epochs=2).fit(resumed, InOrder(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_images_of_any_memory_layout_give_the_same():
+    task = ClassificationTask(CLASS_NAMES, SMALL).eval()
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(task(images), task(images.contiguous(memory_format=torch.channels_last)))

@@ -1,0 +1,118 @@
+"""Imports run one way, and the examples of the docstrings run."""
+
+import ast
+import doctest
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lightning_chex
+
+ROOT = Path(lightning_chex.__file__).parent
+
+# what a part may import of the others; it may always import itself
+ALLOWED: dict[str, set[str]] = {
+    "data": set(),
+    "tasks": set(),
+    "attribution": set(),
+    "metrics": set(),
+    "reporting": set(),
+    "callbacks": {"attribution", "metrics", "reporting"},
+    "trainer": {"callbacks", "attribution", "metrics", "reporting"},
+    "cli": {"trainer", "callbacks", "tasks", "data", "attribution", "metrics", "reporting"},
+    "__main__": {"cli"},
+}
+
+# where a library belongs to some parts only
+CONFINED = {
+    "pytorch_lightning": {"cli", "trainer", "callbacks", "tasks", "data"},
+    "wandb": {"callbacks", "reporting", "cli"},
+    "albumentations": {"data"},
+    "pandas": {"data"},
+    "timm": {"tasks"},
+    "matplotlib": {"reporting"},
+    "torchmetrics": {"metrics", "tasks", "callbacks"},
+}
+
+
+def imports_of(source: str, module: str) -> Iterator[str]:
+    """Dotted names a module imports, also inside functions; relative imports are resolved."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*module.split(".")[: -node.level], *([base] if base else [])])
+            # "from package import part" names the part in the alias
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def modules() -> list[tuple[str, Path]]:
+    return [
+        (".".join(["lightning_chex", *path.relative_to(ROOT).with_suffix("").parts]), path)
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.parent != ROOT or path.stem != "__init__"
+    ]
+
+
+def part_of(name: str) -> str:
+    return name.split(".")[1]
+
+
+def offences(module: str, source: str) -> list[str]:
+    part = part_of(module)
+    found = []
+    for name in imports_of(source, module):
+        library = name.split(".")[0]
+        if library == "lightning_chex" and name.count("."):
+            if part_of(name) not in ALLOWED[part] | {part}:
+                found.append(name)
+        elif part not in CONFINED.get(library, {part}):
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=[name for name, _ in modules()])
+def test_imports_run_one_way(module, path):
+    assert part_of(module) in ALLOWED, f"say in this test what {part_of(module)!r} may import"
+    assert not offences(module, path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("lightning_chex.data.nih", "from lightning_chex.tasks import RegressionTask"),
+        ("lightning_chex.metrics.localization", "def f():\n    import lightning_chex.attribution.iba"),
+        ("lightning_chex.attribution.iba", "import pytorch_lightning as pl"),
+        ("lightning_chex.attribution.iba", "from wandb import Image"),
+        ("lightning_chex.attribution.iba", "from lightning_chex import data"),
+        ("lightning_chex.attribution.iba", "from ..data import sample"),
+        ("lightning_chex.callbacks.iba", "from lightning_chex.cli import main"),
+        ("lightning_chex.reporting.pictures", "from lightning_chex.metrics import LocalizationIoU"),
+    ],
+)
+def test_an_import_the_wrong_way_would_be_seen(module, source):
+    assert len(offences(module, source)) == 1
+
+
+def test_imports_the_right_way_are_not_offences():
+    source = "import torch\nfrom lightning_chex.attribution import IBA\nfrom .run_folder import run_folder"
+    assert offences("lightning_chex.callbacks.iba", source) == []
+
+
+def doctested() -> list[str]:
+    names = [found.name for found in pkgutil.walk_packages(lightning_chex.__path__, "lightning_chex.")]
+    return [name for name in names if not name.endswith("__main__")]
+
+
+def test_examples_of_docstrings_run():
+    attempted = 0
+    for name in doctested():
+        result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+        assert result.failed == 0, f"an example in {name} does not run, see above"
+        attempted += result.attempted
+    assert attempted >= 10  # they are found at all

@@ -1,0 +1,131 @@
+"""Whatever is wrong with arguments or data is said in one line, before anything is trained."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import CONFIGS, TINY, written
+from fakes import write_cohen, write_nih
+
+from lightning_chex.cli import concise, main
+
+NIH = ["--config", str(CONFIGS / "nih_classification.yaml")]
+COHEN = ["--config", str(CONFIGS / "cohen_regression.yaml")]
+SMALL = [*TINY, "--model.backbone=test_resnet", "--trainer.logger=false"]  # timm's smallest
+ALONE = [*SMALL, "--trainer.callbacks=null"]
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sources")
+    write_nih(folder / "nih")
+    write_cohen(folder / "cohen")
+    return folder
+
+
+def junk(root: Path) -> None:
+    sorted(root.rglob("*.png"))[3].write_bytes(b"no image")
+
+
+def truncated(root: Path) -> None:
+    path = sorted(root.rglob("*.png"))[3]
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def missing(root: Path) -> None:
+    sorted(root.rglob("*.png"))[3].unlink()
+
+
+def box_outside(root: Path) -> None:
+    lines = (root / "BBox_List_2017.csv").read_text().splitlines()
+    name, finding, *_ = lines[1].split(",")
+    lines[1] = f"{name},{finding},1000.0,20.0,500.0,30.0"
+    (root / "BBox_List_2017.csv").write_text("\n".join(lines))
+
+
+def no_images(root: Path) -> None:
+    shutil.rmtree(root / "images_001")
+
+
+def the_error(capsys, *arguments: str) -> str:
+    """Run, and return the one line that standard error ends with."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "Traceback" not in "\n".join(lines) and [line for line in lines if line.startswith("error:")] == lines[-1:]
+    assert not any("usage:" in line for line in lines)
+    return lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (junk, ["1 of 47 images cannot be read", "00000004_000.png"]),
+        (truncated, ["1 of 47 images cannot be read", "00000004_000.png"]),
+        (missing, ["00000004_000", "allow_missing"]),
+        (box_outside, ["BBox_List_2017.csv", "outside", "1000.0, 20.0, 500.0, 30.0"]),
+        (no_images, ["no folder images", "unpack"]),
+    ],
+)
+def test_bad_data_are_named_before_training(place, sources, capsys, spoil, words):
+    root = shutil.copytree(sources / "nih", place / "copy")
+    spoil(root)
+    error = the_error(capsys, "fit", *NIH, "--data.root", str(root), *ALONE)
+    assert all(part in error for part in words), error
+    assert not written(place / "work")
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "words"),
+    [
+        (NIH, [], ["NIHDataModule", "required: root"]),
+        (NIH, ["--data.root=/no/such/folder"], ["root is '/no/such/folder', which does not exist"]),
+        (NIH, ["--data.root=."], ["no Data_Entry_2017_v2020.csv", "give as root"]),
+        (NIH, ["--data.root={}/cohen"], ["no Data_Entry_2017_v2020.csv", "which holds data"]),
+        (COHEN, ["--data.root={}/nih"], ["no data/public-annotations.csv", "which holds BBox_List"]),
+        (
+            COHEN,
+            [*ALONE, "--data.root={}/cohen", "--data.target=detectors"],
+            ["severity_0_1", "set data.target: severity"],
+        ),
+        (NIH, ["--data.root={}/nih"], ["layer='features.denseblock3' is not a module of ResNet; nearest names: "]),
+        (NIH, ["--data.root={}/nih", "--model.backbone=densnet"], ["backbone='densnet'", "densenet121"]),
+        (NIH, ["--data.root={}/nih", "--model.optimizer=adamv"], ["optimizer='adamv'", "try adamw"]),
+        (NIH, ["--data.root={}/nih", "--model.schedule=cosin"], ["schedule", "'one_cycle'", "cosin"]),
+        (NIH, ["--data.root={}/nih", "--model.lr=-1"], ["lr=-1.0 must be greater than 0"]),
+        (NIH, ["--data.root={}/nih", "--data.batch_size=0"], ["batch_size is 0: give at least 1"]),
+        (NIH, ["--data.root={}/nih", "--data.sise=3"], ["Option 'sise' is not accepted", "fit --help"]),
+        (NIH, ["--data.root={}/nih", "--ckpt_path=nowhere.ckpt"], ["ckpt_path='nowhere.ckpt' does not exist"]),
+        (["--config", "nowhere.yaml"], [], ["File does not exist", "nowhere.yaml"]),
+    ],
+)
+def test_bad_arguments_are_named_with_the_way_out(place, sources, capsys, config, options, words):
+    options = [option.format(sources) for option in options]
+    error = the_error(capsys, "fit", *config, *SMALL, *options)
+    assert all(part in error for part in words), error
+    assert not [name for name in written(place / "work") if not name.endswith("config.yaml")]  # nothing was trained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [(["fti"], "invalid choice: 'fti'"), ([], "{fit,validate,test,predict}")]
+)
+def test_a_wrong_command_lists_the_right_ones(place, capsys, arguments, words):
+    assert words in the_error(capsys, *arguments)
+
+
+def test_a_parsers_account_is_reduced_to_its_point():
+    account = """Parser key "data":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'A'>, <class 'NoneType'>]
+  Errors:
+    - Problem with given class_path 'x.Y':
+        Option 'z' is not accepted
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'N'>
+  Given value: N(key='z', val='3')"""
+    assert concise(account) == "Parser key \"data\": Problem with given class_path 'x.Y': Option 'z' is not accepted"
+    assert concise("all is said") == "all is said"
