@@ -7,10 +7,11 @@ from lightning_chex.attribution.layers import LayerError
 from lightning_chex.attribution.multi_layer import MultiLayerIBA
 from lightning_chex.attribution.objectives import OBJECTIVES
 from lightning_chex.attribution.report import BottleneckReport
-from lightning_chex.attribution.statistics import FeatureStatistics
+from lightning_chex.attribution.statistics import FEW_IMAGES, FeatureStatistics
 from lightning_chex.attribution.targets import positive_labels, top_classes
 
 __all__ = [
+    "FEW_IMAGES",
     "IBA",
     "OBJECTIVES",
     "Attributor",

@@ -16,14 +16,11 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from lightning_chex.attribution import IBA, Attributor
+from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.reporting import Explanation, write_pictures
 from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, table_rows
-
-FEW_IMAGES = 32
-"""Feature statistics of fewer images than this are noisy, and the callback says so."""
 
 Stage = Literal["validate", "test"]
 
