@@ -2,8 +2,8 @@
 
     python benchmarks/attribution_scaling.py --output benchmarks/results/attribution_scaling.md
 
-Weights and images are random: neither time nor memory depends on them. Each setting runs in a process of its own; memory
-is what the call adds to it at its peak, seconds are the best of --repeats calls after one that warms up.
+Weights and images are random: neither time nor memory depends on them. Memory is what the call adds at its peak to a
+process of its own; seconds are the best of --repeats calls after one that warms up.
 """
 
 import argparse
