@@ -2,6 +2,7 @@
 
 import os
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import yaml
+from jsonargparse import DefaultHelpFormatter
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -24,13 +26,23 @@ from lightning_chex.reporting.summary import summary
 
 DESCRIPTION = """Train chest X-ray models and see, at every validation, what they look at.
 
-  python -m lightning_chex fit                                    the embedded example, on a synthetic phantom
+  python -m lightning_chex fit
+      the embedded example: a few minutes of training on drawn X-rays, no data needed
   python -m lightning_chex fit --config configs/nih_classification.yaml --data.root DIR
-  python -m lightning_chex fit --config ... --print_config        every setting and its value
-  python -m lightning_chex test --config ... --ckpt_path runs/.../checkpoints/best.ckpt
-  python -m lightning_chex fit --data.help NIHDataModule          the options of one class
+      the same on your copy of NIH ChestX-ray8
+  python -m lightning_chex fit --config FILE --print_config
+      every setting and its value; each can be given as an option, such as --trainer.max_epochs 5
+  python -m lightning_chex test --config FILE --ckpt_path runs/.../checkpoints/best.ckpt
+      measure and explain a trained model on the test images; predict writes a table
+  python -m lightning_chex fit --data.help NIHDataModule
+      the options of one class
 
-Everything a run writes lies under --trainer.default_root_dir (runs)."""
+Without --config the embedded example's settings hold; with it, nothing of them does.
+Everything a run writes lies under --trainer.default_root_dir (runs), its configuration too."""
+
+
+class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """The parser's own, which leaves the lines of the description as they are."""
 
 
 class Parser(LightningArgumentParser):
@@ -158,7 +170,11 @@ def main(args: Sequence[str] | None = None) -> None:
             trainer_defaults={"default_root_dir": "runs"},
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={"prog": "python -m lightning_chex", "description": DESCRIPTION},
+            parser_kwargs={
+                "prog": "python -m lightning_chex",
+                "description": DESCRIPTION,
+                "formatter_class": HelpFormatter,
+            },
             load_from_checkpoint_support=False,  # hyper-parameters stay plain; load_from_checkpoint works with those
             args=with_default_config(arguments),
         )

@@ -119,6 +119,11 @@ def test_a_checkpoint_is_validated_tested_and_predicts(place, capsys):
     header, *rows = csv.reader((place / "work" / "p" / "predictions.csv").open())
     assert header == ["image_id", *PATHOLOGIES] and len(rows) == 10  # the boxed of the reporting half, two healthy
     assert len({row[0] for row in rows}) == 10 and all(0 <= float(value) <= 1 for row in rows for value in row[1:])
+    saved = ["--config", str(checkpoint.parent.parent / "config.yaml"), "--trainer.default_root_dir=again"]
+    main(["predict", *saved, "--ckpt_path", str(checkpoint)])  # what a run has saved is all that is needed
+    assert (place / "work" / "again" / "predictions.csv").read_text() == (
+        place / "work" / "p" / "predictions.csv"
+    ).read_text()
     main(["predict", *common, "--trainer.default_root_dir=untrained"])
     _, *untrained = csv.reader((place / "work" / "untrained" / "predictions.csv").open())
     assert [row[0] for row in untrained] == [row[0] for row in rows] and untrained != rows
@@ -149,7 +154,10 @@ def test_the_logged_configuration_names_no_folder(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["--help"], ["python -m lightning_chex fit", "{fit,validate,test,predict}", "--trainer.default_root_dir"]),
+        (
+            ["--help"],
+            ["\n  python -m lightning_chex fit\n", "{fit,validate,test,predict}", "--trainer.default_root_dir"],
+        ),
         (["fit", "--help"], ["--config", "--data", "--ckpt_path"]),
         (["fit", "--data.help", "NIHDataModule"], ["--data.root", "--data.val_fraction"]),
     ],

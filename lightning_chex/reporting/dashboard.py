@@ -21,10 +21,12 @@ TABLE_COLUMNS = ["epoch", "image", "target", "prediction", "truth", "bits", "iou
 def image_arguments(explanations: Sequence[Explanation]) -> dict[str, list[Any]]:
     """Arguments of ``WandbLogger.log_image``: the overlays, their captions, the expert boxes, the map's levels."""
     shown = explanations[:PICTURE_LIMIT]
+    # W&B keeps one list of names for all pictures: the last one given
+    names = {e.target or 0: e.target_name for e in shown}
     return {
         "images": [overlay(e.image, e.saliency) for e in shown],
         "caption": [f"{e.image_id} | {e.caption}" for e in shown],
-        "boxes": [{"expert": _boxes(e)} for e in shown],
+        "boxes": [{"expert": {"box_data": _boxes(e), "class_labels": names}} for e in shown],
         "masks": [
             {"map": {"mask_data": levels(e), "class_labels": {v: name for v, (_, name) in LEVELS.items()}}}
             for e in shown
@@ -46,17 +48,13 @@ def levels(explanation: Explanation) -> NDArray[np.uint8]:
     return mask
 
 
-def _boxes(explanation: Explanation) -> dict[str, Any]:
-    class_id = explanation.target or 0
-    return {
-        "box_data": [
-            {
-                "position": {"minX": x1, "minY": y1, "maxX": x2, "maxY": y2},
-                "domain": "pixel",
-                "class_id": class_id,
-                "box_caption": explanation.target_name,
-            }
-            for x1, y1, x2, y2 in explanation.boxes.tolist()
-        ],
-        "class_labels": {class_id: explanation.target_name},
-    }
+def _boxes(explanation: Explanation) -> list[dict[str, Any]]:
+    return [
+        {
+            "position": {"minX": x1, "minY": y1, "maxX": x2, "maxY": y2},
+            "domain": "pixel",
+            "class_id": explanation.target or 0,
+            "box_caption": explanation.target_name,
+        }
+        for x1, y1, x2, y2 in explanation.boxes.tolist()
+    ]

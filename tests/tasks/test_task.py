@@ -80,6 +80,10 @@ def test_a_schedule_moves_at_every_step_and_ends_with_the_training(tmp_path, sch
         assert rates.rates[-1] < 1e-3 and rates.rates[0] < peak
 
 
+def make(kind, **options):
+    return kind(**({"class_names": CLASS_NAMES} if kind is ClassificationTask else {}), backbone=SMALL, **options)
+
+
 def fit(folder, task, epochs: int, **options):
     pl.seed_everything(0, verbose=False)
     trainer = tiny_trainer(folder, max_epochs=epochs)
@@ -100,7 +104,7 @@ def plain(value) -> bool:
 
 @pytest.mark.parametrize("kind", [ClassificationTask, RegressionTask])
 def test_a_checkpoint_is_tensors_and_plain_values_and_gives_the_same_model(tmp_path, kind):
-    task = kind(**({"class_names": CLASS_NAMES} if kind is ClassificationTask else {}), backbone=SMALL, lr=0.02)
+    task = make(kind, lr=0.02)
     fit(tmp_path, task, 1).save_checkpoint(tmp_path / "last.ckpt")
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert plain(dict(checkpoint["hyper_parameters"])) and checkpoint["hyper_parameters"]["lr"] == 0.02
@@ -109,17 +113,19 @@ def test_a_checkpoint_is_tensors_and_plain_values_and_gives_the_same_model(tmp_p
     assert torch.equal(restored(images), task.eval()(images))
 
 
-def test_a_checkpoint_of_a_pretrained_start_loads_without_a_network(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [ClassificationTask, RegressionTask])
+def test_a_checkpoint_of_a_pretrained_start_loads_without_a_network(tmp_path, monkeypatch, kind):
     real = backbone.timm.create_model
     monkeypatch.setattr(backbone.timm, "create_model", lambda name, pretrained=False, **rest: real(name, **rest))
-    fit(tmp_path, RegressionTask(backbone=SMALL, pretrained=True), 1).save_checkpoint(tmp_path / "last.ckpt")
+    task = make(kind, pretrained=True)
+    fit(tmp_path, task, 1).save_checkpoint(tmp_path / "last.ckpt")
 
     def refuse(name, pretrained=False, **rest):
         assert not pretrained
         return real(name, **rest)
 
     monkeypatch.setattr(backbone.timm, "create_model", refuse)
-    RegressionTask.load_from_checkpoint(tmp_path / "last.ckpt")
+    kind.load_from_checkpoint(tmp_path / "last.ckpt")
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
@@ -129,15 +135,15 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(tmp_path, sched
             if trainer.current_epoch == 0:
                 trainer.save_checkpoint(tmp_path / "half.ckpt")
 
-    def make() -> ClassificationTask:
+    def seeded() -> ClassificationTask:
         pl.seed_everything(3, verbose=False)
-        return ClassificationTask(CLASS_NAMES, SMALL, schedule=schedule)
+        return make(ClassificationTask, schedule=schedule)
 
     class InOrder(TinyData):
         def train_dataloader(self):
             return self.test_dataloader()
 
-    whole, resumed = make(), make()
+    whole, resumed = seeded(), seeded()
     tiny_trainer(tmp_path, Stop(), max_epochs=2).fit(whole, InOrder())
     tiny_trainer(tmp_path, max_epochs=2).fit(resumed, InOrder(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     for name, value in whole.state_dict().items():
