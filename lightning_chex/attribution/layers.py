@@ -26,7 +26,8 @@ def get_layer(model: nn.Module, layer: str) -> nn.Module:
     # a wrong prefix is the commonest slip: let the last part of the name find its like too
     nearest = difflib.get_close_matches(layer, names, n=4, cutoff=0.6)
     nearest += [name for name in names if name.rsplit(".", 1)[-1] == layer.rsplit(".", 1)[-1]][:4]
-    top = list(dict.fromkeys(nearest)) or names[:8]
+    # nothing like it: the model's main parts, then what they hold
+    top = list(dict.fromkeys(nearest)) or sorted(names, key=lambda name: name.count("."))[:12]
     raise LayerError(
         f"layer={layer!r} is not a module of {type(model).__name__}; nearest names: {', '.join(top) or 'none'}"
     )
