@@ -2,6 +2,7 @@
 
 import os
 import sys
+import zipfile
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib.resources import files
@@ -13,6 +14,7 @@ import yaml
 from jsonargparse import DefaultHelpFormatter
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import lightning_chex.callbacks
@@ -95,7 +97,12 @@ class ChexCLI(LightningCLI):
         config = self.config[self.subcommand] if self.subcommand else self.config
         _check_checkpoint(config.get("ckpt_path"))
         root = Path(config.trainer.default_root_dir or ".").expanduser()
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MisconfigurationException(
+                f"trainer.default_root_dir={str(root)!r} cannot be written to ({error.strerror}): give another folder"
+            ) from error
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
         for logger in loggers:
             if getattr(logger, "class_path", "").endswith(".WandbLogger"):
@@ -122,6 +129,29 @@ class ChexCLI(LightningCLI):
             if not any(isinstance(callback, PredictionWriter) for callback in callbacks):
                 callbacks.append(PredictionWriter())
         return trainer
+
+    def before_fit(self) -> None:
+        """Look at the data before a logger begins a run of it."""
+        self._set_up_data("fit")
+
+    def before_validate(self) -> None:
+        """Look at the data before a logger begins a run of it."""
+        self._set_up_data("validate")
+
+    def before_test(self) -> None:
+        """Look at the data before a logger begins a run of it."""
+        self._set_up_data("test")
+
+    def before_predict(self) -> None:
+        """Look at the data before a logger begins a run of it."""
+        self._set_up_data("predict")
+
+    def _set_up_data(self, stage: str) -> None:
+        # only our own data modules promise that a second setup does nothing new
+        if isinstance(self.datamodule, lightning_chex.data.ChestXrayDataModule):
+            self.datamodule.setup(stage)
+        if stage != "fit" and not self.config[self.subcommand].get("ckpt_path"):
+            rank_zero_warn(f"{stage} without --ckpt_path: the weights are those a training would start from")
 
     def after_fit(self) -> None:
         """Say what came out."""
@@ -207,7 +237,7 @@ def without_folders(config: Any) -> Any:
     if (
         isinstance(config, str)
         and os.sep in config
-        and (os.path.isabs(os.path.expanduser(config)) or os.path.exists(config))
+        and (config.startswith(("~", "..")) or os.path.isabs(config) or os.path.exists(config))
     ):
         return Path(config).name
     return config
@@ -217,6 +247,10 @@ def _check_checkpoint(path: str | None) -> None:
     """Refuse a missing file before anything is read; Lightning's own words and addresses are its own business."""
     if path and path not in ("best", "last", "hpc") and "://" not in path and not Path(path).exists():
         raise MisconfigurationException(f"ckpt_path={path!r} does not exist: give a .ckpt file that a run has written")
+    if path and Path(path).is_file() and not zipfile.is_zipfile(path):  # what torch.save writes is a zip archive
+        raise MisconfigurationException(
+            f"ckpt_path={path!r} is no checkpoint: give a .ckpt file that a run has written"
+        )
 
 
 def _keep_wandb_private(root: Path) -> None:

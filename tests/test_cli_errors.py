@@ -82,7 +82,7 @@ def test_bad_data_are_named_before_training(place, sources, capsys, spoil, words
 @pytest.mark.parametrize(
     ("config", "options", "words"),
     [
-        (NIH, [], ["NIHDataModule", "required: root"]),
+        (NIH, [], ["no data root is given: --data.root DIR"]),
         (NIH, ["--data.root=/no/such/folder"], ["root is '/no/such/folder', which does not exist"]),
         (NIH, ["--data.root=."], ["no Data_Entry_2017_v2020.csv", "give as root"]),
         (NIH, ["--data.root={}/cohen"], ["no Data_Entry_2017_v2020.csv", "which holds data"]),
@@ -100,6 +100,12 @@ def test_bad_data_are_named_before_training(place, sources, capsys, spoil, words
         (NIH, ["--data.root={}/nih", "--data.batch_size=0"], ["batch_size is 0: give at least 1"]),
         (NIH, ["--data.root={}/nih", "--data.sise=3"], ["Option 'sise' is not accepted", "fit --help"]),
         (NIH, ["--data.root={}/nih", "--ckpt_path=nowhere.ckpt"], ["ckpt_path='nowhere.ckpt' does not exist"]),
+        (NIH, ["--data.root={}/nih", f"--ckpt_path={__file__}"], ["is no checkpoint: give a .ckpt file"]),
+        (
+            NIH,
+            ["--data.root={}/nih", f"--trainer.default_root_dir={__file__}"],
+            ["trainer.default_root_dir=", "cannot be written to (File exists): give another folder"],
+        ),
         (["--config", "nowhere.yaml"], [], ["File does not exist", "nowhere.yaml"]),
     ],
 )
@@ -108,6 +114,13 @@ def test_bad_arguments_are_named_with_the_way_out(place, sources, capsys, config
     error = the_error(capsys, "fit", *config, *SMALL, *options)
     assert all(part in error for part in words), error
     assert not [name for name in written(place / "work") if not name.endswith("config.yaml")]  # nothing was trained
+
+
+def test_bad_data_leave_no_run_in_the_logger(place, sources, capsys):
+    logged = ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true"]
+    error = the_error(capsys, "fit", *NIH, *SMALL, f"--data.root={sources}/cohen", *logged)
+    assert "no Data_Entry_2017_v2020.csv" in error
+    assert not written(place / "work")
 
 
 @pytest.mark.parametrize(

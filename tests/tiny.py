@@ -130,11 +130,13 @@ class SpyIBA(IBA):
         self.targets: list[Tensor | None] = []
         self.weights: list[dict[str, Tensor]] = []
 
-    def attribute(self, model: nn.Module, images: Tensor, target: Tensor | None = None) -> Tensor:
-        self.images.append(images.clone())
+    def attribute(
+        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        self.images.append(images.clone() if rows is None else images[rows])
         self.targets.append(None if target is None else target.clone())
         self.weights.append({name: value.clone() for name, value in model.state_dict().items()})
-        return super().attribute(model, images, target)
+        return super().attribute(model, images, target, rows)
 
 
 def tiny_trainer(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:

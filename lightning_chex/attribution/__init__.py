@@ -1,9 +1,26 @@
-"""Saliency maps from any torch model: information-bottleneck attribution and its parts."""
+"""Saliency maps from any torch model: the information-bottleneck family and its parts."""
 
 from lightning_chex.attribution.attributor import Attributor, frozen
 from lightning_chex.attribution.iba import IBA
+from lightning_chex.attribution.inverse_iba import InverseIBA
+from lightning_chex.attribution.layers import LayerError
+from lightning_chex.attribution.multi_layer import MultiLayerIBA
 from lightning_chex.attribution.objectives import OBJECTIVES
-from lightning_chex.attribution.partition import LayerError
-from lightning_chex.attribution.statistics import FeatureStatistics
+from lightning_chex.attribution.report import BottleneckReport
+from lightning_chex.attribution.statistics import FEW_IMAGES, FeatureStatistics
+from lightning_chex.attribution.targets import positive_labels, top_classes
 
-__all__ = ["IBA", "OBJECTIVES", "Attributor", "FeatureStatistics", "LayerError", "frozen"]
+__all__ = [
+    "FEW_IMAGES",
+    "IBA",
+    "OBJECTIVES",
+    "Attributor",
+    "BottleneckReport",
+    "FeatureStatistics",
+    "InverseIBA",
+    "LayerError",
+    "MultiLayerIBA",
+    "frozen",
+    "positive_labels",
+    "top_classes",
+]

@@ -65,16 +65,19 @@ class Attributor(ABC):
         return None
 
     @abstractmethod
-    def attribute(self, model: nn.Module, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """Compute one saliency map per image.
+    def attribute(
+        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Compute one saliency map per target.
 
         Args:
             model: the network to explain; it is left exactly as it was found.
             images: (B, C, H, W), on the model's device.
-            target: (B,) class indices; for regression as the objective asks.
+            target: one class index per image, (B,), or several, (B, T); for regression as the objective asks.
+            rows: the image each target belongs to, int64 (N,), for targets (N,) of any images in any number.
 
         Returns:
-            float32 (B, H, W), on the images' device; no map depends on the other images of the batch.
+            float32 (B, H, W), (B, T, H, W) or (N, H, W), on the images' device; no map depends on the other images.
         """
 
 

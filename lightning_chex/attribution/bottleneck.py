@@ -1,19 +1,20 @@
-"""The information bottleneck itself: masks, the noise they let in, and the information that is left.
+"""The information bottleneck of a batch of images: a mask that lets noise in, and what is left behind it.
 
 With F the features of an image, mu and sigma their mean and deviation over many images and epsilon ~ N(mu, sigma^2):
 
     lambda = G * sigmoid(alpha)                 one value per neuron, G a Gaussian blur over space
     Z      = lambda F + (1 - lambda) epsilon
-    KL     = (m^2 + v - log v - 1) / 2,         m = lambda (F - mu) / sigma,  v = (1 - lambda)^2
 
 G is linear and its weights sum to one, so 1 - lambda = G * sigmoid(-alpha) exactly. That is how it is computed: the
-complement never rounds to zero, and log v stays finite.
+complement never rounds to zero, and the logarithm of the information stays finite.
 """
-
-import math
 
 import torch
 from torch import Tensor
+
+from lightning_chex.attribution.blur import Blur
+from lightning_chex.attribution.information import capacity, capacity_gradient
+from lightning_chex.attribution.statistics import FeatureStatistics
 
 SIGMA_FLOOR = 0.01
 """Smallest deviation used in the information term (the authors' setting)."""
@@ -22,82 +23,78 @@ ALPHA_LIMIT = 80.0
 """|alpha| is kept below this: exp(-80) is still a normal float32 number, so 1 - lambda never becomes zero."""
 
 
-def blur_matrix(length: int, sigma: float = 1.0, radius: int = 2) -> Tensor:
-    """Return the Gaussian blur along one axis, with reflection at the ends, as a matrix.
+class Bottleneck:
+    """alpha of a batch of images, optimised with Adam, each image on its own.
+
+    All of it is kept in float32 (float64 if the features are), whatever precision the network runs in. The gradient by
+    alpha is written out by hand: only the network above the layer needs autograd.
 
     Args:
-        length: size of the axis, >= 1; axes shorter than the kernel reflect several times.
-        sigma: width of the Gaussian in cells; 0 gives the identity.
-        radius: the kernel has 2 radius + 1 taps, normalised to sum to one.
-
-    Returns:
-        float64 (length, length), rows summing to one; ``matrix @ x`` blurs the first axis of ``x``.
+        features: F, (N, C, h, w).
+        statistics: mu and sigma of the layer. A neuron that is not active in them carries no information: it is held
+            at mu, with neither signal nor noise, and its capacity is zero.
+        blur_sigma: width of G in cells.
+        initial_alpha: alpha at the start.
+        lr: Adam's learning rate.
     """
-    if sigma <= 0:
-        return torch.eye(length, dtype=torch.float64)
-    offsets = torch.arange(-radius, radius + 1)
-    weights = torch.exp(-offsets.double().square() / (2 * sigma**2))
-    weights = weights / weights.sum()
-    # reflect without repeating the edge: ... 2 1 | 0 1 2 ... n-1 | n-2 ...
-    period = max(2 * (length - 1), 1)
-    source = (torch.arange(length)[:, None] + offsets) % period
-    source = torch.where(source >= length, period - source, source)
-    matrix = torch.zeros(length, length, dtype=torch.float64)
-    return matrix.scatter_add_(1, source, weights.expand(length, -1))
 
+    def __init__(
+        self, features: Tensor, statistics: FeatureStatistics, blur_sigma: float, initial_alpha: float, lr: float
+    ) -> None:
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        features = features.to(dtype)
+        self.mu = statistics.mean.to(features)
+        self.active = statistics.active.to(features)
+        self.sigma = statistics.std.to(features) * self.active
+        self.features = torch.where(self.active.bool(), features, self.mu).contiguous()
+        self.normalized = (self.features - self.mu) / self.sigma.clamp(min=SIGMA_FLOOR)
+        self.alpha = torch.full_like(self.features, initial_alpha)
+        self._blur = Blur(features.shape[-2], features.shape[-1], blur_sigma, self.features)
+        # elementwise and state per element: no image can feel another
+        fused = self.alpha.device.type in ("cpu", "cuda")
+        self._adam = torch.optim.Adam([self.alpha], lr=lr, fused=fused)
 
-class Blur:
-    """The mask's separable Gaussian blur over (..., h, w) and its adjoint, as two small matrix products each."""
+    def draw_noise(self, samples: int, generator: torch.Generator) -> Tensor:
+        """epsilon ~ N(mu, sigma^2), (samples, 1, C, h, w); shared by all images: no map depends on its batch.
 
-    def __init__(self, height: int, width: int, sigma: float, like: Tensor) -> None:
-        self.rows = blur_matrix(height, sigma).to(like)
-        self.columns = blur_matrix(width, sigma).to(like)
+        Even numbers of samples are antithetic pairs, a draw and its mirror image around mu.
+        """
+        pairs, rest = divmod(samples, 2)
+        shape = (pairs + rest, 1, *self.features.shape[1:])
+        draws = torch.randn(shape, generator=generator, device=self.mu.device, dtype=self.mu.dtype)
+        return self.mu + self.sigma * torch.cat([draws, -draws[:pairs]])
 
-    def __call__(self, mask: Tensor) -> Tensor:
-        """Blur."""
-        with torch.autocast(mask.device.type, enabled=False):  # matrix products would lose the mask's precision
-            return self.rows @ mask @ self.columns.T
+    def mask(self) -> tuple[Tensor, Tensor]:
+        """lambda and 1 - lambda, (N, C, h, w) each; the complement is the exact one."""
+        complement = self._blur(torch.sigmoid(-self.alpha))
+        return 1 - complement, complement
 
-    def adjoint(self, gradient: Tensor) -> Tensor:
-        """Carry a gradient with respect to the blurred mask back to the mask."""
-        with torch.autocast(gradient.device.type, enabled=False):
-            return self.rows.T @ gradient @ self.columns
+    def mix(self, noise: Tensor, share: Tensor) -> Tensor:
+        """Features in which ``share`` is noise: (1 - share) F + share epsilon, (samples, N, C, h, w)."""
+        return torch.lerp(self.features, noise, share)
 
+    def step(self, information_weight: float, lambda_: Tensor, complement: Tensor, loss_gradient: Tensor) -> None:
+        """Move alpha one step down the gradient of weight * sum of capacities + loss.
 
-def capacity(normalized: Tensor, lambda_: Tensor, complement: Tensor) -> Tensor:
-    """Information that passes each neuron, KL(P(Z|F) || Q(Z)) of Eq. 2.
+        Args:
+            information_weight: beta over the number of neurons of an image.
+            lambda_: the mask the gradients belong to.
+            complement: 1 - lambda.
+            loss_gradient: gradient of the loss by lambda, (N, C, h, w).
+        """
+        information = capacity_gradient(self.normalized, lambda_, complement)
+        by_lambda = information.mul_(self.active * information_weight).add_(loss_gradient)
+        # not sigmoid * (1 - sigmoid): the second factor would round to zero beyond alpha = 17 and stop the optimiser
+        slope = torch.sigmoid(self.alpha).mul_(torch.sigmoid(-self.alpha))
+        self.alpha.grad = self._blur.adjoint(by_lambda).mul_(slope)
+        self._adam.step()
+        self.alpha.clamp_(-ALPHA_LIMIT, ALPHA_LIMIT)
 
-    Args:
-        normalized: r = (F - mu) / sigma.
-        lambda_: the mask, in [0, 1].
-        complement: 1 - lambda, in (0, 1]; separate, because it cannot be had from a lambda that rounds to 1.
+    def signal_gradient(self, noise: Tensor, gradient: Tensor) -> Tensor:
+        """Carry a gradient by Z, (samples, N, C, h, w), to lambda, for Z = lambda F + (1 - lambda) epsilon."""
+        return ((self.features - noise) * gradient).sum(0)
 
-    Returns:
-        Nats per neuron, >= 0 and finite, of the same shape.
-    """
-    # v - 1 - log v loses all digits where lambda is small; with d = 1 - v = lambda (1 + complement) it does not
-    d = lambda_ * (1 + complement)
-    near_noise = -d - torch.log1p(-d.clamp(max=0.9))
-    near_signal = -d - 2 * complement.log()
-    spread = torch.where(d < 0.5, near_noise, near_signal)
-    return 0.5 * ((lambda_ * normalized).square() + spread.clamp(min=0))
-
-
-def capacity_gradient(normalized: Tensor, lambda_: Tensor, complement: Tensor) -> Tensor:
-    """Derivative of `capacity` by lambda: lambda r^2 + 1 / (1 - lambda) - (1 - lambda), same shapes."""
-    return lambda_ * (normalized.square() + 1 / complement + 1)
-
-
-def bits_per_pixel(capacity_nats: Tensor, size: tuple[int, int]) -> Tensor:
-    """Turn capacities into a saliency map.
-
-    Args:
-        capacity_nats: nats per neuron, (B, C, h, w).
-        size: (H, W) of the image.
-
-    Returns:
-        (B, H, W) bits per pixel: summed over channels, spread evenly over the pixels of a cell, bilinear in between.
-    """
-    cells = capacity_nats.sum(1, keepdim=True) / math.log(2)
-    cells = cells * (cells.shape[-2] * cells.shape[-1] / (size[0] * size[1]))
-    return torch.nn.functional.interpolate(cells, size=size, mode="bilinear", align_corners=False)[:, 0]
+    def capacity(self) -> Tensor:
+        """Nats that pass each neuron at the present alpha, (N, C, h, w)."""
+        complement = self._blur(torch.sigmoid(-self.alpha))
+        return capacity(self.normalized, self._blur(torch.sigmoid(self.alpha)), complement) * self.active

@@ -2,30 +2,25 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from dataclasses import fields
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lightning_chex.attribution.attributor import Attributor, frozen
-from lightning_chex.attribution.bottleneck import (
-    ALPHA_LIMIT,
-    SIGMA_FLOOR,
-    Blur,
-    bits_per_pixel,
-    capacity,
-    capacity_gradient,
-)
+from lightning_chex.attribution.bottleneck import Bottleneck
+from lightning_chex.attribution.chunks import chunk_size, in_chunks
+from lightning_chex.attribution.information import bits_per_cell, bits_per_pixel, image_size
+from lightning_chex.attribution.layers import LayerError, check_feature_map, feature_map_layers, get_layer, hooked
 from lightning_chex.attribution.objectives import SCORE_OBJECTIVES, Objective, ObjectiveName, get_objective
-from lightning_chex.attribution.partition import (
-    Partition,
-    check_feature_map,
-    get_layer,
-    hooked,
-    partition,
-    repeat_carried,
-)
-from lightning_chex.attribution.statistics import FeatureStatistics
+from lightning_chex.attribution.optimization import Course, Problem, optimize, pose_problem
+from lightning_chex.attribution.partition import Partition, partition
+from lightning_chex.attribution.report import BottleneckReport
+from lightning_chex.attribution.statistics import FeatureStatistics, Granularity
+from lightning_chex.attribution.targets import Targets
+
+T = TypeVar("T")
 
 
 class IBA(Attributor):
@@ -48,12 +43,15 @@ class IBA(Attributor):
             ``maximize_score``; or a function ``(output, target, reference) -> (B,)``.
         blur_sigma: width, in feature cells, of the Gaussian that smooths the mask; 0 for none.
         initial_alpha: alpha at the start; 5 lets 99.3 % of the signal through.
-        batch_size: images optimised jointly; bounds the memory, changes no map.
+        statistics_per: one mean and deviation per ``neuron``, or per ``channel``, which needs fewer images.
+        batch_size: images optimised jointly; changes no map. None takes what fits the memory. When the memory does
+            not suffice, it is halved.
+        memory: budget in GiB for the automatic batch size; None for 70 % of what is free.
         seed: seed of the noise; the global random state is neither used nor changed.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
-        >>> iba = IBA(layer="1", steps=2).fit(model, [torch.randn(20, 1, 16, 16)])
+        >>> iba = IBA(layer="1", steps=2).fit(model, [torch.randn(60, 1, 16, 16)])
         >>> iba.attribute(model, torch.randn(3, 1, 16, 16), torch.tensor([0, 1, 1])).shape
         torch.Size([3, 16, 16])
     """
@@ -68,7 +66,9 @@ class IBA(Attributor):
         objective: ObjectiveName | Objective = "binary_cross_entropy",
         blur_sigma: float = 1.0,
         initial_alpha: float = 5.0,
-        batch_size: int = 16,
+        statistics_per: Granularity = "neuron",
+        batch_size: int | None = None,
+        memory: float | None = None,
         seed: int = 0,
     ) -> None:
         for name, value, least in (
@@ -76,12 +76,13 @@ class IBA(Attributor):
             ("steps", steps, 1),
             ("noise_samples", noise_samples, 1),
             ("blur_sigma", blur_sigma, 0),
-            ("batch_size", batch_size, 1),
+            ("batch_size", 1 if batch_size is None else batch_size, 1),
         ):
             if not value >= least:
                 raise ValueError(f"{name}={value!r} must be at least {least}")
-        if not lr > 0:
-            raise ValueError(f"lr={lr!r} must be greater than 0")
+        for name, value in (("lr", lr), ("memory", 1 if memory is None else memory)):
+            if not value > 0:
+                raise ValueError(f"{name}={value!r} must be greater than 0")
         self.layer = layer
         self.beta = beta
         self.steps = steps
@@ -91,8 +92,18 @@ class IBA(Attributor):
         self.blur_sigma = blur_sigma
         self.initial_alpha = initial_alpha
         self.batch_size = batch_size
+        self.memory = memory
         self.seed = seed
-        self.statistics = FeatureStatistics()
+        self.statistics = FeatureStatistics(statistics_per)
+
+    # what a child changes
+
+    @staticmethod
+    def noise_share(lambda_: Tensor, complement: Tensor) -> Tensor:
+        """Share of noise in the features that the objective sees: 1 - lambda."""
+        return complement
+
+    # learning from data
 
     @property
     def explains_class(self) -> bool:
@@ -104,12 +115,16 @@ class IBA(Attributor):
         get_layer(model, self.layer)
         if images is not None:
             with frozen(model), torch.no_grad():
-                partition(model, self.layer).below(images)
+                try:
+                    partition(model, self.layer, images).below(images)
+                except LayerError as error:
+                    names = ", ".join(feature_map_layers(model, images))
+                    raise LayerError(f"{error}; layers with a feature map: {names}") from None
 
     @contextmanager
     def observing(self, model: nn.Module) -> Iterator[None]:
         """Collect feature statistics from the forward passes made within the context; they replace the former ones."""
-        statistics = FeatureStatistics()
+        statistics = FeatureStatistics(self.statistics.per)
 
         def collect(module: nn.Module, inputs: Any, output: Any) -> None:
             statistics.update(check_feature_map(output, self.layer))
@@ -129,14 +144,16 @@ class IBA(Attributor):
             LayerError: the layer does not exist or gives no feature map.
             ValueError: fewer than two images.
         """
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        statistics = FeatureStatistics()
+        statistics = FeatureStatistics(self.statistics.per)
         with frozen(model), torch.no_grad():
-            parts = partition(model, self.layer)
+            parts: Partition | None = None
             for images in batches:
-                statistics.update(parts.below(images.to(device))[0])
+                images = images.to(_device(model))
+                parts = parts or partition(model, self.layer, images)
+                statistics.update(parts.below(images)[0])
         if statistics.count < 2:
             raise ValueError(f"the statistics need at least 2 images, the batches held {statistics.count}")
+        statistics.warn_if_few()
         self.statistics = statistics
         return self
 
@@ -157,166 +174,163 @@ class IBA(Attributor):
         """How many images the feature statistics rest on."""
         return self.statistics.count
 
-    def attribute(self, model: nn.Module, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """Compute one map per image.
+    # explaining
+
+    def attribute(
+        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Compute one map per target.
 
         Args:
             model: the network to explain; left bit for bit as it was found, also after an exception.
             images: (B, C, H, W) on the model's device.
-            target: (B,) class indices; (B,) floats for ``squared_error``; the other regression objectives need none.
+            target: one class index per image, (B,), or several, (B, T); with ``rows``, any N of them, (N,). Floats for
+                ``squared_error``; the other regression objectives need none.
+            rows: the image each target belongs to, int64 (N,). Features are computed once per image, not per target.
 
         Returns:
-            float32 (B, H, W) bits per pixel, >= 0.
+            float32 bits per pixel, >= 0: (B, H, W), (B, T, H, W), or (N, H, W) with ``rows``.
 
         Raises:
             RuntimeError: there are no statistics yet.
             ValueError: shapes of images, target and statistics do not fit.
         """
-        self._check_input(images, target)
+
+        def finish(bottleneck: Bottleneck, course: Course) -> Tensor:
+            return bits_per_pixel(bits_per_cell(bottleneck.capacity()), image_size(images)).float()
+
+        maps = self._explain(model, images, target, rows, finish)
+        joined = torch.cat(maps) if maps else images.new_zeros(0, *image_size(images), dtype=torch.float32)
+        return joined if rows is not None or target is None else joined.view(*target.shape, *image_size(images))
+
+    def report(
+        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
+    ) -> BottleneckReport:
+        """Explain as `attribute` does, and tell all there is to know: mask, capacity, and the course of optimisation.
+
+        Args:
+            model: see `attribute`.
+            images: see `attribute`.
+            target: see `attribute`; several per image, (B, T), are taken one after the other, N = B T.
+            rows: see `attribute`.
+        """
+
+        def finish(bottleneck: Bottleneck, course: Course) -> dict[str, Tensor]:
+            cells = bits_per_cell(bottleneck.capacity())
+            return {
+                "saliency": bits_per_pixel(cells, image_size(images)),
+                "lambda_": bottleneck.mask()[0],
+                "capacity": cells,
+                "total_bits": cells.sum((1, 2)),
+                "objective": torch.stack([objective for objective, _ in course], 1),
+                "information": torch.stack([bits for _, bits in course], 1),
+            }
+
+        parts = self._explain(model, images, target, rows, finish, watched=True)
+        if not parts:
+            raise ValueError("there is nothing to report on: no target was given")
+        names = [field.name for field in fields(BottleneckReport)]
+        return BottleneckReport(**{name: torch.cat([part[name] for part in parts]).float() for name in names})
+
+    def spread(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        target: Tensor | None = None,
+        rows: Tensor | None = None,
+        seeds: Iterable[int] = range(5),
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the maps over noise seeds: how much of a map is chance.
+
+        Args:
+            model: see `attribute`.
+            images: see `attribute`.
+            target: see `attribute`.
+            rows: see `attribute`.
+            seeds: at least two seeds.
+
+        Returns:
+            Two tensors shaped like the result of `attribute`, bits per pixel.
+        """
+        kept, maps = self.seed, []
+        try:
+            for self.seed in seeds:
+                maps.append(self.attribute(model, images, target, rows))
+        finally:
+            self.seed = kept
+        if len(maps) < 2:
+            raise ValueError(f"seeds holds {len(maps)} seed(s); a spread needs at least two")
+        stacked = torch.stack(maps)
+        return stacked.mean(0), stacked.std(0)
+
+    def _explain(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        target: Tensor | None,
+        rows: Tensor | None,
+        finish: Callable[[Bottleneck, Course], T],
+        watched: bool = False,
+    ) -> list[T]:
+        """Optimise chunk by chunk; ``finish`` makes what is wanted of each chunk's bottleneck."""
+        targets = Targets.of(images, target, rows)
+        self.check_fitted()
+        if not len(targets):
+            return []
         with frozen(model):
             images = images.clone() if images.is_inference() else images.detach()
-            target = target.clone() if target is not None and target.is_inference() else target
-            parts = partition(model, self.layer)
-            maps = [
-                self._attribute_chunk(parts, images[i : i + self.batch_size], target_chunk)
-                for i, target_chunk in self._chunks(len(images), target)
-            ]
-        return torch.cat(maps) if maps else images.new_zeros(images.shape[0], *images.shape[2:]).float()
+            parts = partition(model, self.layer, images)
 
-    def _chunks(self, count: int, target: Tensor | None) -> Iterator[tuple[int, Tensor | None]]:
-        for i in range(0, count, self.batch_size):
-            yield i, None if target is None else target[i : i + self.batch_size]
+            def problem(start: int, stop: int) -> Problem:
+                needed, index, values = targets.chunk(start, stop)
+                with torch.no_grad():
+                    features, carried = parts.below(images[needed])
+                    reference = parts.above(features.clone(), carried)
+                return self.pose(parts, features, carried, reference, index, values)
 
-    def _check_input(self, images: Tensor, target: Tensor | None) -> None:
+            def run(start: int, stop: int) -> T:
+                return finish(*self.solve(problem(start, stop), watched))
+
+            size = self.batch_size or chunk_size(problem(0, 1), self.noise_samples, self.memory)
+            return list(in_chunks(len(targets), size, run))
+
+    def check_fitted(self) -> None:
+        """Raise a RuntimeError if there are no statistics yet."""
         if self.statistics.count < 2:
             raise RuntimeError(f"{type(self).__name__} has no feature statistics yet: call fit(model, batches) first")
-        if images.ndim != 4:
-            raise ValueError(f"images have shape {tuple(images.shape)}, not (B, C, H, W)")
-        if target is not None and target.shape != (len(images),):
-            raise ValueError(f"target has shape {tuple(target.shape)}; {len(images)} images need ({len(images)},)")
 
-    def _attribute_chunk(self, parts: Partition, images: Tensor, target: Tensor | None) -> Tensor:
-        with torch.no_grad():
-            features, carried = parts.below(images)
-            probe = features.clone()
-            reference = parts.above(probe, carried)
-        # an activation that works in place may not do so on the leaf of the gradient
-        shield = Tensor.clone if probe._version > 0 else _unchanged
+    def pose(
+        self,
+        parts: Partition,
+        features: Tensor,
+        carried: tuple[Any, ...],
+        reference: Tensor,
+        index: Tensor,
+        values: Tensor | None,
+    ) -> Problem:
+        """Pose the problem for targets of images whose features are at hand; see `pose_problem`."""
         if features.shape[1:] != self.statistics.shape:
             raise ValueError(
                 f"the features of layer {self.layer!r} have shape {tuple(features.shape[1:])}, the statistics "
                 f"{tuple(self.statistics.shape)}: fit and explain with images of one size"
             )
-        _check_reference(reference, target)
-        mask = _Mask(features, self.statistics, self.blur_sigma, self.initial_alpha)
-        adam = torch.optim.Adam([mask.alpha], lr=self.lr)
-        carried = repeat_carried(carried, len(images), self.noise_samples)
-        generator = torch.Generator(images.device).manual_seed(self.seed)
-        for _ in range(self.steps):
-            noise = mask.draw_noise(self.noise_samples, generator)
-            lambda_, complement = mask.values()
-            mixed = mask.mix(noise, complement).to(features.dtype)
-            loss_gradient = self._loss_gradient(parts, mixed, shield, carried, target, reference).to(mask.alpha.dtype)
-            information_gradient = mask.information_gradient(lambda_, complement, self.beta)
-            mask.backward(information_gradient + mask.mix_gradient(noise, loss_gradient))
-            adam.step()
-            mask.alpha.data.clamp_(-ALPHA_LIMIT, ALPHA_LIMIT)
-        return bits_per_pixel(mask.capacity(), (images.shape[-2], images.shape[-1])).float()
+        return pose_problem(parts, features, carried, reference, index, values, self.objective)
 
-    def _loss_gradient(
-        self,
-        parts: Partition,
-        mixed: Tensor,
-        shield: Callable[[Tensor], Tensor],
-        carried: tuple[Any, ...],
-        target: Tensor | None,
-        reference: Tensor,
-    ) -> Tensor:
-        """Gradient of the summed objective by the mixed features (k, B, C, h, w), the mean taken over the k draws."""
-        samples, batch = mixed.shape[:2]
-        mixed = mixed.flatten(0, 1).requires_grad_(True)
-        output = _at_least_float32(parts.above(shield(mixed), carried))
-        known = _at_least_float32(reference).repeat(samples, *[1] * (reference.ndim - 1))
-        repeated = None if target is None else target.repeat(samples)
-        loss = self.objective(output, repeated, known).sum() / samples
-        (gradient,) = torch.autograd.grad(loss, mixed)
-        return gradient.unflatten(0, (samples, batch))
+    def solve(self, problem: Problem, watched: bool = False) -> tuple[Bottleneck, Course]:
+        """Optimise one bottleneck; if ``watched``, also record objective and total bits before each step."""
+        bottleneck = Bottleneck(problem.features, self.statistics, self.blur_sigma, self.initial_alpha, self.lr)
+        generator = torch.Generator(problem.features.device).manual_seed(self.seed)
+        course: Course = []
+
+        def watch(objective: Tensor) -> None:
+            course.append((objective, bits_per_cell(bottleneck.capacity()).sum((1, 2))))
+
+        optimize(
+            problem, bottleneck, self.noise_share, self.beta, self.steps, self.noise_samples, generator,
+            watch if watched else None,
+        )  # fmt: skip
+        return bottleneck, course
 
 
-def _unchanged(features: Tensor) -> Tensor:
-    return features
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _check_reference(reference: Tensor, target: Tensor | None) -> None:
-    """Refuse what would otherwise give a map of NaN, or an assertion deep inside a GPU kernel."""
-    if not torch.isfinite(reference).all():
-        raise ValueError("the model's output is NaN or infinite: check the images and the model's weights")
-    if target is not None and not target.is_floating_point() and reference.ndim == 2 and len(target):
-        low, high = int(target.min()), int(target.max())
-        if low < 0 or high >= reference.shape[1]:
-            raise ValueError(
-                f"target holds class {high if low >= 0 else low}; the model has {reference.shape[1]} outputs"
-            )
-
-
-class _Mask:
-    """alpha of a batch of images, with everything around it that does not change from step to step.
-
-    All of it in float32 (float64 if the features are), whatever precision the network runs in.
-    """
-
-    def __init__(
-        self, features: Tensor, statistics: FeatureStatistics, blur_sigma: float, initial_alpha: float
-    ) -> None:
-        dtype = torch.promote_types(features.dtype, torch.float32)
-        self.features = features.to(dtype)
-        self.mu = statistics.mean.to(self.features)
-        self.sigma = statistics.std.to(self.features)
-        self.active = statistics.active.to(self.features)
-        # a neuron that carries no information is held at its mean, with neither noise nor signal
-        self.features = torch.where(self.active.bool(), self.features, self.mu)
-        self.sigma = self.sigma * self.active
-        self.normalized = (self.features - self.mu) / self.sigma.clamp(min=SIGMA_FLOOR)
-        self.blur = Blur(features.shape[-2], features.shape[-1], blur_sigma, self.features)
-        self.alpha = torch.full_like(self.features, initial_alpha)
-
-    def draw_noise(self, samples: int, generator: torch.Generator) -> Tensor:
-        """epsilon ~ N(mu, sigma^2), (samples, 1, C, h, w); shared by all images: no map depends on its batch."""
-        pairs, rest = divmod(samples, 2)
-        shape = (pairs + rest, 1, *self.mu.shape)
-        draws = torch.randn(shape, generator=generator, device=self.mu.device, dtype=self.mu.dtype)
-        standard = torch.cat([draws, -draws[:pairs]])
-        return self.mu + self.sigma * standard
-
-    def values(self) -> tuple[Tensor, Tensor]:
-        """lambda and 1 - lambda."""
-        complement = self.blur(torch.sigmoid(-self.alpha))
-        return 1 - complement, complement
-
-    def mix(self, noise: Tensor, complement: Tensor) -> Tensor:
-        """Z = lambda F + (1 - lambda) epsilon, (samples, B, C, h, w)."""
-        return torch.lerp(self.features, noise, complement)
-
-    def information_gradient(self, lambda_: Tensor, complement: Tensor, beta: float) -> Tensor:
-        """Gradient by lambda of beta L_I, L_I the mean of the capacities over the neurons of an image."""
-        weight = self.active * (beta / self.features[0].numel())
-        return capacity_gradient(self.normalized, lambda_, complement) * weight
-
-    def mix_gradient(self, noise: Tensor, gradient: Tensor) -> Tensor:
-        """Gradient by lambda of a loss whose gradient by Z is given."""
-        return ((self.features - noise) * gradient).sum(0)
-
-    def backward(self, lambda_gradient: Tensor) -> None:
-        """Set alpha's gradient from lambda's."""
-        # not sigmoid * (1 - sigmoid): the second factor would round to zero beyond alpha = 17 and stop the optimiser
-        slope = torch.sigmoid(self.alpha) * torch.sigmoid(-self.alpha)
-        self.alpha.grad = self.blur.adjoint(lambda_gradient) * slope
-
-    def capacity(self) -> Tensor:
-        """Nats that pass each neuron at the present alpha, (B, C, h, w)."""
-        complement = self.blur(torch.sigmoid(-self.alpha))
-        return capacity(self.normalized, self.blur(torch.sigmoid(self.alpha)), complement) * self.active
+def _device(model: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

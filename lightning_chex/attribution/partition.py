@@ -1,16 +1,12 @@
 """A model cut at a layer: what lies below is run once per image, what lies above once per optimisation step."""
 
-import difflib
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 from torch import Tensor, fx, nn
 
-
-class LayerError(ValueError):
-    """The layer to explain at does not exist, or its output is not a feature map."""
+from lightning_chex.attribution.layers import LayerError, check_feature_map, get_layer, hooked
+from lightning_chex.attribution.replay import NotReplayable, ReplayPartition
 
 
 class Partition(Protocol):
@@ -19,69 +15,45 @@ class Partition(Protocol):
     def below(self, images: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         """Run the model up to and with the layer: features (B, C, h, w), and what else the upper part needs."""
 
+    def carried(self, images: Tensor) -> tuple[Any, ...]:
+        """What else the upper part needs, for features that are already at hand."""
+
     def above(self, features: Tensor, carried: tuple[Any, ...]) -> Tensor:
         """Run the rest on (possibly altered) features and return the model's output."""
 
 
-def get_layer(model: nn.Module, layer: str) -> nn.Module:
-    """Find a module by its dotted name.
-
-    Raises:
-        LayerError: no module has that name; the message lists the nearest names.
-    """
-    modules = dict(model.named_modules())
-    if layer and layer in modules:
-        return modules[layer]
-    names = [name for name in modules if name]
-    # a wrong prefix is the commonest slip: let the last part of the name find its like too
-    nearest = difflib.get_close_matches(layer, names, n=4, cutoff=0.6)
-    nearest += [name for name in names if name.rsplit(".", 1)[-1] == layer.rsplit(".", 1)[-1]][:4]
-    top = list(dict.fromkeys(nearest)) or names[:8]
-    raise LayerError(
-        f"layer={layer!r} is not a module of {type(model).__name__}; nearest names: {', '.join(top) or 'none'}"
-    )
-
-
-def check_feature_map(features: Any, layer: str) -> Tensor:
-    """Return the layer's output if it is a feature map (B, C, h, w), else raise a LayerError."""
-    if not isinstance(features, Tensor) or features.ndim != 4:
-        found = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-        raise LayerError(
-            f"layer={layer!r} gives {found}, not a feature map (B, C, h, w): choose a block before pooling"
-        )
-    return features
-
-
-@contextmanager
-def hooked(module: nn.Module, hook: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
-    """A forward hook for the length of the context."""
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def partition(model: nn.Module, layer: str) -> Partition:
+def partition(model: nn.Module, layer: str, example: Tensor) -> Partition:
     """Cut a model at the output of a layer.
 
     The modules that contain the layer are traced with torch.fx, all others stay whole, so most models can be cut
-    whatever goes on inside their blocks. Where tracing fails, a warning says so and every step runs the whole model:
-    the maps are the same, only slower. The model should be in evaluation mode: traced code keeps the mode it saw.
+    whatever goes on inside their blocks. A model whose forward branches on values cannot be traced; then its own
+    forward runs at every step, but what lies below the layer is replayed instead of computed. Where that does not
+    reproduce the model's output, a warning says so and every step runs the whole model. The maps are the same in all
+    three cases. The model should be in evaluation mode: traced code keeps the mode it saw.
+
+    Args:
+        model: the network.
+        layer: dotted name of a module that runs once in a forward pass.
+        example: images (B, C, H, W) of the size that will be explained; the first is used to try a replay.
 
     Raises:
-        LayerError: there is no such layer.
+        LayerError: there is no such layer, or it gives no feature map.
     """
     get_layer(model, layer)
     try:
         return _GraphPartition(model, layer)
-    except _NotCuttable as reason:
-        warnings.warn(
-            f"{type(model).__name__} cannot be cut at {layer!r} ({reason}); every step will run the whole model, "
-            "which gives the same maps, only slower",
-            stacklevel=2,
-        )
-        return _HookPartition(model, layer)
+    except _NotCuttable as error:
+        reason = str(error)
+    try:
+        return ReplayPartition(model, layer, example[:1])
+    except NotReplayable as error:
+        reason = f"{reason}; {error}"
+    warnings.warn(
+        f"{type(model).__name__} cannot be cut at {layer!r} ({reason}); every step will run the whole model, "
+        "which gives the same maps, only slower",
+        stacklevel=2,
+    )
+    return _HookPartition(model, layer)
 
 
 class _NotCuttable(Exception):
@@ -116,12 +88,16 @@ class _GraphPartition:
         cut = nodes.index(calls[0])
         # besides the features, whatever else was made below and is used above has to cross the cut
         crossing = [n for n in nodes[:cut] if n.op != "get_attr" and any(nodes.index(user) > cut for user in n.users)]
+        self._carries = bool(crossing)
         self._below = fx.GraphModule(model, _lower(nodes, cut, crossing))
         self._above = fx.GraphModule(model, _upper(nodes, cut, crossing))
 
     def below(self, images: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         features, carried = self._below(images)
         return check_feature_map(features, self._layer), carried
+
+    def carried(self, images: Tensor) -> tuple[Any, ...]:
+        return self.below(images)[1] if self._carries else ()
 
     def above(self, features: Tensor, carried: tuple[Any, ...]) -> Tensor:
         return self._above(features, *carried)
@@ -164,16 +140,17 @@ class _HookPartition:
             raise LayerError(f"layer={self._layer!r} runs {len(seen)} times in one forward pass; it has to run once")
         return check_feature_map(seen[0], self._layer), (images,)
 
+    def carried(self, images: Tensor) -> tuple[Any, ...]:
+        return (images,)
+
     def above(self, features: Tensor, carried: tuple[Any, ...]) -> Tensor:
         with hooked(self._module, lambda module, inputs, output: features):
             return self._model(*carried)
 
 
-def repeat_carried(carried: tuple[Any, ...], batch: int, times: int) -> tuple[Any, ...]:
-    """Repeat what belongs to each image, tensors (batch, ...), ``times`` times along the batch, copy after copy."""
+def select_carried(carried: tuple[Any, ...], batch: int, index: Tensor) -> tuple[Any, ...]:
+    """Of what belongs to each image, tensors (batch, ...), take the entries ``index``, in that order."""
     return tuple(
-        value.repeat(times, *[1] * (value.ndim - 1))
-        if isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch
-        else value
+        value[index] if isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch else value
         for value in carried
     )

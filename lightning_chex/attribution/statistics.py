@@ -1,20 +1,32 @@
 """Mean and deviation of a layer's features over many images, accumulated batch by batch and merged exactly."""
 
-from typing import Self
+import warnings
+from os import PathLike
+from typing import Literal, Self
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 ACTIVE_FRACTION = 0.01
 """A neuron that is non-zero in this share of the images or fewer carries no information (the authors' setting)."""
 
+FEW_IMAGES = 50
+"""Below this many images a deviation is off by 10 % or more (1 / sqrt(2 n)), and a warning says so."""
+
+Granularity = Literal["neuron", "channel"]
+
 
 class FeatureStatistics:
-    """Per-neuron mean, standard deviation and activity of features (C, h, w).
+    """Mean, standard deviation and activity of features (C, h, w).
 
     Accumulated in float64 around the running mean (Chan, Golub and LeVeque's pairwise update), so that neither a large
     offset nor the order or size of the batches shows in the result. Two halves merge to what the whole gives.
+
+    Args:
+        per: ``neuron`` for one mean and deviation at each place of each channel; ``channel`` for one per channel, over
+            all places, which needs fewer images.
 
     Example:
         >>> features = torch.randn(32, 4, 7, 7)
@@ -25,8 +37,12 @@ class FeatureStatistics:
         True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, per: Granularity = "neuron") -> None:
+        if per not in ("neuron", "channel"):
+            raise ValueError(f"per={per!r} is unknown; choose neuron or channel")
+        self.per: Granularity = per
         self.count = 0
+        self.shape = torch.Size()
         self._mean = torch.zeros(0)
         self._sum_of_squares = torch.zeros(0)
         self._nonzero = torch.zeros(0)
@@ -40,71 +56,93 @@ class FeatureStatistics:
         """
         if features.shape[0] == 0:
             return
+        self._check_shape(features.shape[1:])
         with torch.inference_mode(False):  # what is kept must outlive the inference mode of a validation loop
             wide = torch.float32 if features.device.type == "mps" else torch.float64  # MPS has no float64
             values = features.to(torch.promote_types(features.dtype, torch.float32))
-            mean = values.sum(0, dtype=wide) / len(values)
+            over = (0,) if self.per == "neuron" else (0, 2, 3)
+            samples = values[:, :1].numel() if self.per == "channel" else len(values)
+            mean = values.sum(over, dtype=wide, keepdim=True) / samples
             if not torch.isfinite(mean).all():
                 raise ValueError("the features contain NaN or infinity: check the images and the model's weights")
             centred = values - mean.to(values.dtype)
             # the rounding of the mean to the features' precision leaves a remainder, taken out again
-            remainder = centred.sum(0, dtype=wide)
-            sum_of_squares = centred.square().sum(0, dtype=wide) - remainder.square() / len(values)
-            nonzero = (values != 0).sum(0).to(wide)
-            self._merge(len(values), mean, sum_of_squares.clamp_(min=0), nonzero)
+            remainder = centred.sum(over, dtype=wide, keepdim=True)
+            squares = centred.square().sum(over, dtype=wide, keepdim=True) - remainder.square() / samples
+            nonzero = (values != 0).sum(over, keepdim=True).to(wide)
+            self._merge(len(values), features.shape[1:], mean[0], squares[0].clamp_(min=0), nonzero[0])
 
     def merge(self, other: "FeatureStatistics") -> Self:
         """Add what other statistics of the same layer have seen; exact, and in any order."""
         if other.count:
-            self._merge(other.count, other._mean, other._sum_of_squares, other._nonzero)
+            if other.per != self.per:
+                raise ValueError(f"statistics per {other.per} do not merge with statistics per {self.per}")
+            self._check_shape(other.shape)
+            self._merge(other.count, other.shape, other._mean, other._sum_of_squares, other._nonzero)
         return self
 
-    def _merge(self, count: int, mean: Tensor, sum_of_squares: Tensor, nonzero: Tensor) -> None:
-        if self.count == 0:
-            self.count, self._mean, self._sum_of_squares, self._nonzero = count, mean, sum_of_squares, nonzero
-            return
-        if mean.shape != self._mean.shape:
+    def _check_shape(self, shape: torch.Size) -> None:
+        if self.count and shape != self.shape:
             raise ValueError(
-                f"features of shape {tuple(mean.shape)} do not fit statistics of shape {tuple(self._mean.shape)}: "
+                f"features of shape {tuple(shape)} do not fit statistics of shape {tuple(self.shape)}: "
                 "all images must have one size"
             )
+
+    def _merge(self, count: int, shape: torch.Size, mean: Tensor, squares: Tensor, nonzero: Tensor) -> None:
+        if self.count == 0:
+            self.shape = shape
+            self.count, self._mean, self._sum_of_squares, self._nonzero = count, mean, squares, nonzero
+            return
         total = self.count + count
-        mean, sum_of_squares, nonzero = (t.to(self._mean.device) for t in (mean, sum_of_squares, nonzero))
+        mean, squares, nonzero = (t.to(self._mean.device) for t in (mean, squares, nonzero))
         delta = mean - self._mean
-        self._sum_of_squares = self._sum_of_squares + sum_of_squares + delta.square() * (self.count * count / total)
+        between = delta.square() * (self.count * count / total) * self._samples_per_image
+        self._sum_of_squares = self._sum_of_squares + squares + between
         self._mean = self._mean + delta * (count / total)
         self._nonzero = self._nonzero + nonzero
         self.count = total
 
     @property
-    def shape(self) -> torch.Size:
-        """Shape (C, h, w) of the features."""
-        return self._mean.shape
+    def _samples_per_image(self) -> int:
+        return 1 if self.per == "neuron" else self.shape[-1] * self.shape[-2]
 
     @property
     def mean(self) -> Tensor:
-        """Mean of each neuron, float32 (C, h, w)."""
+        """Mean of each neuron, float32 (C, h, w), or of each channel, (C, 1, 1)."""
         return self._mean.float()
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation of each neuron (divisor n - 1), float32 (C, h, w), >= 0."""
+        """Standard deviation (divisor n - 1), float32 >= 0, shaped like `mean`.
+
+        Raises:
+            ValueError: fewer than two images were seen.
+        """
         if self.count < 2:
             raise ValueError(f"a standard deviation needs at least 2 images, not {self.count}")
-        return (self._sum_of_squares / (self.count - 1)).sqrt().float()
+        return (self._sum_of_squares / (self.count * self._samples_per_image - 1)).sqrt().float()
 
     @property
     def active(self) -> Tensor:
-        """Which neurons can carry information, bool (C, h, w).
+        """Which neurons (channels) can carry information, bool, shaped like `mean`.
 
-        Not those that never vary, nor those that are non-zero in 1 % of the images or fewer.
+        Not those that never vary, nor those that are non-zero in 1 % of the images (of all places) or fewer.
         """
-        return (self._nonzero > ACTIVE_FRACTION * self.count) & (self._sum_of_squares > 0)
+        return (self._nonzero > ACTIVE_FRACTION * self.count * self._samples_per_image) & (self._sum_of_squares > 0)
+
+    def warn_if_few(self) -> None:
+        """Warn if the statistics rest on fewer than ``FEW_IMAGES`` images."""
+        if self.count < FEW_IMAGES:
+            warnings.warn(
+                f"the feature statistics rest on {self.count} images only; {FEW_IMAGES} or more are advised",
+                stacklevel=3,
+            )
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything as plain tensors on the CPU."""
         return {
             "count": torch.tensor(self.count),
+            "shape": torch.tensor(self.shape, dtype=torch.int64),
             "mean": self._mean.cpu(),
             "sum_of_squares": self._sum_of_squares.cpu(),
             "nonzero": self._nonzero.cpu(),
@@ -113,12 +151,23 @@ class FeatureStatistics:
     @classmethod
     def from_state_dict(cls, state: dict[str, Tensor]) -> Self:
         """Build statistics from `state_dict`."""
-        statistics = cls()
+        shape = torch.Size(state["shape"].tolist())
+        statistics = cls("neuron" if state["mean"].shape == shape or not shape else "channel")
         statistics.count = int(state["count"])
+        statistics.shape = shape
         statistics._mean = state["mean"]
         statistics._sum_of_squares = state["sum_of_squares"]
         statistics._nonzero = state["nonzero"]
         return statistics
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the statistics to a safetensors file."""
+        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read statistics written by `save`."""
+        return cls.from_state_dict(load_file(path))
 
     def synchronize(self) -> None:
         """Merge the statistics of all processes into each of them; a process may have seen no image at all."""
@@ -126,7 +175,7 @@ class FeatureStatistics:
             return
         states: list[dict[str, Tensor]] = [{} for _ in range(dist.get_world_size())]
         dist.all_gather_object(states, self.state_dict())
-        merged = type(self)()
+        merged = type(self)(self.per)
         for state in states:
             merged.merge(self.from_state_dict(state))
         self.__dict__.update(merged.__dict__)

@@ -62,9 +62,8 @@ class Explainer:
             with frozen(self.network), self.precision(), torch.no_grad():
                 output = self.network(batch["image"]).float()
             rows, targets = self._targets(batch, output)
-            images = batch["image"][rows]
             with self.precision():
-                saliency = self.attributor.attribute(self.network, images, targets)
+                saliency = self.attributor.attribute(self.network, batch["image"], targets, rows)
             regions, boxes = self._regions(batch, rows, targets, saliency.shape[-2:])
             boxed = regions.flatten(1).any(1)
             if self.class_names:

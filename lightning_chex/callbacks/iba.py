@@ -16,14 +16,11 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from lightning_chex.attribution import IBA, Attributor
+from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.reporting import Explanation, write_pictures
 from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, table_rows
-
-FEW_IMAGES = 32
-"""Feature statistics of fewer images than this are noisy, and the callback says so."""
 
 Stage = Literal["validate", "test"]
 
@@ -141,9 +138,17 @@ class IBACallback(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Without a data module that offers images, keep the first ones that come by; the sanity check tries one."""
-        if not isinstance(batch, dict) or "image" not in batch:
+        if not isinstance(batch, dict) or not {"image", "label"} <= batch.keys():
+            found = f"a dict with {', '.join(map(repr, batch))}" if isinstance(batch, dict) else type(batch).__name__
             raise MisconfigurationException(
-                f"IBACallback explains batches that are dicts with an 'image' (B, C, H, W), not {type(batch).__name__}"
+                "IBACallback explains batches that are dicts with an 'image' (B, C, H, W) and a 'label', (B, K) in "
+                f"{{0, 1}} or scores (B,), not {found}"
+            )
+        classes = len(self._class_names(trainer, pl_module))
+        if classes and tuple(batch["label"].shape[1:]) != (classes,):
+            raise MisconfigurationException(
+                f"the labels have shape {tuple(batch['label'].shape)}, but there are {classes} class_names: "
+                f"give labels (B, {classes}) in {{0, 1}}"
             )
         if self._offered(trainer, "validate") is not None:
             return
@@ -275,12 +280,16 @@ class IBACallback(pl.Callback):
             trainer.precision_plugin.forward_context,
         )
         self._explanations = _gather(list(explainer.explain(self._batches(trainer, stage))))
+        if not self._explanations:
+            rank_zero_warn(f"nothing was explained: there is no image to explain at {stage}")
+            return
         scores = explainer.scores()
         if not scores and self._class_names(trainer, pl_module):
             rank_zero_warn("no image explained has an expert box: maps are drawn, localisation IoU is not logged")
         prefix = "val" if stage == "validate" else "test"
+        several = trainer.world_size > 1  # the values are the same everywhere; said only to Lightning, which would warn
         for key, value in scores.items():
-            pl_module.log(f"{prefix}/{self.name}_{key}", value, prog_bar=key == "iou")
+            pl_module.log(f"{prefix}/{self.name}_{key}", value, prog_bar=key == "iou", sync_dist=several)
 
     def _show(self, trainer: pl.Trainer, stage: Stage) -> None:
         explanations, self._explanations, self._kept = self._explanations, [], []

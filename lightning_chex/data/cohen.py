@@ -85,7 +85,7 @@ class CohenDataModule(ChestXrayDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: str | None = None,
         target: Target = "severity",
         rater: Rater = "senior",
         val_fraction: float = 0.2,

@@ -86,7 +86,7 @@ class NIHDataModule(ChestXrayDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: str | None = None,
         val_fraction: float = 0.1,
         split_seed: int = 0,
         allow_missing: bool = False,

@@ -11,12 +11,14 @@ from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import first_few, image_id
 
 
-def data_root(root: str | Path) -> Path:
+def data_root(root: str | Path | None) -> Path:
     """Return ``root`` as a path.
 
     Raises:
-        DataError: it is no folder.
+        DataError: it is not given, or no folder.
     """
+    if root is None:
+        raise DataError("no data root is given: --data.root DIR names the folder the data set was unpacked to")
     path = Path(root).expanduser()
     if not path.is_dir():
         found = "is a file" if path.exists() else "does not exist"

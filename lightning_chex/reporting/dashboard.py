@@ -1,4 +1,8 @@
-"""Explanations as Weights & Biases shows them: pictures with boxes and masks that can be switched on and off."""
+"""Explanations as Weights & Biases shows them: pictures with boxes and masks that can be switched on and off.
+
+Pictures and rows are numbered; publishers put patient numbers into the names of images, and those stay at home. The PNG
+files that are written beside the checkpoints begin with the same numbers.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +19,7 @@ PICTURE_LIMIT = 48
 LEVELS = {1: (0.20, "strongest 20 %"), 2: (0.05, "strongest 5 %"), 3: (0.01, "strongest 1 %")}
 """Mask value -> share of the pixels and its name."""
 
-TABLE_COLUMNS = ["epoch", "image", "target", "prediction", "truth", "bits", "iou"]
+TABLE_COLUMNS = ["epoch", "number", "target", "prediction", "truth", "bits", "iou"]
 
 
 def image_arguments(explanations: Sequence[Explanation]) -> dict[str, list[Any]]:
@@ -25,7 +29,7 @@ def image_arguments(explanations: Sequence[Explanation]) -> dict[str, list[Any]]
     names = {e.target or 0: e.target_name for e in shown}
     return {
         "images": [overlay(e.image, e.saliency) for e in shown],
-        "caption": [f"{e.image_id} | {e.caption}" for e in shown],
+        "caption": [f"{number} | {e.caption}" for number, e in enumerate(shown)],
         "boxes": [{"expert": {"box_data": _boxes(e), "class_labels": names}} for e in shown],
         "masks": [
             {"map": {"mask_data": levels(e), "class_labels": {v: name for v, (_, name) in LEVELS.items()}}}
@@ -36,7 +40,9 @@ def image_arguments(explanations: Sequence[Explanation]) -> dict[str, list[Any]]
 
 def table_rows(explanations: Sequence[Explanation], epoch: int) -> list[list[Any]]:
     """One row per explanation, in the order of ``TABLE_COLUMNS``."""
-    return [[epoch, e.image_id, e.target_name, e.prediction, e.truth, e.bits, e.iou] for e in explanations]
+    return [
+        [epoch, number, e.target_name, e.prediction, e.truth, e.bits, e.iou] for number, e in enumerate(explanations)
+    ]
 
 
 def levels(explanation: Explanation) -> NDArray[np.uint8]:

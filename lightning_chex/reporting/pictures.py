@@ -36,7 +36,7 @@ def overlay(image: Tensor, saliency: Tensor) -> NDArray[np.uint8]:
     grey = image.clamp(0, 1).numpy()[..., None].repeat(3, axis=2)
     strength = (saliency / saliency.max().clamp(min=1e-12)).clamp(0, 1).numpy()
     colour = COLORMAP(strength)[..., :3]
-    opacity = 0.75 * np.sqrt(strength)[..., None]
+    opacity = 0.8 * strength[..., None]
     return np.round(255 * (grey * (1 - opacity) + colour * opacity)).astype(np.uint8)
 
 

@@ -1,5 +1,7 @@
 """What the classification and regression tasks share: network, optimiser, schedule, steps and predictions."""
 
+import math
+import warnings
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -74,10 +76,31 @@ class ChestXrayTask(pl.LightningModule):
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         scheduler: torch.optim.lr_scheduler.LRScheduler
         if self.schedule == "cosine":
-            scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+            # not CosineAnnealingLR, whose recursion never leaves zero when a finished training is resumed for longer
+            scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps)
+            )
         else:
             scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.lr, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let a resumed training go on along a schedule of its own length, not of that of the interrupted one."""
+        for state in checkpoint.get("lr_schedulers", []):
+            for length in ("total_steps", "_schedule_phases"):
+                state.pop(length, None)
+
+    def on_train_start(self) -> None:
+        """Begin at the learning rate the schedule has for this step; a checkpoint's optimiser brings its old one."""
+        schedulers = self.lr_schedulers()
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            if not isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler):
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # get_lr() is meant for step(), but only it knows the rate for now
+                rates = scheduler.get_lr()
+            for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one training batch, logged as ``train/loss``."""

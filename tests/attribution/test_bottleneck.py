@@ -5,14 +5,9 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
-from lightning_chex.attribution.bottleneck import (
-    ALPHA_LIMIT,
-    Blur,
-    bits_per_pixel,
-    blur_matrix,
-    capacity,
-    capacity_gradient,
-)
+from lightning_chex.attribution.blur import Blur, blur_matrix
+from lightning_chex.attribution.bottleneck import ALPHA_LIMIT
+from lightning_chex.attribution.information import bits_per_cell, bits_per_pixel, capacity, capacity_gradient
 
 
 def conv_blur(mask, sigma=1.0):
@@ -99,6 +94,6 @@ def test_capacity_grows_without_bound_towards_the_signal_and_vanishes_towards_no
 
 def test_bits_per_pixel_sum_to_the_bits_of_all_cells():
     nats = torch.rand(3, 8, 7, 7, dtype=torch.float64)
-    maps = bits_per_pixel(nats, (28, 28))
+    maps = bits_per_pixel(bits_per_cell(nats), (28, 28))
     assert maps.shape == (3, 28, 28)
     torch.testing.assert_close(maps.sum((1, 2)), nats.sum((1, 2, 3)) / math.log(2))

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_chex.attribution import IBA
-from lightning_chex.attribution.iba import _Mask
+from lightning_chex.attribution.bottleneck import Bottleneck
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,9 @@ def test_a_whole_optimisation_equals_a_plain_loop_from_the_formulas(network, sam
 def test_the_masks_gradient_equals_finite_differences(network):
     features = network[:4](squares(2)[0]).detach()
     iba = IBA(layer="3", beta=3.0).fit(network, [squares(50)[0]])
-    mask = _Mask(features, iba.statistics, blur_sigma=1.0, initial_alpha=0.0)
-    mask.alpha = torch.randn_like(features)
+    mask = Bottleneck(features, iba.statistics, blur_sigma=1.0, initial_alpha=0.0, lr=1.0)
+    mask.alpha.copy_(torch.randn_like(features))
+    alpha = mask.alpha.clone()
     noise = mask.draw_noise(3, torch.Generator().manual_seed(1))
     weights = torch.randn_like(features)
 
@@ -105,15 +106,15 @@ def test_the_masks_gradient_equals_finite_differences(network):
         nats = ((lam * r) ** 2 + complement**2 - 2 * complement.log() - 1) / 2
         return (3.0 * nats.mean((1, 2, 3))).sum() + (weights * mixed.sin()).sum() / 3
 
-    lam, complement = mask.values()
+    lam, complement = mask.mask()
     mixed = mask.mix(noise, complement)
-    information = mask.information_gradient(lam, complement, beta=3.0)
-    mask.backward(information + mask.mix_gradient(noise, weights * mixed.cos() / 3))
+    loss_gradient = mask.signal_gradient(noise, weights * mixed.cos() / 3)
+    mask.step(3.0 / features[0].numel(), lam, complement, loss_gradient)
     for index in torch.randint(0, features.numel(), (25,)).tolist():
         step = torch.zeros(features.numel(), dtype=torch.float64)
         step[index] = 1e-5
         step = step.view_as(features)
-        slope = (objective(mask.alpha + step) - objective(mask.alpha - step)) / 2e-5
+        slope = (objective(alpha + step) - objective(alpha - step)) / 2e-5
         assert mask.alpha.grad.flatten()[index].item() == pytest.approx(slope.item(), rel=1e-5, abs=1e-9)
 
 
@@ -264,7 +265,7 @@ def test_neurons_without_information_get_no_bits():
     images = torch.randn(5, 1, 6, 6)
     iba = IBA(layer="1").fit(model, [torch.randn(50, 1, 6, 6)])
     assert iba.statistics.active.flatten(1).any(1).tolist() == [False, False, True]
-    mask = _Mask(model[:2](images).detach(), iba.statistics, 1.0, 5.0)
+    mask = Bottleneck(model[:2](images).detach(), iba.statistics, 1.0, 5.0, 1.0)
     assert (mask.capacity()[:, :2] == 0).all()
     assert torch.isfinite(iba.attribute(model, images, torch.ones(5, dtype=torch.long))).all()
 

@@ -4,11 +4,12 @@ import pytest
 import timm
 import torch
 import torchvision
-from tiny_models import Dynamic, Skip, Static
+from tiny_models import Dynamic, Skip, Static, Unrepeatable
 from torch import nn
 
 from lightning_chex.attribution import IBA, LayerError, frozen
-from lightning_chex.attribution.partition import partition, repeat_carried
+from lightning_chex.attribution.partition import partition, select_carried
+from lightning_chex.attribution.replay import ReplayPartition
 
 BACKBONES = {
     "densenet121": "features.denseblock3",
@@ -16,22 +17,28 @@ BACKBONES = {
     "efficientnet_lite0": "blocks.4",
     "convnext_atto": "stages.2",
     "seresnext26d_32x4d": "layer3.0",
+    "resnet50": "layer3",
+    "convnext_tiny": "stages.2",
+    "vit_tiny_patch16_224": "patch_embed.proj",
 }
 
 
 def assert_cut_is_seamless(model, layer, images):
     with warnings.catch_warnings(), frozen(model), torch.no_grad():
         warnings.simplefilter("error")  # falling back to whole passes warns
-        parts = partition(model, layer)
+        parts = partition(model, layer, images)
         features, carried = parts.below(images)
         # bigger than the batch the lower part saw, as with several noise samples
-        output = parts.above(features.repeat(3, 1, 1, 1), repeat_carried(carried, len(images), 3))
+        output = parts.above(
+            features.repeat(3, 1, 1, 1), select_carried(carried, len(images), torch.arange(len(images)).repeat(3))
+        )
         torch.testing.assert_close(output, model(images).repeat(3, 1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_timm_models_are_cut_and_joined_without_a_seam(name):
-    assert_cut_is_seamless(timm.create_model(name, num_classes=3), BACKBONES[name], torch.randn(2, 3, 64, 64))
+    side = 224 if name.endswith("224") else 64
+    assert_cut_is_seamless(timm.create_model(name, num_classes=3), BACKBONES[name], torch.randn(2, 3, side, side))
 
 
 @pytest.mark.parametrize(("name", "layer"), [("densenet121", "features.denseblock2"), ("resnet18", "layer2.0.conv1")])
@@ -39,29 +46,80 @@ def test_torchvision_models_are_cut_too(name, layer):
     assert_cut_is_seamless(torchvision.models.get_model(name, num_classes=3), layer, torch.randn(2, 3, 64, 64))
 
 
+class OneChannelDenseNet(nn.Module):
+    """In the style of torchxrayvision: it looks at the shape and values of its input, which fx cannot trace."""
+
+    def __init__(self):
+        super().__init__()
+        body = torchvision.models.densenet121(num_classes=5)
+        self.features, self.classifier = body.features, body.classifier
+        self.features.conv0 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+
+    def forward(self, x):
+        if x.shape[1] != 1 or x.min() < -1024:
+            raise ValueError("one channel in [-1024, 1024] is expected")
+        return self.classifier(torch.nn.functional.relu(self.features(x), inplace=True).mean((2, 3)))
+
+
+def test_what_cannot_be_traced_is_replayed_without_running_the_lower_part_again():
+    model, images = OneChannelDenseNet(), torch.randn(2, 1, 64, 64)
+    runs = []
+    model.features.denseblock1.denselayer1.register_forward_hook(lambda *_: runs.append(1))
+    with frozen(model), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parts = partition(model, "features.denseblock3", images)
+        assert isinstance(parts, ReplayPartition)
+        features, carried = parts.below(images)
+        runs.clear()
+        index = torch.arange(2).repeat(3)
+        output = parts.above(features[index], select_carried(carried, 2, index))
+        assert not runs
+        torch.testing.assert_close(output, model(images)[index], rtol=1e-4, atol=1e-5)
+    assert all("forward" not in module.__dict__ for module in model.modules())
+
+
+def test_a_replay_gives_back_values_that_are_used_beside_the_layer():
+    class Branching(Skip):
+        def forward(self, x):
+            if x.sum() > -1e9:
+                return super().forward(x)
+            return x
+
+    model, images = Branching(), torch.randn(3, 2, 8, 8)
+    with frozen(model), torch.no_grad():
+        parts = partition(model, "inner.1", images)
+        assert isinstance(parts, ReplayPartition)
+        features, carried = parts.below(images)
+        torch.testing.assert_close(parts.above(features, carried), model(images))
+
+
 def test_values_that_pass_beside_the_layer_are_carried_along():
     assert_cut_is_seamless(Skip(), "inner.1", torch.randn(3, 2, 8, 8))
 
 
-def test_what_cannot_be_cut_says_so_and_gives_the_same_maps():
-    static, dynamic = Static(), Dynamic()
-    dynamic.load_state_dict(static.state_dict())
-    batch, images, target = torch.randn(40, 1, 16, 16), torch.randn(3, 1, 16, 16), torch.tensor([0, 2, 1])
+@pytest.mark.parametrize("network", [Dynamic, Unrepeatable])
+def test_cut_replayed_or_run_whole_the_maps_are_the_same(network):
+    static, other = Static(), network()
+    other.load_state_dict(static.state_dict())
+    batch, images, target = torch.randn(60, 1, 16, 16), torch.randn(3, 1, 16, 16), torch.tensor([0, 2, 1])
     cut = IBA(layer="body", steps=4).fit(static, [batch]).attribute(static, images, target)
-    with pytest.warns(UserWarning, match="Dynamic cannot be cut at 'body'"):
-        whole = IBA(layer="body", steps=4).fit(dynamic, [batch]).attribute(dynamic, images, target)
-    torch.testing.assert_close(whole, cut, rtol=1e-4, atol=1e-7)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = IBA(layer="body", steps=4).fit(other, [batch]).attribute(other, images, target)
+    torch.testing.assert_close(found, cut, rtol=1e-4, atol=1e-7)
+    said = {str(w.message) for w in caught if "cannot be cut at 'body'" in str(w.message)}
+    assert len(said) == (network is Unrepeatable)  # it says so, once and only where it is slow
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be cut.*")
-@pytest.mark.parametrize("network", [Static, Dynamic])
+@pytest.mark.parametrize("network", [Static, Dynamic, Unrepeatable])
 def test_an_in_place_activation_behind_the_layer_leaves_the_features_alone(network):
     model = network()
     images = torch.randn(2, 1, 16, 16)
     expected = model.body(torch.relu(model.stem(images)))
     assert (expected < 0).any()
     with torch.no_grad():
-        features, _ = partition(model, "body").below(images)
+        features, _ = partition(model, "body", images).below(images)
     torch.testing.assert_close(features, expected)
 
 
@@ -77,8 +135,15 @@ def test_an_unknown_layer_names_its_neighbours():
 
 def test_a_layer_without_a_feature_map_is_refused():
     model = timm.create_model("resnet18", num_classes=2)
-    with pytest.raises(LayerError, match=r"layer='fc' gives shape \(1, 2\)"):
-        IBA(layer="fc").check(model, torch.randn(1, 3, 32, 32))
+    with pytest.raises(LayerError, match=r"layer='fc' gives shape \(1, 2\).*layers with a feature map: layer\d"):
+        IBA(layer="fc").check(model, torch.randn(1, 3, 64, 64))
+
+
+def test_tokens_of_a_vision_transformer_are_refused_for_its_feature_map():
+    # beside the tokens the class token would carry information past the bottleneck
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=2)
+    with pytest.raises(LayerError, match=r"layer='blocks\.3' gives shape \(1, 197, 192\).*patch_embed\.proj"):
+        IBA(layer="blocks.3").check(model, torch.randn(1, 3, 224, 224))
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be cut.*")

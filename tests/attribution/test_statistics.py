@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -114,3 +116,45 @@ def test_processes_share_what_they_saw_even_if_one_saw_nothing(tmp_path):
         found = FeatureStatistics.from_state_dict(state)
         assert found.count == 9
         torch.testing.assert_close(found.std, features.std(0))
+
+
+@pytest.mark.parametrize("sizes", [[12], [5, 4, 3], [1] * 12])
+def test_statistics_per_channel_are_those_of_all_places_together(sizes):
+    features = torch.randn(12, 3, 5, 4) * torch.rand(3, 1, 1) + torch.arange(3.0)[:, None, None] * 100
+    statistics = FeatureStatistics("channel")
+    for batch in features.split(sizes):
+        statistics.update(batch)
+    variance, mean = torch.var_mean(features.double(), dim=(0, 2, 3), keepdim=True)
+    torch.testing.assert_close(statistics.mean, mean[0].float())
+    torch.testing.assert_close(statistics.std, variance[0].sqrt().float())
+    halves = collect_per_channel(features[:7]).merge(collect_per_channel(features[7:]))
+    torch.testing.assert_close(halves.std, variance[0].sqrt().float())
+    with pytest.raises(ValueError, match="per neuron do not merge with statistics per channel"):
+        halves.merge(collect([features]))
+
+
+def collect_per_channel(features):
+    statistics = FeatureStatistics("channel")
+    statistics.update(features)
+    return statistics
+
+
+@pytest.mark.parametrize("per", ["neuron", "channel"])
+def test_a_safetensors_file_holds_everything(per, tmp_path):
+    statistics = FeatureStatistics(per)
+    statistics.update(torch.randn(60, 3, 4, 4))
+    statistics.save(tmp_path / "layer.safetensors")
+    loaded = FeatureStatistics.load(tmp_path / "layer.safetensors")
+    assert (loaded.count, loaded.per, loaded.shape) == (60, per, (3, 4, 4))
+    for name in ("mean", "std", "active"):
+        assert torch.equal(getattr(loaded, name), getattr(statistics, name))
+    loaded.update(torch.randn(5, 3, 4, 4))  # it can go on where it was
+    assert loaded.count == 65
+
+
+def test_too_few_images_are_warned_of():
+    with pytest.warns(UserWarning, match="rest on 49 images only; 50 or more"):
+        collect([torch.randn(49, 1, 2, 2)]).warn_if_few()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        collect([torch.randn(50, 1, 2, 2)]).warn_if_few()

@@ -41,6 +41,27 @@ class Static(Dynamic):
         return self.head(torch.relu_(x).mean((2, 3)))  # in place, right behind the layer
 
 
+class Unrepeatable(Dynamic):
+    """It hands a tuple from module to module, which is neither traced nor replayed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = Pair()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, doubled = self.pair(torch.relu(self.stem(x)))
+        if doubled.sum() > -1:
+            x = self.body(x)
+        return self.head(torch.relu_(x).mean((2, 3)))
+
+
+class Pair(nn.Module):
+    """A tensor and twice itself."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, 2 * x
+
+
 class Skip(nn.Module):
     """A value made below the layer is used above it, and so is the input."""
 
@@ -69,3 +90,29 @@ class Regressor(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         score = self.head(self.body(x).mean((2, 3)))
         return score[:, 0] if self.flat else score
+
+
+class EitherCue(nn.Module):
+    """Two patches, each of which alone is enough: the logit follows the stronger one."""
+
+    def __init__(self, first: tuple[slice, slice], second: tuple[slice, slice]) -> None:
+        super().__init__()
+        self.features = nn.Identity()
+        self.cues = (first, second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.features(x)
+        strength = torch.stack([f[:, :, rows, columns].mean((1, 2, 3)) for rows, columns in self.cues], 1)
+        return 6 * strength.max(1, keepdim=True).values - 3
+
+
+class OneCell(nn.Module):
+    """A linear model: the score is ``weight`` times one cell of a single channel."""
+
+    def __init__(self, weight: float, row: int, column: int) -> None:
+        super().__init__()
+        self.features = nn.Identity()
+        self.weight, self.row, self.column = weight, row, column
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * self.features(x)[:, 0, self.row, self.column]

@@ -145,7 +145,7 @@ def test_too_few_images_for_statistics_are_a_warning_and_no_map(tmp_path):
 
 
 def test_few_images_for_statistics_are_a_warning(tmp_path):
-    with pytest.warns(UserWarning, match="rest on 10 images only; 32 or more"):
+    with pytest.warns(UserWarning, match="rest on 10 images only; 50 or more"):
         tiny_trainer(tmp_path, callback()).validate(TinyTask(), TinyData(), verbose=False)
 
 

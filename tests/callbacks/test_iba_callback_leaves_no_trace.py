@@ -128,7 +128,7 @@ def test_a_broken_validation_leaves_no_hook_and_the_old_statistics(tmp_path):
 
 def test_an_exception_while_explaining_leaves_the_model_as_it_was(tmp_path):
     class Breaking(SpyIBA):
-        def _loss_gradient(self, *args):
+        def solve(self, *args):
             raise RuntimeError("halfway")
 
     task = TinyTask()

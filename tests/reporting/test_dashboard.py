@@ -29,7 +29,7 @@ def test_pictures_come_with_captions_boxes_and_masks_each_its_own():
     given = image_arguments([boxed, plain])
     assert {len(values) for values in given.values()} == {2}
     assert (given["images"][1] == overlay(plain.image, plain.saliency)).all()
-    assert given["caption"] == [f"image-0 | {boxed.caption}", f"image-1 | {plain.caption}"]
+    assert given["caption"] == [f"0 | {boxed.caption}", f"1 | {plain.caption}"]  # numbers, never names
     boxes = given["boxes"][0]["expert"]
     assert [box["position"] for box in boxes["box_data"]] == [
         {"minX": 1, "minY": 2, "maxX": 30.5, "maxY": 20},
@@ -49,5 +49,5 @@ def test_pictures_are_limited_and_table_rows_are_not():
     rows = table_rows(many, epoch=3)
     assert len(rows) == PICTURE_LIMIT + 5
     one = dict(zip(TABLE_COLUMNS, rows[7], strict=True))
-    assert one["epoch"] == 3 and one["image"] == "image-7" and one["target"] == "Mass" and one["iou"] == 0.5
+    assert one["epoch"] == 3 and one["number"] == 7 and one["target"] == "Mass" and one["iou"] == 0.5
     assert one["prediction"] == 0.75 and one["truth"] == 1 and one["bits"] == many[7].bits

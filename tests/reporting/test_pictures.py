@@ -34,8 +34,8 @@ def test_overlay_shows_the_xray_untouched_where_the_map_is_zero():
     untouched = (saliency == 0).numpy()
     assert (shown[untouched] == grey[untouched][:, None]).all()
     assert (shown[~untouched] != grey[~untouched][:, None]).any(axis=1).all()
-    # the strongest pixel has three quarters of the brightest colour
-    expected = 255 * (0.25 * image[3, 4].item() + 0.75 * np.array(colormaps["inferno"](1.0)[:3]))
+    # the strongest pixel has four fifths of the brightest colour
+    expected = 255 * (0.2 * image[3, 4].item() + 0.8 * np.array(colormaps["inferno"](1.0)[:3]))
     assert shown[3, 4] == pytest.approx(expected, abs=1)
 
 

@@ -129,6 +129,30 @@ def test_a_checkpoint_of_a_pretrained_start_loads_without_a_network(tmp_path, mo
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+def test_a_training_resumed_for_longer_follows_the_longer_schedule(tmp_path, schedule):
+    tiny_trainer(tmp_path, max_epochs=1, enable_checkpointing=True).fit(
+        make(ClassificationTask, schedule=schedule), TinyData()
+    )
+    checkpoint = next(tmp_path.rglob("*.ckpt"))
+    task = make(ClassificationTask, schedule=schedule)
+    rates: list[float] = []
+
+    class Note(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    trainer = tiny_trainer(tmp_path, Note(), max_epochs=3)
+    trainer.fit(task, TinyData(), ckpt_path=checkpoint, weights_only=True)
+    assert trainer.current_epoch == 3
+    steps = trainer.global_step
+    first = rates[0] / task.lr
+    # a third of the way: 0.5 + 0.5 cos(pi / 3) of the cosine; of the cycle just behind its peak at 0.3
+    assert first == pytest.approx(0.75, abs=1e-6) if schedule == "cosine" else 0.75 < first < 1
+    assert len(rates) == steps * 2 // 3
+    assert rates[-1] < 0.2 * max(rates)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
 def test_a_resumed_training_ends_where_an_uninterrupted_one_does(tmp_path, schedule):
     class Stop(pl.Callback):
         def on_train_epoch_end(self, trainer, pl_module) -> None:

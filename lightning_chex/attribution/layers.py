@@ -1,0 +1,80 @@
+"""Layers of a model: finding one by name, and telling whether its output is a feature map."""
+
+import difflib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class LayerError(ValueError):
+    """The layer to explain at does not exist, or its output is not a feature map."""
+
+
+def get_layer(model: nn.Module, layer: str) -> nn.Module:
+    """Find a module by its dotted name.
+
+    Raises:
+        LayerError: no module has that name; the message lists the nearest names.
+    """
+    modules = dict(model.named_modules())
+    if layer and layer in modules:
+        return modules[layer]
+    names = [name for name in modules if name]
+    # a wrong prefix is the commonest slip: let the last part of the name find its like too
+    nearest = difflib.get_close_matches(layer, names, n=4, cutoff=0.6)
+    nearest += [name for name in names if name.rsplit(".", 1)[-1] == layer.rsplit(".", 1)[-1]][:4]
+    # nothing like it: the model's main parts, then what they hold
+    top = list(dict.fromkeys(nearest)) or sorted(names, key=lambda name: name.count("."))[:12]
+    raise LayerError(
+        f"layer={layer!r} is not a module of {type(model).__name__}; nearest names: {', '.join(top) or 'none'}"
+    )
+
+
+def check_feature_map(features: Any, layer: str) -> Tensor:
+    """Return the layer's output if it is a feature map (B, C, h, w), else raise a LayerError."""
+    if not isinstance(features, Tensor) or features.ndim != 4:
+        found = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
+        raise LayerError(
+            f"layer={layer!r} gives {found}, not a feature map (B, C, h, w): choose a block before pooling"
+        )
+    return features
+
+
+def feature_map_layers(model: nn.Module, images: Tensor, limit: int = 12) -> list[str]:
+    """Names of modules whose output is a feature map of more than one cell, the outermost and latest first.
+
+    Args:
+        model: the network, which is run once.
+        images: (B, C, H, W).
+        limit: how many names at most.
+    """
+    names: list[str] = []
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1:
+                names.append(name)
+
+        return hook
+
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in model.named_modules():
+            if name:
+                stack.enter_context(hooked(module, note(name)))
+        model(images)
+    # the latest layers are the usual ones; of them the blocks rather than what is inside
+    latest_first = list(dict.fromkeys(reversed(names)))
+    return sorted(latest_first, key=lambda name: name.count("."))[:limit]
+
+
+@contextmanager
+def hooked(module: nn.Module, hook: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
+    """A forward hook for the length of the context."""
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,217 @@
+"""Multi-layer IBA: maps of several layers, each crisp or deep in its own way, combined (section 2.3, Eq. 5)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from lightning_chex.attribution.attributor import Attributor, frozen
+from lightning_chex.attribution.chunks import chunk_size, in_chunks
+from lightning_chex.attribution.iba import IBA
+from lightning_chex.attribution.information import bits_per_cell, bits_per_pixel, image_size
+from lightning_chex.attribution.layers import check_feature_map, get_layer, hooked
+from lightning_chex.attribution.objectives import Objective, ObjectiveName
+from lightning_chex.attribution.optimization import Problem
+from lightning_chex.attribution.partition import partition
+from lightning_chex.attribution.statistics import FeatureStatistics, Granularity
+from lightning_chex.attribution.targets import Targets
+from lightning_chex.attribution.thresholds import ThresholdRule, binarize
+
+Combination = Literal["gated", "intersection"]
+
+
+class MultiLayerIBA(Attributor):
+    """IBA at several layers, combined: as crisp as the earliest, as relevant as the latest (Eq. 5).
+
+    One forward pass gives the features of all layers; above each of them only the rest of the network is run.
+
+    Args:
+        layers: dotted names, the finest layer first.
+        beta: weight of the information term, one for all layers or one each.
+        combine: ``gated`` keeps the first layer's bits per pixel wherever all other layers' maps pass the threshold, as
+            the authors' code does; ``intersection`` binarises all maps and intersects them, as Eq. 5 is printed.
+        rule: how a map is binarised: ``rms`` marks values of at least ``threshold`` times the map's root mean square,
+            ``top_fraction`` the strongest share ``threshold`` of the pixels, ``otsu`` splits the map's histogram.
+        threshold: see ``rule``. The default for ``rms`` is the authors' setting: map / ||map|| >= 0.006 at 224 x 224.
+        steps: see `IBA`.
+        lr: see `IBA`.
+        noise_samples: see `IBA`.
+        objective: see `IBA`.
+        blur_sigma: see `IBA`.
+        initial_alpha: see `IBA`.
+        statistics_per: see `IBA`.
+        batch_size: see `IBA`.
+        memory: see `IBA`.
+        seed: see `IBA`.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[str] = ("features.denseblock1", "features.denseblock2", "features.denseblock3"),
+        beta: float | Sequence[float] = 10.0,
+        combine: Combination = "gated",
+        rule: ThresholdRule = "rms",
+        threshold: float = 0.006 * 224,
+        steps: int = 10,
+        lr: float = 1.0,
+        noise_samples: int = 2,
+        objective: ObjectiveName | Objective = "binary_cross_entropy",
+        blur_sigma: float = 1.0,
+        initial_alpha: float = 5.0,
+        statistics_per: Granularity = "neuron",
+        batch_size: int | None = None,
+        memory: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        layers = list(layers)
+        if len(layers) < 2 or len(set(layers)) < len(layers):
+            raise ValueError(f"layers={layers!r} must name at least two different layers")
+        betas = [float(beta)] * len(layers) if isinstance(beta, (int, float)) else list(beta)
+        if len(betas) != len(layers):
+            raise ValueError(f"beta={beta!r} must be one number or one for each of the {len(layers)} layers")
+        if combine not in ("gated", "intersection"):
+            raise ValueError(f"combine={combine!r} is unknown; choose gated or intersection")
+        binarize(torch.zeros(1, 1, 1), rule, threshold)  # refuses a wrong rule or threshold now
+        self.members = [
+            IBA(
+                layer, weight, steps, lr, noise_samples, objective, blur_sigma, initial_alpha, statistics_per,
+                batch_size, memory, seed,
+            )
+            for layer, weight in zip(layers, betas, strict=True)
+        ]  # fmt: skip
+        self.combine = combine
+        self.rule: ThresholdRule = rule
+        self.threshold = threshold
+
+    @property
+    def explains_class(self) -> bool:
+        """False for the regression objectives."""
+        return self.members[0].explains_class
+
+    @property
+    def num_observed(self) -> int:
+        """How many images the feature statistics rest on."""
+        return min(member.num_observed for member in self.members)
+
+    def check(self, model: nn.Module, images: Tensor | None = None) -> None:
+        """Raise a LayerError if any layer is missing or gives no feature map."""
+        for member in self.members:
+            member.check(model, images)
+
+    @contextmanager
+    def observing(self, model: nn.Module) -> Iterator[None]:
+        """Collect the statistics of all layers from the forward passes made within the context."""
+        with ExitStack() as stack:
+            for member in self.members:
+                stack.enter_context(member.observing(model))
+            yield
+
+    def fit(self, model: nn.Module, batches: Iterable[Tensor]) -> Self:
+        """Estimate the statistics of all layers in one pass over the batches; see `IBA.fit`."""
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        former = [member.statistics for member in self.members]
+        with frozen(model), torch.no_grad(), self.observing(model):
+            for images in batches:
+                model(images.to(device))
+        if self.num_observed < 2:
+            count = self.num_observed
+            for member, statistics in zip(self.members, former, strict=True):
+                member.statistics = statistics
+            raise ValueError(f"the statistics need at least 2 images, the batches held {count}")
+        self.members[0].statistics.warn_if_few()
+        return self
+
+    def synchronize(self) -> None:
+        """Merge the statistics of all distributed processes."""
+        for member in self.members:
+            member.synchronize()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the feature statistics of all layers as plain tensors."""
+        return {f"{m.layer}/{key}": value for m in self.members for key, value in m.state_dict().items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over feature statistics of the same layers."""
+        for member in self.members:
+            own = {key.split("/", 1)[1]: v for key, v in state.items() if key.split("/", 1)[0] == member.layer}
+            member.statistics = FeatureStatistics.from_state_dict(own)
+
+    def attribute(
+        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Compute one combined map per target; see `IBA.attribute`.
+
+        Returns:
+            float32, shaped as in `IBA.attribute`: bits per pixel of the first layer, 0 where another layer's map stays
+            below the threshold (``gated``); or 0 and 1 (``intersection``).
+        """
+        combined = self._combine(self._layer_maps(model, images, target, rows))
+        return combined if rows is not None or target is None else combined.view(*target.shape, *image_size(images))
+
+    def layer_maps(
+        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Compute the maps that are combined, bits per pixel, by layer; shaped as in `IBA.attribute`."""
+        maps = self._layer_maps(model, images, target, rows)
+        shape = maps.shape[1:] if rows is not None or target is None else (*target.shape, *image_size(images))
+        return {member.layer: own.reshape(shape) for member, own in zip(self.members, maps, strict=True)}
+
+    def _combine(self, maps: Tensor) -> Tensor:
+        marked = torch.stack([binarize(own, self.rule, self.threshold) for own in maps])
+        if self.combine == "intersection":
+            return marked.all(0).float()
+        return maps[0] * marked[1:].all(0)
+
+    def _layer_maps(self, model: nn.Module, images: Tensor, target: Tensor | None, rows: Tensor | None) -> Tensor:
+        """Maps of all layers, (L, N, H, W)."""
+        targets = Targets.of(images, target, rows)
+        for member in self.members:
+            member.check_fitted()
+        if not len(targets):
+            return images.new_zeros(len(self.members), 0, *image_size(images), dtype=torch.float32)
+        with frozen(model):
+            images = images.clone() if images.is_inference() else images.detach()
+            parts = [partition(model, member.layer, images) for member in self.members]
+
+            def problems(start: int, stop: int) -> list[Problem]:
+                needed, index, values = targets.chunk(start, stop)
+                with torch.no_grad():
+                    features, reference = self._features(model, images[needed])
+                    carried = [part.carried(images[needed]) for part in parts]
+                return [
+                    member.pose(part, own, besides, reference, index, values)
+                    for member, part, own, besides in zip(self.members, parts, features, carried, strict=True)
+                ]
+
+            def run(start: int, stop: int) -> Tensor:
+                maps = []
+                for member, problem in zip(self.members, problems(start, stop), strict=True):
+                    bottleneck, _ = member.solve(problem)
+                    maps.append(bits_per_pixel(bits_per_cell(bottleneck.capacity()), image_size(images)).float())
+                return torch.stack(maps)
+
+            first = self.members[0]
+            size = first.batch_size or min(
+                chunk_size(problem, first.noise_samples, first.memory) for problem in problems(0, 1)
+            )
+            return torch.cat(list(in_chunks(len(targets), size, run)), dim=1)
+
+    def _features(self, model: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Features of all layers and the model's output, from one pass."""
+        seen: dict[str, list[Any]] = {member.layer: [] for member in self.members}
+
+        def keep(layer: str, module: nn.Module, inputs: Any, output: Any) -> None:
+            # a copy: an in-place activation behind the layer would otherwise change what is kept
+            seen[layer].append(check_feature_map(output, layer).clone())
+
+        with ExitStack() as stack:
+            for layer in seen:
+                stack.enter_context(hooked(get_layer(model, layer), partial(keep, layer)))
+            output = model(images)
+        for layer, found in seen.items():
+            if len(found) != 1:
+                raise ValueError(f"layer {layer!r} runs {len(found)} times in one forward pass; it has to run once")
+        return [found[0] for found in seen.values()], output

@@ -1,0 +1,147 @@
+"""The optimisation of a bottleneck: the same loop for every member of the family."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_chex.attribution.bottleneck import Bottleneck
+from lightning_chex.attribution.objectives import Objective
+from lightning_chex.attribution.partition import Partition, select_carried
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is optimised for, given the features of N explained targets.
+
+    Attributes:
+        parts: the model cut at the layer.
+        features: (N, C, h, w), one row per explained target.
+        carried: what else the upper part needs, rows alike.
+        target: one value per row, or None.
+        reference: the model's output on the untouched features, rows alike.
+        objective: the loss per row.
+    """
+
+    parts: Partition
+    features: Tensor
+    carried: tuple[Any, ...]
+    target: Tensor | None
+    reference: Tensor
+    objective: Objective
+
+
+Course = list[tuple[Tensor, Tensor]]
+"""Objective and total bits, (N,) each, before each step."""
+
+
+def pose_problem(
+    parts: Partition,
+    features: Tensor,
+    carried: tuple[Any, ...],
+    reference: Tensor,
+    index: Tensor,
+    values: Tensor | None,
+    objective: Objective,
+) -> Problem:
+    """Pose the problem for N targets of B images whose features are at hand.
+
+    Args:
+        parts: the model cut at the layer.
+        features: (B, C, h, w).
+        carried: what else the upper part needs of these images.
+        reference: the model's output for them, (B, K), (B, 1) or (B,).
+        index: the image of each target, int64 (N,).
+        values: what to explain, (N,) or None.
+        objective: the loss per target.
+
+    Raises:
+        ValueError: the output is not finite, or has no such class.
+    """
+    _check_reference(reference, values)
+    return Problem(
+        parts=parts,
+        features=features[index],
+        carried=select_carried(carried, len(features), index),
+        target=values,
+        reference=at_least_float32(reference)[index],
+        objective=objective,
+    )
+
+
+def optimize(
+    problem: Problem,
+    bottleneck: Bottleneck,
+    noise_share: Callable[[Tensor, Tensor], Tensor],
+    beta: float,
+    steps: int,
+    noise_samples: int,
+    generator: torch.Generator,
+    watch: Callable[[Tensor], None] | None = None,
+) -> None:
+    """Minimise beta L_I +- objective over the bottleneck's alpha (Eq. 3 and 4).
+
+    The sign needs no mention: with Z = (1 - share) F + share epsilon, keeping what the objective wants in Z (share
+    1 - lambda, plus) and removing it from Z (share lambda, minus) have the same gradient by lambda, (F - epsilon) times
+    that of the objective by Z.
+
+    Args:
+        problem: model, features, target and objective.
+        bottleneck: holds alpha, which is moved in place.
+        noise_share: of lambda and 1 - lambda, the one that is the share of noise in Z.
+        beta: weight of the information term.
+        steps: how many updates.
+        noise_samples: noise draws per step.
+        generator: where the noise comes from.
+        watch: called at each step with the objective per row, (N,), before the update.
+    """
+    rows = len(problem.features)
+    again = torch.arange(rows, device=problem.features.device).repeat(noise_samples)
+    carried = select_carried(problem.carried, rows, again)
+    target = None if problem.target is None else problem.target[again]
+    reference = problem.reference[again]
+    weight = beta / problem.features[0].numel()
+    shield = _in_place_shield(problem)
+    for _ in range(steps):
+        noise = bottleneck.draw_noise(noise_samples, generator)
+        lambda_, complement = bottleneck.mask()
+        mixed = bottleneck.mix(noise, noise_share(lambda_, complement)).to(problem.features.dtype)
+        leaf = mixed.flatten(0, 1).requires_grad_(True)
+        output = at_least_float32(problem.parts.above(shield(leaf), carried))
+        losses = problem.objective(output, target, reference)
+        (gradient,) = torch.autograd.grad(losses.sum() / noise_samples, leaf)
+        if watch is not None:
+            watch(losses.detach().unflatten(0, (noise_samples, rows)).mean(0))
+        gradient = gradient.unflatten(0, (noise_samples, rows)).to(bottleneck.alpha.dtype)
+        bottleneck.step(weight, lambda_, complement, bottleneck.signal_gradient(noise, gradient))
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Widen half precision to float32."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _in_place_shield(problem: Problem) -> Callable[[Tensor], Tensor]:
+    """A copy of the features where the upper part begins with an in-place activation, else nothing.
+
+    Such an activation may not write on the leaf of a gradient; a copy at every step is only made where it is needed.
+    """
+    with torch.no_grad():
+        first = torch.zeros(1, dtype=torch.long, device=problem.features.device)
+        probe = problem.features[:1].clone()
+        problem.parts.above(probe, select_carried(problem.carried, len(problem.features), first))
+    return Tensor.clone if probe._version > 0 else (lambda features: features)
+
+
+def _check_reference(reference: Tensor, values: Tensor | None) -> None:
+    """Refuse what would otherwise give a map of NaN, or an assertion deep inside a GPU kernel."""
+    if not torch.isfinite(reference).all():
+        raise ValueError("the model's output is NaN or infinite: check the images and the model's weights")
+    if values is not None and not values.is_floating_point() and reference.ndim == 2 and len(values):
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= reference.shape[1]:
+            raise ValueError(
+                f"target holds class {high if low >= 0 else low}; the model has {reference.shape[1]} outputs"
+            )

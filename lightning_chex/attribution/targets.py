@@ -1,0 +1,97 @@
+"""Which classes of which images to explain."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+def positive_labels(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Every positive label of every image.
+
+    Args:
+        labels: (B, K) in {0, 1}.
+
+    Returns:
+        Row of the image and class index of each target, int64 (N,) each: ``attribute(model, images, classes, rows)``.
+
+    Example:
+        >>> positive_labels(torch.tensor([[0, 1, 1], [0, 0, 0], [1, 0, 0]]))
+        (tensor([0, 0, 2]), tensor([1, 2, 0]))
+    """
+    rows, classes = labels.nonzero().unbind(1)
+    return rows, classes
+
+
+def top_classes(output: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+    """The k classes with the highest outputs of every image, highest first.
+
+    Args:
+        output: (B, K) logits or probabilities.
+        k: how many, 1 to K.
+
+    Returns:
+        Rows and class indices, int64 (B k,) each.
+    """
+    if not 1 <= k <= output.shape[1]:
+        raise ValueError(f"k={k} must lie between 1 and the {output.shape[1]} classes")
+    classes = output.topk(k, dim=1).indices
+    rows = torch.arange(len(output), device=output.device).repeat_interleave(k)
+    return rows, classes.flatten()
+
+
+@dataclass(frozen=True)
+class Targets:
+    """N explained targets.
+
+    Attributes:
+        rows: the image each target belongs to, int64 (N,).
+        values: a class index or a score each, (N,); None where the objective needs none.
+    """
+
+    rows: Tensor
+    values: Tensor | None
+
+    @classmethod
+    def of(cls, images: Tensor, target: Tensor | None, rows: Tensor | None) -> Self:
+        """Read the arguments of ``attribute``.
+
+        Raises:
+            ValueError: their shapes do not fit each other.
+        """
+        if images.ndim != 4:
+            raise ValueError(f"images have shape {tuple(images.shape)}, not (B, C, H, W)")
+        if rows is not None:
+            if rows.ndim != 1 or rows.is_floating_point() or rows.dtype == torch.bool:
+                raise ValueError(f"rows must be integers (N,), not {rows.dtype} {tuple(rows.shape)}")
+            if target is not None and target.shape != rows.shape:
+                raise ValueError(f"target has shape {tuple(target.shape)}; {len(rows)} rows need ({len(rows)},)")
+            if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(images):
+                raise ValueError(f"rows must lie between 0 and {len(images) - 1}, the images given")
+            return cls(rows.to(images.device), _on(target, images))
+        every = torch.arange(len(images), device=images.device)
+        if target is None:
+            return cls(every, None)
+        if target.ndim not in (1, 2) or len(target) != len(images):
+            raise ValueError(
+                f"target has shape {tuple(target.shape)}; {len(images)} images need ({len(images)},), or "
+                f"({len(images)}, T) for T targets each"
+            )
+        per_image = target.shape[1] if target.ndim == 2 else 1
+        return cls(every.repeat_interleave(per_image), _on(target.flatten(), images))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def chunk(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The images that targets ``start`` to ``stop`` need, where among these each target's is, and the values."""
+        needed, index = self.rows[start:stop].unique(return_inverse=True)
+        return needed, index, None if self.values is None else self.values[start:stop]
+
+
+def _on(target: Tensor | None, images: Tensor) -> Tensor | None:
+    if target is None:
+        return None
+    target = target.to(images.device)
+    return target.clone() if target.is_inference() else target  # inference tensors cannot take part in autograd
