@@ -24,7 +24,7 @@ SHEET_LIMIT = 24
 
 
 def overlay(image: Tensor, saliency: Tensor) -> NDArray[np.uint8]:
-    """Lay a map over its X-ray; where the map is zero, the X-ray shows untouched.
+    """Lay a map over its X-ray; where the map is zero, the X-ray shows untouched, and a flat map shows but faintly.
 
     Args:
         image: grey values in [0, 1], (H, W).
@@ -36,7 +36,9 @@ def overlay(image: Tensor, saliency: Tensor) -> NDArray[np.uint8]:
     grey = image.clamp(0, 1).numpy()[..., None].repeat(3, axis=2)
     strength = (saliency / saliency.max().clamp(min=1e-12)).clamp(0, 1).numpy()
     colour = COLORMAP(strength)[..., :3]
-    opacity = 0.8 * strength[..., None]
+    # a flat map says nothing of place: stretched to full colour it would pass for a strong one
+    contrast = 1 - strength.mean()
+    opacity = 0.8 * contrast * strength[..., None]
     return np.round(255 * (grey * (1 - opacity) + colour * opacity)).astype(np.uint8)
 
 

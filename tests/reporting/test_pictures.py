@@ -34,9 +34,20 @@ def test_overlay_shows_the_xray_untouched_where_the_map_is_zero():
     untouched = (saliency == 0).numpy()
     assert (shown[untouched] == grey[untouched][:, None]).all()
     assert (shown[~untouched] != grey[~untouched][:, None]).any(axis=1).all()
-    # the strongest pixel has four fifths of the brightest colour
-    expected = 255 * (0.2 * image[3, 4].item() + 0.8 * np.array(colormaps["inferno"](1.0)[:3]))
+    # the strongest pixel has four fifths of the brightest colour, less the mean of the map over its maximum
+    share = 0.8 * (1 - saliency.mean().item() / 2)
+    expected = 255 * ((1 - share) * image[3, 4].item() + share * np.array(colormaps["inferno"](1.0)[:3]))
     assert shown[3, 4] == pytest.approx(expected, abs=1)
+
+
+def test_a_flat_map_shows_faintly_however_it_is_scaled():
+    image, focused = torch.full((16, 16), 0.5), torch.zeros(16, 16)
+    focused[4:6, 4:6] = 1.0
+    flat = torch.full((16, 16), 0.9)
+    flat[4:6, 4:6] = 1.0
+    grey = overlay(image, torch.zeros(16, 16)).astype(int)
+    strong, faint = (np.abs(overlay(image, own).astype(int) - grey).max() for own in (focused, flat))
+    assert faint < 0.2 * strong
 
 
 def test_an_empty_map_is_the_xray_alone():
