@@ -1,7 +1,6 @@
 """Time and memory of one call, for the benchmarks."""
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,13 +37,14 @@ def _measure(prepare: Callable[..., Callable[[], Any]], arguments: tuple[Any, ..
         before = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - before) / 2**30
-    before = _resident_kib()
+    before = _status_kib("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of what came before
     run()
-    return max(0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    return max(0.0, _status_kib("VmHWM") - before) / 2**20
 
 
-def _resident_kib() -> float:
+def _status_kib(name: str) -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
+        if line.startswith(name):
             return float(line.split()[1])
-    raise RuntimeError("/proc/self/status has no VmRSS: the memory benchmark needs Linux")
+    raise RuntimeError(f"/proc/self/status has no {name}: the memory benchmark needs Linux")
