@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_chex.attribution.blur import Blur
 from lightning_chex.attribution.information import capacity, capacity_gradient
+from lightning_chex.attribution.layout import layout_of
 from lightning_chex.attribution.statistics import FeatureStatistics
 
 SIGMA_FLOOR = 0.01
@@ -43,25 +44,30 @@ class Bottleneck:
     ) -> None:
         dtype = torch.promote_types(features.dtype, torch.float32)
         features = features.to(dtype)
-        self.mu = statistics.mean.to(features)
-        self.active = statistics.active.to(features)
-        self.sigma = statistics.std.to(features) * self.active
-        self.features = torch.where(self.active.bool(), features, self.mu).contiguous()
+        # all arrays share the features' layout: one pass over two layouts costs several over one
+        self._layout = layout_of(features)
+        self.mu = self._laid_out(statistics.mean.to(features))
+        self.active = self._laid_out(statistics.active.to(features))
+        self.sigma = self._laid_out(statistics.std.to(features)) * self.active
+        self.features = torch.where(self.active.bool(), features, self.mu).contiguous(memory_format=self._layout)
         self.normalized = (self.features - self.mu) / self.sigma.clamp(min=SIGMA_FLOOR)
         self.alpha = torch.full_like(self.features, initial_alpha)
         self._blur = Blur(features.shape[-2], features.shape[-1], blur_sigma, self.features)
         # elementwise and state per element: no image can feel another
         fused = self.alpha.device.type in ("cpu", "cuda")
-        self._adam = torch.optim.Adam([self.alpha], lr=lr, fused=fused)
+        # a view in memory order: the fused kernel would copy other layouts at every step
+        self._parameter = self._in_memory_order(self.alpha)
+        self._adam = torch.optim.Adam([self._parameter], lr=lr, fused=fused)
 
     def draw_noise(self, samples: int, generator: torch.Generator) -> Tensor:
-        """epsilon ~ N(mu, sigma^2), (samples, 1, C, h, w); shared by all images: no map depends on its batch.
+        """epsilon ~ N(mu, sigma^2), (samples, C, h, w); shared by all images: no map depends on its batch.
 
         Even numbers of samples are antithetic pairs, a draw and its mirror image around mu.
         """
         pairs, rest = divmod(samples, 2)
-        shape = (pairs + rest, 1, *self.features.shape[1:])
+        shape = (pairs + rest, *self.features.shape[1:])
         draws = torch.randn(shape, generator=generator, device=self.mu.device, dtype=self.mu.dtype)
+        draws = draws.contiguous(memory_format=self._layout)
         return self.mu + self.sigma * torch.cat([draws, -draws[:pairs]])
 
     def mask(self) -> tuple[Tensor, Tensor]:
@@ -70,8 +76,8 @@ class Bottleneck:
         return 1 - complement, complement
 
     def mix(self, noise: Tensor, share: Tensor) -> Tensor:
-        """Features in which ``share`` is noise: (1 - share) F + share epsilon, (samples, N, C, h, w)."""
-        return torch.lerp(self.features, noise, share)
+        """Features of which ``share`` is noise: (1 - share) F + share epsilon, (samples * N, C, h, w)."""
+        return torch.cat([torch.lerp(self.features, epsilon, share) for epsilon in noise])
 
     def step(self, information_weight: float, lambda_: Tensor, complement: Tensor, loss_gradient: Tensor) -> None:
         """Move alpha one step down the gradient of weight * sum of capacities + loss.
@@ -86,13 +92,23 @@ class Bottleneck:
         by_lambda = information.mul_(self.active * information_weight).add_(loss_gradient)
         # not sigmoid * (1 - sigmoid): the second factor would round to zero beyond alpha = 17 and stop the optimiser
         slope = torch.sigmoid(self.alpha).mul_(torch.sigmoid(-self.alpha))
-        self.alpha.grad = self._blur.adjoint(by_lambda).mul_(slope)
+        self.alpha_gradient = self._blur.adjoint(by_lambda).mul_(slope)
+        self._parameter.grad = self._in_memory_order(self.alpha_gradient)
         self._adam.step()
         self.alpha.clamp_(-ALPHA_LIMIT, ALPHA_LIMIT)
 
     def signal_gradient(self, noise: Tensor, gradient: Tensor) -> Tensor:
-        """Carry a gradient by Z, (samples, N, C, h, w), to lambda, for Z = lambda F + (1 - lambda) epsilon."""
-        return ((self.features - noise) * gradient).sum(0)
+        """Carry a gradient by Z, (samples * N, C, h, w), to lambda, for Z = lambda F + (1 - lambda) epsilon."""
+        total = torch.zeros_like(self.features)
+        for epsilon, by_mixed in zip(noise, gradient.chunk(len(noise)), strict=True):
+            total.addcmul_(self.features - epsilon, by_mixed)
+        return total
+
+    def _in_memory_order(self, values: Tensor) -> Tensor:
+        return values.permute(0, 2, 3, 1) if self._layout == torch.channels_last else values
+
+    def _laid_out(self, statistic: Tensor) -> Tensor:
+        return statistic[None].contiguous(memory_format=self._layout)
 
     def capacity(self) -> Tensor:
         """Nats that pass each neuron at the present alpha, (N, C, h, w)."""

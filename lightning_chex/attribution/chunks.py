@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from math import ceil
 from typing import TypeVar
 
 import torch
@@ -13,7 +14,10 @@ from lightning_chex.attribution.partition import select_carried
 T = TypeVar("T")
 
 CPU_LIMIT = 16
-"""More images at a time gain nothing on a CPU and leave its caches."""
+"""Most rows at a time on a CPU; more gain nothing."""
+
+CPU_BYTES = 2**25
+"""Most that the noisy copies of a chunk's features take on a CPU; more leave its caches and slow it down."""
 
 MASK_ARRAYS = 16
 """Arrays of the features' size that a bottleneck and one step on it keep at their peak."""
@@ -52,13 +56,15 @@ def chunk_size(problem: Problem, noise_samples: int, memory: float | None) -> in
     Args:
         problem: with at least one row.
         noise_samples: noise draws per step.
-        memory: budget in GiB; None for 70 % of what is free now (on a CPU at most 16 rows, where more gain nothing).
+        memory: budget in GiB; None for 70 % of what is free now. On a CPU the caches set a limit too.
 
     Returns:
         At least 1.
     """
     device = problem.features.device
-    limit = CPU_LIMIT if device.type == "cpu" else 4096
+    limit = 4096
+    if device.type == "cpu":
+        limit = max(1, min(CPU_LIMIT, CPU_BYTES // (noise_samples * problem.features[0].nbytes)))
     if memory is not None:
         budget = memory * 2**30
     elif device.type == "cuda":
@@ -69,12 +75,14 @@ def chunk_size(problem: Problem, noise_samples: int, memory: float | None) -> in
 
 
 def in_chunks(count: int, size: int, run: Callable[[int, int], T]) -> Iterator[T]:
-    """Yield ``run(start, stop)`` over the range, halving the chunk whenever the memory does not suffice.
+    """Yield ``run(start, stop)`` over the range in chunks of equal size, halved whenever the memory does not suffice.
 
     Raises:
         torch.OutOfMemoryError: even one row is too much.
     """
     start = 0
+    if count:
+        size = ceil(count / ceil(count / size))
     while start < count:
         try:
             yield run(start, min(start + size, count))

@@ -13,6 +13,7 @@ from lightning_chex.attribution.bottleneck import Bottleneck
 from lightning_chex.attribution.chunks import chunk_size, in_chunks
 from lightning_chex.attribution.information import bits_per_cell, bits_per_pixel, image_size
 from lightning_chex.attribution.layers import LayerError, check_feature_map, feature_map_layers, get_layer, hooked
+from lightning_chex.attribution.layout import in_fastest_layout, precision
 from lightning_chex.attribution.objectives import SCORE_OBJECTIVES, Objective, ObjectiveName, get_objective
 from lightning_chex.attribution.optimization import Course, Problem, optimize, pose_problem
 from lightning_chex.attribution.partition import Partition, partition
@@ -44,6 +45,8 @@ class IBA(Attributor):
         blur_sigma: width, in feature cells, of the Gaussian that smooths the mask; 0 for none.
         initial_alpha: alpha at the start; 5 lets 99.3 % of the signal through.
         statistics_per: one mean and deviation per ``neuron``, or per ``channel``, which needs fewer images.
+        bfloat16: run the network in bfloat16, as autocast does; masks and optimiser stay in float32. Faster where the
+            machine computes in it, for maps that differ about as much as those of two seeds of the noise.
         batch_size: images optimised jointly; changes no map. None takes what fits the memory. When the memory does
             not suffice, it is halved.
         memory: budget in GiB for the automatic batch size; None for 70 % of what is free.
@@ -67,6 +70,7 @@ class IBA(Attributor):
         blur_sigma: float = 1.0,
         initial_alpha: float = 5.0,
         statistics_per: Granularity = "neuron",
+        bfloat16: bool = False,
         batch_size: int | None = None,
         memory: float | None = None,
         seed: int = 0,
@@ -91,6 +95,7 @@ class IBA(Attributor):
         self.objective = get_objective(objective)
         self.blur_sigma = blur_sigma
         self.initial_alpha = initial_alpha
+        self.bfloat16 = bfloat16
         self.batch_size = batch_size
         self.memory = memory
         self.seed = seed
@@ -145,7 +150,7 @@ class IBA(Attributor):
             ValueError: fewer than two images.
         """
         statistics = FeatureStatistics(self.statistics.per)
-        with frozen(model), torch.no_grad():
+        with frozen(model), torch.no_grad(), precision(_device(model), self.bfloat16):
             parts: Partition | None = None
             for images in batches:
                 images = images.to(_device(model))
@@ -277,21 +282,23 @@ class IBA(Attributor):
         self.check_fitted()
         if not len(targets):
             return []
-        with frozen(model):
+        with frozen(model), precision(images.device, self.bfloat16):
             images = images.clone() if images.is_inference() else images.detach()
             parts = partition(model, self.layer, images)
 
-            def problem(start: int, stop: int) -> Problem:
+            def problem(start: int, stop: int, layout: torch.memory_format) -> Problem:
                 needed, index, values = targets.chunk(start, stop)
                 with torch.no_grad():
-                    features, carried = parts.below(images[needed])
+                    features, carried = parts.below(images[needed].contiguous(memory_format=layout))
                     reference = parts.above(features.clone(), carried)
                 return self.pose(parts, features, carried, reference, index, values)
 
-            def run(start: int, stop: int) -> T:
-                return finish(*self.solve(problem(start, stop), watched))
+            first, layout = in_fastest_layout(images, lambda layout: problem(0, 1, layout), self.bfloat16)
 
-            size = self.batch_size or chunk_size(problem(0, 1), self.noise_samples, self.memory)
+            def run(start: int, stop: int) -> T:
+                return finish(*self.solve(problem(start, stop, layout), watched))
+
+            size = self.batch_size or chunk_size(first, self.noise_samples, self.memory)
             return list(in_chunks(len(targets), size, run))
 
     def check_fitted(self) -> None:

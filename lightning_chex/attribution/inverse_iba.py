@@ -24,6 +24,7 @@ class InverseIBA(IBA):
         blur_sigma: see `IBA`.
         initial_alpha: see `IBA`.
         statistics_per: see `IBA`.
+        bfloat16: see `IBA`.
         batch_size: see `IBA`.
         memory: see `IBA`.
         seed: see `IBA`.
@@ -40,13 +41,14 @@ class InverseIBA(IBA):
         blur_sigma: float = 1.0,
         initial_alpha: float = 5.0,
         statistics_per: Granularity = "neuron",
+        bfloat16: bool = False,
         batch_size: int | None = None,
         memory: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
-            layer, beta, steps, lr, noise_samples, objective, blur_sigma, initial_alpha, statistics_per, batch_size,
-            memory, seed,
+            layer, beta, steps, lr, noise_samples, objective, blur_sigma, initial_alpha, statistics_per, bfloat16,
+            batch_size, memory, seed,
         )  # fmt: skip
 
     @staticmethod

@@ -13,6 +13,7 @@ from lightning_chex.attribution.chunks import chunk_size, in_chunks
 from lightning_chex.attribution.iba import IBA
 from lightning_chex.attribution.information import bits_per_cell, bits_per_pixel, image_size
 from lightning_chex.attribution.layers import check_feature_map, get_layer, hooked
+from lightning_chex.attribution.layout import in_fastest_layout, precision
 from lightning_chex.attribution.objectives import Objective, ObjectiveName
 from lightning_chex.attribution.optimization import Problem
 from lightning_chex.attribution.partition import partition
@@ -43,6 +44,7 @@ class MultiLayerIBA(Attributor):
         blur_sigma: see `IBA`.
         initial_alpha: see `IBA`.
         statistics_per: see `IBA`.
+        bfloat16: see `IBA`.
         batch_size: see `IBA`.
         memory: see `IBA`.
         seed: see `IBA`.
@@ -62,6 +64,7 @@ class MultiLayerIBA(Attributor):
         blur_sigma: float = 1.0,
         initial_alpha: float = 5.0,
         statistics_per: Granularity = "neuron",
+        bfloat16: bool = False,
         batch_size: int | None = None,
         memory: float | None = None,
         seed: int = 0,
@@ -78,7 +81,7 @@ class MultiLayerIBA(Attributor):
         self.members = [
             IBA(
                 layer, weight, steps, lr, noise_samples, objective, blur_sigma, initial_alpha, statistics_per,
-                batch_size, memory, seed,
+                bfloat16, batch_size, memory, seed,
             )
             for layer, weight in zip(layers, betas, strict=True)
         ]  # fmt: skip
@@ -113,7 +116,7 @@ class MultiLayerIBA(Attributor):
         """Estimate the statistics of all layers in one pass over the batches; see `IBA.fit`."""
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         former = [member.statistics for member in self.members]
-        with frozen(model), torch.no_grad(), self.observing(model):
+        with frozen(model), torch.no_grad(), self.observing(model), precision(device, self.members[0].bfloat16):
             for images in batches:
                 model(images.to(device))
         if self.num_observed < 2:
@@ -172,31 +175,33 @@ class MultiLayerIBA(Attributor):
             member.check_fitted()
         if not len(targets):
             return images.new_zeros(len(self.members), 0, *image_size(images), dtype=torch.float32)
-        with frozen(model):
+        bfloat16 = self.members[0].bfloat16
+        with frozen(model), precision(images.device, bfloat16):
             images = images.clone() if images.is_inference() else images.detach()
             parts = [partition(model, member.layer, images) for member in self.members]
 
-            def problems(start: int, stop: int) -> list[Problem]:
+            def problems(start: int, stop: int, layout: torch.memory_format) -> list[Problem]:
                 needed, index, values = targets.chunk(start, stop)
+                chunk = images[needed].contiguous(memory_format=layout)
                 with torch.no_grad():
-                    features, reference = self._features(model, images[needed])
-                    carried = [part.carried(images[needed]) for part in parts]
+                    features, reference = self._features(model, chunk)
+                    carried = [part.carried(chunk) for part in parts]
                 return [
                     member.pose(part, own, besides, reference, index, values)
                     for member, part, own, besides in zip(self.members, parts, features, carried, strict=True)
                 ]
 
+            first, layout = in_fastest_layout(images, lambda layout: problems(0, 1, layout), bfloat16)
+
             def run(start: int, stop: int) -> Tensor:
                 maps = []
-                for member, problem in zip(self.members, problems(start, stop), strict=True):
+                for member, problem in zip(self.members, problems(start, stop, layout), strict=True):
                     bottleneck, _ = member.solve(problem)
                     maps.append(bits_per_pixel(bits_per_cell(bottleneck.capacity()), image_size(images)).float())
                 return torch.stack(maps)
 
-            first = self.members[0]
-            size = first.batch_size or min(
-                chunk_size(problem, first.noise_samples, first.memory) for problem in problems(0, 1)
-            )
+            one = self.members[0]
+            size = one.batch_size or min(chunk_size(problem, one.noise_samples, one.memory) for problem in first)
             return torch.cat(list(in_chunks(len(targets), size, run)), dim=1)
 
     def _features(self, model: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:

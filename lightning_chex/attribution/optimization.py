@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_chex.attribution.bottleneck import Bottleneck
+from lightning_chex.attribution.normalization import affine_batch_norm
 from lightning_chex.attribution.objectives import Objective
 from lightning_chex.attribution.partition import Partition, select_carried
 
@@ -104,18 +105,20 @@ def optimize(
     reference = problem.reference[again]
     weight = beta / problem.features[0].numel()
     shield = _in_place_shield(problem)
+    affine = affine_batch_norm(problem.features.device)
     for _ in range(steps):
         noise = bottleneck.draw_noise(noise_samples, generator)
         lambda_, complement = bottleneck.mask()
-        mixed = bottleneck.mix(noise, noise_share(lambda_, complement)).to(problem.features.dtype)
-        leaf = mixed.flatten(0, 1).requires_grad_(True)
-        output = at_least_float32(problem.parts.above(shield(leaf), carried))
+        mixed = bottleneck.mix(noise, noise_share(lambda_, complement))
+        leaf = mixed.to(problem.features.dtype).requires_grad_(True)
+        with affine:
+            output = at_least_float32(problem.parts.above(shield(leaf), carried))
         losses = problem.objective(output, target, reference)
         (gradient,) = torch.autograd.grad(losses.sum() / noise_samples, leaf)
         if watch is not None:
             watch(losses.detach().unflatten(0, (noise_samples, rows)).mean(0))
-        gradient = gradient.unflatten(0, (noise_samples, rows)).to(bottleneck.alpha.dtype)
-        bottleneck.step(weight, lambda_, complement, bottleneck.signal_gradient(noise, gradient))
+        gradient = bottleneck.signal_gradient(noise, gradient.to(bottleneck.alpha.dtype))
+        bottleneck.step(weight, lambda_, complement, gradient)
 
 
 def at_least_float32(values: Tensor) -> Tensor:

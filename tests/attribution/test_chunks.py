@@ -3,7 +3,7 @@ import torch
 from tiny_models import Static
 from torch import nn
 
-from lightning_chex.attribution import IBA
+from lightning_chex.attribution import IBA, chunks
 from lightning_chex.attribution import iba as iba_module
 from lightning_chex.attribution.chunks import bytes_per_row, chunk_size, in_chunks
 from lightning_chex.attribution.optimization import Problem
@@ -81,3 +81,14 @@ def test_the_chunk_follows_the_budget():
     assert chunk_size(problem, 2, memory=5.5 * row / 2**30) == 5
     assert chunk_size(problem, 2, memory=0.1 * row / 2**30) == 1
     assert 1 <= chunk_size(problem, 2, memory=None) <= 16
+
+
+def test_chunks_are_of_equal_size():
+    sizes = [stop - start for start, stop in in_chunks(17, 16, lambda start, stop: (start, stop))]
+    assert sizes == [9, 8]
+
+
+def test_more_noise_means_smaller_chunks_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(chunks, "CPU_BYTES", 8 * 6 * 8 * 8 * 4)
+    problem = problem_of(Static().requires_grad_(False), "body", torch.randn(1, 1, 16, 16))
+    assert [chunk_size(problem, noise, None) for noise in (1, 2, 4, 100)] == [8, 4, 2, 1]

@@ -101,21 +101,21 @@ def test_the_masks_gradient_equals_finite_differences(network):
 
     def objective(alpha):
         complement = conv_blur(torch.sigmoid(-alpha))
-        mixed = (1 - complement) * mask.features + complement * noise
+        mixed = ((1 - complement) * mask.features + complement * noise[:, None]).flatten(0, 1)
         r, lam = mask.normalized, 1 - complement
         nats = ((lam * r) ** 2 + complement**2 - 2 * complement.log() - 1) / 2
-        return (3.0 * nats.mean((1, 2, 3))).sum() + (weights * mixed.sin()).sum() / 3
+        return (3.0 * nats.mean((1, 2, 3))).sum() + (weights.repeat(3, 1, 1, 1) * mixed.sin()).sum() / 3
 
     lam, complement = mask.mask()
     mixed = mask.mix(noise, complement)
-    loss_gradient = mask.signal_gradient(noise, weights * mixed.cos() / 3)
+    loss_gradient = mask.signal_gradient(noise, weights.repeat(3, 1, 1, 1) * mixed.cos() / 3)
     mask.step(3.0 / features[0].numel(), lam, complement, loss_gradient)
     for index in torch.randint(0, features.numel(), (25,)).tolist():
         step = torch.zeros(features.numel(), dtype=torch.float64)
         step[index] = 1e-5
         step = step.view_as(features)
         slope = (objective(alpha + step) - objective(alpha - step)) / 2e-5
-        assert mask.alpha.grad.flatten()[index].item() == pytest.approx(slope.item(), rel=1e-5, abs=1e-9)
+        assert mask.alpha_gradient.flatten()[index].item() == pytest.approx(slope.item(), rel=1e-5, abs=1e-9)
 
 
 def test_bits_lie_where_the_network_looks():

@@ -66,27 +66,29 @@ def test_of_two_redundant_cues_iba_keeps_one_and_inverse_iba_marks_both(two_cues
 
 
 def test_the_inverse_exchanges_the_roles_of_signal_and_noise():
-    features, noise = torch.randn(2, 3, 4, 4), torch.randn(5, 1, 3, 4, 4)
+    features, noise = torch.randn(2, 3, 4, 4), torch.randn(5, 3, 4, 4)
     statistics = IBA(layer="").statistics
     statistics.update(torch.randn(60, 3, 4, 4))
     bottleneck = Bottleneck(features, statistics, 1.0, 0.3, 1.0)
     lam, complement = bottleneck.mask()
     preserved = bottleneck.mix(noise, IBA.noise_share(lam, complement))
     deleted = bottleneck.mix(noise, InverseIBA.noise_share(lam, complement))
-    torch.testing.assert_close(preserved, lam * features + complement * noise)
-    torch.testing.assert_close(deleted, lam * noise + complement * features)
-    torch.testing.assert_close(preserved + deleted, (features + noise).expand_as(deleted))
+    each = noise[:, None]
+    torch.testing.assert_close(preserved, (lam * features + complement * each).flatten(0, 1))
+    torch.testing.assert_close(deleted, (lam * each + complement * features).flatten(0, 1))
+    torch.testing.assert_close(preserved + deleted, (features + each).flatten(0, 1))
 
 
 @pytest.mark.parametrize(("alpha", "is_signal"), [(60.0, True), (-60.0, False)])
 def test_at_the_ends_of_lambda_only_signal_or_only_noise_is_left(alpha, is_signal):
-    features, noise = torch.randn(2, 3, 4, 4), torch.randn(5, 1, 3, 4, 4)
+    features, noise = torch.randn(2, 3, 4, 4), torch.randn(5, 3, 4, 4)
     statistics = IBA(layer="").statistics
     statistics.update(torch.randn(60, 3, 4, 4))
     bottleneck = Bottleneck(features, statistics, 1.0, alpha, 1.0)
     _, complement = bottleneck.mask()
     mixed = bottleneck.mix(noise, complement)
-    torch.testing.assert_close(mixed, (features if is_signal else noise).expand_as(mixed))
+    expected = features.repeat(5, 1, 1, 1) if is_signal else noise.repeat_interleave(2, 0)
+    torch.testing.assert_close(mixed, expected)
     nats = bottleneck.capacity()
     if is_signal:
         assert (nats > 55).all()
