@@ -25,6 +25,7 @@ from lightning_chex.callbacks import IBACallback, PredictionWriter
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.data.errors import DataError
 from lightning_chex.reporting.summary import summary
+from lightning_chex.trainer import ChexTrainer
 
 DESCRIPTION = """Train chest X-ray models and see, at every validation, what they look at.
 
@@ -77,6 +78,11 @@ class SaveConfig(SaveConfigCallback):
 
 class ChexCLI(LightningCLI):
     """LightningCLI whose model learns its classes from the data and whose files all lie under one root."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's own commands and those of `ChexTrainer`, with the arguments that are no options."""
+        return LightningCLI.subcommands()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the model the data's class names."""
@@ -197,6 +203,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         ChexCLI(
             save_config_callback=SaveConfig,
+            trainer_class=ChexTrainer,
             trainer_defaults={"default_root_dir": "runs"},
             seed_everything_default=0,
             parser_class=Parser,

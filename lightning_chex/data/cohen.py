@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from lightning_chex.data.datamodule import ChestXrayDataModule, Split
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import check_images, find_images, first_few, image_id, read_grey
+from lightning_chex.data.images import ImageReader, check_images, find_images, first_few, image_id, read_grey
 from lightning_chex.data.sample import DETECTORS, detector_label
 from lightning_chex.data.tables import contents, data_root, find_file, locate, read_table
 from lightning_chex.data.transforms import ImageTransform
@@ -32,15 +32,19 @@ class CohenBrixIA(Dataset):
         target: what ``label`` is: ``severity``, the sum of the zones, 0 to 18; or ``detectors``, see
             ``detector_label``.
         transform: what an image goes through.
+        read: reads an image file.
     """
 
-    def __init__(self, images: pd.DataFrame, target: Target, transform: ImageTransform) -> None:
+    def __init__(
+        self, images: pd.DataFrame, target: Target, transform: ImageTransform, read: ImageReader = read_grey
+    ) -> None:
         self.zones = torch.from_numpy(images[list(ZONES)].to_numpy(dtype=np.float32, copy=True))
         self.labels = self.zones.sum(dim=1) if target == "severity" else detector_label(self.zones)
         self.image_ids: list[str] = images["image_id"].tolist()
         self.patient_ids: list[str] = images["patient_id"].tolist()
         self.paths: list[str] = images["path"].tolist()
         self.transform = transform
+        self.read = read
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -52,7 +56,7 @@ class CohenBrixIA(Dataset):
             DataError: it cannot be read.
         """
         return {
-            **self.transform(read_grey(self.paths[index])),
+            **self.transform(self.read(self.paths[index])),
             "label": self.labels[index].clone(),
             "zones": self.zones[index].clone(),
             "image_id": self.image_ids[index],
@@ -139,7 +143,7 @@ class CohenDataModule(ChestXrayDataModule):
 
     def build(self, split: Split, transform: ImageTransform) -> CohenBrixIA:
         """Make the dataset of one split."""
-        return CohenBrixIA(self._images[self._images["split"] == split], self.target, transform)
+        return CohenBrixIA(self._images[self._images["split"] == split], self.target, transform, self.read)
 
 
 def read_scores(path: Path) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_chex.data.errors import DataError
+from lightning_chex.data.images import ImageReader, read_grey
 from lightning_chex.data.sample import collate
 from lightning_chex.data.transforms import ImageTransform
 
@@ -61,6 +62,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.augment = augment
         self.collate = collate
+        self.read: ImageReader = read_grey
         self._plain = ImageTransform(size)
         self._augmented = ImageTransform(size, augment=augment)
         self._checked = False

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +10,9 @@ import numpy as np
 from PIL import Image
 
 from lightning_chex.data.errors import DataError
+
+ImageReader = Callable[[str | Path], np.ndarray]
+"""Reads the grey image, uint8 (H, W), of a path; raises a DataError if it cannot."""
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 

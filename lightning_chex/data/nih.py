@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, Subset
 
 from lightning_chex.data.datamodule import ChestXrayDataModule, Split, telling_order
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import check_images, find_images, first_few, image_size, read_grey
+from lightning_chex.data.images import ImageReader, check_images, find_images, first_few, image_size, read_grey
 from lightning_chex.data.nih_tables import BOX_FRAME, cut_validation, official_split, read_boxes, read_labels, read_list
 from lightning_chex.data.sample import PATHOLOGIES
 from lightning_chex.data.tables import contents, data_root, find_file, locate
@@ -27,14 +27,18 @@ class NIHChestXray8(Dataset):
         boxes: columns ``image_id``, ``label`` and ``x1``, ``y1``, ``x2``, ``y2`` in the 1024-pixel frame of the
             originals; boxes of other images are ignored. Copies of any square size are fine.
         transform: what an image and its boxes go through.
+        read: reads an image file.
     """
 
-    def __init__(self, images: pd.DataFrame, boxes: pd.DataFrame, transform: ImageTransform) -> None:
+    def __init__(
+        self, images: pd.DataFrame, boxes: pd.DataFrame, transform: ImageTransform, read: ImageReader = read_grey
+    ) -> None:
         self.labels = torch.from_numpy(images[list(PATHOLOGIES)].to_numpy(dtype=np.float32, copy=True))
         self.image_ids: list[str] = images["image_id"].tolist()
         self.patient_ids: list[str] = images["patient_id"].tolist()
         self.paths: list[str] = images["path"].tolist()
         self.transform = transform
+        self.read = read
         self._boxes = {
             str(name): (rows[["x1", "y1", "x2", "y2"]].to_numpy(dtype=np.float32), rows["label"].to_numpy())
             for name, rows in boxes[boxes["image_id"].isin(images["image_id"])].groupby("image_id")
@@ -49,7 +53,7 @@ class NIHChestXray8(Dataset):
         Raises:
             DataError: it cannot be read.
         """
-        grey = read_grey(self.paths[index])
+        grey = self.read(self.paths[index])
         height, width = grey.shape
         boxes, box_labels = self._boxes.get(self.image_ids[index], (None, None))
         if boxes is not None:
@@ -126,7 +130,7 @@ class NIHDataModule(ChestXrayDataModule):
 
     def build(self, split: Split, transform: ImageTransform) -> NIHChestXray8:
         """Make the dataset of one split."""
-        return NIHChestXray8(self._images[self._images["split"] == split], self._boxes, transform)
+        return NIHChestXray8(self._images[self._images["split"] == split], self._boxes, transform, self.read)
 
     def explained_dataset(self, stage: Literal["validate", "test"]) -> Dataset:
         """Return the images with boxes: at ``validate`` those of the tuning half, at ``test`` the reporting half.
@@ -140,7 +144,7 @@ class NIHDataModule(ChestXrayDataModule):
         classes = pd.crosstab(self._boxes["image_id"], self._boxes["label"]).clip(upper=1)
         classes = classes.reindex(index=images["image_id"], columns=range(len(PATHOLOGIES)), fill_value=0)
         order = telling_order(torch.from_numpy(classes.to_numpy(copy=True)))
-        return Subset(NIHChestXray8(images, self._boxes, self._plain), order)
+        return Subset(NIHChestXray8(images, self._boxes, self._plain, self.read), order)
 
 
 def _image_folders(root: Path) -> list[Path]:
