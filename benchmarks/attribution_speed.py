@@ -3,12 +3,14 @@
     python benchmarks/attribution_speed.py --output benchmarks/results/attribution_speed.md
 
 Compares at each layer (a) the authors' procedure (benchmarks/authors_procedure.py), (b) IBA with ten noise samples, (c)
-IBA with its defaults, and all layers in one call of MultiLayerIBA. The network is a DenseNet-121 at 224 px trained on
-the phantom for --train_steps steps, or the one in --ckpt_path. (a), (b), (c) take turns over the rounds, so that a
-machine whose speed drifts slows all alike; the median round counts and the range is printed.
+IBA with its defaults, (d) these with bfloat16, and all layers in one call of MultiLayerIBA. The network is a
+DenseNet-121 at 224 px trained on the phantom for --train_steps steps, or the one in --ckpt_path, in PyTorch's plain
+memory layout. The methods take turns over the rounds, so that a machine whose speed drifts slows all alike; the median
+round counts and the range is printed.
 """
 
 import argparse
+import os
 import platform
 import statistics
 import subprocess
@@ -51,7 +53,9 @@ def explain_random(method: str, layer: str, size: int, count: int, device: str) 
     """One explanation of random images by one method, for the memory alone: it depends on shapes, not on weights."""
     model = timm.create_model("densenet121", num_classes=8).eval().to(device)
     images = torch.randn(count, 3, size, size, device=device)
-    iba = IBA(layer, noise_samples=10 if method == "b" else 2).fit(model, images.repeat(2, 1, 1, 1).split(4))
+    iba = IBA(layer, noise_samples=10 if method == "b" else 2, bfloat16=method == "d").fit(
+        model, images.repeat(2, 1, 1, 1).split(4)
+    )
     mean, std = iba.statistics.mean.to(device), iba.statistics.std.to(device)
     if method == "a":
         return lambda: explain_one(model, model.get_submodule(layer), images[:1], 0, mean, std, 10.0, seed=0)
@@ -68,9 +72,11 @@ def compare(
     model: nn.Module, layer: str, stream: list[Tensor], images: Tensor, target: Tensor, options: argparse.Namespace
 ) -> list[str]:
     device = images.device
-    ours = {"b": IBA(layer, noise_samples=10), "c": IBA(layer)}
+    ours = {"b": IBA(layer, noise_samples=10), "c": IBA(layer), "d": IBA(layer, bfloat16=True)}
     ours["b"].fit(model, stream)
-    ours["c"].statistics = ours["b"].statistics
+    ours["c"].statistics = ours["d"].statistics = ours["b"].statistics
+    # ten samples take five times as long, and images do not share anything
+    shown = {"b": images[: options.equal_noise_images], "c": images, "d": images}
     mean, std = ours["b"].statistics.mean.to(device), ours["b"].statistics.std.to(device)
     module = model.get_submodule(layer)
     few = options.author_images
@@ -78,11 +84,11 @@ def compare(
     def authors(image: Tensor, index: int, seed: int) -> Tensor:
         return torch.stack(explain_one(model, module, image, index, mean, std, 10.0, seed))
 
-    seconds: dict[str, list[float]] = {"a": [], "b": [], "c": []}
+    seconds: dict[str, list[float]] = {"a": [], "b": [], "c": [], "d": []}
     maps: dict[str, Tensor] = {}
     as_read: list[Tensor] = []
-    for attributor in ours.values():  # warm up: first calls plan their convolutions
-        attributor.attribute(model, images, target)
+    for name, attributor in ours.items():  # warm up: first calls plan their convolutions
+        attributor.attribute(model, shown[name], target[: len(shown[name])])
     for round_ in range(options.rounds):
         taken, rows = 0.0, []
         for i in range(few):
@@ -95,23 +101,32 @@ def compare(
         as_read.append(read)
         for name, attributor in ours.items():
             attributor.seed = round_
-            one, maps[name] = seconds_of(partial(attributor.attribute, model, images, target), device)
-            seconds[name].append(one / len(images))
+            mine = shown[name]
+            one, maps[name] = seconds_of(partial(attributor.attribute, model, mine, target[: len(mine)]), device)
+            seconds[name].append(one / len(mine))
     model.zero_grad()
     reference = maps["a0"]
     bits = reference.sum((1, 2))
     own = agreement(maps[f"a{options.rounds - 1}"], reference) if options.rounds > 1 else float("nan")
     lines = []
-    for name, label in (("a", "(a) authors' procedure"), ("b", "(b) ours, 10 samples"), ("c", "(c) ours, default")):
+    labels = {
+        "a": "(a) authors' procedure",
+        "b": "(b) ours, 10 samples",
+        "c": "(c) ours, default",
+        "d": "(d) ours, bfloat16",
+    }
+    for name, label in labels.items():
         ratios = [a / x for a, x in zip(seconds["a"], seconds[name], strict=True)]
         found = maps[name][:few] if name != "a" else maps[f"a{options.rounds - 1}"]
+        count = len(shown.get(name, images))
+        memory = peak_gib(explain_random, name, layer, options.size, count, str(device), device=device.type)
         ratio_of_bits = found.sum((1, 2)).cpu() / bits.cpu()
         lines.append(
             f"| {layer.split('.')[-1]} | {label} | {statistics.median(seconds[name]):.4f} "
             f"({min(seconds[name]):.4f}-{max(seconds[name]):.4f}) | {statistics.median(ratios):.1f}x "
             f"({min(ratios):.1f}-{max(ratios):.1f}) | {own if name == 'a' else agreement(found, reference):.4f} | "
             f"{float(found.sum() / reference.sum()):.3f} ({ratio_of_bits.min():.2f}-{ratio_of_bits.max():.2f}) | "
-            f"{peak_gib(explain_random, name, layer, options.size, len(images), str(device), device=device.type):.2f} |"
+            f"{memory:.2f} |"
         )
         print(lines[-1], flush=True)
     early = float(as_read[0].sum() / reference.sum())
@@ -138,6 +153,36 @@ def compare_all_layers(
     )
 
 
+def compare_noise(
+    model: nn.Module, layer: str, stream: list[Tensor], images: Tensor, target: Tensor, options: argparse.Namespace
+) -> list[str]:
+    """What the choice of two samples costs, also where the prediction weighs more than with the paper's beta."""
+    lines = [
+        "",
+        f"Agreement with 20 noise samples at {layer.split('.')[-1]}, {len(images)} images, total bits over theirs in "
+        "brackets; a smaller beta gives the noise more say:",
+        "",
+        "| beta | 1 sample | 2 (default) | 2, bfloat16 | 10 |",
+        "|---|---|---|---|---|",
+    ]
+    statistics_ = IBA(layer).fit(model, stream).statistics
+    for beta in options.betas:
+
+        def explain(samples: int, seed: int, bfloat16: bool, beta: float = beta) -> Tensor:
+            iba = IBA(layer, beta=beta, noise_samples=samples, seed=seed, bfloat16=bfloat16)
+            iba.statistics = statistics_
+            return iba.attribute(model, images, target)
+
+        reference = explain(20, 1000, False)
+        cells = []
+        for samples, bfloat16 in ((1, False), (2, False), (2, True), (10, False)):
+            maps = explain(samples, 0, bfloat16)
+            cells.append(f"{agreement(maps, reference):.4f} ({float(maps.sum() / reference.sum()):.3f})")
+        lines.append(f"| {beta:g} | " + " | ".join(cells) + " |")
+    print("\n".join(lines), flush=True)
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -146,6 +191,8 @@ def main() -> None:
     parser.add_argument("--nih", type=Path, help="explain real X-rays of this NIH ChestX-ray8 root, not the phantom")
     parser.add_argument("--images", type=int, default=16, help="images explained by ours, jointly")
     parser.add_argument("--author_images", type=int, default=4, help="of these, how many (a) explains, one at a time")
+    parser.add_argument("--equal_noise_images", type=int, default=4, help="of these, how many (b) explains")
+    parser.add_argument("--betas", type=float, nargs="*", default=[10, 3, 1, 0.3])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--train_steps", type=int, default=150)
@@ -153,11 +200,12 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, help="write the table to this file too")
     options = parser.parse_args()
-    if options.author_images > options.images:
-        parser.error(f"--author_images {options.author_images} must not exceed --images {options.images}")
+    if options.author_images > options.equal_noise_images or options.equal_noise_images > options.images:
+        parser.error("--author_images must not exceed --equal_noise_images, nor this --images")
 
     device = torch.device(options.device)
     model = trained_network(options.ckpt_path, options.train_steps, options.size).to(device)
+    model = model.to(memory_format=torch.contiguous_format)  # as the authors run it; ours chooses for itself
     if options.nih is None:
         data = SyntheticDataModule(size=options.size, num_train=400, num_val=options.images * 2, augment=False, seed=1)
     else:
@@ -176,8 +224,10 @@ def main() -> None:
     head = [
         f"`python benchmarks/attribution_speed.py {' '.join(a for a in sys.argv[1:])}`, commit {commit}",
         "",
-        f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, device {device.type}; "
-        f"{options.images} images of {options.size} px jointly, (a) on {options.author_images} of them, "
+        f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, device {device.type}, load "
+        f"average {os.getloadavg()[0]:.1f} at the start; "
+        f"{options.images} images of {options.size} px jointly, (a) on {options.author_images}, (b) on "
+        f"{options.equal_noise_images} of them, "
         f"{options.rounds} rounds in turn: median (range). Agreement: Spearman over pixels with (a)'s final alpha, "
         "mean over images; in the rows of (a) its own between two seeds. Peak memory: growth while explaining, in a "
         "process of its own.",
@@ -186,16 +236,25 @@ def main() -> None:
         "|---|---|---|---|---|---|---|",
     ]
     print("\n".join(head), flush=True)
-    lines, authors = [], 0.0
+    lines: list[str] = []
+    authors = 0.0
+
+    def write() -> None:
+        if options.output:
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            options.output.write_text("\n".join(["# Attribution speed", "", *head, *lines]) + "\n")
+
     for layer in options.layers:
-        lines += compare(model, layer, stream, images, target, options)
-        authors += float(next(x for x in lines[-4:] if "(a) authors" in x).split("|")[3].split()[0])
+        rows = compare(model, layer, stream, images, target, options)
+        authors += float(rows[0].split("|")[3].split()[0])
+        lines += rows
+        write()  # a long run that is stopped keeps what it has
     if list(options.layers) == list(LAYERS):
         lines.append(compare_all_layers(model, stream, images, target, options, authors))
         print(lines[-1], flush=True)
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text("\n".join(["# Attribution speed", "", *head, *lines]) + "\n")
+    if options.betas:
+        lines += compare_noise(model, options.layers[0], stream, images[:8], target[:8], options)
+    write()
 
 
 if __name__ == "__main__":
