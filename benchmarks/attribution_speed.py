@@ -224,8 +224,8 @@ def main() -> None:
     head = [
         f"`python benchmarks/attribution_speed.py {' '.join(a for a in sys.argv[1:])}`, commit {commit}",
         "",
-        f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, device {device.type}, load "
-        f"average {os.getloadavg()[0]:.1f} at the start; "
+        f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, device {device.type}, "
+        f"load average {os.getloadavg()[0]:.1f} at the start; "
         f"{options.images} images of {options.size} px jointly, (a) on {options.author_images}, (b) on "
         f"{options.equal_noise_images} of them, "
         f"{options.rounds} rounds in turn: median (range). Agreement: Spearman over pixels with (a)'s final alpha, "
