@@ -33,14 +33,31 @@ def get_layer(model: nn.Module, layer: str) -> nn.Module:
     )
 
 
-def check_feature_map(features: Any, layer: str) -> Tensor:
-    """Return the layer's output if it is a feature map (B, C, h, w), else raise a LayerError."""
+def check_feature_map(features: Any, layer: str, images: Tensor | None = None) -> Tensor:
+    """Return the layer's output if it is a feature map (B, C, h, w), else raise a LayerError.
+
+    Args:
+        features: what the layer returned.
+        layer: its name, for the message.
+        images: what the model was given; square ones tell a map whose channels come last, (B, h, w, C), apart.
+    """
     if not isinstance(features, Tensor) or features.ndim != 4:
         found = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
         raise LayerError(
             f"layer={layer!r} gives {found}, not a feature map (B, C, h, w): choose a block before pooling"
         )
+    if images is not None and _has_channels_last(features, images):
+        raise LayerError(
+            f"layer={layer!r} gives shape {tuple(features.shape)}, which has its channels last, (B, h, w, C): choose a "
+            "layer that gives (B, C, h, w), for instance one behind a permutation"
+        )
     return features
+
+
+def _has_channels_last(features: Tensor, images: Tensor) -> bool:
+    """A square image has a square feature map: where only its first two sides are alike, the third is channels."""
+    _, first, second, third = features.shape
+    return images.shape[-1] == images.shape[-2] and first == second != third
 
 
 def feature_map_layers(model: nn.Module, images: Tensor, limit: int = 12) -> list[str]:
@@ -55,7 +72,8 @@ def feature_map_layers(model: nn.Module, images: Tensor, limit: int = 12) -> lis
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1:
+            is_map = isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1
+            if is_map and not _has_channels_last(output, images):
                 names.append(name)
 
         return hook

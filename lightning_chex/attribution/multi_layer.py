@@ -210,7 +210,7 @@ class MultiLayerIBA(Attributor):
 
         def keep(layer: str, module: nn.Module, inputs: Any, output: Any) -> None:
             # a copy: an in-place activation behind the layer would otherwise change what is kept
-            seen[layer].append(check_feature_map(output, layer).clone())
+            seen[layer].append(check_feature_map(output, layer, images).clone())
 
         with ExitStack() as stack:
             for layer in seen:

@@ -94,7 +94,7 @@ class _GraphPartition:
 
     def below(self, images: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         features, carried = self._below(images)
-        return check_feature_map(features, self._layer), carried
+        return check_feature_map(features, self._layer, images), carried
 
     def carried(self, images: Tensor) -> tuple[Any, ...]:
         return self.below(images)[1] if self._carries else ()
@@ -138,7 +138,7 @@ class _HookPartition:
             self._model(images)
         if len(seen) != 1:
             raise LayerError(f"layer={self._layer!r} runs {len(seen)} times in one forward pass; it has to run once")
-        return check_feature_map(seen[0], self._layer), (images,)
+        return check_feature_map(seen[0], self._layer, images), (images,)
 
     def carried(self, images: Tensor) -> tuple[Any, ...]:
         return (images,)

@@ -90,7 +90,7 @@ class ReplayPartition:
 
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             # a copy: an in-place activation behind the layer would otherwise change what is kept
-            seen.append(check_feature_map(output, self._layer).clone())
+            seen.append(check_feature_map(output, self._layer, images).clone())
 
         with ExitStack() as stack:
             for module in self._outer:

@@ -147,6 +147,28 @@ def test_tokens_of_a_vision_transformer_are_refused_for_its_feature_map():
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be cut.*")
+class ChannelsLast(nn.Module):
+    """Works on (B, h, w, C), as Swin transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 5, 4, 4)
+        self.blocks = nn.Sequential(nn.Linear(5, 5), nn.GELU())
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+def test_a_map_with_its_channels_last_is_refused_with_the_layers_that_do():
+    model, images = ChannelsLast(), torch.randn(2, 3, 32, 32)
+    with pytest.raises(LayerError, match=r"'blocks' gives shape \(2, 8, 8, 5\).*channels last.*feature map: stem"):
+        IBA(layer="blocks").check(model, images)
+    with pytest.raises(LayerError, match="channels last"):
+        IBA(layer="blocks").fit(model, [images])
+    IBA(layer="stem").check(model, images)
+
+
 def test_a_layer_that_runs_twice_is_refused():
     class Twice(nn.Module):
         def __init__(self):
