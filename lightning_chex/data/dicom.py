@@ -1,0 +1,282 @@
+"""DICOM files of X-rays to 8-bit grey pictures, as a viewer would first show them.
+
+The steps are those of the standard (PS3.4, N.2): of each stored value the lowest ``BitsStored`` bits count; the
+modality LUT makes it a physical value; the VOI LUT, or else the first window, makes that a brightness; MONOCHROME1 is
+inverted. Every step maps single values, so all of them together are one table of at most 65,536 entries.
+
+Only the elements named here are ever taken from a file: who is on the picture is not among them, so that no message of
+ours or of pydicom's can tell.
+"""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels import apply_modality_lut, apply_windowing, get_decoder, pixel_array
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from lightning_chex.data.errors import DataError
+
+MIN_SHOWN = 0.1
+"""A VOI LUT or window that leaves less than this share of the pixels between black and white is not used."""
+
+TAILS = 0.005
+"""Share of the pixels that may turn black, and white, where the picture's own range stands in for a window."""
+
+_NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
+_OPTIONAL = (
+    *("SamplesPerPixel", "NumberOfFrames", "PlanarConfiguration", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
+    *("VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth"),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "FloatPixelData", "DoubleFloatPixelData", "PixelData"),
+)
+_MAX_PIXELS = 2**28  # ten times the largest detector: whoever claims more lies
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+
+
+def is_dicom(path: str | Path) -> bool:
+    """Say whether a file carries the mark of DICOM, ``DICM`` after 128 bytes; False where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def read_dicom(path: str | Path) -> np.ndarray:
+    """Read a DICOM file with one grey image of up to 16 bits.
+
+    Without a VOI LUT or window, or with one that shows next to nothing (``MIN_SHOWN``), the picture's own range is
+    used, less its ``TAILS``. Pixels of the padding value or range take no part in that and become black.
+
+    Returns:
+        uint8 (H, W), 0 to 255; black is 0 in MONOCHROME1 too.
+
+    Raises:
+        DataError: no DICOM file, damaged, without an image or with one in colour or of several frames, a header that
+            does not fit its pixels, or a compression whose decoder is not installed.
+    """
+    try:
+        header = _open(path)
+        _check_header(header)
+        _check_length(header)
+        return _render(header, _decode(header))
+    except Exception as error:  # on damaged files pydicom and its decoders raise what they like
+        raise _unreadable(path, error) from error
+
+
+def dicom_size(path: str | Path) -> tuple[int, int]:
+    """Return width and height of the image in a DICOM file, from its header alone.
+
+    Raises:
+        DataError: see ``read_dicom``.
+    """
+    try:
+        header = _open(path, defer_size=1024)
+        _check_header(header)
+        return int(header.Columns), int(header.Rows)
+    except Exception as error:  # see read_dicom
+        raise _unreadable(path, error) from error
+
+
+def check_dicom(path: str | Path) -> None:
+    """Make sure, without decoding, that a DICOM file holds an image this package reads, from its first byte to its last.
+
+    Raises:
+        DataError: see ``read_dicom``.
+    """
+    try:
+        header = _open(path, defer_size=1024)
+        _check_header(header)
+        _check_length(header, os.path.getsize(path))
+    except Exception as error:  # see read_dicom
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, error: Exception) -> DataError:
+    return DataError(f"cannot read image {path} as DICOM: {error or type(error).__name__}")
+
+
+def _open(path: str | Path, defer_size: int | None = None) -> Dataset:
+    """Read the elements this file names; longer ones than ``defer_size`` bytes only when they are asked for."""
+    if os.path.getsize(path) == 0:
+        raise ValueError("the file is empty; replace it with an intact copy")
+    try:
+        return dcmread(path, specific_tags=[*_NEEDED, *_OPTIONAL], defer_size=defer_size)
+    except InvalidDicomError as error:
+        raise ValueError("it does not have the mark of a DICOM file; replace it with the original") from error
+
+
+def _check_header(header: Dataset) -> None:
+    """Refuse what is no single grey image of 8 or 16 bits, in a compression that can be decoded here."""
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if syntax is None:
+        raise ValueError("its header names no transfer syntax; replace it with an intact copy")
+    if "PixelData" not in header:
+        floats = "FloatPixelData" in header or "DoubleFloatPixelData" in header
+        raise ValueError(f"it has no pixel data{' of whole numbers' if floats else ''}; remove it from the image folder")
+    missing = [name for name in _NEEDED if header.get(name) is None]
+    if missing:
+        raise ValueError(f"its header lacks {', '.join(missing)}; replace it with an intact copy")
+    kind, samples = str(header.PhotometricInterpretation), header.get("SamplesPerPixel", 1)
+    if kind not in ("MONOCHROME1", "MONOCHROME2") or samples != 1:
+        raise ValueError(f"it is a colour image ({kind}, {samples} samples a pixel); an X-ray is MONOCHROME1 or 2")
+    frames = int(header.get("NumberOfFrames") or 1)
+    if frames != 1:
+        raise ValueError(f"it has {frames} frames; an X-ray has one: export the frame that is meant")
+    rows, columns, bits, stored = header.Rows, header.Columns, header.BitsAllocated, header.BitsStored
+    if not (rows > 0 and columns > 0 and rows * columns <= _MAX_PIXELS):
+        raise ValueError(f"its header says {rows} rows x {columns} columns; replace it with an intact copy")
+    if bits not in (8, 16) or not 0 < stored <= bits:
+        raise ValueError(f"its header says {stored} bits stored of {bits}; images of up to 8 of 8 or 16 of 16 are read")
+    _check_decoder(syntax)
+
+
+def _check_decoder(syntax: UID) -> None:
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        raise ValueError(f"transfer syntax {_name(syntax)} is none of still images; convert the file") from error
+    if not decoder.is_available:
+        # pydicom tells for each plugin what it lacks
+        raise ValueError(
+            f"no decoder for transfer syntax {_name(syntax)} is installed; install one of these packages: "
+            + "; ".join(decoder.missing_dependencies)
+        )
+
+
+def _name(syntax: UID) -> str:
+    return str(syntax) if syntax.name == syntax else f"{syntax.name} ({syntax})"
+
+
+def _check_length(header: Dataset, file_size: int | None = None) -> None:
+    """Refuse uncompressed pixels that are not rows x columns, and with ``file_size`` such as the file does not hold.
+
+    Compressed pixels pass: their end was found when they were read, and their size is known after decoding.
+    """
+    syntax = header.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        return
+    rows, columns, wide = header.Rows, header.Columns, header.BitsAllocated // 8
+    element: Any = header.get_item("PixelData", keep_deferred=True)
+    length = len(element.value) if element.value is not None else element.length
+    if file_size is not None and syntax != DeflatedExplicitVRLittleEndian:
+        length = min(length, file_size - element.value_tell)
+    surplus = length - rows * columns * wide
+    # writers pad, but by less than a row or column, which a wrong header would leave over
+    if element.length == _UNDEFINED_LENGTH or not 0 <= surplus < max(2, min(rows, columns) * wide):
+        raise ValueError(
+            f"its header says {rows} rows x {columns} columns of {8 * wide} bits, {rows * columns * wide} bytes, but it "
+            f"has {length} bytes of pixels; replace it with an intact copy"
+        )
+
+
+def _decode(header: Dataset) -> np.ndarray:
+    """Return the stored values, (H, W), of the header's type."""
+    syntax = header.file_meta.TransferSyntaxUID
+    expected = (header.Rows, header.Columns)
+    try:
+        values = pixel_array(header)
+    except Exception as error:  # see read_dicom
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"its pixels ({_name(syntax)}, {expected[0]} rows x {expected[1]} columns by its header) cannot be decoded: "
+            f"{reason}; replace it with an intact copy"
+        ) from error
+    if values.shape != expected:
+        raise ValueError(f"its header says {expected} rows and columns, its pixels are {values.shape}")
+    return values
+
+
+def _render(header: Dataset, values: np.ndarray) -> np.ndarray:
+    bits = header.BitsStored
+    # the two's complement of a negative value is its row of the table, and bits above those stored are not the image's
+    index = values.view(f"u{values.itemsize}") & np.array(2**bits - 1, dtype=f"u{values.itemsize}")
+    stored = np.arange(2**bits)
+    if header.PixelRepresentation == 1:
+        stored[stored >= 2 ** (bits - 1)] -= 2**bits
+    padding = _padding(header, values)
+    counts = np.bincount(index.ravel() if padding is None else index[~padding], minlength=2**bits)
+    if not counts.any():
+        raise ValueError("all its pixels are padding; remove it from the image folder")
+    brightness = _brightness(header, stored, counts)
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        brightness = 1 - brightness
+    grey = np.rint(brightness * 255).astype(np.uint8)[index]
+    if padding is not None:
+        grey[padding] = 0
+    return grey
+
+
+def _padding(header: Dataset, values: np.ndarray) -> np.ndarray | None:
+    """Say which pixels are filled up, bool (H, W); None if the header knows of none."""
+    first = header.get("PixelPaddingValue")
+    if first is None:
+        return None
+    last = header.get("PixelPaddingRangeLimit")
+    # the header may give a signed value as the unsigned number of the same bits
+    ends = [np.array(end).astype(values.dtype) for end in (first, first if last is None else last)]
+    return (values >= min(ends)) & (values <= max(ends))
+
+
+def _brightness(header: Dataset, stored: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Map stored values to brightness, 0 to 1; ``counts`` says how many pixels have each."""
+    physical = np.asarray(apply_modality_lut(stored, header), dtype=np.float64)
+    if not np.isfinite(physical).all():
+        raise ValueError("its rescale slope or intercept is no finite number; replace it with an intact copy")
+    if header.get("VOILUTSequence"):
+        shown = _apply_voi_lut(header.VOILUTSequence[0], physical)
+    elif _has_window(header):
+        shown = _apply_window(header, physical)
+    else:
+        return _own_range(physical, counts)
+    inside = counts[(shown > 0) & (shown < 1)].sum()
+    return shown if inside >= MIN_SHOWN * counts.sum() else _own_range(physical, counts)
+
+
+def _apply_voi_lut(lut: Dataset, physical: np.ndarray) -> np.ndarray:
+    # not pydicom's: its apply_voi wraps the index around at 256 where the entries have 8 bits
+    entries, first, bits = lut.LUTDescriptor
+    data = lut.LUTData
+    if isinstance(data, bytes):
+        data = np.frombuffer(data, dtype="<u2" if len(data) >= 2 * (entries or 2**16) else "u1")
+    data = np.atleast_1d(np.asarray(data, dtype=np.float64))[: entries or 2**16]
+    index = np.clip(np.rint(physical).astype(np.int64) - first, 0, len(data) - 1)
+    return np.clip(data[index] / (2**bits - 1), 0, 1)
+
+
+def _has_window(header: Dataset) -> bool:
+    """Say whether the first window can be applied at all."""
+    function = str(header.get("VOILUTFunction") or "LINEAR").upper()
+    try:
+        center, width = (
+            float(np.atleast_1d(np.asarray(header.get(name), dtype=np.float64))[0])
+            for name in ("WindowCenter", "WindowWidth")
+        )
+    except (TypeError, ValueError, IndexError):  # absent, empty, or no numbers
+        return False
+    known = function in ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+    return known and math.isfinite(center) and math.isfinite(width) and width > 0 and (width >= 1 or function != "LINEAR")
+
+
+def _apply_window(header: Dataset, physical: np.ndarray) -> np.ndarray:
+    # two values far outside tell which numbers pydicom writes for black and white
+    far = 1e15
+    with np.errstate(over="ignore"):  # the sigmoid of the far ones
+        *shown, black, white = apply_windowing(np.concatenate([physical, [-far, far]]), header)
+    return np.clip((np.array(shown) - black) / (white - black), 0, 1) if white != black else np.zeros(len(shown))
+
+
+def _own_range(physical: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    order = np.argsort(physical, kind="stable")
+    share = np.cumsum(counts[order]) / counts.sum()
+    low = physical[order][np.searchsorted(share, TAILS, side="right")]
+    high = physical[order][np.searchsorted(share, 1 - TAILS, side="left")]
+    if high <= low:  # nearly all pixels are equal
+        present = physical[counts > 0]
+        low, high = present.min(), present.max()
+    return np.clip((physical - low) / max(high - low, np.finfo(float).tiny), 0, 1)
