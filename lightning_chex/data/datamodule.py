@@ -52,6 +52,9 @@ class ChestXrayDataModule(pl.LightningDataModule):
     class_names: tuple[str, ...] = ()
     """Names of the K classes in the order of ``label``; empty where ``label`` is a severity score."""
 
+    score_names: tuple[str, ...] = ("severity",)
+    """Names of the scores in the order of ``label``; several where it is a vector of them. Of no use with classes."""
+
     def __init__(self, size: int = 224, batch_size: int = 32, num_workers: int = 0, augment: bool = True) -> None:
         super().__init__()
         for name, value, least in [("batch_size", batch_size, 1), ("num_workers", num_workers, 0)]:

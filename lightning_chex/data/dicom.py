@@ -22,7 +22,8 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from lightning_chex.data.errors import DataError
 
 MIN_SHOWN = 0.1
-"""A VOI LUT or window that leaves less than this share of the pixels between black and white is not used."""
+"""A VOI LUT or window that leaves less than this share of the pixels between black and white, or that shows all of them
+within less than this share of the way from black to white, is not used."""
 
 TAILS = 0.005
 """Share of the pixels that may turn black, and white, where the picture's own range stands in for a window."""
@@ -176,11 +177,11 @@ def _check_length(header: Dataset, file_size: int | None = None) -> None:
 
 
 def _decode(header: Dataset) -> np.ndarray:
-    """Return the stored values, (H, W), of the header's type."""
+    """Return the values as they are stored, all allocated bits, (H, W)."""
     syntax = header.file_meta.TransferSyntaxUID
     expected = (header.Rows, header.Columns)
     try:
-        values = pixel_array(header)
+        values = pixel_array(header, correct_unused_bits=False)  # a padding value may use bits no pixel does
     except Exception as error:  # see read_dicom
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
@@ -189,7 +190,7 @@ def _decode(header: Dataset) -> np.ndarray:
         ) from error
     if values.shape != expected:
         raise ValueError(f"its header says {expected} rows and columns, its pixels are {values.shape}")
-    return values
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def _render(header: Dataset, values: np.ndarray) -> np.ndarray:
@@ -234,8 +235,9 @@ def _brightness(header: Dataset, stored: np.ndarray, counts: np.ndarray) -> np.n
         shown = _apply_window(header, physical)
     else:
         return _own_range(physical, counts)
-    inside = counts[(shown > 0) & (shown < 1)].sum()
-    return shown if inside >= MIN_SHOWN * counts.sum() else _own_range(physical, counts)
+    inside = counts[(shown > 0) & (shown < 1)].sum() / counts.sum()
+    contrast = np.ptp(shown[counts > 0])
+    return shown if min(inside, contrast) >= MIN_SHOWN else _own_range(physical, counts)
 
 
 def _apply_voi_lut(lut: Dataset, physical: np.ndarray) -> np.ndarray:
@@ -279,4 +281,6 @@ def _own_range(physical: np.ndarray, counts: np.ndarray) -> np.ndarray:
     if high <= low:  # nearly all pixels are equal
         present = physical[counts > 0]
         low, high = present.min(), present.max()
-    return np.clip((physical - low) / max(high - low, np.finfo(float).tiny), 0, 1)
+    if high == low:
+        return np.zeros_like(physical)
+    return np.clip((physical - low) / (high - low), 0, 1)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from fakes import write_cohen
 
-from lightning_chex.data.cohen import CohenDataModule, read_patients, split_by_patient
+from lightning_chex.data.brixia_scores import ZONES, rater_agreement, split_by_patient
+from lightning_chex.data.cohen import CohenDataModule, read_patients
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.sample import DETECTORS
 
