@@ -114,8 +114,8 @@ class IBACallback(pl.Callback):
         scores = getattr(pl_module, "score_names", ())
         if len(scores) > 1:
             raise MisconfigurationException(
-                f"{type(pl_module).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain one: "
-                f"set data.target: severity, or train without {type(self).__name__}"
+                f"{type(pl_module).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain "
+                f"one: set data.target: severity, or train without {type(self).__name__}"
             )
         self._step_before_weight_averaging(trainer)
 

@@ -14,8 +14,8 @@ from lightning_chex.callbacks.run_folder import run_folder
 class PredictionWriter(BasePredictionWriter):
     """Write what ``predict`` computes to ``predictions.csv`` in the run's folder, one row per image.
 
-    Columns: ``image_id``, then one probability per class, or the score, ``severity``, or scores. Each process of a distributed run writes a
-    file of its own, ``predictions_rank1.csv`` and so on.
+    Columns: ``image_id``, then one probability per class, or the score, ``severity``, or one column per score. Each
+    process of a distributed run writes a file of its own, ``predictions_rank1.csv`` and so on.
     """
 
     def __init__(self) -> None:

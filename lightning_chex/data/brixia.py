@@ -107,9 +107,13 @@ def read_metadata(path: Path) -> pd.DataFrame:
     different = pd.to_numeric(table["BrixiaScoreGlobal"], errors="coerce") != zones.sum(axis=1)
     if different.any():
         digits = table["BrixiaScore"][different].iloc[0]
-        _refuse(path, table, "BrixiaScoreGlobal", different, f"but the zones {digits} add up to {sum(map(int, digits))}")
+        _refuse(
+            path, table, "BrixiaScoreGlobal", different, f"but the zones {digits} add up to {sum(map(int, digits))}"
+        )
     consensus = table["ConsensusTestset"] == "1"
-    return pd.DataFrame({"image_id": table["Filename"], "patient_id": table["Subject"], **zones, "consensus": consensus})
+    return pd.DataFrame(
+        {"image_id": table["Filename"], "patient_id": table["Subject"], **zones, "consensus": consensus}
+    )
 
 
 _SIX_DIGITS = "but six zones have a digit from 0 to 3 each, leading zeros included, which spreadsheets drop"

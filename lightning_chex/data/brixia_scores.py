@@ -113,7 +113,9 @@ def rater_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     """
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 2 or first.shape[1] != len(ZONES) or len(first) == 0:
-        raise ValueError(f"scores have shapes {first.shape} and {second.shape}: give (N, {len(ZONES)}) twice, N above 0")
+        raise ValueError(
+            f"scores have shapes {first.shape} and {second.shape}: give (N, {len(ZONES)}) twice, N above 0"
+        )
     equal, apart = first == second, np.abs(first - second)
     total, other = first.sum(axis=1), second.sum(axis=1)
     figures = {"images": len(first), "zone_agreement": equal.mean(), "zone_mae": apart.mean()}

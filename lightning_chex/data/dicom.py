@@ -85,7 +85,7 @@ def dicom_size(path: str | Path) -> tuple[int, int]:
 
 
 def check_dicom(path: str | Path) -> None:
-    """Make sure, without decoding, that a DICOM file holds an image this package reads, from its first byte to its last.
+    """Make sure, without decoding, that a DICOM file holds an image this package reads, up to its last byte.
 
     Raises:
         DataError: see ``read_dicom``.
@@ -119,7 +119,9 @@ def _check_header(header: Dataset) -> None:
         raise ValueError("its header names no transfer syntax; replace it with an intact copy")
     if "PixelData" not in header:
         floats = "FloatPixelData" in header or "DoubleFloatPixelData" in header
-        raise ValueError(f"it has no pixel data{' of whole numbers' if floats else ''}; remove it from the image folder")
+        raise ValueError(
+            f"it has no pixel data{' of whole numbers' if floats else ''}; remove it from the image folder"
+        )
     missing = [name for name in _NEEDED if header.get(name) is None]
     if missing:
         raise ValueError(f"its header lacks {', '.join(missing)}; replace it with an intact copy")
@@ -171,8 +173,8 @@ def _check_length(header: Dataset, file_size: int | None = None) -> None:
     # writers pad, but by less than a row or column, which a wrong header would leave over
     if element.length == _UNDEFINED_LENGTH or not 0 <= surplus < max(2, min(rows, columns) * wide):
         raise ValueError(
-            f"its header says {rows} rows x {columns} columns of {8 * wide} bits, {rows * columns * wide} bytes, but it "
-            f"has {length} bytes of pixels; replace it with an intact copy"
+            f"its header says {rows} rows x {columns} columns of {8 * wide} bits, {rows * columns * wide} bytes, "
+            f"but it has {length} bytes of pixels; replace it with an intact copy"
         )
 
 
@@ -185,8 +187,8 @@ def _decode(header: Dataset) -> np.ndarray:
     except Exception as error:  # see read_dicom
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"its pixels ({_name(syntax)}, {expected[0]} rows x {expected[1]} columns by its header) cannot be decoded: "
-            f"{reason}; replace it with an intact copy"
+            f"its pixels ({_name(syntax)}, {expected[0]} rows x {expected[1]} columns by its header) cannot be "
+            f"decoded: {reason}; replace it with an intact copy"
         ) from error
     if values.shape != expected:
         raise ValueError(f"its header says {expected} rows and columns, its pixels are {values.shape}")
@@ -262,7 +264,9 @@ def _has_window(header: Dataset) -> bool:
     except (TypeError, ValueError, IndexError):  # absent, empty, or no numbers
         return False
     known = function in ("LINEAR", "LINEAR_EXACT", "SIGMOID")
-    return known and math.isfinite(center) and math.isfinite(width) and width > 0 and (width >= 1 or function != "LINEAR")
+    return (
+        known and math.isfinite(center) and math.isfinite(width) and width > 0 and (width >= 1 or function != "LINEAR")
+    )
 
 
 def _apply_window(header: Dataset, physical: np.ndarray) -> np.ndarray:

@@ -57,7 +57,9 @@ class RegressionTask(ChestXrayTask):
         self.score_names = list(score_names)
         head: nn.Module = network.get_classifier()
         if isinstance(head, nn.Linear) and head.bias is not None:
-            nn.init.constant_(head.bias, (low + high) / 2 / len(score_names))  # else the first hundred steps only learn the mean
+            nn.init.constant_(
+                head.bias, (low + high) / 2 / len(score_names)
+            )  # else the first hundred steps only learn the mean
         self.val_mae, self.test_mae = MeanAbsoluteError(), MeanAbsoluteError()
         self.val_part_mae, self.test_part_mae = MeanAbsoluteError(), MeanAbsoluteError()
         self.val_pearson, self.test_pearson = PearsonCorrCoef(), PearsonCorrCoef()
