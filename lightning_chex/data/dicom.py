@@ -17,6 +17,7 @@ import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_modality_lut, apply_windowing, get_decoder, pixel_array
+from pydicom.pixels.common import PhotometricInterpretation
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from lightning_chex.data.errors import DataError
@@ -98,44 +99,57 @@ def check_dicom(path: str | Path) -> None:
         raise _unreadable(path, error) from error
 
 
+class _Unreadable(ValueError):
+    """Why a file cannot be read, in words of ours."""
+
+
 def _unreadable(path: str | Path, error: Exception) -> DataError:
-    return DataError(f"cannot read image {path} as DICOM: {error or type(error).__name__}")
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    elif isinstance(error, _Unreadable):
+        reason = str(error)
+    else:  # others quote what they stumbled over, and in a damaged file that may be anything
+        reason = f"its header is damaged ({type(error).__name__}); replace it with an intact copy"
+    return DataError(f"cannot read image {path} as DICOM: {reason}")
 
 
 def _open(path: str | Path, defer_size: int | None = None) -> Dataset:
     """Read the elements this file names; longer ones than ``defer_size`` bytes only when they are asked for."""
     if os.path.getsize(path) == 0:
-        raise ValueError("the file is empty; replace it with an intact copy")
+        raise _Unreadable("the file is empty; replace it with an intact copy")
     try:
         return dcmread(path, specific_tags=[*_NEEDED, *_OPTIONAL], defer_size=defer_size)
     except InvalidDicomError as error:
-        raise ValueError("it does not have the mark of a DICOM file; replace it with the original") from error
+        raise _Unreadable("it does not have the mark of a DICOM file; replace it with the original") from error
 
 
 def _check_header(header: Dataset) -> None:
     """Refuse what is no single grey image of 8 or 16 bits, in a compression that can be decoded here."""
     syntax = header.file_meta.get("TransferSyntaxUID")
     if syntax is None:
-        raise ValueError("its header names no transfer syntax; replace it with an intact copy")
+        raise _Unreadable("its header names no transfer syntax; replace it with an intact copy")
     if "PixelData" not in header:
         floats = "FloatPixelData" in header or "DoubleFloatPixelData" in header
-        raise ValueError(
+        raise _Unreadable(
             f"it has no pixel data{' of whole numbers' if floats else ''}; remove it from the image folder"
         )
     missing = [name for name in _NEEDED if header.get(name) is None]
     if missing:
-        raise ValueError(f"its header lacks {', '.join(missing)}; replace it with an intact copy")
+        raise _Unreadable(f"its header lacks {', '.join(missing)}; replace it with an intact copy")
     kind, samples = str(header.PhotometricInterpretation), header.get("SamplesPerPixel", 1)
     if kind not in ("MONOCHROME1", "MONOCHROME2") or samples != 1:
-        raise ValueError(f"it is a colour image ({kind}, {samples} samples a pixel); an X-ray is MONOCHROME1 or 2")
+        known = kind if kind in {standard.value for standard in PhotometricInterpretation} else "unknown colours"
+        raise _Unreadable(f"it is a colour image ({known}, {samples} samples a pixel); an X-ray is MONOCHROME1 or 2")
     frames = int(header.get("NumberOfFrames") or 1)
     if frames != 1:
-        raise ValueError(f"it has {frames} frames; an X-ray has one: export the frame that is meant")
+        raise _Unreadable(f"it has {frames} frames; an X-ray has one: export the frame that is meant")
     rows, columns, bits, stored = header.Rows, header.Columns, header.BitsAllocated, header.BitsStored
     if not (rows > 0 and columns > 0 and rows * columns <= _MAX_PIXELS):
-        raise ValueError(f"its header says {rows} rows x {columns} columns; replace it with an intact copy")
+        raise _Unreadable(f"its header says {rows} rows x {columns} columns; replace it with an intact copy")
     if bits not in (8, 16) or not 0 < stored <= bits:
-        raise ValueError(f"its header says {stored} bits stored of {bits}; images of up to 8 of 8 or 16 of 16 are read")
+        raise _Unreadable(
+            f"its header says {stored} bits stored of {bits}; images of up to 8 of 8 or 16 of 16 are read"
+        )
     _check_decoder(syntax)
 
 
@@ -143,16 +157,18 @@ def _check_decoder(syntax: UID) -> None:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
-        raise ValueError(f"transfer syntax {_name(syntax)} is none of still images; convert the file") from error
+        raise _Unreadable(f"transfer syntax {_name(syntax)} is none of still images; convert the file") from error
     if not decoder.is_available:
         # pydicom tells for each plugin what it lacks
-        raise ValueError(
+        raise _Unreadable(
             f"no decoder for transfer syntax {_name(syntax)} is installed; install one of these packages: "
             + "; ".join(decoder.missing_dependencies)
         )
 
 
 def _name(syntax: UID) -> str:
+    if not syntax.is_valid:
+        return "(damaged)"
     return str(syntax) if syntax.name == syntax else f"{syntax.name} ({syntax})"
 
 
@@ -172,7 +188,7 @@ def _check_length(header: Dataset, file_size: int | None = None) -> None:
     surplus = length - rows * columns * wide
     # writers pad, but by less than a row or column, which a wrong header would leave over
     if element.length == _UNDEFINED_LENGTH or not 0 <= surplus < max(2, min(rows, columns) * wide):
-        raise ValueError(
+        raise _Unreadable(
             f"its header says {rows} rows x {columns} columns of {8 * wide} bits, {rows * columns * wide} bytes, "
             f"but it has {length} bytes of pixels; replace it with an intact copy"
         )
@@ -186,12 +202,12 @@ def _decode(header: Dataset) -> np.ndarray:
         values = pixel_array(header, correct_unused_bits=False)  # a padding value may use bits no pixel does
     except Exception as error:  # see read_dicom
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
+        raise _Unreadable(
             f"its pixels ({_name(syntax)}, {expected[0]} rows x {expected[1]} columns by its header) cannot be "
             f"decoded: {reason}; replace it with an intact copy"
         ) from error
     if values.shape != expected:
-        raise ValueError(f"its header says {expected} rows and columns, its pixels are {values.shape}")
+        raise _Unreadable(f"its header says {expected} rows and columns, its pixels are {values.shape}")
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
@@ -205,7 +221,7 @@ def _render(header: Dataset, values: np.ndarray) -> np.ndarray:
     padding = _padding(header, values)
     counts = np.bincount(index.ravel() if padding is None else index[~padding], minlength=2**bits)
     if not counts.any():
-        raise ValueError("all its pixels are padding; remove it from the image folder")
+        raise _Unreadable("all its pixels are padding; remove it from the image folder")
     brightness = _brightness(header, stored, counts)
     if header.PhotometricInterpretation == "MONOCHROME1":
         brightness = 1 - brightness
@@ -230,7 +246,7 @@ def _brightness(header: Dataset, stored: np.ndarray, counts: np.ndarray) -> np.n
     """Map stored values to brightness, 0 to 1; ``counts`` says how many pixels have each."""
     physical = np.asarray(apply_modality_lut(stored, header), dtype=np.float64)
     if not np.isfinite(physical).all():
-        raise ValueError("its rescale slope or intercept is no finite number; replace it with an intact copy")
+        raise _Unreadable("its rescale slope or intercept is no finite number; replace it with an intact copy")
     if header.get("VOILUTSequence"):
         shown = _apply_voi_lut(header.VOILUTSequence[0], physical)
     elif _has_window(header):

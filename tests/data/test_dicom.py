@@ -215,6 +215,14 @@ def cut(path, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
 
 
+def lengthen(path) -> None:
+    """Let the element Columns hold seven bytes more; pydicom's message quotes them."""
+    content = path.read_bytes()
+    columns = b"\x28\x00\x11\x00US"
+    assert content.count(columns + b"\x02\x00 \x00") == 1
+    path.write_bytes(content.replace(columns + b"\x02\x00 \x00", columns + b"\x09\x00 \x00Doe^Jan"))
+
+
 def write_bad(path, kind: str) -> None:
     """Write one bad file."""
     grey8 = RAMP.astype(np.uint8)
@@ -237,6 +245,7 @@ def write_bad(path, kind: str) -> None:
         "j2k rows": lambda: write_dicom(path, RAMP, 12, JPEG2000Lossless, True, Rows=33),
         "slope": lambda: write_dicom(path, RAMP, RescaleSlope="1e999", RescaleIntercept="0"),
         "padding": lambda: write_dicom(path, RAMP, PixelPaddingValue=0, PixelPaddingRangeLimit=4095),
+        "damaged length": lambda: lengthen(write_dicom(path, RAMP)),
         "text": lambda: path.write_text("no picture, but a text that is longer than the preamble of a DICOM file" * 4),
         "empty": path.touch,
         "cut": lambda: cut(write_dicom(path, RAMP), -100),
@@ -268,12 +277,13 @@ def write_bad(path, kind: str) -> None:
         ("j2k rows", "JPEG 2000 .*33 rows", False),
         ("slope", "rescale slope or intercept", False),
         ("padding", "all its pixels are padding", False),
+        ("damaged length", "header is damaged", True),
         ("text", "does not have the mark of a DICOM file", True),
         ("empty", "empty", True),
         ("cut", "has 1948 bytes", True),
         ("cut header", "no pixel data|cannot", True),
-        ("cut rle", "as DICOM: ", True),
-        ("cut deflated", "as DICOM: ", True),
+        ("cut rle", "no pixel data|header is damaged", True),
+        ("cut deflated", "header is damaged", True),
         ("missing", "No such file", True),
     ],
 )
