@@ -1,33 +1,27 @@
 """DICOM files of X-rays to 8-bit grey pictures, as a viewer would first show them.
 
-The steps are those of the standard (PS3.4, N.2): of each stored value the lowest ``BitsStored`` bits count; the
-modality LUT makes it a physical value; the VOI LUT, or else the first window, makes that a brightness; MONOCHROME1 is
-inverted. Every step maps single values, so all of them together are one table of at most 65,536 entries.
+Of each stored value the lowest ``BitsStored`` bits count; ``data/dicom_brightness.py`` makes them a brightness;
+MONOCHROME1 is inverted. Every step maps single values, so all of them together are one table of at most 65,536 entries.
 
 Only the elements named here are ever taken from a file: who is on the picture is not among them, so that no message of
 ours or of pydicom's can tell.
 """
 
-import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_modality_lut, apply_windowing, get_decoder, pixel_array
+from pydicom.pixels import get_decoder, pixel_array
 from pydicom.pixels.common import PhotometricInterpretation
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
+from lightning_chex.data.dicom_brightness import brightness_of
 from lightning_chex.data.errors import DataError
-
-MIN_SHOWN = 0.1
-"""A VOI LUT or window that leaves less than this share of the pixels between black and white, or that shows all of them
-within less than this share of the way from black to white, is not used."""
-
-TAILS = 0.005
-"""Share of the pixels that may turn black, and white, where the picture's own range stands in for a window."""
 
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
 _OPTIONAL = (
@@ -52,8 +46,8 @@ def is_dicom(path: str | Path) -> bool:
 def read_dicom(path: str | Path) -> np.ndarray:
     """Read a DICOM file with one grey image of up to 16 bits.
 
-    Without a VOI LUT or window, or with one that shows next to nothing (``MIN_SHOWN``), the picture's own range is
-    used, less its ``TAILS``. Pixels of the padding value or range take no part in that and become black.
+    Its VOI LUT or else its first window is applied, or where there is none of use, the picture's own range. Pixels of
+    the padding value or range take no part in that and become black.
 
     Returns:
         uint8 (H, W), 0 to 255; black is 0 in MONOCHROME1 too.
@@ -62,13 +56,11 @@ def read_dicom(path: str | Path) -> np.ndarray:
         DataError: no DICOM file, damaged, without an image or with one in colour or of several frames, a header that
             does not fit its pixels, or a compression whose decoder is not installed.
     """
-    try:
+    with _telling(path):
         header = _open(path)
         _check_header(header)
         _check_length(header)
         return _render(header, _decode(header))
-    except Exception as error:  # on damaged files pydicom and its decoders raise what they like
-        raise _unreadable(path, error) from error
 
 
 def dicom_size(path: str | Path) -> tuple[int, int]:
@@ -77,12 +69,10 @@ def dicom_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: see ``read_dicom``.
     """
-    try:
+    with _telling(path):
         header = _open(path, defer_size=1024)
         _check_header(header)
         return int(header.Columns), int(header.Rows)
-    except Exception as error:  # see read_dicom
-        raise _unreadable(path, error) from error
 
 
 def check_dicom(path: str | Path) -> None:
@@ -91,26 +81,28 @@ def check_dicom(path: str | Path) -> None:
     Raises:
         DataError: see ``read_dicom``.
     """
-    try:
+    with _telling(path):
         header = _open(path, defer_size=1024)
         _check_header(header)
         _check_length(header, os.path.getsize(path))
-    except Exception as error:  # see read_dicom
-        raise _unreadable(path, error) from error
 
 
 class _Unreadable(ValueError):
     """Why a file cannot be read, in words of ours."""
 
 
-def _unreadable(path: str | Path, error: Exception) -> DataError:
-    if isinstance(error, OSError) and error.strerror:
-        reason = error.strerror
-    elif isinstance(error, _Unreadable):
-        reason = str(error)
-    else:  # others quote what they stumbled over, and in a damaged file that may be anything
-        reason = f"its header is damaged ({type(error).__name__}); replace it with an intact copy"
-    return DataError(f"cannot read image {path} as DICOM: {reason}")
+@contextmanager
+def _telling(path: str | Path) -> Iterator[None]:
+    """Turn whatever goes wrong with a file inside the ``with`` block into a DataError that quotes nothing of it."""
+    try:
+        yield
+    except Exception as error:  # on damaged files pydicom and its decoders raise what they like
+        reason = error
+        if isinstance(error, OSError) and error.strerror:
+            reason = _Unreadable(error.strerror)
+        elif not isinstance(error, _Unreadable):  # pydicom's quote what they stumbled over, which may be anything
+            reason = _Unreadable(f"its header is damaged ({type(error).__name__}); replace it with an intact copy")
+        raise DataError(f"cannot read image {path} as DICOM: {reason}") from reason
 
 
 def _open(path: str | Path, defer_size: int | None = None) -> Dataset:
@@ -200,7 +192,7 @@ def _decode(header: Dataset) -> np.ndarray:
     expected = (header.Rows, header.Columns)
     try:
         values = pixel_array(header, correct_unused_bits=False)  # a padding value may use bits no pixel does
-    except Exception as error:  # see read_dicom
+    except Exception as error:  # see _telling
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _Unreadable(
             f"its pixels ({_name(syntax)}, {expected[0]} rows x {expected[1]} columns by its header) cannot be "
@@ -222,7 +214,9 @@ def _render(header: Dataset, values: np.ndarray) -> np.ndarray:
     counts = np.bincount(index.ravel() if padding is None else index[~padding], minlength=2**bits)
     if not counts.any():
         raise _Unreadable("all its pixels are padding; remove it from the image folder")
-    brightness = _brightness(header, stored, counts)
+    if not all(np.isfinite(float(header.get(name) or 0)) for name in ("RescaleSlope", "RescaleIntercept")):
+        raise _Unreadable("its rescale slope or intercept is no finite number; replace it with an intact copy")
+    brightness = brightness_of(header, stored, counts)
     if header.PhotometricInterpretation == "MONOCHROME1":
         brightness = 1 - brightness
     grey = np.rint(brightness * 255).astype(np.uint8)[index]
@@ -240,67 +234,3 @@ def _padding(header: Dataset, values: np.ndarray) -> np.ndarray | None:
     # the header may give a signed value as the unsigned number of the same bits
     ends = [np.array(end).astype(values.dtype) for end in (first, first if last is None else last)]
     return (values >= min(ends)) & (values <= max(ends))
-
-
-def _brightness(header: Dataset, stored: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Map stored values to brightness, 0 to 1; ``counts`` says how many pixels have each."""
-    physical = np.asarray(apply_modality_lut(stored, header), dtype=np.float64)
-    if not np.isfinite(physical).all():
-        raise _Unreadable("its rescale slope or intercept is no finite number; replace it with an intact copy")
-    if header.get("VOILUTSequence"):
-        shown = _apply_voi_lut(header.VOILUTSequence[0], physical)
-    elif _has_window(header):
-        shown = _apply_window(header, physical)
-    else:
-        return _own_range(physical, counts)
-    inside = counts[(shown > 0) & (shown < 1)].sum() / counts.sum()
-    contrast = np.ptp(shown[counts > 0])
-    return shown if min(inside, contrast) >= MIN_SHOWN else _own_range(physical, counts)
-
-
-def _apply_voi_lut(lut: Dataset, physical: np.ndarray) -> np.ndarray:
-    # not pydicom's: its apply_voi wraps the index around at 256 where the entries have 8 bits
-    entries, first, bits = lut.LUTDescriptor
-    data = lut.LUTData
-    if isinstance(data, bytes):
-        data = np.frombuffer(data, dtype="<u2" if len(data) >= 2 * (entries or 2**16) else "u1")
-    data = np.atleast_1d(np.asarray(data, dtype=np.float64))[: entries or 2**16]
-    index = np.clip(np.rint(physical).astype(np.int64) - first, 0, len(data) - 1)
-    return np.clip(data[index] / (2**bits - 1), 0, 1)
-
-
-def _has_window(header: Dataset) -> bool:
-    """Say whether the first window can be applied at all."""
-    function = str(header.get("VOILUTFunction") or "LINEAR").upper()
-    try:
-        center, width = (
-            float(np.atleast_1d(np.asarray(header.get(name), dtype=np.float64))[0])
-            for name in ("WindowCenter", "WindowWidth")
-        )
-    except (TypeError, ValueError, IndexError):  # absent, empty, or no numbers
-        return False
-    known = function in ("LINEAR", "LINEAR_EXACT", "SIGMOID")
-    return (
-        known and math.isfinite(center) and math.isfinite(width) and width > 0 and (width >= 1 or function != "LINEAR")
-    )
-
-
-def _apply_window(header: Dataset, physical: np.ndarray) -> np.ndarray:
-    # two values far outside tell which numbers pydicom writes for black and white
-    far = 1e15
-    with np.errstate(over="ignore"):  # the sigmoid of the far ones
-        *shown, black, white = apply_windowing(np.concatenate([physical, [-far, far]]), header)
-    return np.clip((np.array(shown) - black) / (white - black), 0, 1) if white != black else np.zeros(len(shown))
-
-
-def _own_range(physical: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    order = np.argsort(physical, kind="stable")
-    share = np.cumsum(counts[order]) / counts.sum()
-    low = physical[order][np.searchsorted(share, TAILS, side="right")]
-    high = physical[order][np.searchsorted(share, 1 - TAILS, side="left")]
-    if high <= low:  # nearly all pixels are equal
-        present = physical[counts > 0]
-        low, high = present.min(), present.max()
-    if high == low:
-        return np.zeros_like(physical)
-    return np.clip((physical - low) / (high - low), 0, 1)
