@@ -28,7 +28,7 @@ class LabelledDataset(Sized, Protocol):
     """A dataset of samples (see ``data/sample.py``) that knows its labels without reading an image."""
 
     labels: torch.Tensor
-    """float32 (N, K) for K classes, or (N,) for severity scores; row i belongs to sample i."""
+    """float32 (N, K) for K classes or K scores, or (N,) for severity scores; row i belongs to sample i."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read sample ``index``."""
