@@ -92,7 +92,7 @@ def write_brixia(root: Path, folder: str = "dicom_clean", subjects: int = 15, si
     rows = []
     for i in range(2 * subjects):
         zones = np.clip(rng.integers(0, 4, size=6) + (i % 5) - 2, 0, 3)
-        values = np.full((size, size * 3 // 4), 400, dtype=np.uint16)
+        values = np.full((size, size * 3 // 4), 200, dtype=np.uint16)
         for zone, score in enumerate(zones):
             top, left = (1 + 2 * (zone % 3)) * size // 8, (1 if zone < 3 else 5) * values.shape[1] // 8
             values[top : top + size // 8, left : left + values.shape[1] // 4] = 800 + 800 * score

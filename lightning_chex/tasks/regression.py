@@ -22,7 +22,6 @@ class RegressionTask(ChestXrayTask):
     Args:
         score_range: lowest and highest score, or sum of the scores, (0, 18) for Brixia; training starts from its
             middle.
-        score_names: names of the scores the network gives; the command line takes them from the data.
         backbone: name of a timm model. DenseNet-121 is the paper's.
         pretrained: start from timm's ImageNet weights; needs a network the first time.
         optimizer: name of a timm optimiser (adamw, sgd, momentum, ...).
@@ -30,12 +29,12 @@ class RegressionTask(ChestXrayTask):
         weight_decay: weight decay, not applied to biases and normalisation layers.
         momentum: momentum of the optimisers that have one.
         schedule: ``constant``, ``cosine`` to zero, or ``one_cycle`` (up, then down), step by step over the training.
+        score_names: names of the scores the network gives; the command line takes them from the data.
     """
 
     def __init__(
         self,
         score_range: tuple[float, float] = (0.0, 18.0),
-        score_names: Sequence[str] = ("severity",),
         backbone: str = "densenet121",
         pretrained: bool = False,
         optimizer: str = "adamw",
@@ -43,6 +42,7 @@ class RegressionTask(ChestXrayTask):
         weight_decay: float = 1e-2,
         momentum: float = 0.9,
         schedule: Schedule = "constant",
+        score_names: Sequence[str] = ("severity",),
     ) -> None:
         low, high = score_range
         if not low < high:
