@@ -30,7 +30,8 @@ def root(tmp_path):
 
 
 def ready(root: Path, **options) -> BrixIADataModule:
-    data = BrixIADataModule(str(root), **{"size": 32, "batch_size": 4, "augment": False, "val_fraction": 0.4, **options})
+    small = {"size": 32, "batch_size": 4, "augment": False, "val_fraction": 0.4}
+    data = BrixIADataModule(str(root), **(small | options))
     data.setup()
     return data
 
