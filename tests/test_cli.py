@@ -25,8 +25,8 @@ def data_for(name: str, folder: Path) -> list[str]:
         "nih_classification": lambda: ["--data.root", str(write_nih(folder / "nih"))],
         "cohen_regression": lambda: ["--data.root", str(write_cohen(folder / "cohen"))],
         "cohen_detectors": lambda: ["--data.root", str(write_cohen(folder / "cohen"))],
-        "brixia_regression": lambda: ["--data.root", str(write_brixia(folder / "brixia", subjects=40))],
-        "brixia_detectors": lambda: ["--data.root", str(write_brixia(folder / "brixia", subjects=40))],
+        "brixia_regression": lambda: ["--data.root", str(write_brixia(folder / "brixia")), "--data.val_fraction=0.2"],
+        "brixia_detectors": lambda: ["--data.root", str(write_brixia(folder / "brixia")), "--data.val_fraction=0.2"],
     }[name]()
 
 
