@@ -11,7 +11,7 @@ from fakes import write_cohen, write_nih
 from fakes_brixia import write_brixia
 from PIL import Image
 
-from lightning_chex.cli import main, without_folders
+from lightning_chex.cli import main, score_names, without_folders
 from lightning_chex.data.sample import PATHOLOGIES
 
 PHANTOM = ["--data.num_train=16", "--data.num_val=6", "--data.num_test=6"]
@@ -131,6 +131,10 @@ def test_a_checkpoint_is_validated_tested_and_predicts(place, capsys):
     main(["predict", *common, "--trainer.default_root_dir=untrained"])
     _, *untrained = csv.reader((place / "work" / "untrained" / "predictions.csv").open())
     assert [row[0] for row in untrained] == [row[0] for row in rows] and untrained != rows
+
+
+def test_data_that_name_no_scores_have_a_single_one():
+    assert score_names(object()) == ("severity",)  # a LightningDataModule of the user's
 
 
 def test_the_logged_configuration_names_no_folder(monkeypatch):
