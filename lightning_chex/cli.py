@@ -85,8 +85,9 @@ class ChexCLI(LightningCLI):
         return LightningCLI.subcommands()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Give the model the data's class names."""
+        """Give the model the names of the data's classes or scores."""
         parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        parser.link_arguments("data", "model.init_args.score_names", score_names, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; unlike the parent, without a warning that arguments given from Python differ from ``sys.argv``."""
@@ -218,6 +219,11 @@ def main(args: Sequence[str] | None = None) -> None:
     except (DataError, LayerError, MisconfigurationException) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def score_names(data: Any) -> tuple[str, ...]:
+    """Return the names of a data module's scores; one that names none has a single severity."""
+    return tuple(getattr(data, "score_names", ())) or ("severity",)
 
 
 def with_default_config(arguments: list[str]) -> list[str]:

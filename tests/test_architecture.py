@@ -32,6 +32,7 @@ CONFINED = {
     "wandb": {"callbacks", "reporting", "cli"},
     "albumentations": {"data"},
     "pandas": {"data"},
+    "pydicom": {"data"},
     "timm": {"tasks"},
     "matplotlib": {"reporting"},
     "torchmetrics": {"metrics", "tasks", "callbacks"},

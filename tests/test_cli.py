@@ -8,9 +8,10 @@ import torch
 import yaml
 from commands import CONFIGS, TINY, written
 from fakes import write_cohen, write_nih
+from fakes_brixia import write_brixia
 from PIL import Image
 
-from lightning_chex.cli import main, without_folders
+from lightning_chex.cli import main, score_names, without_folders
 from lightning_chex.data.sample import PATHOLOGIES
 
 PHANTOM = ["--data.num_train=16", "--data.num_val=6", "--data.num_test=6"]
@@ -23,6 +24,9 @@ def data_for(name: str, folder: Path) -> list[str]:
     return {
         "nih_classification": lambda: ["--data.root", str(write_nih(folder / "nih"))],
         "cohen_regression": lambda: ["--data.root", str(write_cohen(folder / "cohen"))],
+        "cohen_detectors": lambda: ["--data.root", str(write_cohen(folder / "cohen"))],
+        "brixia_regression": lambda: ["--data.root", str(write_brixia(folder / "brixia")), "--data.val_fraction=0.2"],
+        "brixia_detectors": lambda: ["--data.root", str(write_brixia(folder / "brixia")), "--data.val_fraction=0.2"],
     }[name]()
 
 
@@ -39,7 +43,7 @@ def test_every_configuration_trains_explains_and_keeps_to_its_folder(place, name
     assert (run / "explanations" / "epoch_000.png").is_file() and (run / "config.yaml").is_file()
     said = capsys.readouterr().out
     assert "out/lightning_chex" in said and "best.ckpt" in said and "offline-run" in said
-    assert ("AUROC" in said) == ("classification" in name) and ("IoU with the expert boxes" in said) == ("nih" in name)
+    assert ("AUROC" in said) == ("regression" not in name) and ("IoU with the expert boxes" in said) == ("nih" in name)
 
 
 def test_the_embedded_example_runs_without_any_configuration(place, capsys):
@@ -127,6 +131,10 @@ def test_a_checkpoint_is_validated_tested_and_predicts(place, capsys):
     main(["predict", *common, "--trainer.default_root_dir=untrained"])
     _, *untrained = csv.reader((place / "work" / "untrained" / "predictions.csv").open())
     assert [row[0] for row in untrained] == [row[0] for row in rows] and untrained != rows
+
+
+def test_data_that_name_no_scores_have_a_single_one():
+    assert score_names(object()) == ("severity",)  # a LightningDataModule of the user's
 
 
 def test_the_logged_configuration_names_no_folder(monkeypatch):

@@ -111,6 +111,12 @@ class IBACallback(pl.Callback):
                 f"{type(pl_module).__name__} predicts {predicts}, which this attributor's objective does not explain: "
                 f"give the attributor {remedy}"
             )
+        scores = getattr(pl_module, "score_names", ())
+        if len(scores) > 1:
+            raise MisconfigurationException(
+                f"{type(pl_module).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain "
+                f"one: set data.target: severity, or train without {type(self).__name__}"
+            )
         self._step_before_weight_averaging(trainer)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

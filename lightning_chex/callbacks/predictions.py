@@ -14,8 +14,8 @@ from lightning_chex.callbacks.run_folder import run_folder
 class PredictionWriter(BasePredictionWriter):
     """Write what ``predict`` computes to ``predictions.csv`` in the run's folder, one row per image.
 
-    Columns: ``image_id``, then one probability per class, or ``severity``. Each process of a distributed run writes a
-    file of its own, ``predictions_rank1.csv`` and so on.
+    Columns: ``image_id``, then one probability per class, or the score, ``severity``, or one column per score. Each
+    process of a distributed run writes a file of its own, ``predictions_rank1.csv`` and so on.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,8 @@ class PredictionWriter(BasePredictionWriter):
         rank = trainer.global_rank
         self.path = folder / ("predictions.csv" if rank == 0 else f"predictions_rank{rank}.csv")
         with self.path.open("w", newline="") as file:
-            csv.writer(file).writerow(["image_id", *(getattr(pl_module, "class_names", None) or ["severity"])])
+            names = getattr(pl_module, "class_names", None) or getattr(pl_module, "score_names", ["severity"])
+            csv.writer(file).writerow(["image_id", *names])
 
     def write_on_batch_end(
         self,

@@ -1,5 +1,7 @@
 """Image files to samples to batches: one data set and its data module a file."""
 
+from lightning_chex.data.brixia import BrixIA, BrixIADataModule
+from lightning_chex.data.brixia_scores import rater_agreement
 from lightning_chex.data.cohen import CohenBrixIA, CohenDataModule
 from lightning_chex.data.datamodule import ChestXrayDataModule
 from lightning_chex.data.errors import DataError
@@ -11,6 +13,8 @@ from lightning_chex.data.transforms import ImageTransform
 __all__ = [
     "DETECTORS",
     "PATHOLOGIES",
+    "BrixIA",
+    "BrixIADataModule",
     "ChestXrayDataModule",
     "CohenBrixIA",
     "CohenDataModule",
@@ -22,4 +26,5 @@ __all__ = [
     "SyntheticDataModule",
     "collate",
     "detector_label",
+    "rater_agreement",
 ]

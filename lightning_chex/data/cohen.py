@@ -3,65 +3,32 @@
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
-import torch
-from torch.utils.data import Dataset
 
+from lightning_chex.data.brixia_scores import (
+    ZONES,
+    ScoredXrays,
+    Target,
+    check_target,
+    rater_agreement,
+    split_by_patient,
+    target_names,
+)
 from lightning_chex.data.datamodule import ChestXrayDataModule, Split
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import ImageReader, check_images, find_images, first_few, image_id, read_grey
-from lightning_chex.data.sample import DETECTORS, detector_label
+from lightning_chex.data.images import check_images, find_images, first_few, image_id
 from lightning_chex.data.tables import contents, data_root, find_file, locate, read_table
 from lightning_chex.data.transforms import ImageTransform
 
-Target = Literal["severity", "detectors"]
 Rater = Literal["senior", "junior", "mean"]
 
-ZONES = ("A", "B", "C", "D", "E", "F")
-
 _PREFIXES = {"senior": "S", "junior": "J", "mean": "SJ"}
+_ANNOTATIONS = "data/public-annotations.csv"
 _IMAGE_FOLDER = Path("data", "public-cohen-subset")
 
 
-class CohenBrixIA(Dataset):
-    """X-rays with the Brixia scores of their six lung zones, as one severity score or three detectors.
-
-    Args:
-        images: columns ``image_id``, ``patient_id``, ``path`` and the zones ``A`` to ``F`` (0 to 3), a row per image.
-        target: what ``label`` is: ``severity``, the sum of the zones, 0 to 18; or ``detectors``, see
-            ``detector_label``.
-        transform: what an image goes through.
-        read: reads an image file.
-    """
-
-    def __init__(
-        self, images: pd.DataFrame, target: Target, transform: ImageTransform, read: ImageReader = read_grey
-    ) -> None:
-        self.zones = torch.from_numpy(images[list(ZONES)].to_numpy(dtype=np.float32, copy=True))
-        self.labels = self.zones.sum(dim=1) if target == "severity" else detector_label(self.zones)
-        self.image_ids: list[str] = images["image_id"].tolist()
-        self.patient_ids: list[str] = images["patient_id"].tolist()
-        self.paths: list[str] = images["path"].tolist()
-        self.transform = transform
-        self.read = read
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read one image; there are no boxes.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-        return {
-            **self.transform(self.read(self.paths[index])),
-            "label": self.labels[index].clone(),
-            "zones": self.zones[index].clone(),
-            "image_id": self.image_ids[index],
-            "patient_id": self.patient_ids[index],
-        }
+class CohenBrixIA(ScoredXrays):
+    """X-rays of the Cohen collection with their zone scores, as one severity score, six scores or three detectors."""
 
 
 class CohenDataModule(ChestXrayDataModule):
@@ -75,8 +42,9 @@ class CohenDataModule(ChestXrayDataModule):
 
     Args:
         root: the folder that holds ``data``.
-        target: ``severity`` for the global score, 0 to 18, or ``detectors`` for the three classes of ``DETECTORS``.
-        rater: whose scores: ``senior``, ``junior``, or (for severity) the ``mean`` of both.
+        target: ``severity`` for the global score, 0 to 18; ``zones`` for the six scores, 0 to 3; or ``detectors`` for
+            the three classes of ``DETECTORS``.
+        rater: whose scores: ``senior``, ``junior``, or (for severity and zones) the ``mean`` of both.
         val_fraction: share of the patients in the validation split.
         test_fraction: share of the patients in the test split.
         split_seed: seed of the split.
@@ -99,8 +67,7 @@ class CohenDataModule(ChestXrayDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if target not in ("severity", "detectors"):
-            raise ValueError(f"target is {target!r}: give 'severity' or 'detectors'")
+        check_target(target)
         if rater not in ("senior", "junior", "mean"):
             raise ValueError(f"rater is {rater!r}: give 'senior', 'junior' or 'mean'")
         if target == "detectors" and rater == "mean":
@@ -109,9 +76,9 @@ class CohenDataModule(ChestXrayDataModule):
             raise ValueError(
                 f"val_fraction {val_fraction} and test_fraction {test_fraction} leave no share for a split"
             )
-        self.class_names = DETECTORS if target == "detectors" else ()
+        self.class_names, self.score_names = target_names(target)
         self.root = root
-        self.target = target
+        self.target: Target = target
         self.rater = rater
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
@@ -126,7 +93,7 @@ class CohenDataModule(ChestXrayDataModule):
             DataError: they do not.
         """
         root = data_root(self.root)
-        scores = read_scores(find_file(root, "data/public-annotations.csv"))
+        scores = read_scores(find_file(root, _ANNOTATIONS))
         folder = root / _IMAGE_FOLDER
         if not folder.is_dir():
             raise DataError(f"no folder {_IMAGE_FOLDER} in {root}, whose data folder holds {contents(root / 'data')}")
@@ -144,6 +111,19 @@ class CohenDataModule(ChestXrayDataModule):
     def build(self, split: Split, transform: ImageTransform) -> CohenBrixIA:
         """Make the dataset of one split."""
         return CohenBrixIA(self._images[self._images["split"] == split], self.target, transform, self.read)
+
+    def rater_disagreement(self) -> dict[str, float]:
+        """Say how far the senior and the junior radiologist differ, over all images of the table, on disk or not.
+
+        Returns:
+            See ``rater_agreement``; the senior's scores come first.
+
+        Raises:
+            DataError: the table cannot be read.
+        """
+        scores = read_scores(find_file(data_root(self.root), _ANNOTATIONS))
+        senior, junior = (zone_scores(scores, rater).to_numpy() for rater in ("senior", "junior"))
+        return rater_agreement(senior, junior)
 
 
 def read_scores(path: Path) -> pd.DataFrame:
@@ -218,32 +198,3 @@ def read_patients(image_ids: pd.Series, path: Path) -> pd.Series:
     if len(double):
         raise DataError(f"{path} gives {len(double)} images more than one patient: {first_few(double)}; keep one")
     return image_ids.map(patients["first"]).fillna(own)
-
-
-def split_by_patient(
-    patients: pd.Series, scores: pd.Series, val_fraction: float, test_fraction: float, seed: int
-) -> pd.Series:
-    """Share out patients so that each split spans the range of scores.
-
-    Patients are lined up by their mean score, equal ones in random order, and taken from the line at even steps.
-
-    Args:
-        patients: patient of each image, any index.
-        scores: severity of each image, on the same index.
-        val_fraction: share of the patients for validation.
-        test_fraction: share of the patients for test.
-        seed: of the draw.
-
-    Returns:
-        ``train``, ``val`` or ``test``, on the same index.
-    """
-    rng = np.random.default_rng(seed)
-    mean = scores.groupby(patients).mean()  # sorted by patient: the order of the rows does not matter
-    line = mean.index.to_numpy()[np.lexsort([rng.random(len(mean)), mean.to_numpy()])]
-    side = pd.Series("train", index=line)
-    for name, share in [("val", val_fraction), ("test", test_fraction / (1 - val_fraction))]:
-        free = side.index[side == "train"]
-        # a step is taken wherever the running share passes a whole number, from a random start
-        steps = np.floor(np.arange(len(free) + 1) * share + rng.random())
-        side[free[np.diff(steps) > 0]] = name
-    return patients.map(side)

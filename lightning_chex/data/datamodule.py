@@ -28,7 +28,7 @@ class LabelledDataset(Sized, Protocol):
     """A dataset of samples (see ``data/sample.py``) that knows its labels without reading an image."""
 
     labels: torch.Tensor
-    """float32 (N, K) for K classes, or (N,) for severity scores; row i belongs to sample i."""
+    """float32 (N, K) for K classes or K scores, or (N,) for severity scores; row i belongs to sample i."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read sample ``index``."""
@@ -51,6 +51,9 @@ class ChestXrayDataModule(pl.LightningDataModule):
 
     class_names: tuple[str, ...] = ()
     """Names of the K classes in the order of ``label``; empty where ``label`` is a severity score."""
+
+    score_names: tuple[str, ...] = ("severity",)
+    """Names of the scores in the order of ``label``; several where it is a vector of them. Of no use with classes."""
 
     def __init__(self, size: int = 224, batch_size: int = 32, num_workers: int = 0, augment: bool = True) -> None:
         super().__init__()

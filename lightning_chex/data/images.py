@@ -1,4 +1,4 @@
-"""Finding, checking and reading image files; no name from a table leaves the data root."""
+"""Finding, checking and reading image files; no name from a table leaves the data root. DICOM: ``data/dicom.py``."""
 
 import os
 import re
@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lightning_chex.data.dicom import check_dicom, dicom_size, is_dicom, read_dicom
 from lightning_chex.data.errors import DataError
 
 ImageReader = Callable[[str | Path], np.ndarray]
 """Reads the grey image, uint8 (H, W), of a path; raises a DataError if it cannot."""
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 
-_SUFFIX = re.compile(r"\.(png|jpe?g)$", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.(png|jpe?g|dcm)$", re.IGNORECASE)
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # all that Pillow raises
@@ -56,12 +57,14 @@ def resolve_inside(root: Path, name: str | Path) -> Path:
 def find_images(root: Path, folders: Iterable[Path]) -> dict[str, str]:
     """List the images of some folders (not of folders within them), in one pass.
 
+    A file of another suffix, or of none, is an image if it carries the mark of DICOM, and its whole name is the id.
+
     Args:
         root: the data root, which no image may lie outside.
         folders: where to look, below ``root``.
 
     Returns:
-        Image id (file name without ``.png``, ``.jpg`` or ``.jpeg``) to path.
+        Image id (file name without ``.png``, ``.jpg``, ``.jpeg`` or ``.dcm``) to path.
 
     Raises:
         DataError: two images with one id, or a link out of ``root``.
@@ -72,7 +75,7 @@ def find_images(root: Path, folders: Iterable[Path]) -> dict[str, str]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 stem, count = _SUFFIX.subn("", entry.name)
-                if not count:
+                if not count and not (entry.is_file(follow_symlinks=False) and is_dicom(entry.path)):
                     continue
                 if stem in found:
                     raise DataError(f"two files for image {stem!r}: {found[stem]} and {entry.path}; remove one")
@@ -83,7 +86,7 @@ def find_images(root: Path, folders: Iterable[Path]) -> dict[str, str]:
 
 
 def read_grey(path: str | Path) -> np.ndarray:
-    """Read a PNG or JPEG file as a grey image.
+    """Read a PNG, JPEG or DICOM file as a grey image; for DICOM see ``read_dicom``.
 
     Colour becomes luminance (ITU-R 601, which leaves grey stored as RGB as it is), transparency lies on black, and
     16 bits are scaled by their full range, 65535 to 255, whatever the image uses of it. The EXIF orientation is not
@@ -95,6 +98,8 @@ def read_grey(path: str | Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, empty, damaged, or of an unknown kind.
     """
+    if _holds_dicom(path):
+        return read_dicom(path)
     try:
         with Image.open(path) as image:
             image.load()
@@ -109,6 +114,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: the header cannot be read.
     """
+    if _holds_dicom(path):
+        return dicom_size(path)
     try:
         with Image.open(path) as image:
             return image.size
@@ -119,7 +126,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
 def check_images(paths: Sequence[str | Path]) -> None:
     """Make sure, before training, that image files are there and whole, without decoding most of them.
 
-    A file passes if it is a PNG or JPEG from its first to its last bytes; one with another end is decoded in full.
+    A file passes if it is a PNG or JPEG from its first to its last bytes; one with another end is decoded in full. For
+    DICOM see ``check_dicom``.
 
     Args:
         paths: image files; 100,000 take seconds.
@@ -142,6 +150,11 @@ def first_few(names: Iterable[object], limit: int = 3) -> str:
     return ", ".join(shown[:limit]) + (", ..." if len(shown) > limit else "")
 
 
+def _holds_dicom(path: str | Path) -> bool:
+    suffix = _SUFFIX.search(str(path))
+    return suffix.group(1).lower() == "dcm" if suffix else is_dicom(path)
+
+
 def _problem(path: str | Path) -> str | None:
     try:
         with open(path, "rb") as file:
@@ -150,6 +163,9 @@ def _problem(path: str | Path) -> str | None:
                 return f"{path} (empty)"
             file.seek(-min(12, len(start)), os.SEEK_END)
             end = file.read()
+        if _holds_dicom(path):
+            check_dicom(path)
+            return None
         # a PNG's width and height follow its signature and the name of its first chunk
         is_png = start.startswith(_PNG_START) and start[12:16] == b"IHDR" and any(start[16:20]) and any(start[20:24])
         if (is_png and end == _PNG_END) or (start.startswith(_JPEG_START) and end.endswith(_JPEG_END)):

@@ -6,7 +6,7 @@ A sample is a dict. Every source gives the first four keys, the others where it 
 key                 type                       meaning
 ==================  =========================  ==================================================================
 ``image``           float32 (3, H, W)          grey value repeated on three channels, ImageNet mean and deviation
-``label``           float32 (K,) or ()         K classes in {0, 1}; or one severity score, a scalar
+``label``           float32 (K,) or ()         K classes in {0, 1}, or K scores; or one severity score
 ``image_id``        str                        the image's name at its publisher, without folder and suffix
 ``patient_id``      str                        who it shows; never logged
 ``boxes``           float32 (N, 4)             x1, y1, x2, y2 in pixels of ``image``; N may be 0

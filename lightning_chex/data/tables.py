@@ -46,12 +46,13 @@ def contents(folder: Path) -> str:
     return first_few(sorted(entry.name for entry in folder.iterdir()), limit=8) or "nothing"
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read some columns of a comma-separated table as text.
+def read_table(path: Path, columns: Sequence[str], separator: str = ",") -> pd.DataFrame:
+    """Read some columns of a table as text.
 
     Args:
         path: a table with a header, UTF-8 with or without a byte order mark.
         columns: their names in the header; the first one names the image of a row, without its suffix afterwards.
+        separator: what stands between two columns.
 
     Returns:
         One row per image, every cell a string.
@@ -61,16 +62,18 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
             no proper name.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+        table = pd.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+        )
     except ValueError as error:  # pandas' parser errors and wrong encodings are ValueErrors
-        raise DataError(f"cannot read {path} as a comma-separated table: {error}") from error
+        raise DataError(f"cannot read {path} as a table separated by {separator!r}: {error}") from error
     missing = [name for name in columns if name not in table.columns]
     if missing:
         header = list(map(str, table.columns))
-        hint = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+        hint = next((mark for mark in ",;\t|" if len(header) == 1 and mark in header[0]), None)
         raise DataError(
             f"{path} has no column {', '.join(map(repr, missing))}, only {', '.join(map(repr, header))}"
-            + (f"; it looks separated by {hint!r}, expected are commas" if hint else "")
+            + (f"; it looks separated by {hint!r}, expected is {separator!r}" if hint else "")
         )
     if table.empty:
         raise DataError(f"{path} has a header but no rows")

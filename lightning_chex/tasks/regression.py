@@ -1,5 +1,6 @@
-"""Regression of a severity score."""
+"""Regression of a severity score, or of the scores it is the sum of."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -12,12 +13,15 @@ from lightning_chex.tasks.task import ChestXrayTask, Schedule
 
 
 class RegressionTask(ChestXrayTask):
-    """Regression of one severity score per image with the mean squared error (Eq. 7).
+    """Regression of one severity score per image, or of its parts, with the mean squared error (Eq. 7).
 
-    Logs ``val/loss``, ``val/mae`` (in points of the score) and ``val/pearson``, the same under ``test/``.
+    Logs ``val/loss``, ``val/mae`` (in points of the score) and ``val/pearson``, the same under ``test/``. With several
+    scores, such as those of the six Brixia zones, these two are of their sum, so that they compare with those of a
+    model of the sum itself, and ``val/part_mae`` is the mean over the single ones.
 
     Args:
-        score_range: lowest and highest score, (0, 18) for Brixia; training starts from its middle.
+        score_range: lowest and highest score, or sum of the scores, (0, 18) for Brixia; training starts from its
+            middle.
         backbone: name of a timm model. DenseNet-121 is the paper's.
         pretrained: start from timm's ImageNet weights; needs a network the first time.
         optimizer: name of a timm optimiser (adamw, sgd, momentum, ...).
@@ -25,6 +29,7 @@ class RegressionTask(ChestXrayTask):
         weight_decay: weight decay, not applied to biases and normalisation layers.
         momentum: momentum of the optimisers that have one.
         schedule: ``constant``, ``cosine`` to zero, or ``one_cycle`` (up, then down), step by step over the training.
+        score_names: names of the scores the network gives; the command line takes them from the data.
     """
 
     def __init__(
@@ -37,27 +42,45 @@ class RegressionTask(ChestXrayTask):
         weight_decay: float = 1e-2,
         momentum: float = 0.9,
         schedule: Schedule = "constant",
+        score_names: Sequence[str] = ("severity",),
     ) -> None:
         low, high = score_range
         if not low < high:
             raise ValueError(f"score_range={tuple(score_range)!r} must rise")
-        network: Any = create_backbone(backbone, 1, pretrained)
+        if not score_names:
+            raise ValueError("score_names is empty: a regression needs a score; for classes use ClassificationTask")
+        network: Any = create_backbone(backbone, len(score_names), pretrained)
         super().__init__(network, optimizer, lr, weight_decay, momentum, schedule)
         self.save_hyperparameters(logger=False)  # the command line logs the whole configuration, once
         self.hparams["pretrained"] = False  # the checkpoint brings the weights; loading it must not need a network
         self.class_names: list[str] = []
+        self.score_names = list(score_names)
         head: nn.Module = network.get_classifier()
         if isinstance(head, nn.Linear) and head.bias is not None:
-            nn.init.constant_(head.bias, (low + high) / 2)  # else the first hundred steps only learn the mean
+            nn.init.constant_(
+                head.bias, (low + high) / 2 / len(score_names)
+            )  # else the first hundred steps only learn the mean
         self.val_mae, self.test_mae = MeanAbsoluteError(), MeanAbsoluteError()
+        self.val_part_mae, self.test_part_mae = MeanAbsoluteError(), MeanAbsoluteError()
         self.val_pearson, self.test_pearson = PearsonCorrCoef(), PearsonCorrCoef()
 
+    @property
+    def _has_parts(self) -> bool:
+        return len(self.score_names) > 1
+
     def setup(self, stage: str) -> None:
-        """Refuse data whose labels are classes."""
-        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", ())
+        """Refuse data whose labels are classes, or other scores."""
+        data = getattr(self.trainer, "datamodule", None)
+        names = getattr(data, "class_names", ())
         if names:
             raise MisconfigurationException(
                 f"the data's labels are the classes {list(names)}, not a score: set data.target: severity"
+            )
+        scores = list(getattr(data, "score_names", self.score_names))
+        if scores != self.score_names:
+            raise MisconfigurationException(
+                f"the model's scores {self.score_names} are not the data's {scores}: give both the same, or let the "
+                "command line link them"
             )
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
@@ -65,8 +88,8 @@ class RegressionTask(ChestXrayTask):
         return F.mse_loss(self.score(output.float()), label)
 
     def score(self, output: Tensor) -> Tensor:
-        """Severities (B,)."""
-        return output.squeeze(-1)
+        """Severities (B,), or (B, S) for S scores."""
+        return output if self._has_parts else output.squeeze(-1)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collect one validation batch."""
@@ -87,12 +110,16 @@ class RegressionTask(ChestXrayTask):
     def _collect(self, batch: dict[str, Any], stage: str) -> None:
         output = self(batch["image"])
         score = self.score(output).float()
-        getattr(self, f"{stage}_loss").update(self.loss(output, batch["label"]), weight=len(score))
-        getattr(self, f"{stage}_mae").update(score, batch["label"])
-        getattr(self, f"{stage}_pearson").update(score, batch["label"])
+        label = batch["label"]
+        getattr(self, f"{stage}_loss").update(self.loss(output, label), weight=len(score))
+        if self._has_parts:
+            getattr(self, f"{stage}_part_mae").update(score, label)
+            score, label = score.sum(1), label.sum(1)
+        getattr(self, f"{stage}_mae").update(score, label)
+        getattr(self, f"{stage}_pearson").update(score, label)
 
     def _log_scores(self, stage: str) -> None:
-        for key in ("loss", "mae", "pearson"):
+        for key in ("loss", "mae", "pearson", *(["part_mae"] if self._has_parts else [])):
             metric = getattr(self, f"{stage}_{key}")
             self.log(f"{stage}/{key}", metric.compute(), prog_bar=key != "loss")
             metric.reset()

@@ -6,7 +6,8 @@ import pytest
 import torch
 from fakes import write_cohen
 
-from lightning_chex.data.cohen import CohenDataModule, read_patients, split_by_patient
+from lightning_chex.data.brixia_scores import ZONES, rater_agreement, split_by_patient
+from lightning_chex.data.cohen import CohenDataModule, read_patients
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.sample import DETECTORS
 
@@ -65,7 +66,7 @@ def test_zones_lie_where_they_are_drawn(root):
 
 def test_detectors_say_which_scores_occur(root):
     data = ready(root, target="detectors")
-    assert data.class_names == DETECTORS
+    assert data.class_names == DETECTORS and data.score_names == ()
     for sample in samples(data):
         zones = sample["zones"].tolist()
         expected = [any(z <= 1 for z in zones), any(z == 2 for z in zones), any(z == 3 for z in zones)]
@@ -73,14 +74,59 @@ def test_detectors_say_which_scores_occur(root):
         assert sample["boxes"].shape == (0, 4) and sample["box_labels"].shape == (0,)
 
 
+def test_zones_are_the_six_scores_of_the_rater(root):
+    table = pd.read_csv(root / TABLE, encoding="utf-8-sig").set_index("filename")
+    table.index = table.index.str.replace(r"\.(png|jpg)$", "", regex=True)
+    for rater, weights in [("senior", (1, 0)), ("junior", (0, 1)), ("mean", (0.5, 0.5))]:
+        data = ready(root, target="zones", rater=rater)
+        assert data.class_names == () and data.score_names == ZONES
+        for sample in samples(data):
+            row = table.loc[sample["image_id"]]
+            expected = [weights[0] * row[f"S-{zone}"] + weights[1] * row[f"J-{zone}"] for zone in ZONES]
+            assert sample["label"].dtype == torch.float32 and sample["label"].tolist() == expected
+            assert sample["zones"].tolist() == expected
+
+
+def test_agreement_by_hand():
+    first = np.array([[0, 1, 2, 3, 0, 0], [3, 3, 2, 2, 0, 1], [1, 1, 1, 1, 0, 1]])
+    second = np.array([[0, 1, 2, 1, 0, 0], [3, 2, 2, 2, 0, 1], [0, 1, 1, 1, 0, 2]])
+    figures = rater_agreement(first, second)
+    assert figures["images"] == 3
+    assert figures["zone_agreement"] == pytest.approx(14 / 18) and figures["zone_mae"] == pytest.approx(5 / 18)
+    by_zone = [figures[f"zone_agreement/{zone}"] for zone in ZONES]
+    assert by_zone == pytest.approx([2 / 3, 2 / 3, 1, 2 / 3, 1, 2 / 3])
+    assert [figures[f"zone_mae/{zone}"] for zone in ZONES] == pytest.approx([1 / 3, 1 / 3, 0, 2 / 3, 0, 1 / 3])
+    assert figures["global_mae"] == pytest.approx((2 + 1 + 0) / 3) and figures["global_bias"] == pytest.approx(1)
+    # sums 6, 11, 5 and 4, 10, 5: deviations -4/3, 11/3, -7/3 and -7/3, 11/3, -4/3
+    assert figures["global_pearson"] == pytest.approx((28 + 121 + 28) / (16 + 121 + 49))
+    assert figures["zone_pearson/C"] == pytest.approx(1) and np.isnan(figures["zone_pearson/E"])
+
+
+@pytest.mark.parametrize("shapes", [((3, 6), (2, 6)), ((3, 5), (3, 5)), ((0, 6), (0, 6)), ((6,), (6,))])
+def test_agreement_needs_six_zones_of_the_same_images(shapes):
+    with pytest.raises(ValueError, match="scores have shapes"):
+        rater_agreement(*map(np.zeros, shapes))
+
+
+def test_raters_are_compared_over_the_whole_table_before_any_image_is_read(root):
+    table = pd.read_csv(root / TABLE, encoding="utf-8-sig")
+    for path in (root / IMAGES).iterdir():
+        path.unlink()
+    figures = CohenDataModule(str(root)).rater_disagreement()
+    lower = (table["S-A"] > 0).mean()  # the fake junior is one lower in zone A where that can be
+    assert figures["images"] == 30 and figures["zone_agreement"] == pytest.approx(1 - lower / 6)
+    assert figures["zone_agreement/A"] == pytest.approx(1 - lower) and figures["zone_agreement/B"] == 1
+    assert figures["global_mae"] == figures["global_bias"] == pytest.approx(lower)
+
+
 def test_patients_stay_together_and_raters_share_the_split(root):
     sides = []
-    for options in ({}, {"rater": "junior"}, {"target": "detectors"}):
+    for options in ({}, {"rater": "junior"}, {"target": "zones", "rater": "mean"}, {"target": "detectors"}):
         data = ready(root, **options)
         patients = [set(data.dataset(split).patient_ids) for split in SPLITS]
         assert sum(map(len, patients)) == len(set.union(*patients))
         sides.append([data.dataset(split).image_ids for split in SPLITS])
-    assert sides[0] == sides[1] == sides[2]
+    assert sides[0] == sides[1] == sides[2] == sides[3]
     assert "0" in set.union(*patients) and "image:case.2-fig1" in set.union(*patients)
 
 
@@ -175,7 +221,7 @@ def test_wrong_options_are_named(options, message):
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("target", ["severity", "detectors"])
+@pytest.mark.parametrize("target", ["severity", "zones", "detectors"])
 def test_real_images_are_read_and_split(chex_data, target):
     data = ready(chex_data / "brixia_cohen", target=target)
     assert sum(len(data.dataset(split)) for split in SPLITS) == 120
@@ -186,3 +232,12 @@ def test_real_images_are_read_and_split(chex_data, target):
     if target == "severity":
         labels = torch.cat([data.dataset(split).labels for split in SPLITS])
         assert labels.min() >= 0 and labels.max() == 18
+
+
+@pytest.mark.real_data
+def test_real_raters_agree_as_published(chex_data):
+    figures = CohenDataModule(str(chex_data / "brixia_cohen")).rater_disagreement()
+    assert figures["images"] == 120  # of the publication's 192
+    assert figures["zone_agreement"] == pytest.approx(0.63, abs=0.01)
+    assert figures["global_mae"] == pytest.approx(2.04, abs=0.01)
+    assert figures["global_pearson"] == pytest.approx(0.850, abs=0.001)

@@ -96,7 +96,15 @@ def test_size_is_width_and_height(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("a.png", "a"), ("a.PNG", "a"), ("a.b.jpeg", "a.b"), ("a", "a"), ("a.dcm", "a.dcm"), ("x.png.jpg", "x.png")],
+    [
+        ("a.png", "a"),
+        ("a.PNG", "a"),
+        ("a.b.jpeg", "a.b"),
+        ("a", "a"),
+        ("a.DCM", "a"),
+        ("a.tiff", "a.tiff"),
+        ("x.png.jpg", "x.png"),
+    ],
 )
 def test_image_ids_keep_all_but_the_suffix(name, expected):
     assert image_id(name) == expected

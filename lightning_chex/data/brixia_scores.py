@@ -1,0 +1,162 @@
+"""What the two data sets with Brixia scores share: zones, targets, splits by patient, and how far raters agree."""
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+
+from lightning_chex.data.images import ImageReader, read_grey
+from lightning_chex.data.sample import DETECTORS, detector_label
+from lightning_chex.data.transforms import ImageTransform
+
+Target = Literal["severity", "zones", "detectors"]
+
+ZONES = ("A", "B", "C", "D", "E", "F")
+"""Brixia zones: A, B, C the patient's right lung (image left) from top to bottom; D, E, F the left lung."""
+
+
+def check_target(target: str) -> None:
+    """Refuse a target that Brixia scores cannot be.
+
+    Raises:
+        ValueError: it is none of ``Target``.
+    """
+    if target not in get_args(Target):
+        raise ValueError(f"target is {target!r}: give {', '.join(map(repr, get_args(Target)))}")
+
+
+def target_names(target: Target) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of a target's classes, and those of its scores; one of the two is empty."""
+    return {"severity": ((), ("severity",)), "zones": ((), ZONES), "detectors": (DETECTORS, ())}[target]
+
+
+def target_label(zones: torch.Tensor, target: Target) -> torch.Tensor:
+    """Turn zone scores into what a model is to learn.
+
+    Args:
+        zones: scores 0 to 3 of the six zones, (N, 6).
+        target: ``severity``, their sum, 0 to 18; ``zones``, themselves; ``detectors``, see ``detector_label``.
+
+    Returns:
+        float32 (N,), (N, 6) or (N, 3).
+
+    Example:
+        >>> target_label(torch.tensor([[0.0, 1, 2, 3, 3, 3]]), "severity")
+        tensor([12.])
+    """
+    if target == "severity":
+        return zones.sum(dim=1)
+    return zones.clone() if target == "zones" else detector_label(zones)
+
+
+class ScoredXrays(Dataset):
+    """X-rays with the Brixia scores of their six lung zones.
+
+    Args:
+        images: columns ``image_id``, ``patient_id``, ``path`` and the zones ``A`` to ``F`` (0 to 3), a row per image.
+        target: what ``label`` is, see ``target_label``.
+        transform: what an image goes through.
+        read: reads an image file.
+    """
+
+    def __init__(
+        self, images: pd.DataFrame, target: Target, transform: ImageTransform, read: ImageReader = read_grey
+    ) -> None:
+        self.zones = torch.from_numpy(images[list(ZONES)].to_numpy(dtype=np.float32, copy=True))
+        self.labels = target_label(self.zones, target)
+        self.image_ids: list[str] = images["image_id"].tolist()
+        self.patient_ids: list[str] = images["patient_id"].tolist()
+        self.paths: list[str] = images["path"].tolist()
+        self.transform = transform
+        self.read = read
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read one image; there are no boxes.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return {
+            **self.transform(self.read(self.paths[index])),
+            "label": self.labels[index].clone(),
+            "zones": self.zones[index].clone(),
+            "image_id": self.image_ids[index],
+            "patient_id": self.patient_ids[index],
+        }
+
+
+def rater_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    """Measure how far two raters of the same images agree: the human figure beside which a model's error stands.
+
+    Args:
+        first: one rater's zone scores, 0 to 3, (N, 6), N at least 1.
+        second: the other's.
+
+    Returns:
+        ``images``, N; ``zone_agreement``, the share of all zones given the same score; ``zone_mae``, their mean
+        absolute difference; ``zone_agreement/A``, ``zone_mae/A``, ``zone_pearson/A`` ... by zone; and of the global
+        scores, 0 to 18, ``global_mae``, ``global_bias`` (first less second, mean) and ``global_pearson``. A
+        correlation is NaN where one of the raters gives all images the same score.
+
+    Raises:
+        ValueError: other shapes.
+
+    Example:
+        >>> figures = rater_agreement(np.array([[0, 1, 2, 3, 0, 0]]), np.array([[0, 1, 2, 1, 0, 0]]))
+        >>> round(figures["zone_agreement"], 3), figures["global_mae"]
+        (0.833, 2.0)
+    """
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if first.shape != second.shape or first.ndim != 2 or first.shape[1] != len(ZONES) or len(first) == 0:
+        raise ValueError(
+            f"scores have shapes {first.shape} and {second.shape}: give (N, {len(ZONES)}) twice, N above 0"
+        )
+    equal, apart = first == second, np.abs(first - second)
+    total, other = first.sum(axis=1), second.sum(axis=1)
+    figures = {"images": len(first), "zone_agreement": equal.mean(), "zone_mae": apart.mean()}
+    for i, zone in enumerate(ZONES):
+        figures[f"zone_agreement/{zone}"] = equal[:, i].mean()
+        figures[f"zone_mae/{zone}"] = apart[:, i].mean()
+        figures[f"zone_pearson/{zone}"] = _pearson(first[:, i], second[:, i])
+    figures["global_mae"] = np.abs(total - other).mean()
+    figures["global_bias"] = (total - other).mean()
+    figures["global_pearson"] = _pearson(total, other)
+    return {name: float(figure) for name, figure in figures.items()}
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) > 0 and np.ptp(y) > 0 else float("nan")
+
+
+def split_by_patient(
+    patients: pd.Series, scores: pd.Series, val_fraction: float, test_fraction: float, seed: int
+) -> pd.Series:
+    """Share out patients so that each split spans the range of scores.
+
+    Patients are lined up by their mean score, equal ones in random order, and taken from the line at even steps.
+
+    Args:
+        patients: patient of each image, any index.
+        scores: severity of each image, on the same index.
+        val_fraction: share of the patients for validation.
+        test_fraction: share of the patients for test; may be 0.
+        seed: of the draw.
+
+    Returns:
+        ``train``, ``val`` or ``test``, on the same index.
+    """
+    rng = np.random.default_rng(seed)
+    mean = scores.groupby(patients).mean()  # sorted by patient: the order of the rows does not matter
+    line = mean.index.to_numpy()[np.lexsort([rng.random(len(mean)), mean.to_numpy()])]
+    side = pd.Series("train", index=line)
+    for name, share in [("val", val_fraction), ("test", test_fraction / (1 - val_fraction))]:
+        free = side.index[side == "train"]
+        # a step is taken wherever the running share passes a whole number, from a random start
+        steps = np.floor(np.arange(len(free) + 1) * share + rng.random())
+        side[free[np.diff(steps) > 0]] = name
+    return patients.map(side)
