@@ -33,6 +33,7 @@ CONFINED = {
     "albumentations": {"data"},
     "pandas": {"data"},
     "timm": {"tasks"},
+    "segmentation_models_pytorch": {"tasks"},
     "matplotlib": {"reporting"},
     "torchmetrics": {"metrics", "tasks", "callbacks"},
 }

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from lightning_chex.data.datamodule import ChestXrayDataModule, Split
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import ImageReader, check_images, find_images, first_few, image_id, read_grey
+from lightning_chex.data.lung_files import MaskFiles, check_lungs, find_masks, lungs_of_image
 from lightning_chex.data.sample import DETECTORS, detector_label
 from lightning_chex.data.tables import contents, data_root, find_file, locate, read_table
 from lightning_chex.data.transforms import ImageTransform
@@ -28,7 +29,8 @@ class CohenBrixIA(Dataset):
     """X-rays with the Brixia scores of their six lung zones, as one severity score or three detectors.
 
     Args:
-        images: columns ``image_id``, ``patient_id``, ``path`` and the zones ``A`` to ``F`` (0 to 3), a row per image.
+        images: columns ``image_id``, ``patient_id``, ``path`` and the zones ``A`` to ``F`` (0 to 3), a row per image;
+            and, for samples with a ``lung_mask``, ``masks`` (see ``MaskFiles``).
         target: what ``label`` is: ``severity``, the sum of the zones, 0 to 18; or ``detectors``, see
             ``detector_label``.
         transform: what an image goes through.
@@ -43,6 +45,7 @@ class CohenBrixIA(Dataset):
         self.image_ids: list[str] = images["image_id"].tolist()
         self.patient_ids: list[str] = images["patient_id"].tolist()
         self.paths: list[str] = images["path"].tolist()
+        self.masks: list[MaskFiles] | None = images["masks"].tolist() if "masks" in images else None
         self.transform = transform
         self.read = read
 
@@ -55,8 +58,11 @@ class CohenBrixIA(Dataset):
         Raises:
             DataError: it cannot be read.
         """
+        pixels = self.read(self.paths[index])
+        height, width = pixels.shape
+        masks = {} if self.masks is None else {"lung_mask": lungs_of_image(self.masks[index], (height, width))}
         return {
-            **self.transform(self.read(self.paths[index])),
+            **self.transform(pixels, masks=masks),
             "label": self.labels[index].clone(),
             "zones": self.zones[index].clone(),
             "image_id": self.image_ids[index],
@@ -80,6 +86,8 @@ class CohenDataModule(ChestXrayDataModule):
         val_fraction: share of the patients in the validation split.
         test_fraction: share of the patients in the test split.
         split_seed: seed of the split.
+        lung_masks: give each sample a ``lung_mask`` from the folder ``lung_masks`` in ``root``, one PNG file per image
+            that holds both lungs. An image without such a file has an empty one: all samples have the same keys.
         allow_missing: work with the images on disk if some are missing, and warn, instead of stopping.
         kwargs: see ``ChestXrayDataModule``.
 
@@ -95,6 +103,7 @@ class CohenDataModule(ChestXrayDataModule):
         val_fraction: float = 0.2,
         test_fraction: float = 0.2,
         split_seed: int = 0,
+        lung_masks: bool = False,
         allow_missing: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -116,6 +125,7 @@ class CohenDataModule(ChestXrayDataModule):
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
+        self.lung_masks = lung_masks
         self.allow_missing = allow_missing
         self._images = pd.DataFrame()
 
@@ -133,6 +143,10 @@ class CohenDataModule(ChestXrayDataModule):
         paths = locate(scores["image_id"], find_images(root, [folder]), str(folder), self.allow_missing)
         images = scores.loc[paths.index].assign(path=paths)
         check_images(images["path"].tolist())
+        if self.lung_masks:
+            found = find_masks(root, "lung_masks/{id}.png")
+            images["masks"] = [(found.get(name),) for name in images["image_id"]]
+            check_lungs(images["path"].tolist(), images["masks"].tolist())
         images["patient_id"] = read_patients(images["image_id"], root / "sources.csv")
         # by the mean of both radiologists whoever is asked, so that models of either are split alike
         severity = zone_scores(images, "mean").sum(axis=1)

@@ -14,7 +14,7 @@ from lightning_chex.data.lung_masks import Mask, split_lungs
 from lightning_chex.data.tables import contents
 
 MaskFiles = tuple[str | None, ...]
-"""Paths of an image's lung masks: one that holds both lungs, or those of the right and the left lung; None is absent."""
+"""Paths of an image's lung masks: one of both lungs, or one of the right and one of the left; None is absent."""
 
 
 def find_masks(root: Path, pattern: str) -> dict[str, str]:
@@ -119,7 +119,9 @@ def check_lungs(paths: Sequence[str], files: Sequence[MaskFiles]) -> np.ndarray:
         looks = list(pool.map(_look, paths, files))
     problems = [look for look in looks if isinstance(look, str)]
     if problems:
-        raise DataError(f"the lung masks of {len(problems)} of {len(paths)} images are of no use: {first_few(problems)}")
+        raise DataError(
+            f"the lung masks of {len(problems)} of {len(paths)} images are of no use: {first_few(problems)}"
+        )
     return np.array(looks, dtype=bool).reshape(-1, 2)
 
 

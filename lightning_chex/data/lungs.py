@@ -28,7 +28,7 @@ LAYOUTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """By name: the folder of the images, and the masks, as ``LungDataModule`` takes them.
 
-Montgomery and Shenzhen are the tuberculosis sets of the NLM (Shenzhen's masks were published apart, by Stirenko et al.),
+Montgomery and Shenzhen are the tuberculosis sets of the NLM (Shenzhen's masks: Stirenko et al.),
 JSRT has the masks of the SCR database beside its images, converted to PNG. ``cohen`` is the data set of
 ``CohenDataModule``, ``lesions`` the COVID-19 images with a mask file for each lung and lesion.
 """
