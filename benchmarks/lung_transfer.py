@@ -1,7 +1,7 @@
 """Dice of a lung network on images of another source than it was trained on.
 
-Trained on the lung masks of the public Cohen X-rays, measured on the manual masks of the COVID-19 lesion set, without the
-images that are in both. Beside it stands a control that looks at no image: the pixels that are lung in half of the
+Trained on the lung masks of the public Cohen X-rays, measured on the manual masks of the COVID-19 lesion set, without
+the images that are in both. Beside it stands a control that looks at no image: the pixels that are lung in half of the
 training images or more.
 
 Run: CHEX_DATA=DIR python benchmarks/lung_transfer.py
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.segmentation import dice_score
 
@@ -103,8 +104,6 @@ def main() -> None:
 
 def draw(folder: Path, samples: list[dict], predicted: Tensor) -> None:
     """Right lung in red, left lung in green, over each X-ray."""
-    from PIL import Image
-
     folder.mkdir(parents=True, exist_ok=True)
     for number, (sample, (right, left)) in enumerate(zip(samples, predicted, strict=True)):
         grey = (sample["image"][0] * 0.229 + 0.485).clamp(0, 1)

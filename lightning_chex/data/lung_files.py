@@ -119,9 +119,7 @@ def check_lungs(paths: Sequence[str], files: Sequence[MaskFiles]) -> np.ndarray:
         looks = list(pool.map(_look, paths, files))
     problems = [look for look in looks if isinstance(look, str)]
     if problems:
-        raise DataError(
-            f"the lung masks of {len(problems)} of {len(paths)} images are of no use: {first_few(problems)}"
-        )
+        raise DataError(f"{len(problems)} of {len(paths)} images have no usable lung mask: {first_few(problems)}")
     return np.array(looks, dtype=bool).reshape(-1, 2)
 
 

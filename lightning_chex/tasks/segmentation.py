@@ -98,7 +98,7 @@ class SegmentationTask(ChestXrayTask):
                     "CohenDataModule with lung_masks: true"
                 )
 
-    def target(self, batch: dict[str, Any]) -> Tensor:
+    def truth(self, batch: dict[str, Any]) -> Tensor:
         """Lung masks, bool (B, 2, H, W)."""
         return batch["lung_mask"]
 
@@ -143,7 +143,7 @@ class SegmentationTask(ChestXrayTask):
         self._log_scores("test", self.test_loss, self.test_dice)
 
     def _collect(self, batch: dict[str, Any], loss: Metric, dice: Metric) -> None:
-        logits, truth = self(batch["image"]), self.target(batch)
+        logits, truth = self(batch["image"]), self.truth(batch)
         loss.update(self.loss(logits, truth), weight=len(logits))
         dice.update(self.score(logits) >= 0.5, truth)
 

@@ -49,12 +49,12 @@ class ChestXrayTask(pl.LightningModule):
         """Run the network on images (B, 3, H, W)."""
         return self.model(images.contiguous(memory_format=torch.channels_last))
 
-    def target(self, batch: dict[str, Any]) -> Tensor:
+    def truth(self, batch: dict[str, Any]) -> Tensor:
         """Take from a batch what the network should say."""
         return batch["label"]
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
-        """Mean loss of a batch, given what `target` takes from it."""
+        """Mean loss of a batch, given what `truth` takes from it."""
         raise NotImplementedError
 
     def configure_optimizer(self) -> torch.optim.Optimizer:
@@ -108,7 +108,7 @@ class ChestXrayTask(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one training batch, logged as ``train/loss``."""
-        loss = self.loss(self(batch["image"]), self.target(batch))
+        loss = self.loss(self(batch["image"]), self.truth(batch))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
         return loss
 
