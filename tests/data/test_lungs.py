@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fakes import write_cohen
+from fakes import write_cohen, write_lungs
 from PIL import Image
 
 from lightning_chex.data.cohen import CohenDataModule
@@ -13,38 +13,6 @@ from lightning_chex.data.sample import collate
 
 SPLITS = ("train", "val", "test")
 TWO = ["masks/{id}_r.png", "masks/{id}_l.png"]
-
-
-def write_lungs(
-    root: Path, layout: str | None = None, images: int = 12, scale: int = 1, ink: int = 255
-) -> tuple[Path, dict[str, np.ndarray]]:
-    """Write images and lung masks as a layout has them; the lungs are bright in the images.
-
-    Args:
-        root: where to.
-        layout: name of one of ``LAYOUTS``; None is a folder ``images`` and masks as ``TWO`` names them.
-        images: how many.
-        scale: masks are this much finer than the images.
-        ink: value of the lungs in the mask files.
-
-    Returns:
-        The root, and the true masks (2, 48, 64) by image id.
-    """
-    folder, masks = LAYOUTS[layout] if layout else ("images", tuple(TWO))
-    (root / folder).mkdir(parents=True)
-    truth = {}
-    for i in range(images):
-        name = f"CXR.{i:04d}_{i % 2}"
-        lungs = np.zeros((2, 48, 64), bool)
-        lungs[0, 6 + i : 36 + i // 2, 8:24] = True
-        lungs[1, 8:40, 36 : 50 + i % 5] = True
-        truth[name] = lungs
-        Image.fromarray((40 + 160 * lungs.any(axis=0)).astype(np.uint8)).save(root / folder / f"{name}.png")
-        for pattern, mask in zip(masks, lungs if len(masks) == 2 else [lungs.any(axis=0)], strict=True):
-            path = root / pattern.replace("{id}", name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((mask * ink).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)).save(path)
-    return root, truth
 
 
 def module(root: Path, **options) -> LungDataModule:

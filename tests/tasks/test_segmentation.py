@@ -8,8 +8,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from commands import CONFIGS, TINY
+from fakes import write_lungs
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from test_lungs import write_lungs
 from tiny import TinyData, tiny_trainer
 
 from lightning_chex.cli import main
@@ -32,10 +32,7 @@ def test_dice_is_the_mean_over_images_and_batches_of_any_size():
     metric = LungDice()
     metric.update(predicted[:2], truth[:2])
     metric.update(predicted[2:], truth[2:])
-    by_hand = [
-        [dice_by_hand(p.numpy(), t.numpy()) for p, t in zip(*pair, strict=True)]
-        for pair in zip(predicted, truth, strict=True)
-    ]
+    by_hand = [[dice_by_hand(predicted[i, lung].numpy(), truth[i, lung].numpy()) for lung in (0, 1)] for i in range(5)]
     right, left = np.mean(by_hand, axis=0)
     out = metric.compute()
     assert out["dice/right_lung"] == pytest.approx(right) and out["dice/left_lung"] == pytest.approx(left)
