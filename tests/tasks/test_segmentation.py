@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from commands import CONFIGS, TINY
 from fakes import write_lungs
+from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tiny import TinyData, tiny_trainer
 
@@ -134,6 +135,8 @@ def test_the_configuration_trains_and_predicts(place, capsys):
     config = str(CONFIGS / "lung_segmentation.yaml")
     main(["fit", "--config", config, "--data.root", str(root), *TINY, "--trainer.default_root_dir", "out"])
     assert "Dice, mean of both lungs" in capsys.readouterr().out
+    (sheet,) = (place / "work" / "out").rglob("lungs/epoch_000.png")
+    assert Image.open(sheet).size[0] > 500
     (best,) = (place / "work" / "out").rglob("best.ckpt")
     torch.load(best, weights_only=True)
     options = ["--ckpt_path", str(best), "--trainer.default_root_dir", "out"]
