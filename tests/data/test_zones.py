@@ -100,7 +100,7 @@ def test_pixels_of_both_lungs_go_to_the_nearer_one():
     [
         ([(5, 35, 4, 16)], [(8, 36, 24, 36)]),  # two lungs
         ([(5, 20, 4, 16), (23, 35, 5, 15)], [(8, 36, 24, 36)]),  # the right one torn in two
-        ([(5, 35, 4, 20)], [(36, 39, 21, 23), (8, 36, 28, 37)]),  # with a crumb below
+        ([(5, 35, 4, 20)], [(36, 39, 23, 25), (8, 36, 28, 37)]),  # with a crumb below
         ([(5, 35, 4, 16)], []),  # one is missing
         ([], [(5, 35, 26, 37)]),
         ([(5, 20, 4, 16), (22, 35, 4, 15)], []),  # and the other one torn
