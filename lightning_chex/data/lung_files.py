@@ -42,7 +42,7 @@ def find_masks(root: Path, pattern: str) -> dict[str, str]:
             name = entry.name
             if len(name) > len(before) + len(after) and name.startswith(before) and name.endswith(after):
                 if entry.is_symlink():
-                    resolve_inside(root, parts.parent / name)
+                    resolve_inside(root, str(parts.parent / name))
                 found[name[len(before) : len(name) - len(after)]] = entry.path
     return found
 

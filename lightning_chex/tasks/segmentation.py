@@ -89,7 +89,7 @@ class SegmentationTask(ChestXrayTask):
                 f"data.size={size}, but a U-Net++ takes multiples of {UNET_STRIDE}: give "
                 f"{max(UNET_STRIDE, size // UNET_STRIDE * UNET_STRIDE)} or {-(-size // UNET_STRIDE) * UNET_STRIDE}"
             )
-        if stage != "predict" and hasattr(data, "dataset"):
+        if stage != "predict" and data is not None and hasattr(data, "dataset"):
             # no augmented split: those draw random numbers
             sample = data.dataset("test" if stage == "test" else "val")[0]
             if "lung_mask" not in sample:
