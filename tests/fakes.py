@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lightning_chex.data.lungs import LAYOUTS
 from lightning_chex.data.nih_tables import in_tuning_half
 from lightning_chex.data.sample import PATHOLOGIES
 
@@ -121,3 +122,35 @@ def write_cohen(root: Path, size: int = 64, images: int = 30, sources: bool = Tr
     if sources:
         (root / "sources.csv").write_text("\n".join(["filename,image_license,source_url,patientid", *origins]) + "\n")
     return root
+
+
+def write_lungs(
+    root: Path, layout: str | None = None, images: int = 12, scale: int = 1, ink: int = 255
+) -> tuple[Path, dict[str, np.ndarray]]:
+    """Write images and lung masks as a layout has them; the lungs are bright in the images.
+
+    Args:
+        root: where to.
+        layout: name of one of ``LAYOUTS``; None: ``images/ID.png`` and ``masks/ID_r.png``, ``masks/ID_l.png``.
+        images: how many.
+        scale: masks are this much finer than the images.
+        ink: value of the lungs in the mask files.
+
+    Returns:
+        The root, and the true masks (2, 48, 64) by image id.
+    """
+    folder, masks = LAYOUTS[layout] if layout else ("images", ("masks/{id}_r.png", "masks/{id}_l.png"))
+    (root / folder).mkdir(parents=True)
+    truth = {}
+    for i in range(images):
+        name = f"CXR.{i:04d}_{i % 2}"
+        lungs = np.zeros((2, 48, 64), bool)
+        lungs[0, 6 + i : 36 + i // 2, 8:24] = True
+        lungs[1, 8:40, 36 : 50 + i % 5] = True
+        truth[name] = lungs
+        Image.fromarray((40 + 160 * lungs.any(axis=0)).astype(np.uint8)).save(root / folder / f"{name}.png")
+        for pattern, mask in zip(masks, lungs if len(masks) == 2 else [lungs.any(axis=0)], strict=True):
+            path = root / pattern.replace("{id}", name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((mask * ink).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)).save(path)
+    return root, truth

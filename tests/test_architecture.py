@@ -34,6 +34,7 @@ CONFINED = {
     "pandas": {"data"},
     "pydicom": {"data"},
     "timm": {"tasks"},
+    "segmentation_models_pytorch": {"tasks"},
     "matplotlib": {"reporting"},
     "torchmetrics": {"metrics", "tasks", "callbacks"},
 }

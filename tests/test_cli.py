@@ -16,6 +16,9 @@ from lightning_chex.data.sample import PATHOLOGIES
 
 PHANTOM = ["--data.num_train=16", "--data.num_val=6", "--data.num_test=6"]
 
+# the others have tests of their own
+EXPLAINED = sorted(path.stem for path in CONFIGS.glob("*.yaml") if "IBACallback" in path.read_text())
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -30,7 +33,7 @@ def data_for(name: str, folder: Path) -> list[str]:
     }[name]()
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+@pytest.mark.parametrize("name", EXPLAINED)
 def test_every_configuration_trains_explains_and_keeps_to_its_folder(place, name, capsys):
     data = data_for(name, place / "data")
     before = written(place / "data")

@@ -5,10 +5,12 @@ from lightning_chex.data.brixia_scores import rater_agreement
 from lightning_chex.data.cohen import CohenBrixIA, CohenDataModule
 from lightning_chex.data.datamodule import ChestXrayDataModule
 from lightning_chex.data.errors import DataError
+from lightning_chex.data.lungs import LungDataModule, LungSegmentation
 from lightning_chex.data.nih import NIHChestXray8, NIHDataModule
 from lightning_chex.data.sample import DETECTORS, PATHOLOGIES, collate, detector_label
 from lightning_chex.data.synthetic import SyntheticCXR, SyntheticDataModule
 from lightning_chex.data.transforms import ImageTransform
+from lightning_chex.data.zones import lung_zones, zones_from_boxes, zones_from_probabilities
 
 __all__ = [
     "DETECTORS",
@@ -20,11 +22,16 @@ __all__ = [
     "CohenDataModule",
     "DataError",
     "ImageTransform",
+    "LungDataModule",
+    "LungSegmentation",
     "NIHChestXray8",
     "NIHDataModule",
     "SyntheticCXR",
     "SyntheticDataModule",
     "collate",
     "detector_label",
+    "lung_zones",
     "rater_agreement",
+    "zones_from_boxes",
+    "zones_from_probabilities",
 ]

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from lightning_chex.data.images import ImageReader, read_grey
+from lightning_chex.data.lung_files import MaskFiles, lungs_of_image
 from lightning_chex.data.sample import DETECTORS, detector_label
 from lightning_chex.data.transforms import ImageTransform
 
@@ -55,7 +56,8 @@ class ScoredXrays(Dataset):
     """X-rays with the Brixia scores of their six lung zones.
 
     Args:
-        images: columns ``image_id``, ``patient_id``, ``path`` and the zones ``A`` to ``F`` (0 to 3), a row per image.
+        images: columns ``image_id``, ``patient_id``, ``path`` and the zones ``A`` to ``F`` (0 to 3), a row per image;
+            and, for samples with a ``lung_mask``, ``masks`` (see ``MaskFiles``).
         target: what ``label`` is, see ``target_label``.
         transform: what an image goes through.
         read: reads an image file.
@@ -69,6 +71,7 @@ class ScoredXrays(Dataset):
         self.image_ids: list[str] = images["image_id"].tolist()
         self.patient_ids: list[str] = images["patient_id"].tolist()
         self.paths: list[str] = images["path"].tolist()
+        self.masks: list[MaskFiles] | None = images["masks"].tolist() if "masks" in images else None
         self.transform = transform
         self.read = read
 
@@ -81,8 +84,11 @@ class ScoredXrays(Dataset):
         Raises:
             DataError: it cannot be read.
         """
+        pixels = self.read(self.paths[index])
+        height, width = pixels.shape
+        masks = {} if self.masks is None else {"lung_mask": lungs_of_image(self.masks[index], (height, width))}
         return {
-            **self.transform(self.read(self.paths[index])),
+            **self.transform(pixels, masks=masks),
             "label": self.labels[index].clone(),
             "zones": self.zones[index].clone(),
             "image_id": self.image_ids[index],

@@ -17,6 +17,7 @@ from lightning_chex.data.brixia_scores import (
 from lightning_chex.data.datamodule import ChestXrayDataModule, Split
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import check_images, find_images, first_few, image_id
+from lightning_chex.data.lung_files import check_lungs, find_masks
 from lightning_chex.data.tables import contents, data_root, find_file, locate, read_table
 from lightning_chex.data.transforms import ImageTransform
 
@@ -48,6 +49,8 @@ class CohenDataModule(ChestXrayDataModule):
         val_fraction: share of the patients in the validation split.
         test_fraction: share of the patients in the test split.
         split_seed: seed of the split.
+        lung_masks: give each sample a ``lung_mask`` from the folder ``lung_masks`` in ``root``, one PNG file per image
+            that holds both lungs. An image without such a file has an empty one: all samples have the same keys.
         allow_missing: work with the images on disk if some are missing, and warn, instead of stopping.
         kwargs: see ``ChestXrayDataModule``.
 
@@ -63,6 +66,7 @@ class CohenDataModule(ChestXrayDataModule):
         val_fraction: float = 0.2,
         test_fraction: float = 0.2,
         split_seed: int = 0,
+        lung_masks: bool = False,
         allow_missing: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -83,6 +87,7 @@ class CohenDataModule(ChestXrayDataModule):
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
+        self.lung_masks = lung_masks
         self.allow_missing = allow_missing
         self._images = pd.DataFrame()
 
@@ -100,6 +105,10 @@ class CohenDataModule(ChestXrayDataModule):
         paths = locate(scores["image_id"], find_images(root, [folder]), str(folder), self.allow_missing)
         images = scores.loc[paths.index].assign(path=paths)
         check_images(images["path"].tolist())
+        if self.lung_masks:
+            found = find_masks(root, "lung_masks/{id}.png")
+            images["masks"] = [(found.get(name),) for name in images["image_id"]]
+            check_lungs(images["path"].tolist(), images["masks"].tolist())
         images["patient_id"] = read_patients(images["image_id"], root / "sources.csv")
         # by the mean of both radiologists whoever is asked, so that models of either are split alike
         severity = zone_scores(images, "mean").sum(axis=1)

@@ -12,7 +12,8 @@ key                 type                       meaning
 ``boxes``           float32 (N, 4)             x1, y1, x2, y2 in pixels of ``image``; N may be 0
 ``box_labels``      int64 (N,)                 class index of each box
 ``zones``           float32 (6,)               Brixia scores 0-3 of zones A-F, see below
-``lung_mask``       bool (2, H, W)             the patient's right lung (image left), then the left lung
+``lung_mask``       bool (2, H, W)             the patient's right lung (image left), then the left lung;
+                                               an empty one means not outlined, not absent
 ``finding_masks``   bool (8, H, W)             exact extent of each pathology (phantom only)
 ==================  =========================  ==================================================================
 

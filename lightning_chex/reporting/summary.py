@@ -23,6 +23,7 @@ def summary(
     for key, meaning in (
         ("auroc", "AUROC, mean over classes"),
         ("ap", "average precision, mean over classes"),
+        ("dice", "Dice, mean of both lungs"),
         ("mae", "mean absolute error, in points"),
         ("pearson", "Pearson correlation with the true score"),
     ):

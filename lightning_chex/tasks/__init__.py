@@ -2,5 +2,6 @@
 
 from lightning_chex.tasks.classification import ClassificationTask
 from lightning_chex.tasks.regression import RegressionTask
+from lightning_chex.tasks.segmentation import SegmentationTask
 
-__all__ = ["ClassificationTask", "RegressionTask"]
+__all__ = ["ClassificationTask", "RegressionTask", "SegmentationTask"]

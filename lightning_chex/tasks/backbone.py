@@ -1,9 +1,14 @@
-"""The network of a task: a timm model, or one clear error why there is none."""
+"""The networks of the tasks: a timm model, or a U-Net++; or one clear error why there is none."""
 
 import difflib
+from collections.abc import Callable, Iterable
 
+import segmentation_models_pytorch as smp
 import timm
 from torch import nn
+
+UNET_STRIDE = 32
+"""Sides of the images of a U-Net++ are multiples of this: it halves them five times and doubles them again."""
 
 
 def create_backbone(name: str, num_outputs: int, pretrained: bool) -> nn.Module:
@@ -15,12 +20,39 @@ def create_backbone(name: str, num_outputs: int, pretrained: bool) -> nn.Module:
     """
     architecture = name.split(".", 1)[0]  # "densenet121.tv_in1k" names weights too
     if not timm.is_model(architecture):
-        nearest = difflib.get_close_matches(architecture, timm.list_models(), n=4, cutoff=0.5)
-        raise ValueError(f"backbone={name!r} is unknown to timm; nearest names: {', '.join(nearest) or 'none'}")
+        raise ValueError(f"backbone={name!r} is unknown to timm; {_nearest(architecture, timm.list_models())}")
     if not pretrained:
         return timm.create_model(name, num_classes=num_outputs)
+    return _fetched(name, lambda: timm.create_model(name, num_classes=num_outputs, pretrained=True))
+
+
+def create_unet(encoder: str, num_outputs: int, pretrained: bool) -> nn.Module:
+    """Build a U-Net++ (Zhou et al. 2018) for images (B, 3, H, W) with ``num_outputs`` raw maps (B, K, H, W).
+
+    Args:
+        encoder: name of an encoder of segmentation-models-pytorch, such as ``resnet18``.
+        num_outputs: K.
+        pretrained: start the encoder from ImageNet weights; needs a network the first time.
+
+    Raises:
+        ValueError: no such encoder; the message lists the nearest names.
+        RuntimeError: pretrained weights were asked for and could not be had.
+    """
+    known = smp.encoders.get_encoder_names()
+    if encoder not in known:
+        raise ValueError(f"encoder={encoder!r} is unknown to segmentation-models-pytorch; {_nearest(encoder, known)}")
+    if not pretrained:
+        return smp.UnetPlusPlus(encoder, encoder_weights=None, classes=num_outputs)
+    return _fetched(encoder, lambda: smp.UnetPlusPlus(encoder, encoder_weights="imagenet", classes=num_outputs))
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    return f"nearest names: {', '.join(difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)) or 'none'}"
+
+
+def _fetched(name: str, build: Callable[[], nn.Module]) -> nn.Module:
     try:
-        return timm.create_model(name, num_classes=num_outputs, pretrained=True)
+        return build()
     except Exception as error:  # the hub's clients raise what they like when there is no network
         raise RuntimeError(
             f"pretrained=True, but the weights of {name!r} could not be fetched ({type(error).__name__}: "

@@ -1,4 +1,4 @@
-"""What the classification and regression tasks share: network, optimiser, schedule, steps and predictions."""
+"""What all tasks share: network, optimiser, schedule, steps and predictions."""
 
 import math
 import warnings
@@ -49,8 +49,12 @@ class ChestXrayTask(pl.LightningModule):
         """Run the network on images (B, 3, H, W)."""
         return self.model(images.contiguous(memory_format=torch.channels_last))
 
+    def truth(self, batch: dict[str, Any]) -> Tensor:
+        """Take from a batch what the network should say."""
+        return batch["label"]
+
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
-        """Mean loss of a batch."""
+        """Mean loss of a batch, given what `truth` takes from it."""
         raise NotImplementedError
 
     def configure_optimizer(self) -> torch.optim.Optimizer:
@@ -104,7 +108,7 @@ class ChestXrayTask(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one training batch, logged as ``train/loss``."""
-        loss = self.loss(self(batch["image"]), batch["label"])
+        loss = self.loss(self(batch["image"]), self.truth(batch))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
         return loss
 

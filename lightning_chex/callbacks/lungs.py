@@ -1,0 +1,62 @@
+"""Pictures of the lungs a network finds, at every validation."""
+
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from numpy.typing import NDArray
+from pytorch_lightning.loggers import WandbLogger
+
+from lightning_chex.callbacks.run_folder import run_folder
+from lightning_chex.reporting.lungs import lung_overlay, write_lung_sheet
+
+
+class LungPictures(pl.Callback):
+    """Draw predicted and true lungs of the first validation images, as one PNG in the run's folder and in W&B.
+
+    The file is ``lungs/epoch_000.png`` and so on; W&B gets the same pictures as ``val/lungs``, numbered, without names.
+
+    Args:
+        num_images: how many images, at least 1.
+
+    Raises:
+        ValueError: ``num_images`` is less than 1.
+    """
+
+    def __init__(self, num_images: int = 18) -> None:
+        if num_images < 1:
+            raise ValueError(f"num_images is {num_images}: give at least 1")
+        self.num_images = num_images
+        self._overlays: list[NDArray[np.uint8]] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw what is still wanted of a batch; process 0 sees enough of them."""
+        missing = self.num_images - len(self._overlays)
+        if trainer.sanity_checking or not trainer.is_global_zero or missing < 1:
+            return
+        predicted = pl_module.predict_step(batch, batch_idx)["lung_mask"]
+        for image, lungs, truth in list(zip(batch["image"], predicted, batch["lung_mask"], strict=True))[:missing]:
+            grey = image[0].float().cpu()
+            grey = (grey - grey.min()) / (grey.max() - grey.min()).clamp(min=1e-6)
+            self._overlays.append(lung_overlay(grey, lungs.cpu(), truth.cpu()))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write and log the pictures."""
+        overlays, self._overlays = self._overlays, []
+        if not overlays:
+            return
+        label = f"epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else "validate"
+        title = f"lungs, {label.replace('_', ' ')}: found (tinted) and true (outlined)"
+        write_lung_sheet(overlays, run_folder(trainer) / "lungs" / f"{label}.png", title)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                captions = [str(number) for number in range(len(overlays))]
+                logger.log_image("val/lungs", images=overlays, caption=captions, step=trainer.global_step)

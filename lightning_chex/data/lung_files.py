@@ -1,0 +1,168 @@
+"""Lung masks on disk: finding their files, reading them, and checking them against their images."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+
+from lightning_chex.data.errors import DataError
+from lightning_chex.data.images import first_few, image_size, read_grey, resolve_inside
+from lightning_chex.data.lung_masks import Mask, split_lungs
+from lightning_chex.data.tables import contents
+
+MaskFiles = tuple[str | None, ...]
+"""Paths of an image's lung masks: one of both lungs, or one of the right and one of the left; None is absent."""
+
+
+def find_masks(root: Path, pattern: str) -> dict[str, str]:
+    """List the mask files of a folder.
+
+    Args:
+        root: the data root, which no mask may lie outside.
+        pattern: folder and file name below ``root``, with ``{id}`` in the name for the id of the image.
+
+    Returns:
+        Image id to path; files of other names are passed over.
+
+    Raises:
+        DataError: no such folder, or a way out of ``root``.
+    """
+    parts = PurePosixPath(pattern)
+    before, after = parts.name.split("{id}")
+    resolve_inside(root, str(parts.parent))
+    folder = root / parts.parent
+    if not folder.is_dir():
+        raise DataError(f"no folder {parts.parent} with lung masks in {root}, which holds {contents(root)}")
+    found: dict[str, str] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if len(name) > len(before) + len(after) and name.startswith(before) and name.endswith(after):
+                if entry.is_symlink():
+                    resolve_inside(root, str(parts.parent / name))
+                found[name[len(before) : len(name) - len(after)]] = entry.path
+    return found
+
+
+def read_lungs(files: MaskFiles) -> Mask:
+    """Read the lungs of one image.
+
+    A pixel belongs to a mask from half the largest value in the file on, whether that is 1 or 255.
+
+    Args:
+        files: one file that holds both lungs, or one for the right and one for the left; not all None.
+
+    Returns:
+        bool (2, H, W), the patient's right lung (image left) first. A lung whose file is None, or that a mask of both
+        does not show, is empty.
+
+    Raises:
+        DataError: a file cannot be read or marks no pixel, or two files differ in size.
+    """
+    planes = [None if path is None else _read_plane(path) for path in files]
+    shapes = {plane.shape for plane in planes if plane is not None}
+    if len(shapes) > 1:
+        raise DataError(f"{files[0]} and {files[1]} differ in size, but are masks of one image; replace one")
+    if len(planes) == 1 and planes[0] is not None:
+        return split_lungs(planes[0])
+    (shape,) = shapes
+    return np.stack([np.zeros(shape, bool) if plane is None else plane for plane in planes])
+
+
+def lungs_of_image(files: MaskFiles, shape: tuple[int, int]) -> Mask:
+    """Read the lungs of one image at the image's resolution.
+
+    Args:
+        files: see ``read_lungs``; here all may be None, for an image whose lungs nobody has outlined.
+        shape: height and width of the image.
+
+    Returns:
+        bool (2, H, W).
+
+    Raises:
+        DataError: see ``read_lungs``, or the masks have other proportions than the image.
+    """
+    if all(path is None for path in files):
+        return np.zeros((2, *shape), bool)
+    lungs = read_lungs(files)
+    if lungs.shape[1:] == shape:
+        return lungs
+    if not _same_proportions(lungs.shape[1:], shape):
+        raise DataError(f"{_first(files)}: {_proportions(lungs.shape[1:], shape)}")
+    size = shape[::-1]  # OpenCV's order
+    shrinks = shape[0] < lungs.shape[1]
+    planes = [
+        cv2.resize(lung.astype(np.float32), size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        for lung in lungs
+    ]
+    return np.stack(planes) >= 0.5
+
+
+def check_lungs(paths: Sequence[str], files: Sequence[MaskFiles]) -> np.ndarray:
+    """Make sure, before training, that lung masks fit their images; decodes every mask once.
+
+    Args:
+        paths: an image each.
+        files: the masks of each image.
+
+    Returns:
+        Which lungs are outlined, bool (N, 2), the patient's right lung first.
+
+    Raises:
+        DataError: masks cannot be read, mark nothing, have other proportions than their image, or lie in the wrong
+            order; with their number and the first names.
+    """
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # decoders run beside Python
+        looks = list(pool.map(_look, paths, files))
+    problems = [look for look in looks if isinstance(look, str)]
+    if problems:
+        raise DataError(f"{len(problems)} of {len(paths)} images have no usable lung mask: {first_few(problems)}")
+    return np.array(looks, dtype=bool).reshape(-1, 2)
+
+
+def _look(path: str, files: MaskFiles) -> tuple[bool, bool] | str:
+    """Which lungs the masks of an image show, or what is wrong with them."""
+    if all(file is None for file in files):
+        return False, False
+    try:
+        lungs = read_lungs(files)
+        width, height = image_size(path)
+    except DataError as error:
+        return str(error)
+    if not _same_proportions(lungs.shape[1:], (height, width)):
+        return f"{_first(files)}: {_proportions(lungs.shape[1:], (height, width))}"
+    right, left = lungs
+    if right.any() and left.any() and right.nonzero()[1].mean() > left.nonzero()[1].mean():
+        return (
+            f"{files[0]} lies to the right of {files[1]} in the image: in masks, name the patient's right lung "
+            "(image left) first"
+        )
+    return bool(right.any()), bool(left.any())
+
+
+def _read_plane(path: str) -> Mask:
+    grey = read_grey(path)
+    if not grey.any():
+        raise DataError(f"lung mask {path} marks no pixel: remove the file, or replace it")
+    return 2 * grey.astype(np.int64) >= grey.max()
+
+
+def _same_proportions(mask: tuple[int, ...], image: tuple[int, ...]) -> bool:
+    """Whether one can be the other in another resolution, up to a pixel of the coarser one."""
+    (mask_height, mask_width), (height, width) = mask, image
+    rows = min(mask_height, height)
+    return abs(mask_width * rows / mask_height - width * rows / height) <= 1
+
+
+def _proportions(mask: tuple[int, ...], image: tuple[int, ...]) -> str:
+    return (
+        f"the mask is {mask[1]} x {mask[0]} pixels, its image {image[1]} x {image[0]}: other proportions, so another "
+        "image's; replace one"
+    )
+
+
+def _first(files: MaskFiles) -> str:
+    return next(path for path in files if path is not None)

@@ -1,0 +1,155 @@
+"""Segmentation of the two lungs."""
+
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+from torchmetrics.functional.segmentation import dice_score
+
+from lightning_chex.tasks.backbone import UNET_STRIDE, create_unet
+from lightning_chex.tasks.task import ChestXrayTask, Schedule
+
+LUNGS = ("right_lung", "left_lung")
+"""The maps in the order of a sample's ``lung_mask``; the patient's right lung lies at the image's left."""
+
+
+class LungDice(Metric):
+    """Dice coefficient of each lung, the mean over the images in which it is outlined, and the mean of both lungs.
+
+    A lung with an empty true mask counts neither way: an empty mask says that nobody outlined it, and whatever is
+    predicted there would score 0, or 0/0. A lung that is outlined and not found scores 0.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", torch.zeros(len(LUNGS)), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(len(LUNGS)), dist_reduce_fx="sum")
+
+    def update(self, predicted: Tensor, truth: Tensor) -> None:
+        """Add predicted and true masks, bool (B, 2, H, W)."""
+        outlined = truth.flatten(2).any(dim=2)
+        dice = dice_score(predicted.long(), truth.long(), num_classes=len(LUNGS), average="none")
+        self.total += dice.where(outlined, 0).sum(dim=0)
+        self.count += outlined.sum(dim=0)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``dice``, the mean over the lungs that can be scored, and ``dice/NAME``; NaN where there is nothing."""
+        scores = self.total / self.count
+        return {"dice": scores.nanmean()} | {f"dice/{name}": score for name, score in zip(LUNGS, scores, strict=True)}
+
+
+class SegmentationTask(ChestXrayTask):
+    """Segmentation of the right and the left lung with a U-Net++, the network family of BS-Net's lung stage.
+
+    The loss is the sum of a binary cross entropy over the pixels and a soft Dice loss per image and lung. A lung that
+    nobody outlined (an empty true mask) counts in neither. Logs ``val/loss``, ``val/dice`` (mean of both lungs),
+    ``val/dice/right_lung`` and ``val/dice/left_lung``, see ``LungDice``, and the same under ``test/``.
+
+    Args:
+        encoder: name of an encoder of segmentation-models-pytorch.
+        pretrained: start the encoder from ImageNet weights; needs a network the first time.
+        optimizer: name of a timm optimiser (adamw, sgd, momentum, ...).
+        lr: learning rate; the peak one for ``one_cycle``.
+        weight_decay: weight decay, not applied to biases and normalisation layers.
+        momentum: momentum of the optimisers that have one.
+        schedule: ``constant``, ``cosine`` to zero, or ``one_cycle`` (up, then down), step by step over the training.
+    """
+
+    def __init__(
+        self,
+        encoder: str = "resnet18",
+        pretrained: bool = False,
+        optimizer: str = "adamw",
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        momentum: float = 0.9,
+        schedule: Schedule = "constant",
+    ) -> None:
+        super().__init__(create_unet(encoder, len(LUNGS), pretrained), optimizer, lr, weight_decay, momentum, schedule)
+        self.save_hyperparameters(logger=False)  # the command line logs the whole configuration, once
+        self.hparams["pretrained"] = False  # the checkpoint brings the weights; loading it must not need a network
+        self.class_names = [f"{name}_share" for name in LUNGS]
+        self._soft_dice = smp.losses.DiceLoss(mode="multilabel", from_logits=True)
+        self.val_dice, self.test_dice = LungDice(), LungDice()
+
+    def setup(self, stage: str) -> None:
+        """Refuse data without lung masks, and images of a size the network cannot take."""
+        data = getattr(self.trainer, "datamodule", None)
+        size = getattr(data, "size", UNET_STRIDE)
+        if size % UNET_STRIDE:
+            raise MisconfigurationException(
+                f"data.size={size}, but a U-Net++ takes multiples of {UNET_STRIDE}: give "
+                f"{max(UNET_STRIDE, size // UNET_STRIDE * UNET_STRIDE)} or {-(-size // UNET_STRIDE) * UNET_STRIDE}"
+            )
+        if stage != "predict" and data is not None and hasattr(data, "dataset"):
+            # no augmented split: those draw random numbers
+            sample = data.dataset("test" if stage == "test" else "val")[0]
+            if "lung_mask" not in sample:
+                raise MisconfigurationException(
+                    f"the samples of {type(data).__name__} have no lung_mask: use LungDataModule, the phantom, or "
+                    "CohenDataModule with lung_masks: true"
+                )
+
+    def truth(self, batch: dict[str, Any]) -> Tensor:
+        """Lung masks, bool (B, 2, H, W)."""
+        return batch["lung_mask"]
+
+    def loss(self, output: Tensor, label: Tensor) -> Tensor:
+        """Binary cross entropy over the pixels plus soft Dice loss, each the mean over the lungs that are outlined.
+
+        Args:
+            output: logits (B, 2, H, W).
+            label: bool (B, 2, H, W).
+        """
+        outlined = label.flatten(2).any(dim=2)
+        logits, truth = output.float()[outlined], label[outlined].float()
+        if not len(truth):
+            return output.float().sum() * 0  # nothing to learn from: a zero that has a gradient
+        # as one image whose channels are all lungs: the library's Dice loss would pool the images of a batch
+        soft_dice = self._soft_dice(logits[None], truth[None])
+        return F.binary_cross_entropy_with_logits(logits, truth) + soft_dice
+
+    def score(self, output: Tensor) -> Tensor:
+        """Probabilities (B, 2, H, W)."""
+        return output.sigmoid()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Collect one validation batch."""
+        self._collect(batch, self.val_loss, self.val_dice)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Collect one test batch."""
+        self._collect(batch, self.test_loss, self.test_dice)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Image names, the masks (B, 2, H, W) and as prediction the share of the image each lung covers (B, 2)."""
+        masks = self.score(self(batch["image"])) >= 0.5
+        return {"image_id": batch["image_id"], "lung_mask": masks, "prediction": masks.float().mean(dim=(2, 3))}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what the validation batches gave."""
+        self._log_scores("val", self.val_loss, self.val_dice)
+
+    def on_test_epoch_end(self) -> None:
+        """Log what the test batches gave."""
+        self._log_scores("test", self.test_loss, self.test_dice)
+
+    def _collect(self, batch: dict[str, Any], loss: Metric, dice: Metric) -> None:
+        logits, truth = self(batch["image"]), self.truth(batch)
+        loss.update(self.loss(logits, truth), weight=len(logits))
+        dice.update(self.score(logits) >= 0.5, truth)
+
+    def _log_scores(self, stage: str, loss: Metric, dice: Metric) -> None:
+        self.log(f"{stage}/loss", loss.compute(), prog_bar=True)
+        for key, value in dice.compute().items():
+            self.log(f"{stage}/{key}", value, prog_bar=key == "dice")
+        loss.reset()
+        dice.reset()
