@@ -189,7 +189,9 @@ class ChestXrayDataModule(pl.LightningDataModule):
             raise DataError(f"{type(self).__name__} has no image files to prepare: give --data another data module")
         sources = dict(zip(images["image_id"], images["path"], strict=True))
         count = (os.cpu_count() or 1) if workers is None else workers
-        return prepare_copy(sources, self.read, output_dir, self.size if size is None else size, count, self.on_unreadable)
+        return prepare_copy(
+            sources, self.read, output_dir, self.size if size is None else size, count, self.on_unreadable
+        )
 
     def _open_prepared(self, folder: str) -> ImageReader:
         sources = dict(zip(self._images["image_id"], self._images["path"], strict=True))
