@@ -236,7 +236,8 @@ def main(args: Sequence[str] | None = None) -> None:
             args=with_default_config(arguments),
         )
     except (DataError, LayerError, MisconfigurationException) as error:
-        print(f"error: {error}", file=sys.stderr)
+        # a DataLoader worker wraps the error into its traceback, which ends with the message
+        print(f"error: {str(error).rpartition('errors.DataError: ')[2].strip()}", file=sys.stderr)
         raise SystemExit(2) from error
 
 

@@ -188,9 +188,13 @@ class ChestXrayDataModule(pl.LightningDataModule):
         if images.empty:
             raise DataError(f"{type(self).__name__} has no image files to prepare: give --data another data module")
         sources = dict(zip(images["image_id"], images["path"], strict=True))
-        count = (os.cpu_count() or 1) if workers is None else workers
         return prepare_copy(
-            sources, self.read, output_dir, self.size if size is None else size, count, self.on_unreadable
+            sources,
+            self.read,
+            output_dir,
+            size=self.size if size is None else size,
+            workers=(os.cpu_count() or 1) if workers is None else workers,
+            on_unreadable=self.on_unreadable,
         )
 
     def _open_prepared(self, folder: str) -> ImageReader:

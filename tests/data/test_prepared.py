@@ -8,6 +8,7 @@ import pickle
 import shutil
 import signal
 import time
+import zlib
 from pathlib import Path
 
 import cv2
@@ -293,7 +294,7 @@ def test_a_disk_without_room_is_told_at_once(few, tmp_path, monkeypatch):
 
 def test_a_disk_that_fills_up_on_the_way_costs_nothing_that_is_done(few, tmp_path, monkeypatch):
     def limited(path, mode="r", **options):
-        file = open(path, mode, **options)
+        file = open(path, mode, **options)  # noqa: SIM115  # closed by whoever has it opened
         return FullDisk(file, room=20) if mode == "r+b" and "buffering" in options else file
 
     copy, reads = tmp_path / "copy", Reads()
@@ -376,12 +377,10 @@ def test_a_folder_without_rights_is_named(few, tmp_path):
         prepare_copy(few, read_grey, tmp_path / "closed" / "copy", 12, workers=0)
 
 
-@pytest.mark.parametrize(
-    ("options", "word"), [({"size": 0, "workers": 0}, "size"), ({"size": 8, "workers": -1}, "wor")]
-)
-def test_numbers_out_of_range_are_named(few, tmp_path, options, word):
-    with pytest.raises(DataError, match=word):
-        prepare_copy(few, read_grey, tmp_path / "copy", **options)
+@pytest.mark.parametrize(("size", "workers", "words"), [(0, 0, "size is 0"), (8, -1, "workers is -1")])
+def test_numbers_out_of_range_are_named(few, tmp_path, size, workers, words):
+    with pytest.raises(DataError, match=words):
+        prepare_copy(few, read_grey, tmp_path / "copy", size, workers)
 
 
 def test_drawn_images_need_no_copy(tmp_path):
@@ -415,20 +414,17 @@ def a_replaced_file(root: Path, copy: Path, options: dict) -> None:
 
 
 def other_pixels_in_files_of_the_same_size(root: Path, copy: Path, options: dict) -> None:
-    paths = {name: sorted(root.rglob("*.png"))[0] for name in ("first", "second")}  # the first is spot-checked
-    size = paths["first"].stat().st_size
-    image = np.asarray(Image.open(paths["first"])).copy()
+    path = sorted(root.rglob("*.png"))[0]  # the first is spot-checked
+    size = path.stat().st_size
+    image = np.asarray(Image.open(path)).copy()
     image[:8] = 255 - image[:8]
-    Image.fromarray(image).save(paths["first"])
-    content = paths["first"].read_bytes()
-    chunk = size - len(content)
-    assert chunk > 12  # filled up by a text chunk before the end
-    import zlib
-
-    data = b"tEXt" + b"a\0" + b"b" * (chunk - 14)
-    filler = (len(data) - 4).to_bytes(4, "big") + data + zlib.crc32(data).to_bytes(4, "big")
-    paths["first"].write_bytes(content[:-12] + filler + content[-12:])
-    assert paths["first"].stat().st_size == size
+    Image.fromarray(image).save(path)
+    content = path.read_bytes()
+    # filled up by a text chunk before the end: length, name, key, text and checksum
+    chunk = b"tEXta\0" + b"b" * (size - len(content) - 14)
+    filler = (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    path.write_bytes(content[:-12] + filler + content[-12:])
+    assert path.stat().st_size == size
 
 
 def a_damaged_index(root: Path, copy: Path, options: dict) -> None:

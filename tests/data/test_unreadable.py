@@ -38,10 +38,9 @@ class Images:
 
 
 def damage(path: Path) -> None:
-    """Overwrite the middle of a PNG, which keeps its beginning and its end."""
+    """Overwrite the pixels of a PNG, which keeps its beginning and its end."""
     content = path.read_bytes()
-    middle = len(content) // 2
-    path.write_bytes(content[: middle - 8] + bytes(16) + content[middle + 8 :])
+    path.write_bytes(content[:41] + bytes(16) + content[57:])  # signature, header and the name of the chunk take 41
 
 
 @pytest.mark.filterwarnings("ignore:unreadable image")
@@ -137,6 +136,7 @@ def damaged(root: Path, split: str) -> str:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_ends_with_the_error_or_goes_on_without(nih, tmp_path, workers):
     name = damaged(nih, "train")
+    torch.manual_seed(0)  # of 130 images in batches of 4 two are left out of each epoch
     with pytest.raises(DataError, match=f"cannot read image .*{name}.png"):
         tiny_trainer(tmp_path).fit(TinyTask(PATHOLOGIES), datamodule=data_of(nih, on_unreadable="error"))
 
