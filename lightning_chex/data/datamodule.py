@@ -184,12 +184,8 @@ class ChestXrayDataModule(pl.LightningDataModule):
             DataError: bad files or arguments, a data set without files, or a place that cannot be written to.
         """
         self.check()
-        images = self._images
-        if images.empty:
-            raise DataError(f"{type(self).__name__} has no image files to prepare: give --data another data module")
-        sources = dict(zip(images["image_id"], images["path"], strict=True))
         return prepare_copy(
-            sources,
+            self._sources(),
             self.read,
             output_dir,
             size=self.size if size is None else size,
@@ -197,9 +193,14 @@ class ChestXrayDataModule(pl.LightningDataModule):
             on_unreadable=self.on_unreadable,
         )
 
+    def _sources(self) -> dict[str, str]:
+        """Image id to path, of all splits; ``check()`` has been called."""
+        if self._images.empty:
+            raise DataError(f"{type(self).__name__} has no image files to prepare: give --data another data module")
+        return dict(zip(self._images["image_id"], self._images["path"], strict=True))
+
     def _open_prepared(self, folder: str) -> ImageReader:
-        sources = dict(zip(self._images["image_id"], self._images["path"], strict=True))
-        reader = open_prepared(folder, self.size, sources, self.read)
+        reader = open_prepared(folder, self.size, self._sources(), self.read)
         if reader.unreadable and self.on_unreadable == "error":
             raise DataError(
                 f"{len(reader.unreadable)} images could not be read when {folder} was prepared: "
