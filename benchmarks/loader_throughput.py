@@ -116,13 +116,10 @@ def spread(values: list[float], form: str) -> str:
 
 
 def machine() -> str:
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return (
-        f"{os.cpu_count()} cores of {names[0] if names else platform.processor()}, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, OpenCV {cv2.__version__}"
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.machine())
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, OpenCV {cv2.__version__}"
+    return f"{os.cpu_count()} cores of {name}, {versions}"
 
 
 def main() -> None:
