@@ -148,8 +148,8 @@ def _changed_content(
 ) -> list[str]:
     unreadable = set(reader.unreadable)
     readable = [name for name, path in sources.items() if path not in unreadable]
-    chosen = np.unique(np.linspace(0, len(readable) - 1, SPOT_CHECKS).astype(int)) if readable else []
-    names = [readable[i] for i in chosen]
+    chosen = {round(i) for i in np.linspace(0, len(readable) - 1, SPOT_CHECKS)} if readable else set()
+    names = [readable[i] for i in sorted(chosen)]
     return [name for name in names if not np.array_equal(transform.resize(read(sources[name])), reader(sources[name]))]
 
 

@@ -142,7 +142,7 @@ class _Images(Dataset[tuple[int, np.ndarray | None, Row, str]]):
             content, failure = b"", f"cannot read image {path} ({error.strerror})"
         shapes = (*small.shape, *source.shape)
         row = (*map(str, shapes), str(len(content)), hashlib.sha256(content).hexdigest())
-        return number, frame, (*row, hashlib.sha256(frame).hexdigest()), failure
+        return number, frame, (*row, hashlib.sha256(frame.data).hexdigest()), failure
 
 
 def _is_whole(folder: Path, paths: list[str]) -> bool:
