@@ -110,7 +110,7 @@ def open_prepared(folder: str | Path, size: int, sources: Mapping[str, str], rea
     Raises:
         DataError: no copy, an unfinished or a damaged one, one of another size or of other images.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.abspath(Path(folder).expanduser()))
     manifest = read_manifest(folder)
     if manifest.size != size:
         raise DataError(
@@ -155,7 +155,7 @@ def _changed_content(
 
 def unfinished_name(folder: Path) -> Path:
     """Return the name a copy bears until it is whole: beside its own, so that one renaming makes it appear."""
-    return folder.with_name(folder.name + ".unfinished")
+    return folder.parent / f"{folder.name}.unfinished"
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -73,7 +73,7 @@ def prepare_copy(
     transform = ImageTransform(size)
     names = sorted(sources)
     paths = [sources[name] for name in names]
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.abspath(Path(folder).expanduser()))
     if _is_whole(folder, paths):
         open_prepared(folder, size, sources, read)
         print(f"{folder} is whole already: nothing to do")
@@ -81,8 +81,8 @@ def prepare_copy(
     work = unfinished_name(folder)
     try:
         with _at_work_in(work):
-            _begin(work, names, paths, size)
-            rows = _recall(work)
+            _begin(work, names, size)
+            rows = _recall(work, paths)
             left = [number for number in range(len(names)) if number not in rows]
             if left and len(left) < len(names):
                 print(f"{len(names) - len(left)} of {len(names)} images are done: going on with the others")
@@ -176,12 +176,9 @@ def _at_work_in(work: Path) -> Iterator[None]:
         yield
 
 
-def _begin(work: Path, names: list[str], paths: list[str], size: int) -> None:
+def _begin(work: Path, names: list[str], size: int) -> None:
     """Write down what is to be made and claim the room for it, unless that was done before."""
-    digest = hashlib.sha256()
-    for name, length in zip(names, file_sizes(paths), strict=True):
-        digest.update(f"{name}\t{length}\n".encode())
-    plan = {"size": size, "images": len(names), "sources": digest.hexdigest()}
+    plan = {"size": size, "images": len(names), "names": hashlib.sha256("\n".join(names).encode()).hexdigest()}
     path = work / "plan.json"
     if path.is_file():
         if json.loads(path.read_text()) != plan:
@@ -204,8 +201,9 @@ def _begin(work: Path, names: list[str], paths: list[str], size: int) -> None:
     _write(path, json.dumps(plan))
 
 
-def _recall(work: Path) -> dict[int, Row]:
-    """Read which images an earlier call has made, leaving out those whose bytes are not what was recorded."""
+def _recall(work: Path, paths: list[str]) -> dict[int, Row]:
+    """Read which images an earlier call has made, leaving out those whose file or pixels are not what was recorded."""
+    lengths = [str(length) for length in file_sizes(paths)]
     images, log = map_images(work), work / "progress.csv"
     rows: dict[int, Row] = {}
     if log.is_file():
@@ -213,7 +211,8 @@ def _recall(work: Path) -> dict[int, Row]:
             # a line may be cut where the earlier call was
             if len(fields) == len(COLUMNS) and fields[0].isdigit() and int(fields[0]) < len(images):
                 number, row = int(fields[0]), tuple(fields[1:])
-                if row[0] != "0" and hashlib.sha256(images[number]).hexdigest() == row[-1]:
+                same_file = row[0] != "0" and row[4] == lengths[number]
+                if same_file and hashlib.sha256(images[number]).hexdigest() == row[-1]:
                     rows[number] = row
     _write(log, "".join(_line(number, row) for number, row in rows.items()))
     return rows

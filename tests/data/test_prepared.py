@@ -525,6 +525,27 @@ def test_unreadable_images_are_named_and_all_others_done(few, tmp_path):
         reader(few["image07"])
 
 
+def test_the_call_after_a_repair_makes_what_was_repaired(few, tmp_path):
+    intact = {name: Path(few[name]).read_bytes() for name in ("image07", "image09")}
+    Path(few["image07"]).write_bytes(b"no image")
+    with pytest.raises(DataError, match="1 of 40 images cannot be read"):
+        prepare_copy(few, read_grey, tmp_path / "copy", 12, workers=0)
+    Path(few["image07"]).write_bytes(intact["image07"])
+    Image.fromarray(np.full((30, 24), 3, dtype=np.uint8)).save(few["image09"])  # replaced as well, though it was made
+    reads = Reads()
+    prepare_copy(few, reads, tmp_path / "copy", 12, workers=0)
+    assert reads.count == 2
+    reader = open_prepared(tmp_path / "copy", 12, few, read_grey)
+    assert (reader(few["image09"]) == 3).all() and reader(few["image07"]).std() > 10
+
+
+def test_a_copy_can_be_made_where_one_stands(few, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    prepare_copy(few, read_grey, ".", 12, workers=0)
+    assert (tmp_path / "empty" / "manifest.json").is_file()
+
+
 def test_many_unreadable_images_are_an_error_under_either_policy(few, tmp_path):
     for name in ("image07", "image09"):
         Path(few[name]).write_bytes(b"no image")
