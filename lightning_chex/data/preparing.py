@@ -74,12 +74,12 @@ def prepare_copy(
     names = sorted(sources)
     paths = [sources[name] for name in names]
     folder = Path(os.path.abspath(Path(folder).expanduser()))
-    if _is_whole(folder, paths):
-        open_prepared(folder, size, sources, read)
-        print(f"{folder} is whole already: nothing to do")
-        return folder
     work = unfinished_name(folder)
     try:
+        if _is_whole(folder, paths):
+            open_prepared(folder, size, sources, read)
+            print(f"{folder} is whole already: nothing to do")
+            return folder
         with _at_work_in(work):
             _begin(work, names, size)
             rows = _recall(work, paths)
