@@ -37,11 +37,16 @@ DESCRIPTION = """Train chest X-ray models and see, at every validation, what the
       every setting and its value; each can be given as an option, such as --trainer.max_epochs 5
   python -m lightning_chex test --config FILE --ckpt_path runs/.../checkpoints/best.ckpt
       measure and explain a trained model on the test images; predict writes a table
+  python -m lightning_chex prepare --data NIHDataModule --data.root DIR --size 224 --output_dir COPY
+      resize all images once; training then reads them many times faster with --data.prepared COPY
   python -m lightning_chex fit --data.help NIHDataModule
       the options of one class
 
 Without --config the embedded example's settings hold; with it, nothing of them does.
 Everything a run writes lies under --trainer.default_root_dir (runs), its configuration too."""
+
+DATA_COMMANDS = ("prepare",)
+"""The commands that look at data only: no model is built and no run begins."""
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -82,7 +87,7 @@ class ChexCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's own commands and those of `ChexTrainer`, with the arguments that are no options."""
-        return LightningCLI.subcommands()
+        return {**LightningCLI.subcommands(), **{command: {"model", "datamodule"} for command in DATA_COMMANDS}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the model the names of the data's classes or scores."""
@@ -101,6 +106,9 @@ class ChexCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Keep W&B's files below the run's root, and what it collects unasked at home."""
+        if self.subcommand in DATA_COMMANDS:
+            del self.config[self.subcommand]["model"]
+            return
         config = self.config[self.subcommand] if self.subcommand else self.config
         _check_checkpoint(config.get("ckpt_path"))
         root = Path(config.trainer.default_root_dir or ".").expanduser()
@@ -130,6 +138,8 @@ class ChexCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer; ``predict`` also writes its table."""
+        if self.subcommand in DATA_COMMANDS:
+            return ChexTrainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
         trainer = super().instantiate_trainer(**kwargs)
         if self.subcommand == "predict":
             callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -177,6 +187,7 @@ class ChexCLI(LightningCLI):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, PredictionWriter) and self.trainer.is_global_zero:
                 print(f"predictions: {callback.path}")
+        self._list_unreadable()
 
     def _conclude(self, stage: str) -> None:
         if not self.trainer.is_global_zero:
@@ -192,6 +203,15 @@ class ChexCLI(LightningCLI):
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish()  # now, so that the summary is the last thing said
         print(summary(stage, metrics, sheets, checkpoint, offline))
+        self._list_unreadable()
+
+    def _list_unreadable(self) -> None:
+        names = getattr(self.datamodule, "unreadable_images", [])
+        if names and self.trainer.is_global_zero:
+            path = run_folder(self.trainer) / "unreadable_images.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(names) + "\n")
+            print(f"unreadable images, skipped: {len(names)}, listed in {path}")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -217,7 +237,8 @@ def main(args: Sequence[str] | None = None) -> None:
             args=with_default_config(arguments),
         )
     except (DataError, LayerError, MisconfigurationException) as error:
-        print(f"error: {error}", file=sys.stderr)
+        # a DataLoader worker wraps the error into its traceback, which ends with the message
+        print(f"error: {str(error).rpartition('errors.DataError: ')[2].strip()}", file=sys.stderr)
         raise SystemExit(2) from error
 
 

@@ -263,6 +263,8 @@ class IBACallback(pl.Callback):
             loader = DataLoader(share, self.batch_size, collate_fn=collate, generator=torch.Generator())
             batches = loader if len(share) else []
         for batch in batches:
+            if batch is None:  # all its images were unreadable, and the data module leaves such out
+                continue
             moved = trainer.strategy.batch_to_device(batch)
             # the image alone: boxes and scores would be rounded
             yield moved | {"image": trainer.precision_plugin.convert_input(moved["image"])}

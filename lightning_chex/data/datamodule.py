@@ -1,17 +1,24 @@
 """What every data module of this package shares: loaders, class weights, and which images are explained."""
 
+import os
 from collections.abc import Sized
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import ImageReader, read_grey
+from lightning_chex.data.images import ImageReader, first_few, read_grey
+from lightning_chex.data.prepared import open_prepared
+from lightning_chex.data.preparing import prepare_copy
 from lightning_chex.data.sample import collate
 from lightning_chex.data.transforms import ImageTransform
+from lightning_chex.data.unreadable import OnUnreadable, ReadableLoader, SkipUnreadable, collate_readable
 
 Split = Literal["train", "val", "test"]
 
@@ -37,16 +44,21 @@ class LabelledDataset(Sized, Protocol):
 class ChestXrayDataModule(pl.LightningDataModule):
     """Serve a chest X-ray data set in three splits.
 
-    A child sets ``class_names``, reads and checks its files in ``check()``, and makes one split in ``build()``.
+    A child sets ``class_names``, reads and checks its files in ``check()``, and makes one split in ``build()``. If its
+    images are files, ``check()`` sets the table ``_images``, and the datasets read through ``self.read``.
 
     Args:
         size: side in pixels of the square images the network gets.
         batch_size: images per batch (and per device).
         num_workers: processes that read images; 0 reads in the main process.
         augment: rotate, shift, scale and relight the training images at random. Never the others.
+        prepared: a copy made by ``python -m lightning_chex prepare`` to read images from, to the same samples as from
+            their files. The files are only looked at, to make sure that the copy is one of them.
+        on_unreadable: what to do with an image that cannot be read in the middle of a run: ``error``, or ``skip``, see
+            ``data/unreadable.py``.
 
     Raises:
-        ValueError: a size or count outside its range.
+        ValueError: a size or count outside its range, or an unknown policy.
     """
 
     class_names: tuple[str, ...] = ()
@@ -55,8 +67,18 @@ class ChestXrayDataModule(pl.LightningDataModule):
     score_names: tuple[str, ...] = ("severity",)
     """Names of the scores in the order of ``label``; several where it is a vector of them. Of no use with classes."""
 
-    def __init__(self, size: int = 224, batch_size: int = 32, num_workers: int = 0, augment: bool = True) -> None:
+    def __init__(
+        self,
+        size: int = 224,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        augment: bool = True,
+        prepared: str | None = None,
+        on_unreadable: OnUnreadable = "error",
+    ) -> None:
         super().__init__()
+        if on_unreadable not in get_args(OnUnreadable):
+            raise ValueError(f"on_unreadable is {on_unreadable!r}: give 'error' or 'skip'")
         for name, value, least in [("batch_size", batch_size, 1), ("num_workers", num_workers, 0)]:
             if value < least:
                 raise ValueError(f"{name} is {value}: give at least {least}")
@@ -64,12 +86,17 @@ class ChestXrayDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.augment = augment
-        self.collate = collate
+        self.prepared = prepared
+        self.on_unreadable = on_unreadable
+        self.collate = collate_readable if on_unreadable == "skip" else collate
         self.read: ImageReader = read_grey
+        self.unreadable_images: list[str] = []
+        self._images = pd.DataFrame(columns=["image_id", "path"])
         self._plain = ImageTransform(size)
         self._augmented = ImageTransform(size, augment=augment)
         self._checked = False
         self._datasets: dict[Split, LabelledDataset] = {}
+        self._readable: dict[str, SkipUnreadable] = {}
 
     # what a child provides
 
@@ -106,6 +133,8 @@ class ChestXrayDataModule(pl.LightningDataModule):
         """
         if not self._checked:
             self.check()
+            if self.prepared is not None:
+                self.read = self._open_prepared(self.prepared)
             self._checked = True
         if split not in self._datasets:
             dataset = self.build(split, self._augmented if split == "train" else self._plain)
@@ -125,8 +154,62 @@ class ChestXrayDataModule(pl.LightningDataModule):
         Args:
             stage: ``validate`` or ``test``.
         """
-        dataset = self.dataset("val" if stage == "validate" else "test")
-        return Subset(dataset, telling_order(dataset.labels))  # type: ignore[arg-type]  # a Dataset by its methods
+        split: Split = "val" if stage == "validate" else "test"
+        dataset = self.dataset(split)
+        return Subset(self.readable(dataset, f"{split} split"), telling_order(dataset.labels))
+
+    def readable(self, dataset: Any, name: str, replace: bool = False) -> Dataset:
+        """Return a dataset as ``on_unreadable`` wants it: with ``skip``, less its unreadable images.
+
+        Args:
+            dataset: samples of this data module.
+            name: what to call it in messages; what is known to be unreadable is kept under this name.
+            replace: give the next readable sample instead of an unreadable one, which else becomes None.
+        """
+        if self.on_unreadable == "error":
+            return dataset
+        if name not in self._readable:
+            self._readable[name] = SkipUnreadable(dataset, name, replace)
+        return self._readable[name]
+
+    def prepare(self, output_dir: str | Path, size: int | None = None, workers: int | None = None) -> Path:
+        """Resize all images of all splits once, into a copy for ``prepared``; see ``data/preparing.py``.
+
+        Args:
+            output_dir: where the copy shall be.
+            size: longest side in pixels; None takes this module's ``size``.
+            workers: processes that read and resize; None takes one per core.
+
+        Returns:
+            The folder of the copy.
+
+        Raises:
+            DataError: bad files or arguments, a data set without files, or a place that cannot be written to.
+        """
+        self.check()
+        return prepare_copy(
+            self._sources(),
+            self.read,
+            output_dir,
+            size=self.size if size is None else size,
+            workers=(os.cpu_count() or 1) if workers is None else workers,
+            on_unreadable=self.on_unreadable,
+        )
+
+    def _sources(self) -> dict[str, str]:
+        """Image id to path, of all splits; ``check()`` has been called."""
+        if self._images.empty:
+            raise DataError(f"{type(self).__name__} has no image files to prepare: give --data another data module")
+        return dict(zip(self._images["image_id"], self._images["path"], strict=True))
+
+    def _open_prepared(self, folder: str) -> ImageReader:
+        reader = open_prepared(folder, self.size, self._sources(), self.read)
+        if reader.unreadable and self.on_unreadable == "error":
+            raise DataError(
+                f"{len(reader.unreadable)} images could not be read when {folder} was prepared: "
+                f"{first_few(reader.unreadable)}; prepare anew with intact copies, or set on_unreadable: skip"
+            )
+        return reader
 
     @property
     def pos_weight(self) -> torch.Tensor:
@@ -156,23 +239,39 @@ class ChestXrayDataModule(pl.LightningDataModule):
         devices = self.trainer.world_size if self.trainer else 1
         # the last batch may hold a single image, on which batch normalisation breaks
         drop_last = -(-len(dataset) // devices) > self.batch_size
-        return self._loader(dataset, shuffle=True, drop_last=drop_last)
+        return self._loader("train", shuffle=True, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader:
         """Validation batches, in the order of the split."""
-        return self._loader(self.dataset("val"))
+        return self._loader("val")
 
     def test_dataloader(self) -> DataLoader:
         """Test batches, in the order of the split."""
-        return self._loader(self.dataset("test"))
+        return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader:
         """The test images once more."""
         return self.test_dataloader()
 
-    def _loader(self, dataset: LabelledDataset, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
-        return DataLoader(
-            dataset,  # type: ignore[arg-type]  # a Dataset by its methods
+    def teardown(self, stage: str) -> None:
+        """Say which images were skipped as unreadable, by all processes together: ``unreadable_images``, their ids."""
+        if self.on_unreadable == "error":
+            return
+        met = [{name for dataset in self._readable.values() for name in dataset.unreadable}]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            mine, met = met[0], met * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(met, mine)
+        self.unreadable_images = sorted(set().union(*met))
+        if self.unreadable_images:
+            rank_zero_warn(
+                f"{len(self.unreadable_images)} unreadable images were skipped: {', '.join(self.unreadable_images)}"
+            )
+
+    def _loader(self, split: Split, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
+        dataset = self.readable(self.dataset(split), f"{split} split", replace=split == "train")
+        loader = DataLoader if self.on_unreadable == "error" else ReadableLoader
+        return loader(
+            dataset,
             batch_size=self.batch_size,
             shuffle=shuffle,
             drop_last=drop_last,

@@ -57,7 +57,8 @@ class NIHChestXray8(Dataset):
         height, width = grey.shape
         boxes, box_labels = self._boxes.get(self.image_ids[index], (None, None))
         if boxes is not None:
-            boxes = boxes * (np.array([width, height, width, height], dtype=np.float32) / BOX_FRAME)
+            # in double precision, where copies of every size give the same box to the last bit
+            boxes = boxes * (np.array([width, height, width, height]) / BOX_FRAME)
         return {
             **self.transform(grey, boxes, box_labels),
             "label": self.labels[index].clone(),
@@ -144,7 +145,8 @@ class NIHDataModule(ChestXrayDataModule):
         classes = pd.crosstab(self._boxes["image_id"], self._boxes["label"]).clip(upper=1)
         classes = classes.reindex(index=images["image_id"], columns=range(len(PATHOLOGIES)), fill_value=0)
         order = telling_order(torch.from_numpy(classes.to_numpy(copy=True)))
-        return Subset(NIHChestXray8(images, self._boxes, self._plain, self.read), order)
+        dataset = NIHChestXray8(images, self._boxes, self._plain, self.read)
+        return Subset(self.readable(dataset, f"images explained at {stage}"), order)
 
 
 def _image_folders(root: Path) -> list[Path]:

@@ -76,6 +76,7 @@ class ImageTransform:
             mask_interpolation=cv2.INTER_LINEAR,
             area_for_downscale="image_mask",
         )
+        self._resize = resize
         pad = A.PadIfNeeded(min_height=size, min_width=size, border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=0)
         steps: list[A.BasicTransform] = [resize]
         if augment:  # brightness before the padding, which stays black
@@ -98,6 +99,19 @@ class ImageTransform:
                 )
             )
         self._steps = A.Compose(steps, bbox_params=A.BboxParams("pascal_voc", clip=True, min_visibility=MIN_VISIBLE))
+
+    def resize(self, image: np.ndarray) -> np.ndarray:
+        """Take the first step alone: the longest side becomes ``size``; it is the same for every call.
+
+        What comes out goes through the whole transform as the original does, to the same sample.
+
+        Args:
+            image: grey, uint8 (H, W).
+
+        Returns:
+            uint8 (h, w), the longer of which is ``size``.
+        """
+        return self._resize(image=image)["image"]
 
     def __call__(
         self,

@@ -1,0 +1,284 @@
+"""Making a prepared copy (see ``data/prepared.py``): by several processes, going on where an earlier call stopped."""
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.utilities import rank_zero_warn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from lightning_chex.data.errors import DataError
+from lightning_chex.data.images import ImageReader, first_few
+from lightning_chex.data.prepared import (
+    COLUMNS,
+    Manifest,
+    file_sizes,
+    map_images,
+    open_prepared,
+    read_manifest,
+    unfinished_name,
+)
+from lightning_chex.data.transforms import ImageTransform
+from lightning_chex.data.unreadable import OnUnreadable, check_share
+
+_CHUNK = 16  # images that travel from a worker at once
+_SCAFFOLD = ("plan.json", "progress.csv", "lock")
+
+Row = tuple[str, ...]
+"""What ``index.csv`` says of one image, after its id."""
+
+
+def prepare_copy(
+    sources: Mapping[str, str],
+    read: ImageReader,
+    folder: str | Path,
+    size: int,
+    workers: int,
+    on_unreadable: OnUnreadable = "error",
+) -> Path:
+    """Resize every image once, as ``ImageTransform`` would, into a copy to train from.
+
+    Interrupted in any way, the same call goes on where it was: images on record whose checksum holds are not made
+    again. Called for a copy that is whole, it checks that it fits and leaves it as it is.
+
+    Args:
+        sources: image id to path.
+        read: reads an image file; has to be picklable where processes are spawned.
+        folder: where the copy shall be; made if absent.
+        size: longest side in pixels.
+        workers: processes that read and resize; 0 does it all in this one.
+        on_unreadable: ``error`` ends with an error that names the images that cannot be read, all others done;
+            ``skip`` records them as unreadable and warns.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: the folder is taken or cannot be written to, the disk is full, an image cannot be read, another
+            process is at work in the same place, the work was interrupted, or a size or count is outside its range.
+    """
+    for name, value, least in [("size", size, 1), ("workers", workers, 0)]:
+        if value < least:
+            raise DataError(f"{name} is {value}: give at least {least}")
+    transform = ImageTransform(size)
+    names = sorted(sources)
+    paths = [sources[name] for name in names]
+    folder = Path(os.path.abspath(Path(folder).expanduser()))
+    work = unfinished_name(folder)
+    try:
+        if _is_whole(folder, paths):
+            open_prepared(folder, size, sources, read)
+            print(f"{folder} is whole already: nothing to do")
+            return folder
+        with _at_work_in(work):
+            _begin(work, names, size)
+            rows = _recall(work, paths)
+            left = [number for number in range(len(names)) if number not in rows]
+            if left and len(left) < len(names):
+                print(f"{len(names) - len(left)} of {len(names)} images are done: going on with the others")
+            failures: dict[str, str] = {}
+            for number, row, failure in _make(work, _Images(paths, left, read, transform), workers):
+                rows[number] = row
+                if failure:
+                    failures[names[number]] = failure
+            if failures and on_unreadable == "error":
+                raise DataError(
+                    f"{len(failures)} of {len(names)} images cannot be read: {first_few(failures.values())}. All "
+                    "others are done: replace these and give the same command again, or set on_unreadable: skip"
+                )
+            check_share(len(failures), len(names), "data set", first_few(failures.values()))
+            _finish(work, names, [rows[number] for number in range(len(names))], size)
+            os.rename(work, folder)  # over an empty folder too
+            for name in _SCAFFOLD:
+                (folder / name).unlink(missing_ok=True)
+    except KeyboardInterrupt as error:
+        raise DataError(f"interrupted; what is done stays in {work}: give the same command again to go on") from error
+    except OSError as error:
+        raise DataError(
+            f"cannot write the prepared copy to {folder}: {error.strerror or error}; {len(names)} images of {size} "
+            f"pixels need {len(names) * size**2 / 1e9:.2f} GB. What is done stays in {work}: make room or rights and "
+            "give the same command again, or give another output_dir"
+        ) from error
+    print(f"{len(names)} images prepared in {folder}: train with --data.size {size} --data.prepared {folder}")
+    return folder
+
+
+class _Images(Dataset[tuple[int, np.ndarray | None, Row, str]]):
+    """Images still to be made: number, pixels (size, size) or None, row of the index, and what went wrong or ''."""
+
+    def __init__(self, paths: list[str], left: list[int], read: ImageReader, transform: ImageTransform) -> None:
+        self.paths = paths
+        self.left = left
+        self.read = read
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def __getitem__(self, index: int) -> tuple[int, np.ndarray | None, Row, str]:
+        number = self.left[index]
+        path = self.paths[number]
+        size = self.transform.size
+        frame = np.zeros((size, size), dtype=np.uint8)
+        source, small, failure = np.zeros((0, 0)), np.zeros((0, 0)), ""
+        try:
+            content = Path(path).read_bytes()
+            source = self.read(path)
+            small = self.transform.resize(source)
+            frame[: small.shape[0], : small.shape[1]] = small
+        except DataError as error:
+            failure = str(error)
+        except OSError as error:
+            content, failure = b"", f"cannot read image {path} ({error.strerror})"
+        shapes = (*small.shape, *source.shape)
+        row = (*map(str, shapes), str(len(content)), hashlib.sha256(content).hexdigest())
+        return number, frame, (*row, hashlib.sha256(frame.data).hexdigest()), failure
+
+
+def _is_whole(folder: Path, paths: list[str]) -> bool:
+    """Say whether a copy is there; refuse a place where none can be."""
+    if not paths:
+        raise DataError("there is no image to prepare")
+    taken = {Path(path).parent.resolve() for path in paths}
+    inside = taken & {folder.resolve(), *folder.resolve().parents}
+    if inside:
+        raise DataError(f"output_dir {folder} lies in the image folder {inside.pop()}: give a folder outside of it")
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"output_dir {folder} is a file: give a new folder")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return False
+    if not (folder / "manifest.json").is_file():
+        raise DataError(f"output_dir {folder} holds other files: give a new or an empty folder")
+    read_manifest(folder)
+    return True
+
+
+@contextmanager
+def _at_work_in(work: Path) -> Iterator[None]:
+    """Keep a second process out; the lock goes with the process, however that ends."""
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / "lock", "w") as lock:
+        try:
+            # of the kind that worker processes do not inherit: they may outlive a killed parent for seconds
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise DataError(f"another process is preparing {work}: wait for it, or give another output_dir") from error
+        yield
+
+
+def _begin(work: Path, names: list[str], size: int) -> None:
+    """Write down what is to be made and claim the room for it, unless that was done before."""
+    plan = {"size": size, "images": len(names), "names": hashlib.sha256("\n".join(names).encode()).hexdigest()}
+    path = work / "plan.json"
+    if path.is_file():
+        if json.loads(path.read_text()) != plan:
+            raise DataError(
+                f"{work} holds the beginning of a copy of other images or of another size: delete it, or give another "
+                "output_dir"
+            )
+        return
+    images = work / "images.npy"
+    # its header and length; the pixels are written through a file, where a full disk is an error and not a signal
+    shape = (len(names), size, size)
+    np.lib.format.open_memmap(images, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with open(images, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, images.stat().st_size)
+        except OSError:
+            images.unlink()  # it may hold all the room that was left
+            raise
+    _write(path, json.dumps(plan))
+
+
+def _recall(work: Path, paths: list[str]) -> dict[int, Row]:
+    """Read which images an earlier call has made, leaving out those whose file or pixels are not what was recorded."""
+    lengths = [str(length) for length in file_sizes(paths)]
+    images, log = map_images(work), work / "progress.csv"
+    rows: dict[int, Row] = {}
+    if log.is_file():
+        for fields in csv.reader(io.StringIO(log.read_text(encoding="ascii", errors="replace"))):
+            # a line may be cut where the earlier call was
+            if len(fields) == len(COLUMNS) and fields[0].isdigit() and int(fields[0]) < len(images):
+                number, row = int(fields[0]), tuple(fields[1:])
+                same_file = row[0] != "0" and row[4] == lengths[number]
+                if same_file and hashlib.sha256(images[number]).hexdigest() == row[-1]:
+                    rows[number] = row
+    _write(log, "".join(_line(number, row) for number, row in rows.items()))
+    return rows
+
+
+def _line(number: int, row: Row) -> str:
+    return ",".join((str(number), *row)) + "\n"
+
+
+def _make(work: Path, todo: _Images, workers: int) -> Iterator[tuple[int, Row, str]]:
+    """Make images and put each on record once its pixels are in the file."""
+    if not len(todo):
+        return
+    loader: DataLoader[Any] = DataLoader(todo, batch_size=_CHUNK, num_workers=workers, collate_fn=list)
+    images = map_images(work)
+    start, step = images.offset, todo.transform.size**2  # type: ignore[attr-defined]  # a numpy.memmap
+    with (
+        open(work / "images.npy", "r+b", buffering=0) as file,
+        open(work / "progress.csv", "a", encoding="ascii") as log,
+        tqdm(total=len(todo), desc="preparing", unit=" images", disable=None) as bar,
+    ):
+        for chunk in loader:
+            for number, frame, row, failure in chunk:
+                file.seek(start + number * step)
+                if file.write(frame) != step:
+                    raise OSError("the disk took a part of an image only")
+                log.write(_line(number, row))
+                yield number, row, failure
+            log.flush()
+            bar.update(len(chunk))
+
+
+def _finish(work: Path, names: list[str], rows: list[Row], size: int) -> None:
+    """Write index and manifest, and have all of it on disk."""
+    table, sources = io.StringIO(), hashlib.sha256()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, row in zip(names, rows, strict=True):
+        writer.writerow((name, *row))
+        sources.update(f"{name}\t{row[4]}\t{row[5]}\n".encode())
+    content = table.getvalue()
+    unreadable = [name for name, row in zip(names, rows, strict=True) if row[0] == "0"]
+    if unreadable:
+        rank_zero_warn(
+            f"{len(unreadable)} of {len(names)} images cannot be read and are recorded as such: {first_few(unreadable)}"
+        )
+    manifest = Manifest(
+        images=len(names),
+        unreadable=len(unreadable),
+        size=size,
+        sources_sha256=sources.hexdigest(),
+        index_sha256=hashlib.sha256(content.encode()).hexdigest(),
+    )
+    _sync(work / "images.npy")
+    _write(work / "index.csv", content)
+    _write(work / "manifest.json", json.dumps(asdict(manifest), indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a small file in one step: it is there in full or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(text.encode())
+    _sync(part)
+    os.replace(part, path)
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

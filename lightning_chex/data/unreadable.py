@@ -1,0 +1,118 @@
+"""What happens when an image that looked whole at the start cannot be read in the middle of a run.
+
+``error``: the run ends with the error of that image. ``skip``: the run goes on without it.
+
+- Training: the next readable image of the split takes its place (after the last comes the first), so batches keep
+  their size. Who replaces whom depends on the images alone, not on workers or chance.
+- Everywhere else the image is left out of its batch, and a batch of which nothing is left is left out too: no image
+  is measured twice.
+- It is warned of once, by name and number, not tried again in this run, and on the list at the end.
+- More than ``MAX_SHARE`` of a split (but one image always) is an error all the same: that is no bad file but a bad
+  disk. Each process of a distributed run counts what it has met itself.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence, Sized
+from itertools import chain
+from typing import Any, Literal, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_chex.data.errors import DataError
+from lightning_chex.data.images import first_few
+from lightning_chex.data.sample import collate
+
+OnUnreadable = Literal["error", "skip"]
+
+MAX_SHARE = 0.01
+"""The share of a split's images that may be unreadable where they are skipped."""
+
+
+class NamedDataset(Sized, Protocol):
+    """A dataset that knows the ids of its images without reading them."""
+
+    image_ids: list[str]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read sample ``index``."""
+
+
+class SkipUnreadable(Dataset):
+    """A dataset from which unreadable images are missing.
+
+    Args:
+        dataset: whose samples are read; it raises a ``DataError`` for an image it cannot read.
+        name: of the split, for messages.
+        replace: give the next readable sample instead of None.
+    """
+
+    def __init__(self, dataset: NamedDataset, name: str, replace: bool) -> None:
+        self.dataset = dataset
+        self.name = name
+        self.replace = replace
+        # in shared memory: what one worker has met all workers know, and the main process too
+        self._met = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any] | None:
+        """Read one sample, or its replacement; None if it is unreadable and not replaced.
+
+        Raises:
+            DataError: too many images of the dataset are unreadable.
+        """
+        for candidate in chain([index], self._after(index)):
+            if self._met[candidate]:
+                continue
+            try:
+                return self.dataset[candidate]
+            except DataError as error:
+                self._note(candidate, error)
+        return None
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Ids of the unreadable images met so far, by all workers of this process."""
+        return [self.dataset.image_ids[index] for index in self._met.nonzero().flatten().tolist()]
+
+    def _after(self, index: int) -> Iterator[int]:
+        if self.replace:
+            yield from ((index + step) % len(self) for step in range(1, len(self)))
+
+    def _note(self, index: int, error: DataError) -> None:
+        self._met[index] = True
+        count = int(self._met.sum())
+        warnings.warn(f"unreadable image {count} of the {self.name}, skipped: {error}", stacklevel=2)
+        check_share(count, len(self), self.name, first_few(self.unreadable))
+
+
+class ReadableLoader(DataLoader):
+    """A DataLoader without the batches of which nothing is left."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is an iterator of batches too
+        for batch in super().__iter__():
+            if batch is not None:
+                yield batch
+
+
+def collate_readable(samples: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Join those samples that could be read, see ``collate``; None if there are none."""
+    readable = [sample for sample in samples if sample is not None]
+    return collate(readable) if readable else None
+
+
+def check_share(unreadable: int, images: int, name: str, examples: str) -> None:
+    """Make sure that unreadable images are few.
+
+    Raises:
+        DataError: they are more than one and more than ``MAX_SHARE`` of all, or there are no others.
+    """
+    most = max(1, math.floor(MAX_SHARE * images))
+    if unreadable > most or unreadable == images > 0:
+        raise DataError(
+            f"{unreadable} of the {images} images of the {name} cannot be read: {examples}. on_unreadable: skip goes "
+            f"on without {MAX_SHARE:.0%} of them ({most}) at the most: look after the disk, or replace the files"
+        )
