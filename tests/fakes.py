@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lightning_chex.data.nih_tables import in_tuning_half
+from lightning_chex.data.nih_splits import in_tuning_half
 from lightning_chex.data.sample import PATHOLOGIES
 
 NIH_HEADER = (

@@ -87,6 +87,8 @@ class CohenDataModule(ChestXrayDataModule):
         ValueError: an unknown or impossible target, rater or fraction.
     """
 
+    label_tables = ("data/public-annotations.csv",)
+
     def __init__(
         self,
         root: str | None = None,
@@ -126,7 +128,7 @@ class CohenDataModule(ChestXrayDataModule):
             DataError: they do not.
         """
         root = data_root(self.root)
-        scores = read_scores(find_file(root, "data/public-annotations.csv"))
+        scores = read_scores(find_file(root, *self.label_tables))
         folder = root / _IMAGE_FOLDER
         if not folder.is_dir():
             raise DataError(f"no folder {_IMAGE_FOLDER} in {root}, whose data folder holds {contents(root / 'data')}")

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import ImageReader, read_grey
+from lightning_chex.data.overview import overview
 from lightning_chex.data.sample import collate
 from lightning_chex.data.transforms import ImageTransform
 
@@ -51,6 +52,9 @@ class ChestXrayDataModule(pl.LightningDataModule):
 
     class_names: tuple[str, ...] = ()
     """Names of the K classes in the order of ``label``; empty where ``label`` is a severity score."""
+
+    label_tables: tuple[str, ...] = ()
+    """Files by which a data root is known as this data set's; empty where it is not read from disk."""
 
     def __init__(self, size: int = 224, batch_size: int = 32, num_workers: int = 0, augment: bool = True) -> None:
         super().__init__()
@@ -112,6 +116,24 @@ class ChestXrayDataModule(pl.LightningDataModule):
                 )
             self._datasets[split] = dataset
         return self._datasets[split]
+
+    def parts(self) -> dict[str, LabelledDataset]:
+        """Return all images there are by the part they belong to, never augmented, empty parts too; after ``check``.
+
+        Here: the three splits. A child whose data set has images beside them adds those.
+        """
+        return {split: self.build(split, self._plain) for split in _SPLITS_OF_STAGE[None]}
+
+    def overview(self, num_samples: int = 12) -> dict[str, Any]:
+        """Say what is found on disk, as plain data; see ``data/overview.py``.
+
+        Args:
+            num_samples: how many images to read, at least 0.
+
+        Raises:
+            DataError: something else is wrong than missing images or an empty split.
+        """
+        return overview(self, num_samples)
 
     def explained_dataset(self, stage: Literal["validate", "test"]) -> Dataset:
         """Return the images to explain at a stage, never augmented, the most telling order first.

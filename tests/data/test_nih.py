@@ -10,14 +10,8 @@ from PIL import Image
 
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.nih import NIHDataModule
-from lightning_chex.data.nih_tables import (
-    cut_validation,
-    in_tuning_half,
-    official_split,
-    read_boxes,
-    read_labels,
-    read_list,
-)
+from lightning_chex.data.nih_splits import cut_validation, in_tuning_half, official_split
+from lightning_chex.data.nih_tables import CHESTXRAY14, read_boxes, read_labels, read_list
 from lightning_chex.data.sample import PATHOLOGIES
 
 TABLE, BOXES = "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv"
