@@ -241,17 +241,18 @@ def with_default_config(arguments: list[str]) -> list[str]:
 
 
 def with_recognised_data(arguments: list[str]) -> list[str]:
-    """Let ``inspect --data.root DIR`` find out, and say, which data set lies there; who names one is not second-guessed."""
+    """Let ``inspect --data.root DIR`` find out, and say, which data set lies there, unless the arguments name one.
+
+    Raises:
+        DataError: none that is known does.
+    """
     named = any(a in ("-c", "--config", "--data") or a.startswith(("--config=", "--data=")) for a in arguments)
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--data.root", dest="root")
     root = parser.parse_known_args(arguments)[0].root
     if arguments[:1] != ["inspect"] or named or root is None:
         return arguments
-    found = recognise(root, lightning_chex.data.ChestXrayDataModule.__subclasses__())
-    if found is None:
-        return arguments
-    name, file = found
+    name, file = recognise(root, lightning_chex.data.ChestXrayDataModule.__subclasses__())
     print(f"{file} lies there, so this is taken for {name}; --data CLASS says otherwise", file=sys.stderr)
     return ["inspect", "--data", name, *arguments[1:]]
 

@@ -26,7 +26,6 @@ import copy
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +33,7 @@ import torch
 
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import image_size
-from lightning_chex.data.tables import MissingImagesWarning
+from lightning_chex.data.tables import MissingImagesWarning, contents, data_root
 from lightning_chex.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def overview(datamodule: "ChestXrayDataModule", num_samples: int) -> dict[str, A
     }
 
 
-def recognise(root: str | Path, modules: Iterable[type["ChestXrayDataModule"]]) -> tuple[str, str] | None:
+def recognise(root: str, modules: Iterable[type["ChestXrayDataModule"]]) -> tuple[str, str]:
     """Find the data set whose publisher has laid out a folder like this.
 
     Args:
@@ -91,13 +90,20 @@ def recognise(root: str | Path, modules: Iterable[type["ChestXrayDataModule"]]) 
         modules: the data modules to choose from.
 
     Returns:
-        Name of the data module and the file that gave it away; None if there is none.
+        Name of the data module and the file that gives it away.
+
+    Raises:
+        DataError: no such folder, or none of the data sets.
     """
-    for module in modules:
-        for name in module.label_tables:
-            if (Path(root).expanduser() / name).is_file():
-                return module.__name__, name
-    return None
+    folder = data_root(root)
+    tables = [(module.__name__, name) for module in modules for name in module.label_tables]
+    for module, name in tables:
+        if (folder / name).is_file():
+            return module, name
+    raise DataError(
+        f"{folder} is no data set known here, it holds {contents(folder)}: "
+        f"expected is one of {', '.join(name for _, name in tables)}; or name the data module by --data"
+    )
 
 
 def _part(name: str, dataset: "LabelledDataset", patients: int, class_names: Sequence[str]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def overview_sheet(overview: Overview) -> Figure:
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, sample in zip(axes.flat, samples, strict=False):
-        _draw_sample(axis, sample)
+        draw_sample(axis, sample)
     return made
 
 
@@ -166,7 +166,8 @@ def _draw_shares(axis: Axes, overview: Overview) -> None:
     axis.legend(frameon=False, fontsize=8)
 
 
-def _draw_sample(axis: Axes, sample: Mapping[str, Any]) -> None:
+def draw_sample(axis: Axes, sample: Mapping[str, Any]) -> None:
+    """Draw one of the ``samples`` of an overview: boxes with their names, the outline of the lungs, zone scores."""
     axis.imshow(sample["image"], cmap="gray", vmin=0, vmax=1)
     axis.set_title(f"{sample['label']}\n{sample['image_id']}", fontsize=7, parse_math=False)  # names may hold dollars
     for (x1, y1, x2, y2), name in zip(sample["boxes"], sample["box_names"], strict=True):
