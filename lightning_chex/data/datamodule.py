@@ -1,5 +1,6 @@
 """What every data module of this package shares: loaders, class weights, and which images are explained."""
 
+import copy
 from collections.abc import Sized
 from typing import Any, Literal, Protocol
 
@@ -133,7 +134,9 @@ class ChestXrayDataModule(pl.LightningDataModule):
         Raises:
             DataError: something else is wrong than missing images or an empty split.
         """
-        return overview(self, num_samples)
+        looked_at = copy.copy(self)  # whatever looking needs, this module stays as it is
+        looked_at._checked, looked_at._datasets = True, {}
+        return overview(looked_at, num_samples)
 
     def explained_dataset(self, stage: Literal["validate", "test"]) -> Dataset:
         """Return the images to explain at a stage, never augmented, the most telling order first.

@@ -22,7 +22,6 @@ key               meaning
 ================  ==================================================================================================
 """
 
-import copy
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -43,11 +42,11 @@ SIZE_LIMIT = 2000
 """Of more files than this, evenly spaced ones are opened for their size: 100,000 headers take minutes on some disks."""
 
 
-def overview(datamodule: "ChestXrayDataModule", num_samples: int) -> dict[str, Any]:
-    """Look at a data set without changing its module; of the images only headers and a few samples are read.
+def overview(module: "ChestXrayDataModule", num_samples: int) -> dict[str, Any]:
+    """Look at a data set; of the images only headers and a few samples are read.
 
     Args:
-        datamodule: whose files; missing images are counted, whatever its ``allow_missing`` says.
+        module: a copy nobody trains with: missing images are counted, whatever its ``allow_missing`` has said.
         num_samples: how many images to read.
 
     Returns:
@@ -56,7 +55,6 @@ def overview(datamodule: "ChestXrayDataModule", num_samples: int) -> dict[str, A
     Raises:
         DataError: something is wrong that counting cannot show, a table for one.
     """
-    module = copy.copy(datamodule)
     if hasattr(module, "allow_missing"):
         module.allow_missing = True
     with warnings.catch_warnings(record=True) as caught:
@@ -67,7 +65,7 @@ def overview(datamodule: "ChestXrayDataModule", num_samples: int) -> dict[str, A
     patients = {name: set(getattr(dataset, "patient_ids", ())) for name, dataset in parts.items()}
     disagreement = getattr(module, "rater_disagreement", None)
     return {
-        "name": type(datamodule).__name__,
+        "name": type(module).__name__,
         "class_names": list(module.class_names),
         "parts": [_part(name, dataset, len(patients[name]), module.class_names) for name, dataset in parts.items()],
         "patients": len(set().union(*patients.values())),
@@ -76,7 +74,7 @@ def overview(datamodule: "ChestXrayDataModule", num_samples: int) -> dict[str, A
             "names": [name for warning in missing for name in warning.names],
             "total": sum(warning.total for warning in missing),
         },
-        "notes": [str(w.message) for w in caught if not isinstance(w.message, MissingImagesWarning)],
+        "notes": [str(w.message) for w in caught if w.category is UserWarning],  # other categories are for programmers
         "disagreement": disagreement() if disagreement else None,
         "samples": _samples(module, parts, num_samples),
     }
@@ -100,9 +98,10 @@ def recognise(root: str, modules: Iterable[type["ChestXrayDataModule"]]) -> tupl
     for module, name in tables:
         if (folder / name).is_file():
             return module, name
+    plain = [name for _, name in tables if not name.endswith(".gz")]
     raise DataError(
         f"{folder} is no data set known here, it holds {contents(folder)}: "
-        f"expected is one of {', '.join(name for _, name in tables)}; or name the data module by --data"
+        f"expected is one of {', '.join(plain)}; or name the data module by --data"
     )
 
 

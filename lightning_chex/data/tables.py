@@ -53,8 +53,9 @@ def find_file(root: Path, *names: str) -> Path:
     for name in names:
         if (root / name).is_file():
             return root / name
+    plain = [name for name in names if not name.endswith(".gz")]
     raise DataError(
-        f"no {' or '.join(names)} in {root}, which holds {contents(root)}: "
+        f"no {' or '.join(plain)} in {root}, which holds {contents(root)}: "
         "give as root the folder the publisher's files were unpacked to"
     )
 
