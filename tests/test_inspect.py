@@ -12,7 +12,7 @@ from PIL import Image
 
 import lightning_chex.data.overview
 from lightning_chex.cli import main
-from lightning_chex.data import NIHDataModule
+from lightning_chex.data import CohenDataModule, NIHDataModule
 from lightning_chex.data.images import read_grey
 from lightning_chex.data.sample import PATHOLOGIES
 
@@ -106,6 +106,14 @@ def test_notes_of_the_data_module_are_on_the_page(place, capsys):
     lines = (root / "train_val_list.txt").read_text().split("\n")
     (root / "train_val_list.txt").write_text("\n".join(lines[2:]))
     assert re.search(r"note +2 images of the label table are in no list", inspected(capsys, "--data.root", str(root)))
+
+
+def test_what_the_raters_agree_on_is_shown_where_a_module_tells(place, capsys, monkeypatch):
+    figures = {"images": 30.0, "zone_agreement": 0.63, "zone_agreement/A": 0.5, "zone_agreement/B": 0.75}
+    monkeypatch.setattr(CohenDataModule, "rater_disagreement", lambda self: figures, raising=False)
+    said = inspected(capsys, "--data.root", str(write_cohen(place / "cohen")))
+    assert row(said, "zone agreement") == ["0.630", "0.500", "0.750"]
+    assert re.search(r"\n +all +A +B\n", said)
 
 
 def test_only_samples_are_read_and_of_many_files_only_some_are_opened(place, monkeypatch):

@@ -110,11 +110,16 @@ def _part(name: str, dataset: "LabelledDataset", patients: int, class_names: Seq
     if class_names:
         part["positives"] = dataset.labels.sum(dim=0).long().tolist()
     else:
-        part["scores"] = dataset.labels.tolist()
+        part["scores"] = _severity(dataset.labels).tolist()
     labels = getattr(dataset, "all_box_labels", None)
     if labels is not None:
         part["boxes"] = torch.bincount(labels, minlength=len(class_names)).tolist()
     return part
+
+
+def _severity(labels: torch.Tensor) -> torch.Tensor:
+    """One score (N,) of each image, from that (N,) or from the scores of its zones (N, K)."""
+    return labels if labels.ndim == 1 else labels.sum(dim=1)
 
 
 def _sizes(datasets: Sequence["LabelledDataset"]) -> dict[str, Any]:
@@ -146,7 +151,8 @@ def _samples(module: "ChestXrayDataModule", parts: dict[str, "LabelledDataset"],
 
 def _plain(sample: dict[str, Any], part: str, class_names: Sequence[str]) -> dict[str, Any]:
     names = [name for name, present in zip(class_names, sample["label"].reshape(-1).tolist(), strict=False) if present]
-    label = (", ".join(names) or "none of the classes") if class_names else f"severity {sample['label'].item():g}"
+    severity = f"severity {_severity(sample['label'][None]).item():g}"
+    label = (", ".join(names) or "none of the classes") if class_names else severity
     grey = sample["image"][0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
     zones, lungs = sample.get("zones"), sample.get("lung_mask")
     return {

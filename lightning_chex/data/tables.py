@@ -91,12 +91,13 @@ def contents(folder: Path) -> str:
     return first_few(sorted(entry.name for entry in folder.iterdir()), limit=8) or "nothing"
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read some columns of a comma-separated table as text.
+def read_table(path: Path, columns: Sequence[str], separator: str = ",") -> pd.DataFrame:
+    """Read some columns of a table as text.
 
     Args:
         path: a table with a header, UTF-8 with or without a byte order mark; packed by gzip if it is called ``.gz``.
         columns: their names in the header; the first one names the image of a row, without its suffix afterwards.
+        separator: what stands between two columns.
 
     Returns:
         One row per image, every cell a string.
@@ -105,16 +106,20 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         DataError: not such a table, no rows, a column is missing or there twice, a cell is empty, an image has two
             rows or no proper name.
     """
-    with intact(path, "a comma-separated table"):
-        first = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    with intact(path, f"a table separated by {separator!r}"):
+        first = pd.read_csv(
+            path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+        table = pd.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+        )
     header = [str(name).strip() for name in first.iloc[0]]
     missing = [name for name in columns if name not in header]
     if missing:
-        hint = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+        hint = next((mark for mark in ",;\t|" if len(header) == 1 and mark in header[0]), None)
         raise DataError(
             f"{path} has no column {', '.join(map(repr, missing))}, only {first_few(map(repr, header), limit=12)}"
-            + (f"; it looks separated by {hint!r}, expected are commas" if hint else "; correct its first line")
+            + (f"; it looks separated by {hint!r}, expected is {separator!r}" if hint else "; correct its first line")
         )
     twice = [name for name in columns if header.count(name) > 1]
     if twice:

@@ -114,17 +114,21 @@ def _files(overview: Overview) -> Iterator[str]:
         yield f"{'missing files':<16}{left if missing['names'] else 'none'}"
     if overview["disagreement"] is not None:
         yield ""
-        yield "disagreement of the raters"
-        yield from _flat(overview["disagreement"])
+        yield "how far the raters agree"
+        yield from _aligned(_agreement(overview["disagreement"]))
 
 
-def _flat(value: Any, name: str = "") -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name} {key}".strip())
-    else:
-        number = isinstance(value, float | np.floating)
-        yield f"  {name.replace('_', ' '):<30}{f'{value:.3f}' if number else value}"
+def _agreement(figures: Mapping[str, float]) -> list[list[str]]:
+    """Rows of a table: a figure's name, its value on the whole, and by zone where its name ends in one."""
+
+    def cell(name: str) -> str:
+        value = figures.get(name)
+        return "" if value is None else f"{value:g}" if float(value).is_integer() else f"{value:.3f}"
+
+    names = dict.fromkeys(name.partition("/")[0] for name in figures)
+    zones = dict.fromkeys(name.partition("/")[2] for name in figures if "/" in name)
+    rows = [[name.replace("_", " "), cell(name), *(cell(f"{name}/{zone}") for zone in zones)] for name in names]
+    return [["", "all", *zones], *rows]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

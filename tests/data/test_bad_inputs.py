@@ -150,12 +150,12 @@ BAD: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
     "semicolons": (
         "nih",
         text(TABLE, lambda t: t.replace(",", ";")),
-        (TABLE, "no column 'Image Index'", "separated by ';'", "expected are commas"),
+        (TABLE, "no column 'Image Index'", "separated by ';'", "expected is ','"),
     ),
     "tabs": (
         "cohen",
         text(SCORES, lambda t: t.replace(",", "\t")),
-        (SCORES, "no column 'filename'", r"separated by '\t'", "expected are commas"),
+        (SCORES, "no column 'filename'", r"separated by '\t'", "expected is ','"),
     ),
     "missing column": (
         "nih",
@@ -174,7 +174,7 @@ BAD: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
     ),
     "row too long": ("nih", cell(TABLE, 3, 4, "50,51"), (TABLE, "line 4", "get an intact copy")),
     "empty cell": ("nih", cell(TABLE, 2, 3, ""), (TABLE, "1 rows without 'Patient ID'", "line 3", "fill them in")),
-    "empty table": ("nih", content(TABLE, lambda b: b""), (TABLE, "is empty", "comma-separated table", "intact copy")),
+    "empty table": ("nih", content(TABLE, lambda b: b""), (TABLE, "is empty", "a table", "intact copy")),
     "header alone": ("nih", keep_lines(TABLE, 1), (TABLE, "a header but no rows", "get an intact copy")),
     "binary file": (
         "nih",
