@@ -15,6 +15,7 @@ from lightning_chex.cli import main
 from lightning_chex.data import CohenDataModule, NIHDataModule
 from lightning_chex.data.images import read_grey
 from lightning_chex.data.sample import PATHOLOGIES
+from lightning_chex.reporting.overview import overview_text
 
 PHANTOM = ["--data.num_train=12", "--data.num_val=8", "--data.num_test=6", "--data.size=64"]
 
@@ -136,6 +137,7 @@ def test_only_samples_are_read_and_of_many_files_only_some_are_opened(place, mon
         and found["sizes"]["common"] == [((64, 64), 10)]
     )
     assert all(sample["boxes"] and set(sample["box_names"]) <= set(PATHOLOGIES) for sample in found["samples"])
+    assert "64 x 64 (10); 10 of 47 files were looked at" in overview_text(found)
     assert data.allow_missing is False and not data._checked  # looking changes nothing
 
 
@@ -171,7 +173,7 @@ def test_the_real_prevalences_come_out(place, capsys, chex_data):
     said = inspected(capsys, "--data.root", str(root), "--data.classes=chestxray14")
     rows = list(csv.DictReader((root / "Data_Entry_2017_v2020.csv").open()))
     assert row(said, "images")[-1] == str(len(rows)) == "2043" and row(said, "boxes")[-1] == "618"
-    assert "256 x 256" in said and re.search(r"missing files +none", said)
+    assert "256 x 256 (2,043)\n" in said and re.search(r"missing files +none", said)
     for name in [*PATHOLOGIES, "Hernia", "Pleural_Thickening"]:
         count = sum(name in cells["Finding Labels"].split("|") for cells in rows)
         assert row(said, name)[-2:] == [str(count), f"{100 * count / 2043:.1f}"]

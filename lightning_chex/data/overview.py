@@ -38,7 +38,7 @@ from lightning_chex.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 if TYPE_CHECKING:
     from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset
 
-SIZE_LIMIT = 2000
+SIZE_LIMIT = 5000
 """Of more files than this, evenly spaced ones are opened for their size: 100,000 headers take minutes on some disks."""
 
 

@@ -116,7 +116,8 @@ def read_table(path: Path, columns: Sequence[str], separator: str = ",") -> pd.D
     header = [str(name).strip() for name in first.iloc[0]]
     missing = [name for name in columns if name not in header]
     if missing:
-        hint = next((mark for mark in ",;\t|" if len(header) == 1 and mark in header[0]), None)
+        # the publisher's own header has commas within names, so another mark leaves more than one column
+        hint = next((mark for mark in ",;\t|" if any(f"{name}{mark}" in header[0] for name in columns)), None)
         raise DataError(
             f"{path} has no column {', '.join(map(repr, missing))}, only {first_few(map(repr, header), limit=12)}"
             + (f"; it looks separated by {hint!r}, expected is {separator!r}" if hint else "; correct its first line")

@@ -34,8 +34,7 @@ def overview_text(overview: Overview) -> str:
     total = sum(part["images"] for part in parts)
     lines = [f"{overview['name']}: {total:,} images of {overview['patients']:,} patients", ""]
     lines += _aligned([["", *(part["name"] for part in parts), "all"], *_counts(overview)])
-    lines += ["", *_files(overview)]
-    lines += [f"{'note':<16}{note}" for note in overview["notes"]]
+    lines += [line for section in (list(_files(overview)), _raters(overview)) if section for line in ("", *section)]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -47,7 +46,7 @@ def overview_sheet(overview: Overview) -> Figure:
     FigureCanvasAgg(made)
     total = sum(part["images"] for part in overview["parts"])
     made.suptitle(f"{overview['name']}: {total:,} images of {overview['patients']:,} patients", fontsize=14)
-    left, right = made.subfigures(1, 2, width_ratios=(4.4, 2.6 * COLUMNS))
+    left, right = made.subfigures(1, 2, squeeze=False, width_ratios=(4.4, 2.6 * COLUMNS))[0]
     if total:
         _draw_shares(left.subplots(), overview)
     axes = right.subplots(rows, COLUMNS, squeeze=False)
@@ -102,20 +101,25 @@ def _shares(overview: Overview) -> list[tuple[str, list[int]]]:
 
 
 def _files(overview: Overview) -> Iterator[str]:
-    """What was found on disk, and how well the raters agree."""
+    """What was found on disk, and what was said about it."""
     sizes, missing = overview["sizes"], overview["missing"]
     if sizes["files"]:
         common = [f"{width} x {height} ({count:,})" for (width, height), count in sizes["common"]]
-        some = "" if sizes["counted"] == sizes["files"] else f", of {sizes['counted']:,} files looked at"
+        some = ""
+        if sizes["counted"] < sizes["files"]:
+            some = f"; {sizes['counted']:,} of {sizes['files']:,} files were looked at"
         yield f"{'image sizes':<16}{_first(common, 5)}{some}"
         for problem in sizes["unreadable"][:3]:
             yield f"{'unreadable':<16}{problem}"
         left = f"{len(missing['names']):,} of {missing['total']:,}: {_first(missing['names'], 3)}; left out"
         yield f"{'missing files':<16}{left if missing['names'] else 'none'}"
-    if overview["disagreement"] is not None:
-        yield ""
-        yield "how far the raters agree"
-        yield from _aligned(_agreement(overview["disagreement"]))
+    for note in overview["notes"]:
+        yield f"{'note':<16}{note}"
+
+
+def _raters(overview: Overview) -> list[str]:
+    figures = overview["disagreement"]
+    return [] if figures is None else ["how far the raters agree", *_aligned(_agreement(figures))]
 
 
 def _agreement(figures: Mapping[str, float]) -> list[list[str]]:
@@ -173,7 +177,9 @@ def _draw_shares(axis: Axes, overview: Overview) -> None:
 def draw_sample(axis: Axes, sample: Mapping[str, Any]) -> None:
     """Draw one of the ``samples`` of an overview: boxes with their names, the outline of the lungs, zone scores."""
     axis.imshow(sample["image"], cmap="gray", vmin=0, vmax=1)
-    axis.set_title(f"{sample['label']}\n{sample['image_id']}", fontsize=7, parse_math=False)  # names may hold dollars
+    axis.set_title(
+        f"{_short(sample['label'])}\n{_short(sample['image_id'])}", fontsize=7, parse_math=False
+    )  # names may hold dollars
     for (x1, y1, x2, y2), name in zip(sample["boxes"], sample["box_names"], strict=True):
         # a pixel's centre is at its index for imshow, at its index plus a half for boxes
         axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=BOX_COLOR))
@@ -183,6 +189,11 @@ def draw_sample(axis: Axes, sample: Mapping[str, Any]) -> None:
         axis.contour(sample["lungs"].any(axis=0), levels=[0.5], colors="#8fd0ff", linewidths=0.6)
     if sample["zones"] is not None:
         _draw_zones(axis, sample["zones"], sample["image"].shape)
+
+
+def _short(words: str, limit: int = 38) -> str:
+    """Cut what would run into the next picture."""
+    return words if len(words) <= limit else f"{words[: limit - 3]}..."
 
 
 def _draw_zones(axis: Axes, zones: Sequence[float], shape: tuple[int, int]) -> None:

@@ -149,7 +149,7 @@ BAD: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
     # the form of tables
     "semicolons": (
         "nih",
-        text(TABLE, lambda t: t.replace(",", ";")),
+        text(TABLE, lambda t: t.replace(",", ";").replace("[Width;Height]", "[Width,Height]")),
         (TABLE, "no column 'Image Index'", "separated by ';'", "expected is ','"),
     ),
     "tabs": (
