@@ -124,7 +124,7 @@ def test_bad_data_leave_no_run_in_the_logger(place, sources, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [(["fti"], "invalid choice: 'fti'"), ([], "{fit,validate,test,predict}")]
+    ("arguments", "words"), [(["fti"], "invalid choice: 'fti'"), ([], "{fit,validate,test,predict,")]
 )
 def test_a_wrong_command_lists_the_right_ones(place, capsys, arguments, words):
     assert words in the_error(capsys, *arguments)
