@@ -3,7 +3,7 @@
 import os
 import sys
 import zipfile
-from argparse import RawDescriptionHelpFormatter
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +24,7 @@ from lightning_chex.attribution import LayerError
 from lightning_chex.callbacks import IBACallback, PredictionWriter
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.data.errors import DataError
+from lightning_chex.data.overview import recognise
 from lightning_chex.reporting.summary import summary
 from lightning_chex.trainer import ChexTrainer
 
@@ -37,6 +38,8 @@ DESCRIPTION = """Train chest X-ray models and see, at every validation, what the
       every setting and its value; each can be given as an option, such as --trainer.max_epochs 5
   python -m lightning_chex test --config FILE --ckpt_path runs/.../checkpoints/best.ckpt
       measure and explain a trained model on the test images; predict writes a table
+  python -m lightning_chex inspect --data.root DIR
+      what your copy of a data set holds: counts, sizes, missing files, sample images; the first thing to run on it
   python -m lightning_chex prepare --data NIHDataModule --data.root DIR --size 224 --output_dir COPY
       resize all images once; training then reads them many times faster with --data.prepared COPY
   python -m lightning_chex fit --data.help NIHDataModule
@@ -45,7 +48,7 @@ DESCRIPTION = """Train chest X-ray models and see, at every validation, what the
 Without --config the embedded example's settings hold; with it, nothing of them does.
 Everything a run writes lies under --trainer.default_root_dir (runs), its configuration too."""
 
-DATA_COMMANDS = ("prepare",)
+DATA_COMMANDS = ("inspect", "prepare")
 """The commands that look at data only: no model is built and no run begins."""
 
 
@@ -107,7 +110,8 @@ class ChexCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Keep W&B's files below the run's root, and what it collects unasked at home."""
         if self.subcommand in DATA_COMMANDS:
-            del self.config[self.subcommand]["model"]
+            for unused in ("model", "trainer"):
+                del self.config[self.subcommand][unused]
             return
         config = self.config[self.subcommand] if self.subcommand else self.config
         _check_checkpoint(config.get("ckpt_path"))
@@ -234,7 +238,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 "formatter_class": HelpFormatter,
             },
             load_from_checkpoint_support=False,  # hyper-parameters stay plain; load_from_checkpoint works with those
-            args=with_default_config(arguments),
+            args=with_default_config(with_recognised_data(arguments)),
         )
     except (DataError, LayerError, MisconfigurationException) as error:
         # a DataLoader worker wraps the error into its traceback, which ends with the message
@@ -253,6 +257,23 @@ def with_default_config(arguments: list[str]) -> list[str]:
     if brings_config or not arguments or arguments[0].startswith("-"):
         return arguments
     return [arguments[0], "--config", str(files("lightning_chex") / "default.yaml"), *arguments[1:]]
+
+
+def with_recognised_data(arguments: list[str]) -> list[str]:
+    """Let ``inspect --data.root DIR`` find out, and say, which data set lies there, unless the arguments name one.
+
+    Raises:
+        DataError: none that is known does.
+    """
+    named = any(a in ("-c", "--config", "--data") or a.startswith(("--config=", "--data=")) for a in arguments)
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--data.root", dest="root")
+    root = parser.parse_known_args(arguments)[0].root
+    if arguments[:1] != ["inspect"] or named or root is None:
+        return arguments
+    name, file = recognise(root, lightning_chex.data.ChestXrayDataModule.__subclasses__())
+    print(f"{file} lies there, so this is taken for {name}; --data CLASS says otherwise", file=sys.stderr)
+    return ["inspect", "--data", name, *arguments[1:]]
 
 
 def concise(message: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from lightning_chex.data.lungs import LAYOUTS
-from lightning_chex.data.nih_tables import in_tuning_half
+from lightning_chex.data.nih_splits import in_tuning_half
 from lightning_chex.data.sample import PATHOLOGIES
 
 NIH_HEADER = (

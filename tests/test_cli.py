@@ -167,7 +167,13 @@ def test_the_logged_configuration_names_no_folder(monkeypatch):
     [
         (
             ["--help"],
-            ["\n  python -m lightning_chex fit\n", "{fit,validate,test,predict,", "--trainer.default_root_dir"],
+            [
+                "\n  python -m lightning_chex fit\n",
+                "{fit,validate,test,predict,",
+                "inspect",
+                "prepare",
+                "--trainer.default_root_dir",
+            ],
         ),
         (["fit", "--help"], ["--config", "--data", "--ckpt_path"]),
         (["fit", "--data.help", "NIHDataModule"], ["--data.root", "--data.val_fraction"]),

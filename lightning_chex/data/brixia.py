@@ -47,6 +47,8 @@ class BrixIADataModule(ChestXrayDataModule):
         ValueError: an unknown target, or ``val_fraction`` outside 0 to 1.
     """
 
+    label_tables = (METADATA,)
+
     def __init__(
         self,
         root: str | None = None,

@@ -24,7 +24,6 @@ from lightning_chex.data.transforms import ImageTransform
 Rater = Literal["senior", "junior", "mean"]
 
 _PREFIXES = {"senior": "S", "junior": "J", "mean": "SJ"}
-_ANNOTATIONS = "data/public-annotations.csv"
 _IMAGE_FOLDER = Path("data", "public-cohen-subset")
 
 
@@ -57,6 +56,8 @@ class CohenDataModule(ChestXrayDataModule):
     Raises:
         ValueError: an unknown or impossible target, rater or fraction.
     """
+
+    label_tables = ("data/public-annotations.csv",)
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class CohenDataModule(ChestXrayDataModule):
             DataError: they do not.
         """
         root = data_root(self.root)
-        scores = read_scores(find_file(root, _ANNOTATIONS))
+        scores = read_scores(find_file(root, *self.label_tables))
         folder = root / _IMAGE_FOLDER
         if not folder.is_dir():
             raise DataError(f"no folder {_IMAGE_FOLDER} in {root}, whose data folder holds {contents(root / 'data')}")
@@ -130,7 +131,7 @@ class CohenDataModule(ChestXrayDataModule):
         Raises:
             DataError: the table cannot be read.
         """
-        scores = read_scores(find_file(data_root(self.root), _ANNOTATIONS))
+        scores = read_scores(find_file(data_root(self.root), *self.label_tables))
         senior, junior = (zone_scores(scores, rater).to_numpy() for rater in ("senior", "junior"))
         return rater_agreement(senior, junior)
 

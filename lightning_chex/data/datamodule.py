@@ -1,5 +1,6 @@
 """What every data module of this package shares: loaders, class weights, and which images are explained."""
 
+import copy
 import os
 from collections.abc import Sized
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import ImageReader, first_few, read_grey
+from lightning_chex.data.overview import overview
 from lightning_chex.data.prepared import open_prepared
 from lightning_chex.data.preparing import prepare_copy
 from lightning_chex.data.sample import collate
@@ -63,6 +65,9 @@ class ChestXrayDataModule(pl.LightningDataModule):
 
     class_names: tuple[str, ...] = ()
     """Names of the K classes in the order of ``label``; empty where ``label`` is a severity score."""
+
+    label_tables: tuple[str, ...] = ()
+    """Files by which a data root is known as this data set's; empty where it is not read from disk."""
 
     score_names: tuple[str, ...] = ("severity",)
     """Names of the scores in the order of ``label``; several where it is a vector of them. Of no use with classes."""
@@ -144,6 +149,26 @@ class ChestXrayDataModule(pl.LightningDataModule):
                 )
             self._datasets[split] = dataset
         return self._datasets[split]
+
+    def parts(self) -> dict[str, LabelledDataset]:
+        """Return all images there are by the part they belong to, never augmented, empty parts too; after ``check``.
+
+        Here: the three splits. A child whose data set has images beside them adds those.
+        """
+        return {split: self.build(split, self._plain) for split in _SPLITS_OF_STAGE[None]}
+
+    def overview(self, num_samples: int = 12) -> dict[str, Any]:
+        """Say what is found on disk, as plain data; see ``data/overview.py``.
+
+        Args:
+            num_samples: how many images to read, at least 0.
+
+        Raises:
+            DataError: something else is wrong than missing images or an empty split.
+        """
+        looked_at = copy.copy(self)  # whatever looking needs, this module stays as it is
+        looked_at._checked, looked_at._datasets = True, {}
+        return overview(looked_at, num_samples)
 
     def explained_dataset(self, stage: Literal["validate", "test"]) -> Dataset:
         """Return the images to explain at a stage, never augmented, the most telling order first.

@@ -72,7 +72,11 @@ def find_images(root: Path, folders: Iterable[Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in folders:
         resolve_inside(root, folder.relative_to(root))
-        with os.scandir(folder) as entries:
+        try:
+            entries = os.scandir(folder)
+        except OSError as error:
+            raise DataError(f"cannot open {folder} ({error.strerror}): get the right to, by chmod for one") from error
+        with entries:
             for entry in entries:
                 stem, count = _SUFFIX.subn("", entry.name)
                 if not count and not (entry.is_file(follow_symlinks=False) and is_dicom(entry.path)):

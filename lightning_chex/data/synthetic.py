@@ -122,6 +122,11 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         """Return ``num_images``."""
         return self.num_images
 
+    @property
+    def patient_ids(self) -> list[str]:
+        """Who each image shows."""
+        return [self._patient_id(self._number(index)) for index in range(self.num_images)]
+
     def radiograph(self, index: int) -> Radiograph:
         """Render image ``index`` with its masks, before any transform.
 
@@ -149,7 +154,7 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
             "label": self.labels[index].clone(),
             "zones": self.zones[index].clone(),
             "image_id": f"phantom-s{self.seed}-{number:06d}",
-            "patient_id": f"phantom-s{self.seed}-p{number // self.images_per_patient:05d}",
+            "patient_id": self._patient_id(number),
         }
 
     def _number(self, index: int) -> int:
@@ -157,6 +162,9 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         if not 0 <= index < self.num_images:
             raise IndexError(f"index {index} is outside this data set of {self.num_images} images")
         return self.first_patient * self.images_per_patient + index
+
+    def _patient_id(self, number: int) -> str:
+        return f"phantom-s{self.seed}-p{number // self.images_per_patient:05d}"
 
     def _stream(self, purpose: int, number: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, purpose, number])

@@ -1,6 +1,8 @@
 """Reading the label tables publishers ship, and matching them with the images on disk."""
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +13,35 @@ from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import first_few, image_id
 
 
+class MissingImagesWarning(UserWarning):
+    """Images of a table are not on disk and were left out.
+
+    Attributes:
+        names: their ids.
+        total: how many images the table names, those included.
+    """
+
+    def __init__(self, message: str, names: Sequence[str], total: int) -> None:
+        super().__init__(message)
+        self.names = list(names)
+        self.total = total
+
+
 def data_root(root: str | Path | None) -> Path:
     """Return ``root`` as a path.
 
     Raises:
-        DataError: it is not given, or no folder.
+        DataError: it is not given, no folder, or may not be opened.
     """
     if root is None:
         raise DataError("no data root is given: --data.root DIR names the folder the data set was unpacked to")
     path = Path(root).expanduser()
-    if not path.is_dir():
+    with intact(path, "a folder"):
+        if path.is_dir():
+            contents(path)  # may be opened
+            return path
         found = "is a file" if path.exists() else "does not exist"
-        raise DataError(f"root is {str(root)!r}, which {found}: give the folder the data set was unpacked to")
-    return path
+    raise DataError(f"root is {str(root)!r}, which {found}: give the folder the data set was unpacked to")
 
 
 def find_file(root: Path, *names: str) -> Path:
@@ -35,10 +53,37 @@ def find_file(root: Path, *names: str) -> Path:
     for name in names:
         if (root / name).is_file():
             return root / name
+    plain = [name for name in names if not name.endswith(".gz")]
     raise DataError(
-        f"no {' or '.join(names)} in {root}, which holds {contents(root)}: "
+        f"no {' or '.join(plain)} in {root}, which holds {contents(root)}: "
         "give as root the folder the publisher's files were unpacked to"
     )
+
+
+@contextmanager
+def intact(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a file inside the ``with`` block into a DataError that names it.
+
+    Args:
+        path: the file that is read.
+        kind: what it should be, for the message.
+
+    Raises:
+        DataError: the block could not read the file.
+    """
+    try:
+        yield
+    except DataError:  # says already what is wrong
+        raise
+    except PermissionError as error:
+        raise DataError(f"no permission to read {path}: get it from the owner, by chmod for one") from error
+    except pd.errors.EmptyDataError as error:
+        raise DataError(f"{path} is empty, expected is {kind}: get an intact copy") from error
+    except (OSError, EOFError, zlib.error) as error:  # a disk's, or those of a damaged .gz file
+        raise DataError(f"cannot read {path}: {error}; get an intact copy") from error
+    except ValueError as error:  # pandas' parser errors and wrong encodings are ValueErrors
+        reason = str(error).strip()
+        raise DataError(f"cannot read {path} as {kind}, in UTF-8: {reason}; get an intact copy") from error
 
 
 def contents(folder: Path) -> str:
@@ -50,7 +95,7 @@ def read_table(path: Path, columns: Sequence[str], separator: str = ",") -> pd.D
     """Read some columns of a table as text.
 
     Args:
-        path: a table with a header, UTF-8 with or without a byte order mark.
+        path: a table with a header, UTF-8 with or without a byte order mark; packed by gzip if it is called ``.gz``.
         columns: their names in the header; the first one names the image of a row, without its suffix afterwards.
         separator: what stands between two columns.
 
@@ -58,32 +103,38 @@ def read_table(path: Path, columns: Sequence[str], separator: str = ",") -> pd.D
         One row per image, every cell a string.
 
     Raises:
-        DataError: not such a table, no rows, a column is missing, a cell is empty, an image has two rows or
-            no proper name.
+        DataError: not such a table, no rows, a column is missing or there twice, a cell is empty, an image has two
+            rows or no proper name.
     """
-    try:
+    with intact(path, f"a table separated by {separator!r}"):
+        first = pd.read_csv(
+            path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
         table = pd.read_csv(
             path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
         )
-    except ValueError as error:  # pandas' parser errors and wrong encodings are ValueErrors
-        raise DataError(f"cannot read {path} as a table separated by {separator!r}: {error}") from error
-    missing = [name for name in columns if name not in table.columns]
+    header = [str(name).strip() for name in first.iloc[0]]
+    missing = [name for name in columns if name not in header]
     if missing:
-        header = list(map(str, table.columns))
-        hint = next((mark for mark in ",;\t|" if len(header) == 1 and mark in header[0]), None)
+        # the publisher's own header has commas within names, so another mark leaves more than one column
+        hint = next((mark for mark in ",;\t|" if any(f"{name}{mark}" in header[0] for name in columns)), None)
         raise DataError(
-            f"{path} has no column {', '.join(map(repr, missing))}, only {', '.join(map(repr, header))}"
-            + (f"; it looks separated by {hint!r}, expected is {separator!r}" if hint else "")
+            f"{path} has no column {', '.join(map(repr, missing))}, only {first_few(map(repr, header), limit=12)}"
+            + (f"; it looks separated by {hint!r}, expected is {separator!r}" if hint else "; correct its first line")
         )
+    twice = [name for name in columns if header.count(name) > 1]
+    if twice:
+        raise DataError(f"{path} has the column {', '.join(map(repr, twice))} more than once; keep one")
     if table.empty:
-        raise DataError(f"{path} has a header but no rows")
-    table = table[list(columns)].fillna("").apply(lambda cells: cells.str.strip())  # short rows leave cells undefined
+        raise DataError(f"{path} has a header but no rows: get an intact copy")
+    table = table.set_axis(header, axis=1)[list(columns)]
+    table = table.fillna("").apply(lambda cells: cells.str.strip())  # short rows leave cells undefined
     for name in columns:
         empty = table[name] == ""
         if empty.any():
             line = int(np.flatnonzero(empty)[0]) + 2
             raise DataError(f"{path} has {empty.sum()} rows without {name!r}, the first in line {line}: fill them in")
-    table = table.assign(**{columns[0]: table[columns[0]].map(image_id)})
+    table = table.assign(**{columns[0]: image_ids(table[columns[0]], path)})
     double = table[columns[0]].duplicated()
     if double.any():
         raise DataError(
@@ -92,7 +143,28 @@ def read_table(path: Path, columns: Sequence[str], separator: str = ",") -> pd.D
     return table
 
 
-def locate(ids: pd.Series, found: Mapping[str, str], where: str, allow_missing: bool) -> pd.Series:
+def image_ids(names: pd.Series, path: Path) -> pd.Series:
+    """Turn the file names a table gives into image ids.
+
+    Args:
+        names: bare file names, of any index.
+        path: the table, for the message.
+
+    Returns:
+        Image ids, on the same index.
+
+    Raises:
+        DataError: a name has a folder in it.
+    """
+    try:
+        return names.map(image_id)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def locate(
+    ids: pd.Series, found: Mapping[str, str], where: str, allow_missing: bool, parts: pd.Series | None = None
+) -> pd.Series:
     """Look up the file of each image.
 
     Args:
@@ -100,6 +172,7 @@ def locate(ids: pd.Series, found: Mapping[str, str], where: str, allow_missing: 
         found: image id to path, from ``find_images``.
         where: the folders searched, for the message.
         allow_missing: leave out images that are not on disk, with a warning, instead of refusing.
+        parts: what each image belongs to, on the index of ``ids``, so that the message counts what is missing of each.
 
     Returns:
         Paths, on the index of ``ids`` without the images left out.
@@ -110,10 +183,17 @@ def locate(ids: pd.Series, found: Mapping[str, str], where: str, allow_missing: 
     paths = ids.map(found)
     missing = ids[paths.isna()]
     if len(missing):
-        message = f"{len(missing)} of the {len(ids)} images in the table are not in {where}: {first_few(missing)}"
+        shares = (
+            "" if parts is None else ", ".join(f"{n} {part}" for part, n in parts[missing.index].value_counts().items())
+        )
+        message = (
+            f"{len(missing)} of the {len(ids)} images in the table are not in {where}"
+            f"{f' ({shares})' if shares else ''}: {first_few(missing)}"
+        )
         if len(missing) == len(ids):
             raise DataError(f"{message}; get the images, or correct root")
         if not allow_missing:
             raise DataError(f"{message}; get them, or set allow_missing: true to do without them")
-        rank_zero_warn(f"{message}; they are left out, because allow_missing is true")
+        message = f"{message}; they are left out, because allow_missing is true"
+        rank_zero_warn(MissingImagesWarning(message, missing.tolist(), len(ids)))
     return paths.dropna()

@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 from pathlib import Path
 
@@ -10,14 +11,8 @@ from PIL import Image
 
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.nih import NIHDataModule
-from lightning_chex.data.nih_tables import (
-    cut_validation,
-    in_tuning_half,
-    official_split,
-    read_boxes,
-    read_labels,
-    read_list,
-)
+from lightning_chex.data.nih_splits import cut_validation, in_tuning_half, official_split
+from lightning_chex.data.nih_tables import CHESTXRAY14, read_boxes, read_labels, read_list
 from lightning_chex.data.sample import PATHOLOGIES
 
 TABLE, BOXES = "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv"
@@ -112,15 +107,183 @@ def test_images_without_boxes_have_none(root):
 
 @pytest.mark.parametrize(
     ("folder", "suffix"),
-    [("images", ".png"), ("images", ".jpg"), ("images_012", ".PNG"), ("images_003/images", ".jpeg")],
+    [
+        ("images", ".png"),
+        ("images", ".jpg"),
+        ("images_012", ".PNG"),
+        ("images_003/images", ".jpeg"),
+        ("sample/images", ".png"),
+    ],
 )
 def test_every_layout_of_the_image_folders_is_found(tmp_path, folder, suffix):
     assert len(ready(write_nih(tmp_path / "nih", folder=folder, suffix=suffix)).dataset("train")) == 20
 
 
-def test_the_older_name_of_the_label_table_is_found(root):
-    (root / TABLE).rename(root / "Data_Entry_2017.csv")
-    ready(root)
+def test_the_publishers_twelve_folders_are_one_data_set(root):
+    flat = ready(root)
+    first = {split: flat.dataset(split)[0]["image"] for split in SPLITS}
+    for i, path in enumerate(sorted((root / "images_001/images").iterdir())):
+        folder = root / f"images_{1 + i % 12:03d}" / "images"
+        folder.mkdir(parents=True, exist_ok=True)
+        path.rename(folder / path.name)
+    spread = ready(root)
+    for split in SPLITS:
+        assert spread.dataset(split).image_ids == flat.dataset(split).image_ids
+        assert torch.equal(spread.dataset(split)[0]["image"], first[split])
+    assert len({Path(path).parent for split in SPLITS for path in spread.dataset(split).paths}) == 12
+
+
+def test_one_archive_of_twelve_works_if_allowed_and_says_what_is_left_out(root):
+    names = sorted(path.name for path in (root / "images_001/images").iterdir())
+    for name in names[20:]:
+        (root / "images_001/images" / name).unlink()
+    for name in names[-2:]:  # two test images are on disk
+        Image.new("L", (64, 64)).save(root / "images_001/images" / name)
+    with pytest.warns(UserWarning, match=r"25 of the 47 images .*\(9 tuning, 8 \w+, 8 \w+\).*left out"):
+        data = ready(root, allow_missing=True)
+    assert len(data.dataset("train")) + len(data.dataset("val")) == 20 and len(data.dataset("test")) == 2
+
+
+ROWS = {
+    "Data_Entry_2017.csv": (  # of 2017: a comma ends each line
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+        "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],",
+        "00000001_000.png,Effusion|Hernia,0,1,058Y,M,PA,2682,2749,0.143,0.143,",
+    ),
+    "Data_Entry_2017_v2020.csv": (
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Sex,View Position,"
+        "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]",
+        "00000001_000.png,Effusion|Hernia,0,1,57,M,PA,2682,2749,0.143,0.143",
+    ),
+    "sample_labels.csv": (
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+        "OriginalImageWidth,OriginalImageHeight,OriginalImagePixelSpacing_x,OriginalImagePixelSpacing_y",
+        "00000001_000.png,Effusion|Hernia,000,00001,060Y,M,PA,2682,2749,0.143,0.143",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ROWS)
+def test_every_published_label_table_is_read(tmp_path, name, packed):
+    text = "\n".join(ROWS[name]) + "\n"
+    path = tmp_path / (f"{name}.gz" if packed else name)
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    (row,) = read_labels(path).to_dict("records")
+    assert (row.pop("image_id"), row.pop("patient_id")) == ("00000001_000", "1")
+    assert [name for name, present in row.items() if present] == ["Effusion", "Hernia"] and len(row) == 14
+
+
+@pytest.mark.parametrize("name", ["Data_Entry_2017.csv", "Data_Entry_2017.csv.gz", "Data_Entry_2017_v2020.csv.gz"])
+def test_the_label_table_is_found_under_all_its_names(root, name):
+    text = (root / TABLE).read_bytes()
+    (root / TABLE).unlink()
+    (root / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    assert len(ready(root).dataset("train")) == 20
+
+
+def make_sample(root: Path, lists: bool) -> None:
+    """Turn a data set into what the "sample" is: its own name of the table, no boxes, and perhaps the full lists."""
+    (root / "sample").mkdir()
+    (root / TABLE).rename(root / "sample_labels.csv")
+    (root / "images_001/images").rename(root / "sample/images")
+    (root / BOXES).unlink()
+    for side in ("train_val", "test"):
+        path = root / f"{side}_list.txt"
+        if lists:  # of the whole data set, of which the sample is a part
+            path.write_text(path.read_text() + f"\n00088888_00{len(side)}.png")
+        else:
+            path.unlink()
+
+
+def test_the_sample_without_lists_is_split_by_patient_under_a_fixed_rule(root):
+    make_sample(root, lists=False)
+    with pytest.warns(UserWarning, match="no official split.*test_list.txt beside it"):
+        data = ready(root)
+    tested = set(data.dataset("test").patient_ids)
+    everybody = set.union(*(set(data.dataset(split).patient_ids) for split in SPLITS))
+    rule = {name for name in everybody if int.from_bytes(hashlib.sha256(name.encode()).digest()) % 5 == 0}
+    assert tested == rule and 0 < len(tested) < len(everybody) / 2
+    assert sum(len(data.dataset(split)) for split in SPLITS) == 47
+    assert not set(data.dataset("train").patient_ids) & set(data.dataset("val").patient_ids)
+    assert len(data.explained_dataset("validate")) == 0
+
+
+def test_the_sample_with_boxes_never_trains_on_their_patients(root):
+    boxes = (root / BOXES).read_text()
+    make_sample(root, lists=False)
+    (root / BOXES).write_text(boxes + "00077777_000.png,Mass,1,1,9,9\n")  # of an image the sample lacks
+    with pytest.warns(UserWarning, match="no official split"):
+        data = ready(root)
+    boxed = [*samples(data.explained_dataset("validate")), *samples(data.explained_dataset("test"))]
+    assert sum(len(sample["boxes"]) for sample in boxed) == 17
+    used = {*data.dataset("train").patient_ids, *data.dataset("val").patient_ids}
+    assert not used & {sample["patient_id"] for sample in boxed}
+
+
+def test_the_sample_keeps_its_official_sides_where_the_lists_are_beside_it(root):
+    official = {split: ready(root).dataset(split).image_ids for split in ("train", "val")}
+    make_sample(root, lists=True)
+    data = ready(root)
+    assert {split: data.dataset(split).image_ids for split in ("train", "val")} == official
+    assert len(data.dataset("test")) == 19  # without boxes nobody is in the tuning half
+    (root / "test_list.txt").unlink()
+    with pytest.raises(DataError, match="no test_list.txt"):
+        ready(root)
+
+
+def test_fourteen_classes_and_any_few_in_the_order_given(root):
+    edit(root / TABLE, "00000001_000.png,Atelectasis", "00000001_000.png,Hernia|Atelectasis")
+    eight, fourteen = ready(root), ready(root, classes="chestxray14")
+    assert eight.class_names == PATHOLOGIES and fourteen.class_names == CHESTXRAY14 and len(CHESTXRAY14) == 14
+    chosen = ["Hernia", "Mass", "Atelectasis"]
+    few = ready(root, classes=chosen)
+    assert few.class_names == tuple(chosen)
+    for split in SPLITS:  # the same images whatever is asked of them
+        assert eight.dataset(split).image_ids == fourteen.dataset(split).image_ids == few.dataset(split).image_ids
+        full = fourteen.dataset(split).labels
+        assert torch.equal(full[:, :8], eight.dataset(split).labels)
+        columns = [CHESTXRAY14.index(name) for name in chosen]
+        assert torch.equal(full[:, columns], few.dataset(split).labels)
+    assert few.dataset("train").labels[:, 0].sum() + few.dataset("val").labels[:, 0].sum() == 1
+
+
+def test_boxes_of_classes_not_asked_for_are_ignored(root):
+    few = ready(root, classes=["Hernia", "Effusion", "Atelectasis"])
+    explained = samples(few.explained_dataset("validate"))
+    labels = [label for sample in explained for label in sample["box_labels"].tolist()]
+    assert sorted(labels) == [1, 2] and len(explained) == 2
+    for sample in explained:
+        for box, label in zip(sample["boxes"], sample["box_labels"], strict=True):
+            x, y, w, h = nih_box({1: PATHOLOGIES.index("Effusion"), 2: 0}[int(label)])
+            np.testing.assert_allclose(box, np.array([x, y, x + w, y + h]) / 16, rtol=1e-5)
+    assert len(ready(root, classes=["Hernia"]).explained_dataset("validate")) == 0
+    # who is in which half is a matter of all boxes
+    assert few.dataset("test").image_ids == ready(root).dataset("test").image_ids
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("chestxray9", "classes is 'chestxray9': give chestxray8 or chestxray14"),
+        (["Mass", "Covid"], "classes names 'Covid': choose from Atelectasis, .*Hernia"),
+        (["Mass", "Mass"], "each once"),
+        ([], "at least one name"),
+    ],
+)
+def test_wrong_classes_are_named(classes, message):
+    with pytest.raises(ValueError, match=message):
+        NIHDataModule("nowhere", classes=classes)
+
+
+def test_colour_and_transparency_among_the_grey_images_change_nothing(root):
+    before = samples(ready(root).dataset("train"))
+    for i, path in enumerate(sorted((root / "images_001/images").iterdir())):
+        image = Image.open(path)
+        image.convert(["RGBA", "RGB", "L"][i % 3]).save(path)
+    after = samples(ready(root).dataset("train"))
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(after, before, strict=True))
 
 
 def test_the_halves_follow_the_published_rule():
@@ -168,89 +331,11 @@ def test_a_rare_class_is_on_both_sides_and_a_unique_one_in_train(seed):
     assert 0 < labels[val, 2].sum() < 20
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (
-            lambda r: edit(r / TABLE, "Finding Labels", "Findings"),
-            "no column 'Finding Labels', only 'Image Index', 'Findings'",
-        ),
-        (lambda r: edit(r / TABLE, (t := (r / TABLE).read_text()), t.replace(",", ";")), "separated by ';'"),
-        (lambda r: (r / TABLE).write_text(""), "cannot read .*No columns"),
-        (lambda r: (r / TABLE).write_text("Image Index,Finding Labels,Patient ID\n"), "no rows"),
-        (lambda r: (r / TABLE).write_bytes(b"\xff\xfe\x00\x01"), "cannot read"),
-        (lambda r: edit(r / TABLE, "Atelectasis", "Atelektase"), "does not know: 'Atelektase'"),
-        (lambda r: edit(r / TABLE, "Atelectasis", ""), "1 rows without 'Finding Labels', the first in line 2"),
-        (lambda r: edit(r / TABLE, "00000002_000", "00000001_000"), "more than one row for 1 images: 00000001_000"),
-        (lambda r: edit(r / TABLE, "00000002_000", "../../00000002_000"), "not the bare file name"),
-        (lambda r: (r / TABLE).unlink(), "no Data_Entry_2017_v2020.csv or Data_Entry_2017.csv in .*BBox_List"),
-        (lambda r: (r / "test_list.txt").unlink(), "no test_list.txt in "),
-        (lambda r: edit(r / "train_val_list.txt", "00000001_000", "/etc/passwd"), "not the bare file name"),
-        (
-            lambda r: edit(r / "train_val_list.txt", "00000001_000", "00099999_000"),
-            "no row in the label table: 00099999_000",
-        ),
-        (
-            lambda r: edit(r / "train_val_list.txt", "00000001_000", "00000900_000"),
-            "in train_val_list.txt and test_list.txt: 00000900",
-        ),
-        (lambda r: edit(r / TABLE, "No Finding,0,900", "No Finding,0,1"), "1 patients are in .*: 1; with one patient"),
-        (lambda r: (r / BOXES).unlink(), "no BBox_List_2017.csv"),
-        (lambda r: (r / BOXES).write_text(""), "should begin with 'Image Index,Finding Label"),
-        (
-            lambda r: edit(r / BOXES, "Atelectasis,64.0,128.0,176.0", "Atelectasis,64.0,128.0,-176.0"),
-            "without area or outside .*-176.0",
-        ),
-        (
-            lambda r: edit(r / BOXES, "Atelectasis,64.0", "Atelectasis,900.0"),
-            "1 boxes .* 1024 x 1024 image.* 900.0, 128.0",
-        ),
-        (lambda r: edit(r / BOXES, "Atelectasis,64.0", "Atelectasis,here"), "1 boxes .* here, 128.0"),
-        (lambda r: edit(r / BOXES, "Atelectasis", "Atelektase"), "unknown classes: Atelektase"),
-        (
-            lambda r: edit(r / BOXES, ",,,\n", ",,,\n00099999_000.png,Mass,1,1,9,9\n"),
-            "the box list have no row .*00099999",
-        ),
-        (
-            lambda r: edit(r / BOXES, ",,,\n", ",,,\n00000001_000.png,Mass,1,1,9,9\n"),
-            "with expert boxes are in train_val_list.txt: 00000001",
-        ),
-        (
-            lambda r: (r / "images_001/images/00000001_000.png").unlink(),
-            "1 of the 47 images .*00000001_000; .*allow_missing: true",
-        ),
-        (
-            lambda r: (r / "images_001/images/00000001_000.png").write_bytes(b""),
-            r"1 of 47 images .*00000001_000.png \(empty\)",
-        ),
-        (lambda r: (r / "images_001").rename(r / "pictures"), r"no folder images, .* which holds .*pictures"),
-        (lambda r: [p.unlink() for p in r.glob("images_001/images/*")], "47 of the 47 images .*correct root"),
-    ],
-)
-def test_bad_files_are_told_before_training(root, spoil, message):
-    spoil(root)
-    with pytest.raises(DataError, match=message):
-        ready(root)
-
-
-def test_a_root_that_is_not_there_or_no_folder_is_named(tmp_path, root):
-    for path, message in [(tmp_path / "nowhere", "does not exist"), (root / TABLE, "is a file")]:
-        with pytest.raises(DataError, match=f"root is '{path}', which {message}"):
-            ready(path)
-
-
 def test_all_images_missing_is_an_error_even_where_some_may_be(root):
     for path in root.glob("images_001/images/*"):
         path.unlink()
     with pytest.raises(DataError, match="47 of the 47"):
         ready(root, allow_missing=True)
-
-
-def test_a_cropped_image_with_boxes_is_refused(root):
-    name = (root / BOXES).read_text().split("\n")[1].split(",")[0]
-    Image.new("L", (64, 50)).save(root / "images_001/images" / name)
-    with pytest.raises(DataError, match=rf"{name} \(64 x 50\)"):
-        ready(root)
 
 
 def test_images_in_no_list_are_left_out_with_a_warning(root):
@@ -288,6 +373,9 @@ def test_the_full_table_splits_without_sharing_a_patient(chex_data):
     full = chex_data / "nih_chestxray8_labels_full"
     labels = read_labels(full / "Data_Entry_2017_v2020.csv.gz")
     boxes = read_boxes(chex_data / "nih_chestxray8" / BOXES)
+    assert {name: int(labels[name].sum()) for name in ("Infiltration", "Hernia")} == counted(
+        full, "Infiltration", "Hernia"
+    )
     images, kept = official_split(
         labels, read_list(full / "train_val_list.txt"), read_list(full / "test_list.txt"), boxes
     )
@@ -297,8 +385,18 @@ def test_the_full_table_splits_without_sharing_a_patient(chex_data):
     assert images.groupby("patient_id")["split"].nunique().max() == 1
 
     pool = images[images["split"] == "train_val"]
-    matrix = pool[list(PATHOLOGIES)].to_numpy()
+    matrix = pool[list(CHESTXRAY14)].to_numpy()
     val = cut_validation(pool["patient_id"], matrix, 0.1, seed=0)
     assert abs(val.mean() - 0.1) < 0.002
     assert not set(pool["patient_id"][val]) & set(pool["patient_id"][~val])
-    np.testing.assert_allclose(matrix[val].mean(axis=0), matrix[~val].mean(axis=0), rtol=0.3)
+    np.testing.assert_allclose(matrix[val].mean(axis=0)[:13], matrix[~val].mean(axis=0)[:13], rtol=0.3)
+    assert matrix[val, 13].sum() >= 3  # 227 images show a hernia
+    boxed = set(kept["image_id"])
+    side = images.set_index("image_id")["split"]
+    assert {side[name] for name in boxed} == {"test", "tuning"}
+
+
+def counted(folder: Path, *findings: str) -> dict[str, int]:
+    """Count rows of the full table as a search for words does."""
+    lines = gzip.decompress((folder / "Data_Entry_2017_v2020.csv.gz").read_bytes()).decode().splitlines()
+    return {name: sum(name in line.split(",")[1].split("|") for line in lines) for name in findings}

@@ -113,6 +113,62 @@ def test_a_box_mostly_shifted_out_of_the_frame_is_dropped_with_its_label():
     assert dropped  # the rule was put to use
 
 
+def landmarks(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Discs near the middle, which no small augmentation moves out: their masks, and their centres (x, y)."""
+    height, width = shape
+    centres = np.array([[0.35, 0.4], [0.65, 0.35], [0.4, 0.65], [0.6, 0.62]]) * [width, height]
+    ys, xs = np.mgrid[:height, :width] + 0.5
+    return np.stack([np.hypot(xs - x, ys - y) < 0.05 * width for x, y in centres]), centres
+
+
+def fitted_affine(centres: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Find the 2 x 3 matrix that moves the landmarks to where they are now, by least squares."""
+    moved = [np.argwhere(mask)[:, ::-1].mean(axis=0) + 0.5 for mask in masks]
+    return np.linalg.lstsq(np.column_stack([centres, np.ones(len(centres))]), np.array(moved), rcond=None)[0].T
+
+
+def test_boxes_and_masks_follow_one_affine_map_and_the_rule_for_dropping():
+    size, shape = 256, (300, 260)
+    rng = np.random.default_rng(0)
+    discs, centres = landmarks(shape)
+    lungs = np.stack([rectangle(shape, np.array([40, 60, 110, 240])), rectangle(shape, np.array([150, 60, 220, 240]))])
+    transform = ImageTransform(size, augment=True, rotation_degrees=12, translation=0.15, scale=0.15)
+    dropped = clipped = 0
+    for seed in range(60):
+        torch.manual_seed(seed)
+        x, y = rng.uniform(0, 250, 6), rng.uniform(0, 290, 6)
+        boxes = np.column_stack(
+            [x, y, np.minimum(x + rng.uniform(8, 90, 6), 260), np.minimum(y + rng.uniform(8, 90, 6), 300)]
+        )
+        out = transform(np.zeros(shape, np.uint8), boxes, np.arange(6), {"lung_mask": lungs, "finding_masks": discs})
+
+        affine = fitted_affine(centres, out["finding_masks"].numpy())
+        turned, stretched = np.degrees(np.arctan2(affine[1, 0], affine[0, 0])), np.hypot(*affine[:, 0]) * 300 / size
+        assert abs(turned) < 12.5 and 0.84 < stretched < 1.16
+        kept = dict(zip(out["box_labels"].tolist(), out["boxes"].numpy(), strict=True))
+        for k, (x1, y1, x2, y2) in enumerate(boxes):
+            corners = affine @ np.array([[x1, x2, x2, x1], [y1, y1, y2, y2], [1, 1, 1, 1]])
+            around = np.concatenate([corners.min(axis=1), corners.max(axis=1)])
+            inside = np.clip(around, 0, size)
+            share = np.prod(inside[2:] - inside[:2]) / np.prod(around[2:] - around[:2])
+            if abs(share - MIN_VISIBLE) > 0.06:  # nearer than that, the fit of the landmarks decides
+                assert (k in kept) == (share > MIN_VISIBLE)
+            if k in kept:
+                np.testing.assert_allclose(kept[k], inside, atol=1.2)
+                assert (kept[k] >= 0).all() and (kept[k] <= size).all() and (kept[k][2:] > kept[k][:2]).all()
+            clipped += k in kept and share < 0.99
+            dropped += k not in kept
+        # masks: the pixels that come from inside a lung, found by going back
+        ys, xs = np.mgrid[:size, :size] + 0.5
+        back = np.linalg.solve(affine[:, :2], np.stack([xs.ravel(), ys.ravel()]) - affine[:, 2:])
+        for mask, (x1, x2) in zip(out["lung_mask"].numpy(), [(40, 110), (150, 220)], strict=True):
+            expected = (back[0] > x1) & (back[0] < x2) & (back[1] > 60) & (back[1] < 240)
+            assert (expected != mask.ravel()).mean() < 0.01
+        right, left = (np.argwhere(mask)[:, 1].mean() for mask in out["lung_mask"].numpy())
+        assert right < left  # the zones A B C stay on the image's left
+    assert dropped > 5 and clipped > 5  # both happened
+
+
 def test_no_box_is_a_valid_number_of_boxes():
     for augment in (False, True):
         out = ImageTransform(16, augment=augment)(np.zeros((20, 20), np.uint8), np.zeros((0, 4)), np.zeros(0, int))

@@ -1,0 +1,167 @@
+"""What was found on a data root, as plain data: numbers, names and a few pictures, for whoever draws them.
+
+``overview`` returns a dict:
+
+================  ==================================================================================================
+key               meaning
+================  ==================================================================================================
+``name``          name of the data module's class
+``class_names``   names of the K classes; empty where the label is a severity score
+``parts``         a dict for each part, empty ones too: ``name``, ``images``, ``patients``; ``positives``, images of
+                  each class, (K,), or ``scores``, the severity of each image; ``boxes``, boxes of each class, (K,),
+                  None where they are not listed
+``patients``      patients in all parts together
+``sizes``         ``counted`` files whose header was read, of ``files``; ``common``, pairs of (width, height) and how
+                  often they occur, most frequent first; ``unreadable``, what is wrong with those whose header cannot be
+``missing``       ``names`` of images in the table but not on disk, of ``total`` in the table
+``notes``         everything the data module warned of meanwhile
+``disagreement``  what ``rater_disagreement`` of the data module returns, None if it has none
+``samples``       a dict for each sample image: ``image_id``, ``part``, ``image`` (grey, float32 (H, W), 0 to 1),
+                  ``label`` (words), ``boxes`` (x1, y1, x2, y2 in pixels of ``image``), ``box_names``, ``zones`` (the
+                  six scores, or None), ``lungs`` (bool (2, H, W), or None)
+================  ==================================================================================================
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from lightning_chex.data.errors import DataError
+from lightning_chex.data.images import image_size
+from lightning_chex.data.tables import MissingImagesWarning, contents, data_root
+from lightning_chex.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset
+
+SIZE_LIMIT = 5000
+"""Of more files than this, evenly spaced ones are opened for their size: 100,000 headers take minutes on some disks."""
+
+
+def overview(module: "ChestXrayDataModule", num_samples: int) -> dict[str, Any]:
+    """Look at a data set; of the images only headers and a few samples are read.
+
+    Args:
+        module: a copy nobody trains with: missing images are counted, whatever its ``allow_missing`` has said.
+        num_samples: how many images to read.
+
+    Returns:
+        See above.
+
+    Raises:
+        DataError: something is wrong that counting cannot show, a table for one.
+    """
+    if hasattr(module, "allow_missing"):
+        module.allow_missing = True
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        module.check()
+    parts = module.parts()
+    missing = [warning.message for warning in caught if isinstance(warning.message, MissingImagesWarning)]
+    patients = {name: set(getattr(dataset, "patient_ids", ())) for name, dataset in parts.items()}
+    disagreement = getattr(module, "rater_disagreement", None)
+    return {
+        "name": type(module).__name__,
+        "class_names": list(module.class_names),
+        "parts": [_part(name, dataset, len(patients[name]), module.class_names) for name, dataset in parts.items()],
+        "patients": len(set().union(*patients.values())),
+        "sizes": _sizes(list(parts.values())),
+        "missing": {
+            "names": [name for warning in missing for name in warning.names],
+            "total": sum(warning.total for warning in missing),
+        },
+        "notes": [str(w.message) for w in caught if w.category is UserWarning],  # other categories are for programmers
+        "disagreement": disagreement() if disagreement else None,
+        "samples": _samples(module, parts, num_samples),
+    }
+
+
+def recognise(root: str, modules: Iterable[type["ChestXrayDataModule"]]) -> tuple[str, str]:
+    """Find the data set whose publisher has laid out a folder like this.
+
+    Args:
+        root: the folder.
+        modules: the data modules to choose from.
+
+    Returns:
+        Name of the data module and the file that gives it away.
+
+    Raises:
+        DataError: no such folder, or none of the data sets.
+    """
+    folder = data_root(root)
+    tables = [(module.__name__, name) for module in modules for name in module.label_tables]
+    for module, name in tables:
+        if (folder / name).is_file():
+            return module, name
+    plain = [name for _, name in tables if not name.endswith(".gz")]
+    raise DataError(
+        f"{folder} is no data set known here, it holds {contents(folder)}: "
+        f"expected is one of {', '.join(plain)}; or name the data module by --data"
+    )
+
+
+def _part(name: str, dataset: "LabelledDataset", patients: int, class_names: Sequence[str]) -> dict[str, Any]:
+    part: dict[str, Any] = {"name": name, "images": len(dataset), "patients": patients, "boxes": None}
+    if class_names:
+        part["positives"] = dataset.labels.sum(dim=0).long().tolist()
+    else:
+        part["scores"] = _severity(dataset.labels).tolist()
+    labels = getattr(dataset, "all_box_labels", None)
+    if labels is not None:
+        part["boxes"] = torch.bincount(labels, minlength=len(class_names)).tolist()
+    return part
+
+
+def _severity(labels: torch.Tensor) -> torch.Tensor:
+    """One score (N,) of each image, from that (N,) or from the scores of its zones (N, K)."""
+    return labels if labels.ndim == 1 else labels.sum(dim=1)
+
+
+def _sizes(datasets: Sequence["LabelledDataset"]) -> dict[str, Any]:
+    paths = [path for dataset in datasets for path in getattr(dataset, "paths", ())]
+    chosen = sorted({int(i) for i in np.linspace(0, len(paths) - 1, min(len(paths), SIZE_LIMIT))})
+    sizes: Counter[tuple[int, int]] = Counter()
+    unreadable = []
+    for i in chosen:
+        try:
+            sizes[image_size(paths[i])] += 1
+        except DataError as error:
+            unreadable.append(str(error))
+    return {"files": len(paths), "counted": len(chosen), "common": sizes.most_common(), "unreadable": unreadable}
+
+
+def _samples(module: "ChestXrayDataModule", parts: dict[str, "LabelledDataset"], number: int) -> list[dict[str, Any]]:
+    """The images that would be explained at validation, which show the variety and have the boxes; else any."""
+    candidates: list[tuple[str, Any]] = []
+    if len(parts["val"]):
+        candidates.append(("explained at validation", module.explained_dataset("validate")))
+    # images nobody should look at before the end come last
+    candidates += sorted(parts.items(), key=lambda item: item[0] == "test")
+    part, dataset = next(((name, dataset) for name, dataset in candidates if len(dataset)), ("", []))
+    samples = [_plain(dataset[i], part, module.class_names) for i in range(min(number, len(dataset)))]
+    if any(sample["boxes"] for sample in samples):  # findings are boxed here, zones are not scored
+        samples = [{**sample, "zones": None} for sample in samples]
+    return samples
+
+
+def _plain(sample: dict[str, Any], part: str, class_names: Sequence[str]) -> dict[str, Any]:
+    names = [name for name, present in zip(class_names, sample["label"].reshape(-1).tolist(), strict=False) if present]
+    severity = f"severity {_severity(sample['label'][None]).item():g}"
+    label = (", ".join(names) or "none of the classes") if class_names else severity
+    grey = sample["image"][0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
+    zones, lungs = sample.get("zones"), sample.get("lung_mask")
+    return {
+        "image_id": sample["image_id"],
+        "part": part,
+        "image": grey.clamp(0, 1).numpy(),
+        "label": label,
+        "boxes": sample["boxes"].tolist(),
+        "box_names": [class_names[i] if class_names else "" for i in sample["box_labels"].tolist()],
+        "zones": None if zones is None else zones.tolist(),
+        "lungs": None if lungs is None else lungs.numpy(),
+    }
