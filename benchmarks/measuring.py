@@ -1,5 +1,7 @@
 """Time and memory of one call, for the benchmarks."""
 
+import ctypes
+import gc
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -37,6 +39,8 @@ def _measure(prepare: Callable[..., Callable[[], Any]], arguments: tuple[Any, ..
         before = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - before) / 2**30
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what the preparation has freed but the allocator keeps would hide growth
     before = _status_kib("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of what came before
     run()

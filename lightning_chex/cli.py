@@ -3,15 +3,12 @@
 import os
 import sys
 import zipfile
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytorch_lightning as pl
 import yaml
-from jsonargparse import DefaultHelpFormatter
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
@@ -20,11 +17,18 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 import lightning_chex.callbacks
 import lightning_chex.data
 import lightning_chex.tasks  # noqa: F401  # all three imported so that --model, --data and callbacks go by short names
+from lightning_chex.arguments import (
+    HelpFormatter,
+    Parser,
+    concise,
+    with_default_config,
+    with_recognised_data,
+    without_folders,
+)
 from lightning_chex.attribution import LayerError
 from lightning_chex.callbacks import IBACallback, PredictionWriter
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.overview import recognise
 from lightning_chex.reporting.summary import summary
 from lightning_chex.trainer import ChexTrainer
 
@@ -50,22 +54,6 @@ Everything a run writes lies under --trainer.default_root_dir (runs), its config
 
 DATA_COMMANDS = ("inspect", "prepare")
 """The commands that look at data only: no model is built and no run begins."""
-
-
-class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """The parser's own, which leaves the lines of the description as they are."""
-
-
-class Parser(LightningArgumentParser):
-    """Says in one line what is wrong with the arguments."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print one line and exit with 2; a nested parser, whose errors another one reports, raises them."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        parser = getattr(ex, "subcommand_parser", None) or self
-        command = parser.prog.replace(" [options]", "")
-        self.exit(2, f"error: {concise(message).removesuffix('.')}; {command} --help lists the options\n")
 
 
 class SaveConfig(SaveConfigCallback):
@@ -249,53 +237,6 @@ def main(args: Sequence[str] | None = None) -> None:
 def score_names(data: Any) -> tuple[str, ...]:
     """Return the names of a data module's scores; one that names none has a single severity."""
     return tuple(getattr(data, "score_names", ())) or ("severity",)
-
-
-def with_default_config(arguments: list[str]) -> list[str]:
-    """Insert the embedded configuration after the subcommand unless the arguments bring one of their own."""
-    brings_config = any(a in ("-c", "--config") or a.startswith("--config=") for a in arguments)
-    if brings_config or not arguments or arguments[0].startswith("-"):
-        return arguments
-    return [arguments[0], "--config", str(files("lightning_chex") / "default.yaml"), *arguments[1:]]
-
-
-def with_recognised_data(arguments: list[str]) -> list[str]:
-    """Let ``inspect --data.root DIR`` find out, and say, which data set lies there, unless the arguments name one.
-
-    Raises:
-        DataError: none that is known does.
-    """
-    named = any(a in ("-c", "--config", "--data") or a.startswith(("--config=", "--data=")) for a in arguments)
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--data.root", dest="root")
-    root = parser.parse_known_args(arguments)[0].root
-    if arguments[:1] != ["inspect"] or named or root is None:
-        return arguments
-    name, file = recognise(root, lightning_chex.data.ChestXrayDataModule.__subclasses__())
-    print(f"{file} lies there, so this is taken for {name}; --data CLASS says otherwise", file=sys.stderr)
-    return ["inspect", "--data", name, *arguments[1:]]
-
-
-def concise(message: str) -> str:
-    """Reduce the parser's account of every type it has tried to one line: what is wrong with the one given."""
-    account = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
-    lines = [line.strip() for line in message.splitlines()]
-    return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(account))
-
-
-def without_folders(config: Any) -> Any:
-    """Copy a configuration, every path reduced to its last part: folder names may tell more than a log should know."""
-    if isinstance(config, dict):
-        return {key: without_folders(value) for key, value in config.items()}
-    if isinstance(config, list):
-        return [without_folders(value) for value in config]
-    if (
-        isinstance(config, str)
-        and os.sep in config
-        and (config.startswith(("~", "..")) or os.path.isabs(config) or os.path.exists(config))
-    ):
-        return Path(config).name
-    return config
 
 
 def _check_checkpoint(path: str | None) -> None:

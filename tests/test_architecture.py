@@ -22,13 +22,14 @@ ALLOWED: dict[str, set[str]] = {
     "reporting": set(),
     "callbacks": {"attribution", "metrics", "reporting"},
     "trainer": {"callbacks", "attribution", "metrics", "reporting"},
-    "cli": {"trainer", "callbacks", "tasks", "data", "attribution", "metrics", "reporting"},
+    "arguments": {"data"},
+    "cli": {"arguments", "trainer", "callbacks", "tasks", "data", "attribution", "metrics", "reporting"},
     "__main__": {"cli"},
 }
 
 # where a library belongs to some parts only
 CONFINED = {
-    "pytorch_lightning": {"cli", "trainer", "callbacks", "tasks", "data"},
+    "pytorch_lightning": {"arguments", "cli", "trainer", "callbacks", "tasks", "data"},
     "wandb": {"callbacks", "reporting", "cli"},
     "albumentations": {"data"},
     "pandas": {"data"},

@@ -7,7 +7,8 @@ import pytest
 from commands import CONFIGS, TINY, written
 from fakes import write_cohen, write_nih
 
-from lightning_chex.cli import concise, main
+from lightning_chex.arguments import concise
+from lightning_chex.cli import main
 
 NIH = ["--config", str(CONFIGS / "nih_classification.yaml")]
 COHEN = ["--config", str(CONFIGS / "cohen_regression.yaml")]

@@ -6,7 +6,6 @@ from collections.abc import Sized
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import ImageReader, first_few, read_grey
+from lightning_chex.data.order import telling_order
 from lightning_chex.data.overview import overview
 from lightning_chex.data.prepared import open_prepared
 from lightning_chex.data.preparing import prepare_copy
@@ -306,32 +306,3 @@ class ChestXrayDataModule(pl.LightningDataModule):
             # pinned memory speeds up copies to CUDA and only costs elsewhere
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )
-
-
-def telling_order(labels: torch.Tensor) -> list[int]:
-    """Order samples so that any first k show the variety of all.
-
-    Args:
-        labels: (N, K) in {0, 1}, or scores (N,).
-
-    Returns:
-        A permutation of 0 to N - 1. With classes: one sample of each class in turn, then the next one, and those of
-        no class last. With scores: the lowest, the highest, the middle, the quarters, and so on.
-    """
-    values = labels.numpy()
-    if values.ndim == 1:
-        by_score = np.argsort(values, kind="stable")
-        return by_score[_halving_order(len(by_score))].tolist()
-    # the n-th positive of a class has rank n there; a sample takes its place at its best rank over the classes
-    ranks = np.where(values > 0, np.cumsum(values > 0, axis=0), np.inf)
-    return np.lexsort([np.arange(len(values)), ranks.argmin(axis=1), ranks.min(axis=1)]).tolist()
-
-
-def _halving_order(n: int) -> list[int]:
-    """0, n - 1, then the middle, the quarters, the eighths ... of 0 to n - 1, each once."""
-    order = dict.fromkeys([0, n - 1] if n else [])
-    parts = 2
-    while len(order) < n:
-        order.update(dict.fromkeys(round(i * (n - 1) / parts) for i in range(1, parts, 2)))
-        parts *= 2
-    return list(order)

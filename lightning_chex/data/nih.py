@@ -10,11 +10,12 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import Dataset, Subset
 
-from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset, Split, telling_order
+from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset, Split
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import ImageReader, check_images, find_images, first_few, image_size, read_grey
 from lightning_chex.data.nih_splits import cut_validation, official_split, sample_lists
 from lightning_chex.data.nih_tables import BOX_FRAME, CHESTXRAY14, LABEL_TABLES, read_tables
+from lightning_chex.data.order import telling_order
 from lightning_chex.data.sample import PATHOLOGIES
 from lightning_chex.data.tables import contents, data_root, locate
 from lightning_chex.data.transforms import ImageTransform

@@ -1,7 +1,6 @@
 """Making a prepared copy (see ``data/prepared.py``): by several processes, going on where an earlier call stopped."""
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
@@ -166,6 +165,8 @@ def _is_whole(folder: Path, paths: list[str]) -> bool:
 @contextmanager
 def _at_work_in(work: Path) -> Iterator[None]:
     """Keep a second process out; the lock goes with the process, however that ends."""
+    import fcntl  # not on every system; only who writes a copy needs it
+
     work.mkdir(parents=True, exist_ok=True)
     with open(work / "lock", "w") as lock:
         try:

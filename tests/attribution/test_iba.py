@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lightning_chex.attribution import IBA
 from lightning_chex.attribution.bottleneck import Bottleneck
+from lightning_chex.attribution.statistics import FeatureStatistics
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +245,53 @@ def test_more_steps_never_give_nan_and_no_bit_is_negative(network):
         assert torch.isfinite(maps).all()
         assert (maps >= 0).all()
     assert maps.sum() < 0.1  # beta 1000: all noise
+
+
+def statistics_of(features):
+    statistics = FeatureStatistics()
+    statistics.update(features)
+    return statistics
+
+
+@pytest.mark.parametrize("push", [1.0, -1.0])
+def test_alpha_ends_where_the_mask_is_still_finite(push):
+    features = torch.randn(2, 3, 4, 4)
+    mask = Bottleneck(features, statistics_of(torch.randn(60, 3, 4, 4)), 1.0, 5.0, lr=100.0)
+    for _ in range(4):
+        lam, complement = mask.mask()
+        mask.step(0.0, lam, complement, torch.full_like(features, push))
+    assert (mask.alpha.sign() == -push).all()
+    lam, complement = mask.mask()
+    assert complement.min() > 0
+    assert torch.isfinite(mask.capacity()).all()
+    mask.step(1.0, lam, complement, torch.zeros_like(features))
+    assert torch.isfinite(mask.alpha_gradient).all()
+
+
+@pytest.mark.parametrize("alpha", [-40.0, -20.0, 20.0, 40.0])
+def test_the_gradient_does_not_vanish_where_sigmoid_rounds_to_one(alpha):
+    features, statistics = torch.randn(2, 3, 4, 4), statistics_of(torch.randn(60, 3, 4, 4))
+    found = Bottleneck(features, statistics, 1.0, alpha, lr=1.0)
+    exact = Bottleneck(features.double(), statistics, 1.0, alpha, lr=1.0)
+    for mask in (found, exact):
+        mask.step(0.0, *mask.mask(), torch.ones_like(mask.features))
+    torch.testing.assert_close(found.alpha_gradient.double(), exact.alpha_gradient, rtol=1e-5, atol=0)
+    assert (found.alpha_gradient > 0).all()
+
+
+def test_a_neuron_that_was_never_active_stays_at_its_mean_whatever_the_image_does():
+    seen = torch.randn(60, 2, 4, 4)
+    seen[:, 0] = 0.25  # constant in all images
+    features = torch.randn(3, 2, 4, 4)
+    mask = Bottleneck(features, statistics_of(seen), 1.0, 0.0, lr=1.0)
+    noise = mask.draw_noise(2, torch.Generator().manual_seed(0))
+    lam, complement = mask.mask()
+    mixed = mask.mix(noise, complement)
+    torch.testing.assert_close(mixed[:, 0], torch.full_like(mixed[:, 0], 0.25))
+    # and pulls at no mask: only the other channel's information does
+    mask.step(1.0, lam, complement, torch.zeros_like(features))
+    assert (mask.alpha_gradient[:, 0] == 0).all()
+    assert (mask.alpha_gradient[:, 1] > 0).all()
 
 
 def test_larger_beta_keeps_fewer_bits(network):

@@ -6,9 +6,10 @@ from jsonargparse import ArgumentParser
 from torch.utils.data import RandomSampler
 
 from lightning_chex.data.cohen import CohenDataModule
-from lightning_chex.data.datamodule import ChestXrayDataModule, telling_order
+from lightning_chex.data.datamodule import ChestXrayDataModule
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.nih import NIHDataModule
+from lightning_chex.data.order import telling_order
 from lightning_chex.data.sample import PATHOLOGIES
 
 
