@@ -1,28 +1,24 @@
 """Where training meets attribution: explanations at every validation, logged with their localisation."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
-import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
 from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.run_folder import run_folder
+from lightning_chex.callbacks.shown import ShownImages, Stage
 from lightning_chex.reporting import Explanation, write_pictures
 from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, table_rows
-
-Stage = Literal["validate", "test"]
 
 
 class IBACallback(pl.Callback):
@@ -71,16 +67,14 @@ class IBACallback(pl.Callback):
         if not 0 < top_fraction <= 1:
             raise ValueError(f"top_fraction={top_fraction} must lie in (0, 1]")
         self.attributor = IBA() if attributor is None else attributor
-        self.num_images = num_images
         self.every_n_epochs = every_n_epochs
-        self.batch_size = batch_size
         self.top_fraction = top_fraction
         self.network = network
         self.name = name
         self.save_pictures = save_pictures
         self.last_sheet: Path | None = None
         self._observation = ExitStack()
-        self._kept: list[dict[str, Any]] = []
+        self._images = ShownImages(num_images, batch_size)
         self._explanations: list[Explanation] = []
 
     @property
@@ -121,7 +115,7 @@ class IBACallback(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse a layer whose output is no feature map, before an epoch is spent."""
-        dataset = self._offered(trainer, "validate")
+        dataset = self._images.offered(trainer, "validate")
         if dataset is not None and len(dataset):
             self._check_image(trainer, pl_module, dataset[0]["image"][None])
 
@@ -129,7 +123,7 @@ class IBACallback(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to collect feature statistics."""
-        self._kept = []
+        self._images.forget()
         self._explanations = []
         if self._is_due(trainer):
             self._observation.enter_context(self.attributor.observing(self._network(pl_module)))
@@ -156,12 +150,12 @@ class IBACallback(pl.Callback):
                 f"the labels have shape {tuple(batch['label'].shape)}, but there are {classes} class_names: "
                 f"give labels (B, {classes}) in {{0, 1}}"
             )
-        if self._offered(trainer, "validate") is not None:
+        if self._images.offered(trainer, "validate") is not None:
             return
         if trainer.sanity_checking:
             self._check_image(trainer, pl_module, batch["image"][:1])
         elif self._is_due(trainer):
-            self._keep(batch, trainer.world_size)
+            self._images.keep(batch, trainer.world_size)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Explain, and log what can be monitored."""
@@ -179,7 +173,7 @@ class IBACallback(pl.Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse to explain test images by statistics of their own."""
-        self._kept = []
+        self._images.forget()
         self._explanations = []
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -239,36 +233,6 @@ class IBACallback(pl.Callback):
                 "IBACallback now runs before the weight averaging, so that the averaged weights are explained"
             )
 
-    @staticmethod
-    def _offered(trainer: pl.Trainer, stage: Stage) -> Any:
-        offer = getattr(getattr(trainer, "datamodule", None), "explained_dataset", None)
-        return None if offer is None else offer(stage)
-
-    def _keep(self, batch: dict[str, Any], world_size: int) -> None:
-        wanted = float("inf") if self.num_images == -1 else -(-self.num_images // world_size)
-        room = wanted - sum(len(kept["image"]) for kept in self._kept)
-        if room > 0:
-            count = int(min(room, len(batch["image"])))
-            self._kept.append({key: _to_cpu(value[:count]) for key, value in batch.items()})
-
-    def _batches(self, trainer: pl.Trainer, stage: Stage) -> Iterator[dict[str, Any]]:
-        """This process's share of the images; shares differ in size, so nothing collective may happen on the way."""
-        dataset = self._offered(trainer, stage)
-        batches: Any = self._kept
-        if dataset is not None:
-            count = len(dataset) if self.num_images == -1 else min(self.num_images, len(dataset))
-            share = Subset(dataset, range(trainer.global_rank, count, trainer.world_size))
-            collate = getattr(trainer.datamodule, "collate", None)  # type: ignore[attr-defined]
-            # with a generator of its own, or iterating would draw from the global one
-            loader = DataLoader(share, self.batch_size, collate_fn=collate, generator=torch.Generator())
-            batches = loader if len(share) else []
-        for batch in batches:
-            if batch is None:  # all its images were unreadable, and the data module leaves such out
-                continue
-            moved = trainer.strategy.batch_to_device(batch)
-            # the image alone: boxes and scores would be rounded
-            yield moved | {"image": trainer.precision_plugin.convert_input(moved["image"])}
-
     def _explain(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
         seen = self.attributor.num_observed
         if seen is not None and seen < 2:
@@ -287,7 +251,7 @@ class IBACallback(pl.Callback):
             pl_module.device,
             trainer.precision_plugin.forward_context,
         )
-        self._explanations = _gather(list(explainer.explain(self._batches(trainer, stage))))
+        self._explanations = _gather(list(explainer.explain(self._images.batches(trainer, stage))))
         if not self._explanations:
             rank_zero_warn(f"nothing was explained: there is no image to explain at {stage}")
             return
@@ -300,7 +264,8 @@ class IBACallback(pl.Callback):
             pl_module.log(f"{prefix}/{self.name}_{key}", value, prog_bar=key == "iou", sync_dist=several)
 
     def _show(self, trainer: pl.Trainer, stage: Stage) -> None:
-        explanations, self._explanations, self._kept = self._explanations, [], []
+        explanations, self._explanations = self._explanations, []
+        self._images.forget()
         if not explanations or not trainer.is_global_zero:
             return
         during_fit = trainer.state.fn == "fit"
@@ -316,12 +281,6 @@ class IBACallback(pl.Callback):
                 logger.log_image(f"{prefix}/{self.name}_maps", step=step, **image_arguments(explanations))
                 rows = table_rows(explanations, trainer.current_epoch)
                 logger.log_table(f"{prefix}/{self.name}_table", columns=TABLE_COLUMNS, data=rows, step=step)
-
-
-def _to_cpu(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.cpu()
-    return [_to_cpu(item) for item in value] if isinstance(value, list) else value
 
 
 def _gather(own: list[Explanation]) -> list[Explanation]:
