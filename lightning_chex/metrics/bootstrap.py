@@ -132,7 +132,7 @@ def _resampled(total: np.ndarray, count: np.ndarray, resamples: int, seed: int) 
 
 
 def _means(weights: np.ndarray, total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Mean, mean over classes and mean per class, (R, 2 + K), for weights (R, P) of the patients; NaN without values."""
+    """Mean, mean over classes, means per class, (R, 2 + K), for weights (R, P) of the patients; NaN without values."""
     sums, sizes = weights @ total, weights @ count
 
     def ratio(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:

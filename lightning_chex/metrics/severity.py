@@ -112,7 +112,7 @@ def relevance_by_score(relevance: Tensor, scores: Tensor, levels: int = 4) -> Te
     """
     known = ~relevance.isnan()
     which, values = scores[known].long(), relevance[known].double()
-    if which.numel() and not (0 <= int(which.min()) and int(which.max()) < levels):
+    if which.numel() and not (which.min() >= 0 and which.max() < levels):
         raise ValueError(f"scores reach from {int(which.min())} to {int(which.max())}: outside 0..{levels - 1}")
     total = torch.zeros(levels, dtype=torch.float64, device=relevance.device).index_add_(0, which, values)
     return total / torch.bincount(which, minlength=levels)
