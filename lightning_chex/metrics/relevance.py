@@ -100,7 +100,7 @@ def effective_heat_ratio(saliency: Tensor, region: Tensor, quantiles: int = 101)
     inside = (values * region.flatten(1).gather(1, order)).cumsum(1)
     # the pixel at each quantile, counted from the strongest, then the last pixel of its value
     count = values.shape[1]
-    place = torch.linspace(count - 1, 0, quantiles, device=values.device, dtype=torch.float64).floor().long()
+    place = torch.linspace(count - 1, 0, quantiles, device=values.device, dtype=torch.float64).add(1e-9).floor().long()
     level = values[:, place]
     last = count - torch.searchsorted(values.flip(1), level) - 1
     ratio = inside.gather(1, last) / total.gather(1, last)

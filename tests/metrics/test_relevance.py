@@ -19,7 +19,7 @@ def test_by_hand():
     assert pointing_game(saliency, region).item() == 1
     assert mass_accuracy(saliency, region).item() == pytest.approx(6 / 9)
     assert rank_accuracy(saliency, region).item() == 0.5  # of the two strongest, 4 and 3, one
-    # four pixels, quantiles 0, 1/2, 1: all of them, the upper half of the values (>= 3 or >= 2, see below), the maximum
+    # of the heats 0, 2, 3, 4: at the quantiles 0, 1/2 and 1, all, those from 3 on, and the greatest
     ratios = [6 / 9, 4 / 7, 1]
     assert effective_heat_ratio(saliency, region, quantiles=3).item() == pytest.approx(
         (ratios[0] / 2 + ratios[1] + ratios[2] / 2) / 2
