@@ -32,7 +32,7 @@ def intersection_over_union(first: Tensor, second: Tensor) -> Tensor:
 
 
 def intersection_over_detected(marked: Tensor, region: Tensor) -> Tensor:
-    """Share of the marked pixels that lie in the region (IoBB, the region of the finding being detected by the map).
+    """Share of the marked pixels that lie in the region (IoBB: divided by the detected area).
 
     Wang et al. 2017 take boxes around the marked pixels, here the pixels themselves are taken.
 

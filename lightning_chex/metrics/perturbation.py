@@ -156,7 +156,7 @@ def insertion_deletion(
                 f"baseline {tuple(baseline.shape)} does not broadcast to the images {tuple(images.shape)}"
             ) from error
     ranks = pixel_ranks(saliency, seed)[:, None]
-    pixels = saliency[0].numel() if len(saliency) else images.shape[2] * images.shape[3]
+    pixels = images.shape[2] * images.shape[3]
     last = max(1, round(fraction * pixels))
     counts = torch.arange(ceil(last / step) + 1, device=images.device).mul(step).clamp(max=last)
 
