@@ -1,10 +1,72 @@
 """Measures of saliency maps: pure functions and accumulators around them."""
 
-from lightning_chex.metrics.localization import (
-    LocalizationIoU,
+from lightning_chex.metrics.bootstrap import Estimate, Summary, summarize
+from lightning_chex.metrics.class_mean import ClassMean
+from lightning_chex.metrics.correlation import pearson
+from lightning_chex.metrics.localization import LocalizationIoU
+from lightning_chex.metrics.overlap import (
+    accuracy_at,
     boxes_to_mask,
+    intersection_over_detected,
     intersection_over_union,
+    iou_at_levels,
+    oracle_iou,
+)
+from lightning_chex.metrics.perturbation import PerturbationCurves, blurred, insertion_deletion, pixel_ranks
+from lightning_chex.metrics.relevance import effective_heat_ratio, mass_accuracy, pointing_game, rank_accuracy
+from lightning_chex.metrics.sensitivity import mask_sizes, sensitivity_n
+from lightning_chex.metrics.severity import (
+    relevance_by_score,
+    relevance_correlation,
+    severity_correlation,
+    zone_relevance,
+    zone_score_map,
+)
+from lightning_chex.metrics.thresholds import (
+    ClassLevel,
+    Otsu,
+    ThresholdRule,
+    TopFraction,
+    otsu_mask,
+    relative_level_mask,
     top_fraction_mask,
+    tuned_levels,
 )
 
-__all__ = ["LocalizationIoU", "boxes_to_mask", "intersection_over_union", "top_fraction_mask"]
+__all__ = [
+    "ClassLevel",
+    "ClassMean",
+    "Estimate",
+    "LocalizationIoU",
+    "Otsu",
+    "PerturbationCurves",
+    "Summary",
+    "ThresholdRule",
+    "TopFraction",
+    "accuracy_at",
+    "blurred",
+    "boxes_to_mask",
+    "effective_heat_ratio",
+    "insertion_deletion",
+    "intersection_over_detected",
+    "intersection_over_union",
+    "iou_at_levels",
+    "mask_sizes",
+    "mass_accuracy",
+    "oracle_iou",
+    "otsu_mask",
+    "pearson",
+    "pixel_ranks",
+    "pointing_game",
+    "rank_accuracy",
+    "relative_level_mask",
+    "relevance_by_score",
+    "relevance_correlation",
+    "sensitivity_n",
+    "severity_correlation",
+    "summarize",
+    "top_fraction_mask",
+    "tuned_levels",
+    "zone_relevance",
+    "zone_score_map",
+]

@@ -1,4 +1,4 @@
-"""How well a saliency map finds a region: IoU between its strongest pixels and the region."""
+"""The mean IoU of maps with regions under a fixed-fraction threshold, as it is logged at every validation."""
 
 from typing import Any
 
@@ -6,53 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-
-def top_fraction_mask(saliency: Tensor, fraction: float) -> Tensor:
-    """Mark the given share of each map's pixels, the strongest ones.
-
-    The rule looks at the map alone, never at the region it will be judged by.
-
-    Args:
-        saliency: (B, H, W), any scale.
-        fraction: share of the pixels to mark, in (0, 1].
-
-    Returns:
-        bool (B, H, W). Pixels equal to the weakest marked one are marked too, so a constant map marks every pixel.
-
-    Example:
-        >>> top_fraction_mask(torch.tensor([[[1.0, 5.0], [2.0, 3.0]]]), fraction=0.5)
-        tensor([[[False,  True],
-                 [False,  True]]])
-    """
-    flat = saliency.flatten(1)
-    count = max(1, round(fraction * flat.shape[1]))
-    threshold = flat.topk(count, dim=1).values[:, -1]
-    return saliency >= threshold[:, None, None]
-
-
-def boxes_to_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mark the pixels whose centre lies in any of the boxes.
-
-    Args:
-        boxes: (N, 4) x1, y1, x2, y2 in pixels, x to the right and y down; N may be 0.
-        size: (H, W).
-
-    Returns:
-        bool (H, W).
-    """
-    x = torch.arange(size[1], device=boxes.device) + 0.5
-    y = torch.arange(size[0], device=boxes.device) + 0.5
-    x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
-    columns = (x >= x1) & (x < x2)
-    rows = (y >= y1) & (y < y2)
-    return (rows[:, :, None] & columns[:, None, :]).any(0)
-
-
-def intersection_over_union(first: Tensor, second: Tensor) -> Tensor:
-    """IoU of two masks, bool (B, H, W) each; float32 (B,) in [0, 1], 0 where both are empty."""
-    intersection = (first & second).flatten(1).sum(1)
-    union = (first | second).flatten(1).sum(1)
-    return intersection / union.clamp(min=1)
+from lightning_chex.metrics.overlap import intersection_over_union
+from lightning_chex.metrics.thresholds import top_fraction_mask
 
 
 class LocalizationIoU(Metric):

@@ -1,0 +1,87 @@
+"""Many altered copies of many images through a network, in chunks and without a host round trip between them."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Predict = Callable[[Tensor], Tensor]
+"""Images (R, C, H, W) to scores: (R,), or (R, K) where a target says which column an image is judged by."""
+
+CHUNK = 64
+"""Copies in one forward pass unless told otherwise."""
+
+
+@torch.no_grad()
+def scores_of_copies(
+    predict: Predict,
+    copies: Callable[[Tensor, Tensor], Tensor],
+    images: int,
+    variants: int,
+    target: Tensor | None,
+    chunk: int,
+    device: torch.device,
+) -> Tensor:
+    """Score every variant of every image.
+
+    A chunk holds copies of several images when an image has fewer variants than the chunk has room for.
+
+    Args:
+        predict: the network, in evaluation mode: no copy's score may depend on the copies beside it.
+        copies: image indices (R,) and variant indices (R,), on the device, to inputs (R, C, H, W).
+        images: number of images.
+        variants: number of variants of each.
+        target: int64 (images,), the column of the output each image is judged by; None where the output is (R,).
+        chunk: copies in one forward pass, >= 1.
+        device: where the indices live.
+
+    Returns:
+        float32 (images, variants) on the device.
+
+    Raises:
+        ValueError: the output has another shape than the target asks for.
+    """
+    parts = []
+    for start in range(0, images * variants, chunk):
+        row = torch.arange(start, min(start + chunk, images * variants), device=device)
+        image = row // variants
+        scores = predict(copies(image, row % variants))
+        if target is None:
+            expected, shape_wanted = scores.ndim == 1, "(R,)"
+        else:
+            expected, shape_wanted = scores.ndim == 2, "(R, K), as a target was given"
+        if not expected or len(scores) != len(row):
+            raise ValueError(
+                f"predict returned shape {tuple(scores.shape)} for R={len(row)} images: it must return {shape_wanted}"
+            )
+        if target is not None:
+            scores = scores.gather(1, target[image, None])[:, 0]
+        parts.append(scores.float())
+    return torch.cat(parts).view(images, variants) if parts else torch.zeros(images, variants, device=device)
+
+
+def check_maps(images: Tensor, saliency: Tensor, target: Tensor | None, chunk: int) -> None:
+    """Refuse images, maps and targets that do not belong together, before any forward pass.
+
+    Args:
+        images: (N, C, H, W).
+        saliency: finite, (N, H, W), on the images' device.
+        target: int64 (N,) or None.
+        chunk: >= 1.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    if images.ndim != 4 or saliency.shape != (len(images), *images.shape[2:]):
+        raise ValueError(
+            f"images {tuple(images.shape)} and saliency {tuple(saliency.shape)} do not match: "
+            "give (N, C, H, W) and (N, H, W)"
+        )
+    if saliency.device != images.device:
+        raise ValueError(f"saliency is on {saliency.device}, images on {images.device}: move them to one device")
+    if not saliency.isfinite().all():
+        raise ValueError("saliency holds NaN or infinity: such a map orders nothing, leave it out")
+    if target is not None and (target.shape != (len(images),) or target.dtype != torch.int64):
+        raise ValueError(f"target is {target.dtype} {tuple(target.shape)}: give int64 ({len(images)},), one an image")
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk!r} must be at least 1")
