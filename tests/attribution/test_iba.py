@@ -1,5 +1,6 @@
 import copy
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import timm
@@ -212,6 +213,18 @@ def test_the_model_is_left_as_it_was_found_also_after_an_exception(fails):
     else:
         iba.attribute(model, images, target)
     assert_same(before, snapshot(model))
+
+
+def test_threads_explaining_one_model_leave_it_as_it_was():
+    model = Skip()
+    images, target = torch.randn(3, 2, 8, 8), torch.tensor([0, 1, 2])
+    iba = IBA(layer="inner.1").fit(model, [torch.randn(30, 2, 8, 8)])
+    before, expected = snapshot(model), iba.attribute(model, images, target)
+    with ThreadPoolExecutor(4) as pool:
+        maps = list(pool.map(lambda _: iba.attribute(model, images, target), range(12)))
+    assert_same(before, snapshot(model))
+    for found in maps:
+        torch.testing.assert_close(found, expected)
 
 
 def test_it_works_inside_inference_mode_with_tensors_made_there(network):
