@@ -39,7 +39,7 @@ def with_default_config(arguments: list[str]) -> list[str]:
 
 
 def with_recognised_data(arguments: list[str]) -> list[str]:
-    """Let ``inspect --data.root DIR`` find out, and say, which data set lies there, unless the arguments name one.
+    """Let ``inspect`` and ``prepare --data.root DIR`` find out, and say, which data set lies there, if none is named.
 
     Raises:
         DataError: none that is known does.
@@ -48,11 +48,11 @@ def with_recognised_data(arguments: list[str]) -> list[str]:
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--data.root", dest="root")
     root = parser.parse_known_args(arguments)[0].root
-    if arguments[:1] != ["inspect"] or named or root is None:
+    if arguments[:1] not in (["inspect"], ["prepare"]) or named or root is None:
         return arguments
     name, file = recognise(root, lightning_chex.data.ChestXrayDataModule.__subclasses__())
     print(f"{file} lies there, so this is taken for {name}; --data CLASS says otherwise", file=sys.stderr)
-    return ["inspect", "--data", name, *arguments[1:]]
+    return [arguments[0], "--data", name, *arguments[1:]]
 
 
 def concise(message: str) -> str:

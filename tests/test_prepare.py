@@ -49,6 +49,11 @@ def test_the_command_writes_a_copy_and_nothing_else(nih, place, capsys, monkeypa
     assert "train with --data.size 40 --data.prepared" in capsys.readouterr().out
 
 
+def test_the_data_set_may_be_found_out(nih, place, capsys):
+    main(["prepare", f"--data.root={nih}", f"--output_dir={place / 'copy'}", "--workers=0", "--size=8"])
+    assert "this is taken for NIHDataModule" in capsys.readouterr().err and (place / "copy/manifest.json").is_file()
+
+
 def test_the_size_is_that_of_a_config_file_unless_given(nih, tmp_path):
     config = ["--config", str(CONFIGS / "nih_classification.yaml"), f"--data.root={nih}", "--workers=0"]
     main(["prepare", *config, "--data.size=36", f"--output_dir={tmp_path / 'one'}"])

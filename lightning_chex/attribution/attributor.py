@@ -1,9 +1,11 @@
 """What every attribution method offers, whatever it computes."""
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Self
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +88,20 @@ def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no parameter gradients, autograd usable; everything restored afterwards, also on an exception.
 
     Leaves inference mode too, so that it can be entered from a Lightning validation hook. ``.grad`` is never touched.
+    Threads take turns: what one found while another was inside is not what has to be restored.
     """
+    with _one_at_a_time:
+        lock = _locks.setdefault(model, threading.RLock())
+    with lock, _frozen(model):
+        yield
+
+
+_one_at_a_time = threading.Lock()
+_locks: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
     training = [(module, module.training) for module in model.modules()]
     requires_grad = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     with torch.inference_mode(False), torch.enable_grad():

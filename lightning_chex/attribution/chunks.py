@@ -19,6 +19,9 @@ CPU_LIMIT = 16
 CPU_BYTES = 2**25
 """Most that the noisy copies of a chunk's features take on a CPU; more leave its caches and slow it down."""
 
+UNKNOWN_BYTES = 2**32
+"""What is taken to be free where the system does not say."""
+
 MASK_ARRAYS = 16
 """Arrays of the features' size that a bottleneck and one step on it keep at their peak."""
 
@@ -70,8 +73,15 @@ def chunk_size(problem: Problem, noise_samples: int, memory: float | None) -> in
     elif device.type == "cuda":
         budget = 0.7 * torch.cuda.mem_get_info(device)[0]
     else:
-        budget = 0.7 * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        budget = 0.7 * _free_bytes()
     return int(max(1, min(limit, budget // bytes_per_row(problem, noise_samples))))
+
+
+def _free_bytes() -> int:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # macOS and Windows do not tell
+        return UNKNOWN_BYTES
 
 
 def in_chunks(count: int, size: int, run: Callable[[int, int], T]) -> Iterator[T]:

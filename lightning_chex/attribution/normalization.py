@@ -23,8 +23,8 @@ class _AffineBatchNorm(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        # the running means are kept too, so that no other tensor can take over their id
-        self._maps: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        # the tensors are kept too, so that no other one can take over an id
+        self._maps: dict[tuple[float, ...], tuple[Tensor, Tensor, tuple[Tensor | None, ...]]] = {}
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -52,12 +52,14 @@ class _AffineBatchNorm(TorchFunctionMode):
         learning = any(p is not None and p.requires_grad for p in (weight, bias))
         if training or learning or running_mean is None or running_var is None or input.dtype != running_mean.dtype:
             return None
-        if id(running_mean) not in self._maps:
+        made_of = (running_mean, running_var, weight, bias)
+        key = (*map(id, made_of), eps)
+        if key not in self._maps:
             scale = torch.rsqrt(running_var + eps)
             scale = scale if weight is None else scale * weight
             shift = -running_mean * scale
             shift = shift if bias is None else shift + bias
-            self._maps[id(running_mean)] = (scale, shift, running_mean)
-        scale, shift, _ = self._maps[id(running_mean)]
+            self._maps[key] = (scale, shift, made_of)
+        scale, shift, _ = self._maps[key]
         shape = (1, -1) + (1,) * (input.ndim - 2)
         return scale.view(shape), shift.view(shape), input

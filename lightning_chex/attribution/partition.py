@@ -75,6 +75,8 @@ class _ContainerTracer(fx.Tracer):
 class _GraphPartition:
     def __init__(self, model: nn.Module, layer: str) -> None:
         self._layer = layer
+        if model._forward_hooks or model._forward_pre_hooks:  # those of other modules are traced with them
+            raise _NotCuttable("it has forward hooks of its own, which torch.fx leaves out")
         try:
             graph = _ContainerTracer(layer).trace(model)
         except Exception as error:  # tracing runs the model's own code, which may raise anything
@@ -93,14 +95,15 @@ class _GraphPartition:
         self._above = fx.GraphModule(model, _upper(nodes, cut, crossing))
 
     def below(self, images: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
-        features, carried = self._below(images)
+        # forward: a call would print whatever the model raises, which may be nothing but a layout it does not take
+        features, carried = self._below.forward(images)
         return check_feature_map(features, self._layer, images), carried
 
     def carried(self, images: Tensor) -> tuple[Any, ...]:
         return self.below(images)[1] if self._carries else ()
 
     def above(self, features: Tensor, carried: tuple[Any, ...]) -> Tensor:
-        return self._above(features, *carried)
+        return self._above.forward(features, *carried)
 
 
 def _lower(nodes: list[fx.Node], cut: int, crossing: list[fx.Node]) -> fx.Graph:

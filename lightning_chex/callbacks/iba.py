@@ -109,15 +109,18 @@ class IBACallback(pl.Callback):
         if len(scores) > 1:
             raise MisconfigurationException(
                 f"{type(pl_module).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain "
-                f"one: set data.target: severity, or train without {type(self).__name__}"
+                f"one: set data.target: severity, or train without "
+                f"{type(self).__name__} (--trainer.callbacks null leaves out all callbacks)"
             )
         self._step_before_weight_averaging(trainer)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse a layer whose output is no feature map, before an epoch is spent."""
         dataset = self._images.offered(trainer, "validate")
-        if dataset is not None and len(dataset):
-            self._check_image(trainer, pl_module, dataset[0]["image"][None])
+        samples = () if dataset is None else (dataset[i] for i in range(len(dataset)))
+        sample = next((sample for sample in samples if sample is not None), None)  # None could not be read
+        if sample is not None:
+            self._check_image(trainer, pl_module, sample["image"][None])
 
     # validation: watch, explain, show
 

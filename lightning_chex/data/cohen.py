@@ -16,9 +16,10 @@ from lightning_chex.data.brixia_scores import (
 )
 from lightning_chex.data.datamodule import ChestXrayDataModule, Split
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import check_images, find_images, first_few, image_id
+from lightning_chex.data.images import check_images, find_images, first_few
 from lightning_chex.data.lung_files import check_lungs, find_masks
 from lightning_chex.data.tables import contents, data_root, find_file, locate, read_table
+from lightning_chex.data.tables import image_ids as image_ids_of
 from lightning_chex.data.transforms import ImageTransform
 
 Rater = Literal["senior", "junior", "mean"]
@@ -200,10 +201,12 @@ def read_patients(image_ids: pd.Series, path: Path) -> pd.Series:
         return own
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        named = table[table["patientid"].str.strip() != ""]
+        named = table.loc[table["patientid"].str.strip() != "", ["filename", "patientid"]]
     except (ValueError, KeyError) as error:
         raise DataError(f"{path} needs the comma-separated columns filename and patientid: {error}") from error
-    patients = named["patientid"].str.strip().groupby(named["filename"].map(image_id)).agg(["first", "nunique"])
+    if named.empty:
+        return own
+    patients = named["patientid"].str.strip().groupby(image_ids_of(named["filename"], path)).agg(["first", "nunique"])
     double = patients.index[patients["nunique"] > 1]
     if len(double):
         raise DataError(f"{path} gives {len(double)} images more than one patient: {first_few(double)}; keep one")

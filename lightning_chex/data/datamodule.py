@@ -167,7 +167,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
             DataError: something else is wrong than missing images or an empty split.
         """
         looked_at = copy.copy(self)  # whatever looking needs, this module stays as it is
-        looked_at._checked, looked_at._datasets = True, {}
+        looked_at._checked, looked_at._datasets, looked_at._readable = True, {}, {}
         return overview(looked_at, num_samples)
 
     def explained_dataset(self, stage: Literal["validate", "test"]) -> Dataset:

@@ -25,7 +25,8 @@ from lightning_chex.data.errors import DataError
 
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
 _OPTIONAL = (
-    *("SamplesPerPixel", "NumberOfFrames", "PlanarConfiguration", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("HighBit", "SamplesPerPixel", "NumberOfFrames", "PlanarConfiguration"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
     *("VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth"),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "FloatPixelData", "DoubleFloatPixelData", "PixelData"),
@@ -141,6 +142,12 @@ def _check_header(header: Dataset) -> None:
     if bits not in (8, 16) or not 0 < stored <= bits:
         raise _Unreadable(
             f"its header says {stored} bits stored of {bits}; images of up to 8 of 8 or 16 of 16 are read"
+        )
+    high = header.get("HighBit")
+    if high is not None and high != stored - 1:  # what follows would make a picture of the wrong bits
+        raise _Unreadable(
+            f"its header says {stored} bits stored with the highest at {high}: only the lowest bits, up to "
+            f"{stored - 1}, are read; convert the file"
         )
     _check_decoder(syntax)
 

@@ -78,6 +78,8 @@ def find_images(root: Path, folders: Iterable[Path]) -> dict[str, str]:
             raise DataError(f"cannot open {folder} ({error.strerror}): get the right to, by chmod for one") from error
         with entries:
             for entry in entries:
+                if entry.name.startswith("._"):  # what macOS writes beside a file on other systems' disks
+                    continue
                 stem, count = _SUFFIX.subn("", entry.name)
                 if not count and not (entry.is_file(follow_symlinks=False) and is_dicom(entry.path)):
                     continue

@@ -40,6 +40,8 @@ def find_masks(root: Path, pattern: str) -> dict[str, str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
+            if name.startswith("._"):  # see find_images
+                continue
             if len(name) > len(before) + len(after) and name.startswith(before) and name.endswith(after):
                 if entry.is_symlink():
                     resolve_inside(root, str(parts.parent / name))
@@ -147,14 +149,23 @@ def _read_plane(path: str) -> Mask:
     grey = read_grey(path)
     if not grey.any():
         raise DataError(f"lung mask {path} marks no pixel: remove the file, or replace it")
+    if 2 < grey.max() < 32:  # up to 2 all that is marked is taken, as lungs numbered 1 and 2 need it
+        raise DataError(
+            f"lung mask {path} has values from 0 to {grey.max()}, as a map of several organs has: give a mask that "
+            "marks the lungs alone, by 1 or 255"
+        )
     return 2 * grey.astype(np.int64) >= grey.max()
 
 
 def _same_proportions(mask: tuple[int, ...], image: tuple[int, ...]) -> bool:
     """Whether one can be the other in another resolution, up to a pixel of the coarser one."""
     (mask_height, mask_width), (height, width) = mask, image
-    rows = min(mask_height, height)
-    return abs(mask_width * rows / mask_height - width * rows / height) <= 1
+    rows, columns = min(mask_height, height), min(mask_width, width)
+    # at equal heights or at equal widths: half a row, lost when a wide image was resized, is many columns
+    return (
+        abs(mask_width * rows / mask_height - width * rows / height) <= 1
+        or abs(mask_height * columns / mask_width - height * columns / width) <= 1
+    )
 
 
 def _proportions(mask: tuple[int, ...], image: tuple[int, ...]) -> str:

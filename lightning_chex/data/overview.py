@@ -101,7 +101,8 @@ def recognise(root: str, modules: Iterable[type["ChestXrayDataModule"]]) -> tupl
     plain = [name for _, name in tables if not name.endswith(".gz")]
     raise DataError(
         f"{folder} is no data set known here, it holds {contents(folder)}: "
-        f"expected is one of {', '.join(plain)}; or name the data module by --data"
+        f"expected is one of {', '.join(plain)}; or name the data module by --data (lungs and masks: --data "
+        "LungDataModule --data.layout NAME)"
     )
 
 
@@ -143,7 +144,9 @@ def _samples(module: "ChestXrayDataModule", parts: dict[str, "LabelledDataset"],
     # images nobody should look at before the end come last
     candidates += sorted(parts.items(), key=lambda item: item[0] == "test")
     part, dataset = next(((name, dataset) for name, dataset in candidates if len(dataset)), ("", []))
-    samples = [_plain(dataset[i], part, module.class_names) for i in range(min(number, len(dataset)))]
+    chosen = (dataset[i] for i in range(min(number, len(dataset))))
+    # on_unreadable: skip gives None for an image that cannot be read
+    samples = [_plain(sample, part, module.class_names) for sample in chosen if sample is not None]
     if any(sample["boxes"] for sample in samples):  # findings are boxed here, zones are not scored
         samples = [{**sample, "zones": None} for sample in samples]
     return samples

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -73,9 +74,11 @@ def prepare_copy(
     names = sorted(sources)
     paths = [sources[name] for name in names]
     folder = Path(os.path.abspath(Path(folder).expanduser()))
+    if folder.is_symlink():  # nothing can be renamed to it; its target may
+        folder = Path(os.path.realpath(folder))
     work = unfinished_name(folder)
     try:
-        if _is_whole(folder, paths):
+        if _is_whole(folder, names, paths):
             open_prepared(folder, size, sources, read)
             print(f"{folder} is whole already: nothing to do")
             return folder
@@ -144,10 +147,17 @@ class _Images(Dataset[tuple[int, np.ndarray | None, Row, str]]):
         return number, frame, (*row, hashlib.sha256(frame.data).hexdigest()), failure
 
 
-def _is_whole(folder: Path, paths: list[str]) -> bool:
+def _is_whole(folder: Path, names: list[str], paths: list[str]) -> bool:
     """Say whether a copy is there; refuse a place where none can be."""
     if not paths:
         raise DataError("there is no image to prepare")
+    # not UTF-8, or what a table of lines does not bring back
+    odd = [name for name in names if re.search(r"[\x00-\x1f\ud800-\udfff]", name)]
+    if odd:
+        raise DataError(
+            f"the names of {len(odd)} images have control characters or are not UTF-8: {first_few(map(ascii, odd))}; "
+            "rename the files"
+        )
     taken = {Path(path).parent.resolve() for path in paths}
     inside = taken & {folder.resolve(), *folder.resolve().parents}
     if inside:
@@ -155,6 +165,8 @@ def _is_whole(folder: Path, paths: list[str]) -> bool:
     if folder.exists() and not folder.is_dir():
         raise DataError(f"output_dir {folder} is a file: give a new folder")
     if not folder.is_dir() or not any(folder.iterdir()):
+        if os.path.ismount(folder):  # told now, not when all is done and the copy cannot take its name
+            raise DataError(f"output_dir {folder} is a mounted disk, which cannot be replaced: give a folder in it")
         return False
     if not (folder / "manifest.json").is_file():
         raise DataError(f"output_dir {folder} holds other files: give a new or an empty folder")

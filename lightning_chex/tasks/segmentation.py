@@ -91,8 +91,13 @@ class SegmentationTask(ChestXrayTask):
             )
         if stage != "predict" and data is not None and hasattr(data, "dataset"):
             # no augmented split: those draw random numbers
-            sample = data.dataset("test" if stage == "test" else "val")[0]
-            if "lung_mask" not in sample:
+            split = "test" if stage == "test" else "val"
+            dataset = data.dataset(split)
+            if hasattr(data, "readable"):  # where unreadable images are skipped, the first one is no reason to stop
+                dataset = data.readable(dataset, f"{split} split")
+            samples = (dataset[i] for i in range(len(dataset)))
+            sample = next((sample for sample in samples if sample is not None), None)
+            if sample is not None and "lung_mask" not in sample:
                 raise MisconfigurationException(
                     f"the samples of {type(data).__name__} have no lung_mask: use LungDataModule, the phantom, or "
                     "CohenDataModule with lung_masks: true"

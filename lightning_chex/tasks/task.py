@@ -2,10 +2,12 @@
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
@@ -89,7 +91,18 @@ class ChestXrayTask(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let a resumed training go on along a schedule of its own length, not of that of the interrupted one."""
+        """Refuse weights of other classes or scores, and let a resumed training follow a schedule of its own length.
+
+        Raises:
+            MisconfigurationException: the checkpoint's outputs stand for something else than this model's.
+        """
+        theirs, ours = _outputs(checkpoint.get("hyper_parameters", {})), _outputs(self.hparams)
+        # as many outputs of other names, or in another order, would load and be measured without a word
+        if theirs and theirs != ours:
+            raise MisconfigurationException(
+                f"the checkpoint is of a model of {theirs}, this one is of {ours or type(self).__name__}: give the "
+                "configuration and the data options it was trained with, or another checkpoint"
+            )
         for state in checkpoint.get("lr_schedulers", []):
             for length in ("total_steps", "_schedule_phases"):
                 state.pop(length, None)
@@ -119,3 +132,7 @@ class ChestXrayTask(pl.LightningModule):
     def score(self, output: Tensor) -> Tensor:
         """Turn raw outputs into what a user reads: probabilities or severities."""
         raise NotImplementedError
+
+
+def _outputs(settings: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {key: list(settings[key]) for key in ("class_names", "score_names") if settings.get(key)}

@@ -92,3 +92,12 @@ def test_more_noise_means_smaller_chunks_on_a_cpu(monkeypatch):
     monkeypatch.setattr(chunks, "CPU_BYTES", 8 * 6 * 8 * 8 * 4)
     problem = problem_of(Static().requires_grad_(False), "body", torch.randn(1, 1, 16, 16))
     assert [chunk_size(problem, noise, None) for noise in (1, 2, 4, 100)] == [8, 4, 2, 1]
+
+
+def test_a_system_that_does_not_tell_its_free_memory_is_no_reason_to_stop(monkeypatch):
+    def silent(name):
+        raise ValueError("unrecognized configuration name")  # as macOS says of SC_AVPHYS_PAGES
+
+    problem = problem_of(Static().requires_grad_(False), "body", torch.randn(1, 1, 16, 16))
+    monkeypatch.setattr(chunks.os, "sysconf", silent)
+    assert 1 <= chunk_size(problem, 2, memory=None) <= 16

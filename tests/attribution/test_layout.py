@@ -48,7 +48,7 @@ def test_maps_do_not_depend_on_the_layout_of_model_or_images(family):
     torch.testing.assert_close(maps, plain, rtol=1e-4, atol=1e-6)
 
 
-def test_a_model_that_insists_on_contiguous_features_gives_the_same_maps():
+def test_a_model_that_insists_on_contiguous_features_gives_the_same_maps(capfd):
     stream, images, target = inputs()
     with pytest.raises(RuntimeError, match="view size"):  # it really does insist
         Network(insists=True)(images.contiguous(memory_format=torch.channels_last))
@@ -57,6 +57,7 @@ def test_a_model_that_insists_on_contiguous_features_gives_the_same_maps():
         expected = attributor.fit(Network(), [stream]).attribute(Network(), images, target)
         found = attributor.fit(Network(insists=True), [stream]).attribute(Network(insists=True), images, target)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert "Traceback" not in capfd.readouterr().err  # torch.fx would print one of what is caught here
 
 
 def test_an_error_of_the_model_is_not_taken_for_one_of_the_layout():
@@ -109,6 +110,15 @@ def test_batch_norm_as_multiply_add_equals_pytorchs(norm, shape, affine):
     (ours,) = torch.autograd.grad((found * weights).sum(), x)
     (theirs,) = torch.autograd.grad((expected * weights).sum(), x)
     torch.testing.assert_close(ours, theirs)
+
+
+def test_batch_norms_may_share_running_statistics():
+    mean, var, x = torch.randn(6), torch.rand(6) + 0.5, torch.randn(4, 6, 5, 5)
+    affine = [(torch.randn(6), torch.randn(6), 1e-5), (torch.randn(6), None, 1e-5), (None, None, 1e-5), (None, None, 1)]
+    expected = [F.batch_norm(x, mean, var, weight, bias, eps=eps) for weight, bias, eps in affine]
+    with affine_batch_norm(torch.device("cpu")):
+        found = [F.batch_norm(x, mean, var, weight, bias, eps=eps) for weight, bias, eps in affine]
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm2d(6), nn.BatchNorm2d(6, track_running_stats=False).eval()])

@@ -123,6 +123,18 @@ def test_an_in_place_activation_behind_the_layer_leaves_the_features_alone(netwo
     torch.testing.assert_close(features, expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot be cut.*")
+@pytest.mark.parametrize("where", ["", "inner"])
+def test_hooks_of_the_model_and_of_what_holds_the_layer_take_part(where):
+    model, images = Skip(), torch.randn(3, 2, 8, 8)
+    hooked = model.get_submodule(where)
+    hooked.register_forward_pre_hook(lambda module, inputs: (3 * inputs[0],))
+    hooked.register_forward_hook(lambda module, inputs, output: output - 1)
+    with frozen(model), torch.no_grad():
+        parts = partition(model, "inner.1", images)
+        torch.testing.assert_close(parts.above(*parts.below(images)), model(images))
+
+
 def test_an_unknown_layer_names_its_neighbours():
     model = timm.create_model("resnet18", num_classes=2)
     with pytest.raises(LayerError, match=r"layer='layer33'.*layer3"):

@@ -179,6 +179,11 @@ def test_a_patient_in_sources_is_found_under_another_suffix(tmp_path):
         (lambda r: (r / IMAGES / "case.4-fig1.jpg").unlink(), "1 of the 30 images .*case.4-fig1; .*allow_missing"),
         (lambda r: (r / IMAGES / "case.4-fig1.jpg").write_text("hello"), "1 of 30 images cannot be read"),
         (
+            lambda r: (r / "sources.csv").write_text("patientid\nx\n"),
+            "needs the comma-separated columns filename and patientid",
+        ),
+        (lambda r: (r / "sources.csv").write_text("filename,patientid\na/b.png,1\n"), "sources.csv: 'a/b.png' is not"),
+        (
             lambda r: (r / "sources.csv").write_text("name\nx\n"),
             "needs the comma-separated columns filename and patientid",
         ),
@@ -198,6 +203,12 @@ def test_a_partial_copy_works_if_allowed(root):
     (root / IMAGES / "case.4-fig1.jpg").unlink()
     with pytest.warns(UserWarning, match="1 of the 30 images"):
         assert len(samples(ready(root, allow_missing=True))) == 29
+
+
+def test_sources_without_a_row_say_nothing(root, recwarn):
+    (root / "sources.csv").write_text("filename,patientid\n")
+    assert all(sample["patient_id"].startswith("image:") for sample in samples(ready(root)))
+    assert not recwarn
 
 
 def test_too_few_patients_leave_a_split_empty(tmp_path):

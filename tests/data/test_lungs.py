@@ -50,6 +50,25 @@ def test_every_layout_gives_the_masks_that_were_written(tmp_path, layout, scale,
         assert sample["label"].tolist() == [1, 1] and sample["boxes"].shape == (0, 4)
 
 
+@pytest.mark.parametrize("shape", [(90, 270), (270, 90), (4, 300)])
+def test_a_mask_fits_its_image_in_a_prepared_copy_of_any_proportions(tmp_path, shape):
+    for folder in ("images", "masks"):
+        (tmp_path / "wide" / folder).mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(np.full(shape, 255, np.uint8)).save(tmp_path / "wide" / folder / f"{i}.png")
+    options = {"masks": ["masks/{id}.png"], "size": 64}
+    module(tmp_path / "wide", **options).prepare(tmp_path / "copy", workers=0)
+    found = samples(ready(tmp_path / "wide", prepared=str(tmp_path / "copy"), **options))
+    assert len(found) == 6 and all(sample["lung_mask"].any() for sample in found)
+
+
+def test_what_macos_leaves_beside_files_is_passed_over(root):
+    before = {sample["image_id"] for sample in samples(ready(root))}
+    for path in [*(root / "images").iterdir(), *(root / "masks").iterdir()]:
+        (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert {sample["image_id"] for sample in samples(ready(root))} == before
+
+
 def test_augmentation_moves_the_mask_with_the_image(root):
     torch.manual_seed(0)
     data = ready(root, augment=True)
@@ -109,6 +128,12 @@ def empty_mask(root: Path) -> None:
     Image.fromarray(np.zeros((48, 64), np.uint8)).save(next((root / "masks").glob("*_l.png")))
 
 
+def organs(root: Path) -> None:
+    values = np.zeros((48, 64), np.uint8)
+    values[10:40, 36:56], values[20:40, 28:34] = 2, 3  # a lung and the heart
+    Image.fromarray(values).save(next((root / "masks").glob("*_l.png")))
+
+
 def another_shape(root: Path) -> None:
     for path in list((root / "masks").glob("CXR.0000*")):
         Image.fromarray(np.full((48, 48), 255, np.uint8)).save(path)
@@ -158,6 +183,7 @@ def link_out(root: Path) -> None:
     ("spoil", "words"),
     [
         (empty_mask, "1 of 12 images have no usable lung mask: .*marks no pixel: remove"),
+        (organs, "1 of 12 images have no usable lung mask: .*values from 0 to 3, as a map of several organs has"),
         (another_shape, "mask is 48 x 48 pixels, its image 64 x 48: other proportions.*replace"),
         (two_sizes, "differ in size, but are masks of one image"),
         (truncated_mask, "1 of 36 images cannot be read"),

@@ -370,6 +370,35 @@ def test_a_place_that_is_taken_stays_as_it_is(few, tmp_path, where, words):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_to_an_empty_or_a_coming_folder_is_followed(few, tmp_path, there):
+    (tmp_path / "disk").mkdir()
+    target = tmp_path / "disk" / "copy"
+    if there:
+        target.mkdir()
+    (tmp_path / "link").symlink_to(target)
+    prepare_copy(few, read_grey, tmp_path / "link", 12, workers=0)
+    assert (tmp_path / "link").is_symlink() and (target / "manifest.json").is_file()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["copy"]
+    assert open_prepared(tmp_path / "link", 12, few, read_grey)(few["image00"]).shape == (10, 12)
+
+
+@pytest.mark.parametrize("name", ["line\rbreak", os.fsdecode(b"caf\xe9")])
+def test_names_that_do_not_come_back_from_a_table_are_refused_before_the_work(few, tmp_path, name):
+    with pytest.raises(DataError, match="names of 1 images have control characters or are not UTF-8: .*rename") as told:
+        prepare_copy({**few, name: few["image00"]}, Reads(breaks_at=0), tmp_path / "copy", 12, workers=0)
+    assert str(told.value).isprintable() and not list(tmp_path.glob("copy*"))
+
+
+def test_a_mounted_disk_is_refused_before_the_work(few, tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "disk")
+    read = Reads()
+    with pytest.raises(DataError, match="disk is a mounted disk, which cannot be replaced: give a folder in it"):
+        prepare_copy(few, read, tmp_path / "disk", 12, workers=0)
+    assert read.count == 0
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_rights_is_named(few, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)

@@ -149,6 +149,17 @@ def test_a_run_ends_with_the_error_or_goes_on_without(nih, tmp_path, workers):
     assert task.steps == 2 * (len(data.dataset("train")) // 4)  # batches keep their size and number
 
 
+def test_an_overview_does_without_and_leaves_the_module_as_it_was(nih):
+    data = data_of(nih)
+    name = data.explained_dataset("validate")[0]["image_id"]
+    damage(next(nih.rglob(f"{name}.png")))
+    data = data_of(nih)
+    with pytest.warns(UserWarning, match=name):
+        found = data.overview(3)
+    assert len(found["samples"]) == 2 and name not in [sample["image_id"] for sample in found["samples"]]
+    assert not data._readable  # what was met belongs to the datasets that were looked at
+
+
 def test_nothing_is_listed_where_all_is_well(nih, tmp_path):
     data = data_of(nih)
     tiny_trainer(tmp_path, limit_train_batches=2).fit(TinyTask(PATHOLOGIES), datamodule=data)
@@ -170,6 +181,17 @@ def test_validation_and_explanation_do_without(nih, tmp_path, batch_size):
     assert sum(map(len, attributor.images)) == len(tuning) - 1
     ids = [image for batch in data.val_dataloader() for image in batch["image_id"]]
     assert sorted([*ids, name]) == sorted(data.dataset("val").image_ids)
+
+
+@pytest.mark.filterwarnings("ignore:.*unreadable image")
+def test_a_training_begins_where_the_first_explained_image_is_unreadable(nih, tmp_path):
+    data = data_of(nih)
+    name = data.explained_dataset("validate")[0]["image_id"]
+    damage(next(nih.rglob(f"{name}.png")))
+    data = data_of(nih)
+    attributor = SpyIBA()
+    tiny_trainer(tmp_path, IBACallback(attributor, num_images=-1)).fit(TinyTask(PATHOLOGIES), datamodule=data)
+    assert data.unreadable_images == [name] and attributor.images
 
 
 @pytest.mark.filterwarnings("ignore:.*unreadable image")

@@ -101,6 +101,7 @@ def test_training_on_the_phantom_finds_its_lungs_and_checkpoints_hold_plain_valu
     [
         (lambda: phantom(size=40), "data.size=40, but a U-Net.* multiples of 32: give 32 or 64"),
         (lambda: WithoutMasks(), "samples of WithoutMasks have no lung_mask: use LungDataModule"),
+        (lambda: SkipsTheFirst(), "samples of SkipsTheFirst have no lung_mask"),
     ],
 )
 def test_data_it_cannot_learn_from_is_refused_at_set_up(tmp_path, data, words):
@@ -111,6 +112,13 @@ def test_data_it_cannot_learn_from_is_refused_at_set_up(tmp_path, data, words):
 class WithoutMasks(TinyData):
     def dataset(self, split: str):
         return self.val
+
+
+class SkipsTheFirst(WithoutMasks):
+    """Its first image is unreadable, and such are skipped."""
+
+    def readable(self, dataset, name):
+        return [None, dataset[1]]
 
 
 def test_impossible_settings_are_named_at_construction(monkeypatch):

@@ -5,6 +5,7 @@ import math
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tiny import CLASS_NAMES, TinyData, tiny_trainer
 
 from lightning_chex.tasks import ClassificationTask, RegressionTask, backbone
@@ -126,6 +127,28 @@ def test_a_checkpoint_of_a_pretrained_start_loads_without_a_network(tmp_path, mo
 
     monkeypatch.setattr(backbone.timm, "create_model", refuse)
     kind.load_from_checkpoint(tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "others"),
+    [
+        (ClassificationTask, "class_names", ["right", "left"]),  # as many outputs: the weights would load
+        (RegressionTask, "score_names", ["age"]),
+    ],
+)
+def test_weights_of_other_outputs_are_refused(tmp_path, kind, option, others):
+    task = make(kind)
+    trainer = fit(tmp_path, task, 1)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    data = TinyData(score=kind is RegressionTask)
+    if kind is ClassificationTask:
+        data.class_names = tuple(others)
+    with pytest.raises(MisconfigurationException, match=f"model of .*'{option}'.*this one is of .*{others[0]}.*: give"):
+        trainer.test(kind(**{option: others}, backbone=SMALL), data, ckpt_path=tmp_path / "last.ckpt")
+    trainer.test(make(kind), TinyData(score=kind is RegressionTask), ckpt_path=tmp_path / "last.ckpt")
+    other = RegressionTask if kind is ClassificationTask else ClassificationTask
+    with pytest.raises(MisconfigurationException, match=f"model of .*'{option}'.*: give the configuration"):
+        trainer.test(make(other), TinyData(score=other is RegressionTask), ckpt_path=tmp_path / "last.ckpt")
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
