@@ -8,6 +8,7 @@ from lightning_chex.attribution.iba import IBA
 from lightning_chex.attribution.integrated_gradients import IntegratedGradients
 from lightning_chex.attribution.inverse_iba import InverseIBA
 from lightning_chex.attribution.layers import LayerError
+from lightning_chex.attribution.lrp import LRP
 from lightning_chex.attribution.multi_layer import MultiLayerIBA
 from lightning_chex.attribution.objectives import OBJECTIVES
 from lightning_chex.attribution.report import BottleneckReport
@@ -17,6 +18,7 @@ from lightning_chex.attribution.targets import positive_labels, top_classes
 __all__ = [
     "FEW_IMAGES",
     "IBA",
+    "LRP",
     "OBJECTIVES",
     "Attributor",
     "BottleneckReport",
