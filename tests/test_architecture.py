@@ -37,6 +37,8 @@ CONFINED = {
     "timm": {"tasks"},
     "segmentation_models_pytorch": {"tasks"},
     "matplotlib": {"reporting"},
+    "captum": {"attribution"},
+    "zennit": {"attribution"},
     "torchmetrics": {"metrics", "tasks", "callbacks"},
 }
 
@@ -92,6 +94,7 @@ def test_imports_run_one_way(module, path):
         ("lightning_chex.metrics.localization", "def f():\n    import lightning_chex.attribution.iba"),
         ("lightning_chex.attribution.iba", "import pytorch_lightning as pl"),
         ("lightning_chex.attribution.iba", "from wandb import Image"),
+        ("lightning_chex.metrics.localization", "from captum.attr import Saliency"),
         ("lightning_chex.attribution.iba", "from lightning_chex import data"),
         ("lightning_chex.attribution.iba", "from ..data import sample"),
         ("lightning_chex.callbacks.iba", "from lightning_chex.cli import main"),

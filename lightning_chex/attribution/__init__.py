@@ -1,9 +1,14 @@
-"""Saliency maps from any torch model: the information-bottleneck family and its parts."""
+"""Saliency maps from any torch model: the information-bottleneck family, gradient methods and controls."""
 
 from lightning_chex.attribution.attributor import Attributor, frozen
+from lightning_chex.attribution.controls import EveryPixel, PriorMap, RandomMap
+from lightning_chex.attribution.grad_cam import GradCAM
+from lightning_chex.attribution.gradient import Gradient
 from lightning_chex.attribution.iba import IBA
+from lightning_chex.attribution.integrated_gradients import IntegratedGradients
 from lightning_chex.attribution.inverse_iba import InverseIBA
 from lightning_chex.attribution.layers import LayerError
+from lightning_chex.attribution.lrp import LRP
 from lightning_chex.attribution.multi_layer import MultiLayerIBA
 from lightning_chex.attribution.objectives import OBJECTIVES
 from lightning_chex.attribution.report import BottleneckReport
@@ -13,13 +18,20 @@ from lightning_chex.attribution.targets import positive_labels, top_classes
 __all__ = [
     "FEW_IMAGES",
     "IBA",
+    "LRP",
     "OBJECTIVES",
     "Attributor",
     "BottleneckReport",
+    "EveryPixel",
     "FeatureStatistics",
+    "GradCAM",
+    "Gradient",
+    "IntegratedGradients",
     "InverseIBA",
     "LayerError",
     "MultiLayerIBA",
+    "PriorMap",
+    "RandomMap",
     "frozen",
     "positive_labels",
     "top_classes",

@@ -19,8 +19,8 @@ class Attributor(ABC):
     """
 
     @property
-    def explains_class(self) -> bool:
-        """Whether ``target`` is a class index; else the method explains a score."""
+    def explains_class(self) -> bool | None:
+        """Whether ``target`` is a class index; else the method explains a score. None: it explains either."""
         return True
 
     def check(self, model: nn.Module, images: Tensor | None = None) -> None:

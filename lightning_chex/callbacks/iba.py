@@ -95,10 +95,11 @@ class IBACallback(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a wrong layer or objective, and step before a weight averaging that would swap weights too early."""
         self.attributor.check(self._network(pl_module))
-        if self.attributor.explains_class != bool(self._class_names(trainer, pl_module)):
+        explains_class = self.attributor.explains_class
+        if explains_class is not None and explains_class != bool(self._class_names(trainer, pl_module)):
             predicts, remedy = (
                 ("a score (it has no class_names)", "objective: deviation")
-                if self.attributor.explains_class
+                if explains_class
                 else ("classes", "a class objective")
             )
             raise MisconfigurationException(

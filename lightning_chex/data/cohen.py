@@ -104,6 +104,13 @@ class CohenDataModule(ChestXrayDataModule):
         folder = root / _IMAGE_FOLDER
         if not folder.is_dir():
             raise DataError(f"no folder {_IMAGE_FOLDER} in {root}, whose data folder holds {contents(root / 'data')}")
+        scores["patient_id"] = read_patients(scores["image_id"], root / "sources.csv")
+        # before missing images are left out, so that a partial copy moves nobody to another side; and by the mean of
+        # both radiologists whoever is asked, so that models of either are split alike
+        severity = zone_scores(scores, "mean").sum(axis=1)
+        scores["split"] = split_by_patient(
+            scores["patient_id"], severity, self.val_fraction, self.test_fraction, self.split_seed
+        )
         paths = locate(scores["image_id"], find_images(root, [folder]), str(folder), self.allow_missing)
         images = scores.loc[paths.index].assign(path=paths)
         check_images(images["path"].tolist())
@@ -111,12 +118,6 @@ class CohenDataModule(ChestXrayDataModule):
             found = find_masks(root, "lung_masks/{id}.png")
             images["masks"] = [(found.get(name),) for name in images["image_id"]]
             check_lungs(images["path"].tolist(), images["masks"].tolist())
-        images["patient_id"] = read_patients(images["image_id"], root / "sources.csv")
-        # by the mean of both radiologists whoever is asked, so that models of either are split alike
-        severity = zone_scores(images, "mean").sum(axis=1)
-        images["split"] = split_by_patient(
-            images["patient_id"], severity, self.val_fraction, self.test_fraction, self.split_seed
-        )
         self._images = images.join(zone_scores(images, self.rater))
 
     def build(self, split: Split, transform: ImageTransform) -> CohenBrixIA:

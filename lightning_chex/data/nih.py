@@ -146,6 +146,11 @@ class NIHDataModule(ChestXrayDataModule):
                 "compares with others'; put train_val_list.txt and test_list.txt beside it to keep the official sides"
             )
         images, boxes = official_split(labels, train_val, test, boxes)
+        # before missing images are left out, so that a partial copy moves nobody to another side; and by all
+        # pathologies of the table, so that models of any classes are split alike
+        pool = images[images["split"] == "train_val"]
+        val = cut_validation(pool["patient_id"], pool[list(CHESTXRAY14)].to_numpy(), self.val_fraction, self.split_seed)
+        images.loc[pool.index, "split"] = np.where(val, "val", "train")
 
         found = find_images(root, _image_folders(root))
         where = f"the image folders of {root}"
@@ -154,10 +159,6 @@ class NIHDataModule(ChestXrayDataModule):
         check_images(images["path"].tolist())
         _check_square(images[images["image_id"].isin(boxes["image_id"])])
 
-        pool = images[images["split"] == "train_val"]
-        # by all pathologies of the table, so that models of any classes are split alike
-        val = cut_validation(pool["patient_id"], pool[list(CHESTXRAY14)].to_numpy(), self.val_fraction, self.split_seed)
-        images.loc[pool.index, "split"] = np.where(val, "val", "train")
         # index in PATHOLOGIES to index in the classes asked for
         index = {PATHOLOGIES.index(name): i for i, name in enumerate(self.class_names) if name in PATHOLOGIES}
         boxes = boxes[boxes["label"].isin(list(index))]

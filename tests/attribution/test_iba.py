@@ -193,8 +193,9 @@ def test_the_model_is_left_as_it_was_found_also_after_an_exception(fails):
     model.inner.eval()  # a mixture of modes
     model.stem.weight.requires_grad_(False)
     images, target = torch.randn(3, 2, 8, 8), torch.tensor([0, 1, 2])
+    before = snapshot(model)  # before fit too: what that broke, a later look would take for granted
     iba = IBA(layer="inner.1").fit(model, [torch.randn(30, 2, 8, 8)])
-    before = snapshot(model)
+    assert_same(before, snapshot(model))
     if fails:
 
         def broken(output, target, reference):
@@ -213,6 +214,18 @@ def test_the_model_is_left_as_it_was_found_also_after_an_exception(fails):
     else:
         iba.attribute(model, images, target)
     assert_same(before, snapshot(model))
+
+
+def test_weights_receive_no_gradient_while_the_model_is_explained():
+    model = Skip()
+    seen = []
+    model.stem.register_forward_hook(
+        lambda module, inputs, output: seen.append([p.requires_grad for p in model.parameters()] + [model.training])
+    )
+    iba = IBA(layer="inner.1").fit(model, [torch.randn(30, 2, 8, 8)])
+    iba.attribute(model, torch.randn(3, 2, 8, 8), torch.tensor([0, 1, 2]))
+    assert len(seen) > 1
+    assert not any(any(flags) for flags in seen)
 
 
 def test_threads_explaining_one_model_leave_it_as_it_was():

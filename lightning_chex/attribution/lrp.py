@@ -1,0 +1,83 @@
+"""Layer-wise relevance propagation through zennit, for networks as they are written."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from zennit.composites import SpecialFirstLayerMapComposite
+from zennit.rules import Epsilon, Flat, Pass, ZPlus
+from zennit.types import Activation, BatchNorm, Convolution, Linear
+
+from lightning_chex.attribution.attributor import frozen
+from lightning_chex.attribution.backward import BackwardAttributor, explained_output
+from lightning_chex.attribution.lrp_canonizers import MergeFollowedBatchNorm, PoolBeforePointwise
+from lightning_chex.attribution.lrp_functional import proportional_functions
+from lightning_chex.attribution.signs import Sign, check_sign, signed_map
+
+# z+ sums what is positive, so its denominators need no large stabiliser, which would leak relevance
+STABILIZER = 1e-9
+
+
+class LRP(BackwardAttributor):
+    """LRP (Bach et al. 2015): flat rule in the first layer, z+ in the other convolutions, epsilon in linear layers.
+
+    Relevance begins as the explained output and is conserved on its way to the pixels, but for what the biases of
+    linear layers hold: a map with ``sign="signed"`` sums to output - bias in a network with one linear layer. Biases of
+    convolutions and batch normalisations take no share. Batch normalisation is merged into the convolution before it
+    where that feeds nothing else; elsewhere, as behind DenseNet's concatenations, it passes relevance on channel by
+    channel. Average pools and sums share it in proportion to their inputs, also where they are plain functions.
+
+    Args:
+        sign: of the relevance summed over the channels: ``positive`` (what speaks for the class, the rest 0),
+            ``absolute``, or ``signed`` (may be negative).
+        epsilon: stabiliser of the linear layers.
+        batch_size: targets explained at a time; changes no map.
+    """
+
+    def __init__(self, sign: Sign = "positive", epsilon: float = 1e-6, batch_size: int = 16) -> None:
+        super().__init__(batch_size)
+        if not epsilon > 0:
+            raise ValueError(f"epsilon={epsilon!r} must be greater than 0")
+        self.sign = check_sign(sign)
+        self.epsilon = epsilon
+
+    def check(self, model: nn.Module, images: Tensor | None = None) -> None:
+        """Raise a ValueError if a module with weights has no rule."""
+        for name, module in model.named_modules():
+            ruled = isinstance(module, (Linear, BatchNorm))
+            if not ruled and next(module.parameters(recurse=False), None) is not None:
+                raise ValueError(
+                    f"LRP has no rule for {name or 'the model itself'}, a {type(module).__name__} with weights of its "
+                    "own; it has rules for convolutions, linear layers and batch normalisation"
+                )
+
+    def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
+        """Compute the relevance of the pixels, (N, H, W)."""
+        self.check(model)
+        # frozen once more, for a merged batch normalisation may bring a bias of its own
+        with self._rules(model, images[:1]), frozen(model):
+            images = images.requires_grad_()
+            with proportional_functions():
+                output = explained_output(model(images.clone()), target)
+            (relevance,) = torch.autograd.grad(output, images, output.detach())
+        return signed_map(relevance.float(), self.sign)
+
+    @contextmanager
+    def _rules(self, model: nn.Module, example: Tensor) -> Iterator[None]:
+        """The network with zennit's hooks and in canonical form; both are taken back, also after an exception."""
+        composite = SpecialFirstLayerMapComposite(
+            layer_map=[
+                (Activation, Pass()),
+                (BatchNorm, Pass()),
+                (Convolution, ZPlus(STABILIZER, zero_params="bias")),
+                (nn.Linear, Epsilon(self.epsilon)),
+            ],
+            first_map=[(Convolution, Flat(STABILIZER))],
+            canonizers=[MergeFollowedBatchNorm(example), PoolBeforePointwise()],
+        )
+        try:
+            composite.register(model)
+            yield
+        finally:
+            composite.remove()
