@@ -223,6 +223,8 @@ def _render(header: Dataset, values: np.ndarray) -> np.ndarray:
         raise _Unreadable("all its pixels are padding; remove it from the image folder")
     if not all(np.isfinite(float(header.get(name) or 0)) for name in ("RescaleSlope", "RescaleIntercept")):
         raise _Unreadable("its rescale slope or intercept is no finite number; replace it with an intact copy")
+    if header.get("RescaleSlope") is not None and float(header.RescaleSlope) == 0:
+        raise _Unreadable("its rescale slope is 0, which leaves no picture; replace it with an intact copy")
     brightness = brightness_of(header, stored, counts)
     if header.PhotometricInterpretation == "MONOCHROME1":
         brightness = 1 - brightness

@@ -78,8 +78,9 @@ class LungDataModule(ChestXrayDataModule):
 
     No patient is in two splits. Who is on an image is read from ``sources.csv`` (columns ``filename``, ``patientid``)
     in ``root``; an image without an entry there, or all where there is no such file, are taken for a patient of their
-    own. A mask may have another resolution than its image, not other proportions. A lung that no mask outlines has an
-    empty plane in ``lung_mask`` and a 0 in ``label``: it means that nobody outlined it, not that it is not there.
+    own. There is no table: the split is drawn from the images on disk, so a partial copy is split anew. A mask may have
+    another resolution than its image, not other proportions. A lung that no mask outlines has an empty plane in
+    ``lung_mask`` and a 0 in ``label``: it means that nobody outlined it, not that it is not there.
 
     Args:
         root: the folder that holds the data set.

@@ -321,6 +321,15 @@ def test_a_neuron_that_was_never_active_stays_at_its_mean_whatever_the_image_doe
     assert (mask.alpha_gradient[:, 1] > 0).all()
 
 
+def test_a_tiny_deviation_is_taken_for_the_floor():
+    seen = torch.randn(400, 2, 4, 4) * torch.tensor([1e-4, 1.0])[:, None, None]
+    features = torch.full((1, 2, 4, 4), 0.5)
+    statistics = statistics_of(seen)
+    assert statistics.active.all()
+    mask = Bottleneck(features, statistics, 1.0, 0.0, lr=1.0)
+    torch.testing.assert_close(mask.normalized[0, 0], (0.5 - statistics.mean[0]).float() / 0.01)
+
+
 def test_larger_beta_keeps_fewer_bits(network):
     images, target = squares(4)
     batches = [squares(60)[0]]

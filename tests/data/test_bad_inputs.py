@@ -110,12 +110,12 @@ BAD: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
     "all images missing": (
         "nih",
         lambda r: [path.unlink() for path in (r / IMAGES).iterdir()],
-        ("47 of the 47 images", "28 train_val", "correct root"),
+        ("47 of the 47 images", "20 train", "8 val", "correct root"),
     ),
     "one image missing": (
         "nih",
         lambda r: (r / FIRST).unlink(),
-        ("1 of the 47 images", "1 train_val", "00000001_000", "allow_missing: true"),
+        ("1 of the 47 images", "1 train", "00000001_000", "allow_missing: true"),
     ),
     "no list": ("nih", lambda r: (r / TEST).unlink(), ("no test_list.txt", "give as root")),
     "no box list": ("nih", lambda r: (r / BOXES).unlink(), ("no BBox_List_2017.csv", "give as root")),

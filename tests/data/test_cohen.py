@@ -9,6 +9,7 @@ from fakes import write_cohen
 from lightning_chex.data.brixia_scores import ZONES, rater_agreement, split_by_patient
 from lightning_chex.data.cohen import CohenDataModule, read_patients
 from lightning_chex.data.errors import DataError
+from lightning_chex.data.images import image_id
 from lightning_chex.data.sample import DETECTORS
 
 TABLE = "data/public-annotations.csv"
@@ -203,6 +204,19 @@ def test_a_partial_copy_works_if_allowed(root):
     (root / IMAGES / "case.4-fig1.jpg").unlink()
     with pytest.warns(UserWarning, match="1 of the 30 images"):
         assert len(samples(ready(root, allow_missing=True))) == 29
+
+
+def test_a_partial_copy_moves_nobody_to_another_side(root):
+    sides = {split: set(ready(root).dataset(split).image_ids) for split in ("train", "val", "test")}
+    gone = sorted((root / "data" / "public-cohen-subset").iterdir())[::4]
+    for path in gone:
+        path.unlink()
+    with pytest.warns(UserWarning, match=f"{len(gone)} of the 30"):
+        partial = ready(root, allow_missing=True)
+        partial.dataset("train")
+    missing = {image_id(path.name) for path in gone}
+    for split, before in sides.items():
+        assert set(partial.dataset(split).image_ids) == before - missing
 
 
 def test_sources_without_a_row_say_nothing(root, recwarn):

@@ -338,6 +338,20 @@ def test_all_images_missing_is_an_error_even_where_some_may_be(root):
         ready(root, allow_missing=True)
 
 
+def test_a_partial_copy_moves_nobody_to_another_side(root):
+    sides = {split: set(ready(root).dataset(split).image_ids) for split in ("train", "val", "test")}
+    gone = sorted(root.glob("images_001/images/*"))[::5]
+    for path in gone:
+        path.unlink()
+    with pytest.warns(UserWarning, match=f"{len(gone)} of the 47"):
+        partial = ready(root, allow_missing=True)
+        partial.dataset("train")
+    missing = {path.stem for path in gone}
+    assert missing & sides["train"] and missing & sides["test"]
+    for split, before in sides.items():
+        assert set(partial.dataset(split).image_ids) == before - missing
+
+
 def test_images_in_no_list_are_left_out_with_a_warning(root):
     lines = (root / "train_val_list.txt").read_text().split("\n")
     (root / "train_val_list.txt").write_text("\n".join(lines[1:]))
