@@ -123,6 +123,7 @@ def test_batch_norms_may_share_running_statistics():
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm2d(6), nn.BatchNorm2d(6, track_running_stats=False).eval()])
 def test_batch_norm_by_batch_statistics_is_left_alone(layer):
+    layer.requires_grad_(False)  # frozen weights alone do not make it a fixed map
     x = torch.randn(4, 6, 5, 5)
     expected = F.batch_norm(x, None, None, layer.weight, layer.bias, training=True)
     with affine_batch_norm(torch.device("cpu")):
