@@ -16,7 +16,7 @@ from lightning_chex.reporting.pictures import BOX_COLOR
 SCORE_BINS = (0, 3, 6, 9, 12, 15, 19)
 """Edges of the bins severity is counted in; a score belongs to the bin that begins at or below it."""
 
-ZONE_COLORS = ("#5a6b7b", "#e3c04b", "#ee8a3a", "#d93a35")
+ZONE_COLORS = ("#5a6b7b", "#b8962a", "#ee8a3a", "#d93a35")
 """Of the scores 0, 1, 2, 3 of a zone."""
 
 PART_COLORS = dict(zip(("train", "val", "test", "tuning"), colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
