@@ -207,11 +207,17 @@ def test_what_is_on_record_but_not_on_disk_is_made_again(few, tmp_path):
     assert contents(copy) == contents(prepare_copy(few, read_grey, tmp_path / "at_once", 12, workers=0))
 
 
+def prepare_interruptibly(*arguments):
+    # a test run in the background, as under nohup, ignores the signal, and so would its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    prepare_copy(*arguments)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_leaves_what_the_next_one_goes_on_with(few, tmp_path, how):
     copy = tmp_path / "copy"
     call = (few, Reads(seconds=0.02), copy, 12, 1)
-    process = multiprocessing.get_context("fork").Process(target=prepare_copy, args=call)
+    process = multiprocessing.get_context("fork").Process(target=prepare_interruptibly, args=call)
     process.start()
     log = unfinished_name(copy) / "progress.csv"
     deadline = time.monotonic() + 30
