@@ -24,7 +24,7 @@ class ClassMean(Metric):
         super().__init__(**kwargs)
         if num_classes < 1:
             raise ValueError(f"num_classes={num_classes!r} must be at least 1")
-        self.add_state("total", torch.zeros(num_classes, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(num_classes), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, values: Tensor, classes: Tensor) -> None:
