@@ -14,7 +14,7 @@ from lightning_chex.metrics.overlap import (
 )
 from lightning_chex.metrics.perturbation import PerturbationCurves, blurred, insertion_deletion, pixel_ranks
 from lightning_chex.metrics.relevance import effective_heat_ratio, mass_accuracy, pointing_game, rank_accuracy
-from lightning_chex.metrics.sensitivity import mask_sizes, sensitivity_n
+from lightning_chex.metrics.sensitivity import MaskedScores, mask_sizes, masked_scores, random_masks, sensitivity_n
 from lightning_chex.metrics.severity import (
     relevance_by_score,
     relevance_correlation,
@@ -38,6 +38,7 @@ __all__ = [
     "ClassMean",
     "Estimate",
     "LocalizationIoU",
+    "MaskedScores",
     "Otsu",
     "PerturbationCurves",
     "Summary",
@@ -52,12 +53,14 @@ __all__ = [
     "intersection_over_union",
     "iou_at_levels",
     "mask_sizes",
+    "masked_scores",
     "mass_accuracy",
     "oracle_iou",
     "otsu_mask",
     "pearson",
     "pixel_ranks",
     "pointing_game",
+    "random_masks",
     "rank_accuracy",
     "relative_level_mask",
     "relevance_by_score",
