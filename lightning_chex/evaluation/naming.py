@@ -1,0 +1,23 @@
+"""File names for maps, whatever images and classes are called."""
+
+import hashlib
+import re
+
+
+def map_name(image: str, target: str) -> str:
+    """Name the file of a map, without suffix: ``<image>__<target>``, what a file system may not like replaced.
+
+    A name that had to be changed ends with a piece of its hash, so that two names never meet.
+
+    Example:
+        >>> map_name("00013118_008", "Mass")
+        '00013118_008__Mass'
+        >>> map_name("../a b", "Mass")
+        'a_b-8ee5ba31__Mass'
+    """
+    return f"{_safe(image)}__{_safe(target)}"
+
+
+def _safe(name: str) -> str:
+    plain = re.sub(r"[^\w.-]+", "_", name).strip("._")[:100]
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
