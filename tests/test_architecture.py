@@ -21,9 +21,10 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": set(),
     "reporting": set(),
     "callbacks": {"attribution", "metrics", "reporting"},
-    "trainer": {"callbacks", "attribution", "metrics", "reporting"},
+    "evaluation": {"attribution", "metrics", "reporting"},
+    "trainer": {"callbacks", "evaluation", "attribution", "metrics", "reporting"},
     "arguments": {"data"},
-    "cli": {"arguments", "trainer", "callbacks", "tasks", "data", "attribution", "metrics", "reporting"},
+    "cli": {"arguments", "trainer", "callbacks", "evaluation", "tasks", "data", "attribution", "metrics", "reporting"},
     "__main__": {"cli"},
 }
 

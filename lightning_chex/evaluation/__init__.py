@@ -1,0 +1,1 @@
+"""Explaining and comparing methods on a trained model, apart from any training."""
