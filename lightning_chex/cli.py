@@ -42,6 +42,8 @@ DESCRIPTION = """Train chest X-ray models and see, at every validation, what the
       every setting and its value; each can be given as an option, such as --trainer.max_epochs 5
   python -m lightning_chex test --config FILE --ckpt_path runs/.../checkpoints/best.ckpt
       measure and explain a trained model on the test images; predict writes a table
+  python -m lightning_chex evaluate --config FILE --ckpt_path FILE.ckpt --output_dir OUT
+      compare attribution methods on the model, beside controls: OUT/report.html; --limit 32 for a quick look
   python -m lightning_chex inspect --data.root DIR
       what your copy of a data set holds: counts, sizes, missing files, sample images; the first thing to run on it
   python -m lightning_chex prepare --data NIHDataModule --data.root DIR --size 224 --output_dir COPY
@@ -54,6 +56,9 @@ Everything a run writes lies under --trainer.default_root_dir (runs), its config
 
 DATA_COMMANDS = ("inspect", "prepare")
 """The commands that look at data only: no model is built and no run begins."""
+
+OWN_COMMANDS = (*DATA_COMMANDS, "evaluate")
+"""The commands that Lightning's Trainer does not have."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -78,7 +83,7 @@ class ChexCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's own commands and those of `ChexTrainer`, with the arguments that are no options."""
-        return {**LightningCLI.subcommands(), **{command: {"model", "datamodule"} for command in DATA_COMMANDS}}
+        return {**LightningCLI.subcommands(), **{command: {"model", "datamodule"} for command in OWN_COMMANDS}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the model the names of the data's classes or scores."""
@@ -154,6 +159,21 @@ class ChexCLI(LightningCLI):
     def before_predict(self) -> None:
         """Look at the data before a logger begins a run of it."""
         self._set_up_data("predict")
+
+    def before_evaluate(self) -> None:
+        """Look at the data first, and refuse to judge a model that has learnt nothing."""
+        if not self.config["evaluate"].get("ckpt_path"):
+            raise MisconfigurationException(
+                "evaluate needs --ckpt_path, a .ckpt file that a run has written: maps of an untrained model mean nothing"
+            )
+        if isinstance(self.datamodule, lightning_chex.data.ChestXrayDataModule):
+            self.datamodule.setup("test")
+
+    def after_evaluate(self) -> None:
+        """Say which images could not be read."""
+        if isinstance(self.datamodule, lightning_chex.data.ChestXrayDataModule):
+            self.datamodule.teardown("test")
+        self._list_unreadable()
 
     def _set_up_data(self, stage: str) -> None:
         # only our own data modules promise that a second setup does nothing new

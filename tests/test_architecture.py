@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": set(),
     "reporting": set(),
     "callbacks": {"attribution", "metrics", "reporting"},
-    "evaluation": {"attribution", "metrics", "reporting"},
+    "evaluation": {"data", "tasks", "attribution", "metrics", "reporting"},
     "trainer": {"callbacks", "evaluation", "attribution", "metrics", "reporting"},
     "arguments": {"data"},
     "cli": {"arguments", "trainer", "callbacks", "evaluation", "tasks", "data", "attribution", "metrics", "reporting"},

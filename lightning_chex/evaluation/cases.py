@@ -132,7 +132,10 @@ def cases_of(
         images=images,
         rows=index,
         target=values,
-        keys=[(batch["image_id"][r], class_names[int(t)] if class_names else SCORE) for r, t in zip(rows, target, strict=True)],
+        keys=[
+            (batch["image_id"][r], class_names[int(t)] if class_names else SCORE)
+            for r, t in zip(rows, target, strict=True)
+        ],
         patients=[patients[r] for r in rows],
         prediction=prediction,
         truth=truth,

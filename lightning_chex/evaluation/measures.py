@@ -113,7 +113,10 @@ MEASURES: dict[str, Measure] = {
         "Output after the least relevant pixels are smoothly filled in, less that after the most relevant ones are.",
     ),
     "road_morf": Measure(
-        "ROAD, most relevant first", "lower", "perturbation", "Mean output after the most relevant pixels are filled in."
+        "ROAD, most relevant first",
+        "lower",
+        "perturbation",
+        "Mean output after the most relevant pixels are filled in.",
     ),
     "road_lerf": Measure(
         "ROAD, least relevant first",

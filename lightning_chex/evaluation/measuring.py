@@ -186,6 +186,9 @@ class Perturbation:
             "road_morf": filled.morf,
             "road_lerf": filled.lerf,
             "sensitivity_n": by_size,
+            # the axes go along, so that a record can be read by itself
+            **{f"{name}_share": exchanged.share.expand_as(exchanged.insertion) for name in ("insertion", "deletion")},
+            **{f"{name}_share": filled.share.expand_as(filled.morf) for name in ("road_morf", "road_lerf")},
         }
         return values, curves
 

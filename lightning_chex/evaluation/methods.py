@@ -143,7 +143,9 @@ def _from_file(name: str, known: dict[str, Attributor]) -> Attributor:
     try:
         settings = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"method {name!r} cannot be read ({error}): give a YAML file with class_path and init_args") from error
+        raise ValueError(
+            f"method {name!r} cannot be read ({error}): give a YAML file with class_path and init_args"
+        ) from error
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Attributor, "method", required=True)
     try:

@@ -1,7 +1,7 @@
 """Model-parameter randomisation: does a map change when the weights it should explain are replaced by random ones?"""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from lightning_chex.attribution import Attributor, frozen
 from lightning_chex.attribution.layers import hooked
 from lightning_chex.evaluation.cases import Cases
 from lightning_chex.evaluation.evaluator import Evaluator
+from lightning_chex.evaluation.feature_statistics import feature_statistics
 from lightning_chex.metrics import spearman
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -75,6 +76,7 @@ def reinitialized(modules: Sequence[nn.Module], seed: int) -> Iterator[None]:
 
 def randomize(
     evaluator: Evaluator,
+    unfitted: Mapping[str, Attributor],
     cases: Cases,
     batches: Sequence[Tensor],
     progress: Callable[[int], None],
@@ -86,6 +88,7 @@ def randomize(
 
     Args:
         evaluator: with the methods.
+        unfitted: the methods to try, before they learnt anything.
         cases: to explain.
         batches: images for the methods that learn, not those explained.
         progress: told of every method and stage.
@@ -93,20 +96,18 @@ def randomize(
     network, records = evaluator.network, evaluator.records
     waiting = {
         name: [i for i, key in enumerate(cases.keys) if key not in records.of("randomization", name)]
-        for name in evaluator.methods
+        for name in unfitted
     }
     layers = layers_from_top(network, cases.images[:1])
     depths = stages(len(layers))
     results: dict[str, list[Tensor]] = {name: [] for name in waiting}
-    for depth in depths:
+    for depth in depths if any(waiting.values()) else ():
         with reinitialized(layers[:depth], evaluator.settings.seed):
-            for name, missing in waiting.items():
+            anew = {name: copy.deepcopy(unfitted[name]) for name, missing in waiting.items() if missing}
+            feature_statistics(network, anew, batches=lambda: batches)
+            for name, method in anew.items():
+                results[name].append(evaluator.explain(method, cases.select(waiting[name])))
                 progress(1)
-                if not missing:
-                    continue
-                chosen = cases.select(missing)
-                changed = evaluator.explain(_learnt_anew(evaluator.methods[name], network, batches), chosen)
-                results[name].append(changed)
     for name, missing in waiting.items():
         if not missing:
             continue
@@ -119,10 +120,3 @@ def randomize(
             for key, own in zip(chosen.keys, similarity, strict=True)
         }
         records.add("randomization", name, rows)
-
-
-def _learnt_anew(method: Attributor, network: nn.Module, batches: Sequence[Tensor]) -> Attributor:
-    if method.num_observed is None:
-        return method
-    anew = copy.deepcopy(method)
-    return anew.fit(network, batches)

@@ -37,7 +37,9 @@ class Records:
         identity = json.loads(json.dumps(identity))
         if path.exists():
             known = json.loads(path.read_text())
-            differing = sorted(k for k in known.keys() | identity.keys() if k != "methods" and known.get(k) != identity.get(k))
+            differing = sorted(
+                k for k in known.keys() | identity.keys() if k != "methods" and known.get(k) != identity.get(k)
+            )
             if differing:
                 raise OtherEvaluationError(
                     f"output_dir={str(folder)!r} holds an evaluation with other {', '.join(differing)}: give another "
