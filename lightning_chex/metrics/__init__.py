@@ -24,6 +24,7 @@ from lightning_chex.metrics.severity import (
     zone_relevance,
     zone_score_map,
 )
+from lightning_chex.metrics.similarity import spearman
 from lightning_chex.metrics.thresholds import (
     ClassLevel,
     Otsu,
@@ -72,6 +73,7 @@ __all__ = [
     "road",
     "sensitivity_n",
     "severity_correlation",
+    "spearman",
     "summarize",
     "top_fraction_mask",
     "tuned_levels",
