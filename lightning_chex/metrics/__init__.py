@@ -3,6 +3,7 @@
 from lightning_chex.metrics.bootstrap import Estimate, Summary, summarize
 from lightning_chex.metrics.class_mean import ClassMean
 from lightning_chex.metrics.correlation import pearson
+from lightning_chex.metrics.imputation import linear_imputation
 from lightning_chex.metrics.localization import LocalizationIoU
 from lightning_chex.metrics.overlap import (
     accuracy_at,
@@ -14,6 +15,7 @@ from lightning_chex.metrics.overlap import (
 )
 from lightning_chex.metrics.perturbation import PerturbationCurves, blurred, insertion_deletion, pixel_ranks
 from lightning_chex.metrics.relevance import effective_heat_ratio, mass_accuracy, pointing_game, rank_accuracy
+from lightning_chex.metrics.road import RoadCurves, road
 from lightning_chex.metrics.sensitivity import MaskedScores, mask_sizes, masked_scores, random_masks, sensitivity_n
 from lightning_chex.metrics.severity import (
     relevance_by_score,
@@ -22,6 +24,7 @@ from lightning_chex.metrics.severity import (
     zone_relevance,
     zone_score_map,
 )
+from lightning_chex.metrics.similarity import spearman
 from lightning_chex.metrics.thresholds import (
     ClassLevel,
     Otsu,
@@ -41,6 +44,7 @@ __all__ = [
     "MaskedScores",
     "Otsu",
     "PerturbationCurves",
+    "RoadCurves",
     "Summary",
     "ThresholdRule",
     "TopFraction",
@@ -52,6 +56,7 @@ __all__ = [
     "intersection_over_detected",
     "intersection_over_union",
     "iou_at_levels",
+    "linear_imputation",
     "mask_sizes",
     "masked_scores",
     "mass_accuracy",
@@ -65,8 +70,10 @@ __all__ = [
     "relative_level_mask",
     "relevance_by_score",
     "relevance_correlation",
+    "road",
     "sensitivity_n",
     "severity_correlation",
+    "spearman",
     "summarize",
     "top_fraction_mask",
     "tuned_levels",
