@@ -44,7 +44,7 @@ class Scale:
         """
         if self.log:
             return [10.0**k for k in range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)]
-        step = _round_step((self.high - self.low) / 5)
+        step = _round_step((self.high - self.low) / 7)
         first = math.ceil(self.low / step - 1e-9)
         return [round(k * step, 10) for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.evaluation import Cell, Curve
+from lightning_chex.reporting.evaluation import Curve
 from lightning_chex.reporting.report.axes import LEFT, TOP, Frame, scale_of
 from lightning_chex.reporting.report.labels import Box, place_labels
 from lightning_chex.reporting.report.markup import element
 from lightning_chex.reporting.report.palette import Look
+from lightning_chex.reporting.results import Cell
 
 _MARKS = 6  # on a curve: enough to tell curves apart without colour
 

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lightning_chex.reporting.evaluation import ExampleRow, Results, number
+from lightning_chex.reporting.evaluation import ExampleRow
 from lightning_chex.reporting.pictures import overlay
 from lightning_chex.reporting.report.markup import element
 from lightning_chex.reporting.report.outline import outline
 from lightning_chex.reporting.report.palette import Look
 from lightning_chex.reporting.report.parts import section
+from lightning_chex.reporting.results import Results, number
 
 LONGEST = 256
 """Sides of pictures on the page, in pixels: larger ones are reduced."""

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.evaluation import Curve, Results
+from lightning_chex.reporting.evaluation import Curve
 from lightning_chex.reporting.report.charts import legend, line_chart, scatter
 from lightning_chex.reporting.report.palette import Look
 from lightning_chex.reporting.report.parts import curves_named, explained, figures, section
 from lightning_chex.reporting.report.tables import Column, measure_table
+from lightning_chex.reporting.results import Results
 
 PERTURBATION = {
     "insertion_auc": ("insertion AUC", "full range, all pixels"),

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.evaluation import IOU_RULES, Curve, Results
+from lightning_chex.reporting.evaluation import Curve
 from lightning_chex.reporting.report import paper
 from lightning_chex.reporting.report.charts import legend, line_chart
 from lightning_chex.reporting.report.palette import Look
 from lightning_chex.reporting.report.parts import curves_named, details, explained, figures, section
 from lightning_chex.reporting.report.tables import Column, PaperColumn, PaperRow, measure_table
+from lightning_chex.reporting.results import IOU_RULES, Results
 
 OTHER = ("pointing_game", "effective_heat_ratio", "mass_accuracy", "rank_accuracy")
 ACCURACY = {"accuracy_iou": "T(IoU): IoU of at least", "accuracy_iobb": "T(IoBB): share inside of at least"}
@@ -18,6 +19,8 @@ _PAPER = (
     f"984 NIH boxes a map that marks every pixel scores {paper.EVERY_PIXEL}, the mean area of a box. Figures near it "
     "carry no localisation."
 )
+
+_DETECTORS = {"severity_0_1": "detector 0/1", "severity_2": "detector 2", "severity_3": "detector 3"}
 
 
 def localization(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look]) -> list[Element | None]:
@@ -39,6 +42,10 @@ def _overall(results: Results) -> Element | None:
         published = {**paper.IOU, "EveryPixel": paper.EVERY_PIXEL}
         columns.append(PaperColumn(published, noted=["EveryPixel"]))
         notes.append(_PAPER)
+    if "iou/oracle" in rules:
+        notes.append(
+            "The oracle has seen the region it is judged by: it bounds what a rule could reach, and is no result."
+        )
     table = measure_table(results, "Mean IoU of every method, by threshold rule", columns, notes=notes)
     return section(
         "iou",
@@ -75,12 +82,15 @@ def _by_class(results: Results) -> Element | None:
 
 
 def _class_table(results: Results, key: str) -> Element:
+    kind = "detector" if results.detectors else "class"
     shown = [name for name in results.class_names if results.has(key, class_name=name)]
     columns: list[Column | PaperColumn] = []
     for name in shown:
-        columns.append(Column("here" if results.detectors else name, key, name if results.detectors else "", name))
+        columns.append(
+            Column("here" if results.detectors else name, key, _DETECTORS[name] if results.detectors else "", name)
+        )
         if results.detectors:
-            columns.append(PaperColumn(paper.DETECTOR_IOU[name], group=name))
+            columns.append(PaperColumn(paper.DETECTOR_IOU[name], group=_DETECTORS[name]))
     means = [Column(f"mean over {results.unit}", key), Column("mean over classes", key, over_classes=True)]
     columns += [column for column in means if results.has(key, **column.of)]
     rows = []
@@ -89,7 +99,7 @@ def _class_table(results: Results, key: str) -> Element:
             by_place = {k: figures_[name] for k, name in enumerate(shown) if name in figures_}
             # the paper's mean is over boxes of all eight classes
             rows.append(PaperRow(f"InverseIBA, {loss}", {**by_place, len(shown): paper.BOX_MEAN[loss]}))
-    return measure_table(results, f"IoU by class, threshold rule: {IOU_RULES[key]}", columns, paper_rows=rows)
+    return measure_table(results, f"IoU by {kind}, threshold rule: {IOU_RULES[key]}", columns, paper_rows=rows)
 
 
 def _other(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look]) -> Element | None:

@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 
-from lightning_chex.reporting.evaluation import IOU_RULES, Results, beaten, judged, number
+from lightning_chex.reporting.comparison import beaten, judged
+from lightning_chex.reporting.results import IOU_RULES, Results, number
 
 
-def outcome(results: Results) -> list[tuple[str, str]]:
-    """Up to three sentences, each as its beginning and the rest: place, use by the network, dependence on the weights.
+def outcome(results: Results) -> list[tuple[str, list[str]]]:
+    """Up to three questions with their answers: place, use by the network, dependence on the weights.
 
-    A sentence whose measure was not taken is left out.
+    A question whose measures were not taken is left out.
     """
     said = [_place(results), _use(results), _weights(results)]
     return [sentence for sentence in said if sentence]
 
 
-def _place(results: Results) -> tuple[str, str] | None:
+def _place(results: Results) -> tuple[str, list[str]] | None:
     parts = []
     if results.headline:
         parts.append((f"Mean IoU, threshold rule “{IOU_RULES[results.headline]}”", results.headline))
@@ -22,10 +23,10 @@ def _place(results: Results) -> tuple[str, str] | None:
         parts.append(("Correlation with the zone scores", "severity_correlation"))
     if results.task == "regression":
         parts.reverse()
-    return _sentence(results, "Do the maps lie where the experts looked?", parts)
+    return _sentences(results, "Do the maps lie where the experts looked?", parts)
 
 
-def _use(results: Results) -> tuple[str, str] | None:
+def _use(results: Results) -> tuple[str, list[str]] | None:
     parts = [
         (words, key)
         for words, key in (
@@ -36,10 +37,10 @@ def _use(results: Results) -> tuple[str, str] | None:
     ]
     if not parts and results.has("sensitivity_n"):
         parts = [("Sensitivity-N", "sensitivity_n")]
-    return _sentence(results, "Does the network use what the maps mark?", parts)
+    return _sentences(results, "Does the network use what the maps mark?", parts)
 
 
-def _weights(results: Results) -> tuple[str, str] | None:
+def _weights(results: Results) -> tuple[str, list[str]] | None:
     values = {name: results.cell(name, "randomization").value for name in results.methods}
     known = {name: value for name, value in values.items() if value is not None}
     if not known:
@@ -51,14 +52,14 @@ def _weights(results: Results) -> tuple[str, str] | None:
         span = f"by {number(known[low])} ({low}) to {number(known[high])} ({high})"
     return (
         "Do the maps depend on what was learnt?",
-        f"With all weights drawn anew, they correlate with the originals {span}.",
+        [f"With all weights drawn anew, they correlate with the originals {span}."],
     )
 
 
-def _sentence(results: Results, question: str, parts: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+def _sentences(results: Results, question: str, parts: Sequence[tuple[str, str]]) -> tuple[str, list[str]] | None:
     if not parts or not results.methods:
         return None
-    return question, " ".join(f"{words}: {_comparison(results, key)}." for words, key in parts)
+    return question, [f"{words}: {_comparison(results, key)}." for words, key in parts]
 
 
 def _comparison(results: Results, key: str) -> str:
@@ -81,13 +82,12 @@ def _comparison(results: Results, key: str) -> str:
     for below, names in sorted(groups.items(), key=lambda item: -len(item[0])):
         verb = "does" if len(names) == 1 else "do"
         if len(below) == len(controls):
-            what = "than every control" if len(controls) > 1 else f"than the control {controls[0]}"
-            said.append(f"{words(names)} {verb} better {what}{_best_control(results, key)}")
+            what = "every control" if len(controls) > 1 else f"the control {controls[0]}"
+            said.append(f"{words(names)} {verb} better than {what}{_best_control(results, key)}")
         elif below:
-            rest = [name for name in controls if name not in below]
-            said.append(f"{words(names)} {verb} better than {words(below)}, but not than {words(rest, 'or')}")
+            said.append(f"{words(names)} {verb} better than {words(below)} only")
         else:
-            said.append(f"{words(names)} {verb} better than no control")
+            said.append(f"{words(names)} {verb} better than none of them")
     return "; ".join(said)
 
 
@@ -96,7 +96,7 @@ def _best_control(results: Results, key: str) -> str:
     values = {name: results.cell(name, key).value for name in judged(results, key)}
     known = {name: value for name, value in values.items() if value is not None}
     best = max(known, key=lambda name: sign * known[name])
-    return f" (the best of these is {best}, {number(known[best])})" if len(known) > 1 else f" ({number(known[best])})"
+    return f" (the best is {best}, {number(known[best])})" if len(known) > 1 else f" ({number(known[best])})"
 
 
 def words(names: Sequence[str], joint: str = "and") -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.evaluation import Curve, ExampleRow, Results
+from lightning_chex.reporting.evaluation import Curve, ExampleRow
 from lightning_chex.reporting.report.examples import examples
 from lightning_chex.reporting.report.faithfulness import PERTURBATION, faithfulness
 from lightning_chex.reporting.report.localization import ACCURACY, OTHER, localization
@@ -17,6 +17,7 @@ from lightning_chex.reporting.report.protocol import facts, full_protocol, left_
 from lightning_chex.reporting.report.severity import SEVERITY, severity
 from lightning_chex.reporting.report.style import css
 from lightning_chex.reporting.report.tables import Column, measure_table
+from lightning_chex.reporting.results import Results
 
 _SHOWN = ("iou", *OTHER, *ACCURACY, *PERTURBATION, *SEVERITY, "sensitivity_n", "randomization")
 
@@ -83,7 +84,10 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 def _opening(title: str, results: Results) -> list[Element]:
     said = outcome(results)
-    sentences = [element("li", element("b", f"{question} "), answer) for question, answer in said]
+    sentences = [
+        element("li", element("b", question), *(element("p", answer) for answer in answers))
+        for question, answers in said
+    ]
     return [
         element("h1", title),
         element(

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.evaluation import Curve, Results
+from lightning_chex.reporting.evaluation import Curve
 from lightning_chex.reporting.report.markup import Child, element
+from lightning_chex.reporting.results import Results
 
 
 def section(anchor: str, title: str, how_to_read: str, *content: Child) -> Element:

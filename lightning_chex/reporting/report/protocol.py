@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.evaluation import Results
 from lightning_chex.reporting.report.markup import Child, element
 from lightning_chex.reporting.report.parts import details, section
+from lightning_chex.reporting.results import Results
 
 
 def facts(results: Results) -> Element:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.evaluation import Curve, Results
+from lightning_chex.reporting.evaluation import Curve
 from lightning_chex.reporting.report import paper
 from lightning_chex.reporting.report.charts import legend, line_chart
 from lightning_chex.reporting.report.palette import Look
 from lightning_chex.reporting.report.parts import curves_named, explained, figures, section
 from lightning_chex.reporting.report.tables import Column, PaperColumn, measure_table
+from lightning_chex.reporting.results import Results
 
 SEVERITY = {
     "severity_correlation": "map with zone scores, over pixels",

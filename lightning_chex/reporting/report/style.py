@@ -20,7 +20,9 @@ p,ul,dl{max-width:76ch;margin:.5rem 0}
 a{color:var(--link)}
 .lede{font-size:1.05rem}
 .outcome{padding:.9rem 1.1rem .9rem 2rem;background:var(--tint);border-left:4px solid var(--link);border-radius:4px}
-.outcome li+li{margin-top:.5rem}
+.outcome{list-style:none;padding-left:1.1rem;max-width:88ch}
+.outcome li+li{margin-top:.7rem}
+.outcome p{margin:.15rem 0;max-width:none}
 .how{color:var(--soft)}
 .how b{color:var(--ink)}
 .note,figcaption{color:var(--soft);font-size:.85rem}
@@ -41,14 +43,15 @@ details dl dl{border-left:1px solid var(--line);padding-left:.8rem}
 .scroll{border-top:2px solid var(--ink);border-bottom:2px solid var(--ink)}
 .scroll:focus-visible{outline:2px solid var(--link)}
 table{border-collapse:separate;border-spacing:0;font-size:.9rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;font-weight:600;padding:.45rem .5rem;position:sticky;left:0}
+.caption{font-weight:600;margin:0 0 .4rem}
+tbody th[scope=rowgroup] span{position:sticky;left:.55rem;display:inline-block;max-width:80vw;white-space:normal}
 th,td{padding:.3rem .55rem;text-align:right;vertical-align:top;white-space:nowrap}
 thead th{font-weight:600;vertical-align:bottom;border-bottom:1px solid var(--line);white-space:normal;min-width:5.2rem;
 max-width:10rem}
 thead th.paper{min-width:7rem}
 thead th.group{text-align:center;max-width:none}
 th.name{text-align:left;position:sticky;left:0;background:var(--paper);z-index:1;white-space:nowrap;min-width:0}
-th small,td small{display:block;color:var(--soft);font-size:.76rem;font-weight:400;line-height:1.25}
+th small,td small{display:block;color:var(--soft);font-size:.84em;font-weight:400;line-height:1.25}
 tbody th{font-weight:500}
 tbody tr+tr>*{border-top:1px solid var(--line)}
 tbody th[scope=rowgroup]{text-align:left;font-weight:600;font-size:.85rem;padding-top:.7rem;color:var(--soft)}
@@ -58,6 +61,7 @@ tbody.controls th.name{font-style:italic}
 .table .paper{color:var(--soft);background:var(--published)}
 .table .paper th{background:var(--published)}
 td b{font-weight:700}
+thead tr+tr .first,tbody .first{border-left:1px solid var(--line)}
 td.none{color:var(--soft)}
 figure{margin:1.2rem 0}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:1rem}
@@ -115,9 +119,9 @@ section{padding-top:1rem}
 table{font-size:7.5pt}
 th,td{padding:.15rem .3rem}
 thead th{min-width:0}
-th.name,caption{position:static}
-figure,.example,tr{break-inside:avoid}
-h2,h3,.how{break-after:avoid}
+th.name{position:static}
+figure,.example,tr,.how{break-inside:avoid}
+h2,h3,.how,.caption{break-after:avoid}
 .strip{grid-template-columns:repeat(7,1fr)}
 .charts{grid-template-columns:1fr 1fr}
 details::details-content{content-visibility:visible;block-size:auto}

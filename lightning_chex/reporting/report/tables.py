@@ -7,9 +7,10 @@ from itertools import groupby
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.evaluation import Cell, Results, best_method, judged, number
+from lightning_chex.reporting.comparison import best_method, judged
 from lightning_chex.reporting.report import paper
 from lightning_chex.reporting.report.markup import element
+from lightning_chex.reporting.results import Cell, Results, number
 
 
 @dataclass(frozen=True)
@@ -78,21 +79,28 @@ def measure_table(
     bodies = [element("tbody", *rows)]
     width = str(len(columns) + 1)
     if results.controls:
-        head = element("th", "Controls: maps that know nothing of the network", colspan=width, scope="rowgroup")
+        head = _band("Controls: maps that know nothing of the network", width)
         below = [_row(results, name, columns, marks, counts) for name in results.controls]
         bodies.append(element("tbody", element("tr", head), *below, class_="controls"))
     if paper_rows:
-        head = element("th", f"From the {paper.HEADING}: not comparable", colspan=width, scope="rowgroup")
+        head = _band(f"From the {paper.HEADING}: not comparable", width)
         bodies.append(
             element("tbody", element("tr", head), *(_paper_row(row, columns) for row in paper_rows), class_="paper")
         )
-    table = element("table", element("caption", caption), element("thead", *_head(columns, counts)), *bodies)
+    table = element("table", element("thead", *_head(columns, counts)), *bodies)
     return element(
         "div",
+        # outside the table, which may be wider than the screen
+        element("p", caption, class_="caption"),
         element("div", table, class_="scroll", tabindex="0", role="region", aria_label=caption),
         element("p", " ".join([*_signs(results, columns, marks), *notes]), class_="note"),
         class_="table",
     )
+
+
+def _band(words: str, width: str) -> Element:
+    """A heading over all columns; it stays in sight where the table scrolls."""
+    return element("th", element("span", words), colspan=width, scope="rowgroup")
 
 
 def _marks(results: Results, column: Column | PaperColumn) -> tuple[str | None, bool]:
@@ -127,7 +135,7 @@ def _head(columns: Sequence[Column | PaperColumn], counts: Sequence[int]) -> lis
         )
         for column, count in zip(columns, counts, strict=True)
     ]
-    rows.append(element("tr", element("th", "method", scope="col", class_="name"), *cells))
+    rows.append(element("tr", element("th", "method", scope="col", class_="name"), *_divided(cells, columns)))
     return rows
 
 
@@ -145,7 +153,7 @@ def _row(
             cells.append(element("td", f"{_published(column.values.get(name))}{sign}", class_="paper"))
         else:
             cells.append(_cell(results.cell(name, column.key, **column.of), name == best, above, count))
-    return element("tr", element("th", name, scope="row", class_="name"), *cells)
+    return element("tr", element("th", name, scope="row", class_="name"), *_divided(cells, columns))
 
 
 def _cell(cell: Cell, best: bool, above: bool, count: int) -> Element:
@@ -169,7 +177,15 @@ def _interval(cell: Cell) -> str:
 
 def _paper_row(row: PaperRow, columns: Sequence[Column | PaperColumn]) -> Element:
     cells = [element("td", _published(row.values.get(k)), class_="paper") for k in range(len(columns))]
-    return element("tr", element("th", row.name, scope="row", class_="name"), *cells)
+    return element("tr", element("th", row.name, scope="row", class_="name"), *_divided(cells, columns))
+
+
+def _divided(cells: Sequence[Element], columns: Sequence[Column | PaperColumn]) -> Sequence[Element]:
+    """Mark the cells that begin another group: a line stands before them."""
+    for cell, column, before in zip(cells[1:], columns[1:], columns[:-1], strict=True):
+        if column.group != before.group:
+            cell.set("class", f"{cell.get('class', '')} first".strip())
+    return cells
 
 
 def _published(value: float | None) -> str:
