@@ -164,7 +164,7 @@ class ChexCLI(LightningCLI):
         """Look at the data first, and refuse to judge a model that has learnt nothing."""
         if not self.config["evaluate"].get("ckpt_path"):
             raise MisconfigurationException(
-                "evaluate needs --ckpt_path, a .ckpt file that a run has written: maps of an untrained model mean nothing"
+                "evaluate needs --ckpt_path, a .ckpt file a run has written: an untrained model has nothing to explain"
             )
         if isinstance(self.datamodule, lightning_chex.data.ChestXrayDataModule):
             self.datamodule.setup("test")

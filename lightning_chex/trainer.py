@@ -5,16 +5,21 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lightning_chex.attribution import IBA, MultiLayerIBA
 from lightning_chex.evaluation.checkpoint import CheckpointError, load_weights, origin, saved_statistics
+from lightning_chex.evaluation.examples import curves_of, examples
 from lightning_chex.evaluation.lungs import LungNetwork
 from lightning_chex.evaluation.records import OtherEvaluationError
 from lightning_chex.evaluation.run import Evaluated, Subject, evaluate
 from lightning_chex.evaluation.settings import EvaluationSettings
+from lightning_chex.reporting.dashboard import evaluation_tables
+from lightning_chex.reporting.evaluation_text import results_text
 from lightning_chex.reporting.overview import overview_text, write_overview
+from lightning_chex.reporting.report import write_report
 
 
 class ChexTrainer(pl.Trainer):
@@ -111,8 +116,8 @@ class ChexTrainer(pl.Trainer):
         """
         if self.world_size > 1:
             raise MisconfigurationException(
-                f"evaluate runs in one process, not in {self.world_size}: give --trainer.devices 1 (explain shares images "
-                "out over several)"
+                f"evaluate runs in one process, not in {self.world_size}: give --trainer.devices 1 (explain shares "
+                "images out over several)"
             )
         if not hasattr(datamodule, "explained_dataset"):
             raise MisconfigurationException(
@@ -133,6 +138,13 @@ class ChexTrainer(pl.Trainer):
             )
         except (CheckpointError, OtherEvaluationError, ValueError) as error:
             raise MisconfigurationException(str(error)) from error
+        report = Path(output_dir).expanduser() / "report.html"
+        write_report(report, found.results, curves_of(found.curves), examples(found))
+        print(f"\n{results_text(found.results)}\n\n  report      {report}")
+        for logger in self.loggers:
+            if isinstance(logger, WandbLogger):
+                for name, (columns, rows) in evaluation_tables(found.results).items():
+                    logger.log_table(f"evaluation/{name}", columns=columns, data=rows)
         return found
 
     def _subject(self, model: pl.LightningModule, path: Path | None, network: str, device: torch.device) -> Subject:

@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
 
 # where a library belongs to some parts only
 CONFINED = {
-    "pytorch_lightning": {"arguments", "cli", "trainer", "callbacks", "tasks", "data"},
+    "pytorch_lightning": {"arguments", "cli", "trainer", "evaluation", "callbacks", "tasks", "data"},
     "wandb": {"callbacks", "reporting", "cli"},
     "albumentations": {"data"},
     "pandas": {"data"},

@@ -147,7 +147,7 @@ class CohenDataModule(ChestXrayDataModule):
     def _with_masks(self, images: pd.DataFrame) -> pd.DataFrame:
         masks = [(self._masks.get(name),) for name in images["image_id"]]
         check_lungs(images["path"].tolist(), masks)
-        return images.assign(masks=masks)
+        return images.assign(masks=pd.Series(masks, images.index, dtype=object))
 
     def rater_disagreement(self) -> dict[str, float]:
         """Say how far the senior and the junior radiologist differ, over all images of the table, on disk or not.

@@ -1,6 +1,6 @@
 """Which target of which image is explained, and what its map is judged by."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,7 +84,7 @@ LungFinder = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) to lungs bool (B, 2, H, W), the patient's right one first."""
 
 
-def region_kind(sample: dict[str, Any], class_names: Sequence[str]) -> RegionKind:
+def region_kind(sample: Mapping[str, Any], class_names: Sequence[str]) -> RegionKind:
     """What the maps of a data set like this sample's are judged by, unless told otherwise."""
     scored = "zones" in sample and (not class_names or set(class_names) <= DETECTED_SCORES.keys())
     return "zones" if scored else "boxes"

@@ -166,10 +166,17 @@ class Evaluator:
         return [i for i, key in enumerate(cases.keys) if key not in known]
 
     def _keep(self, part: str, name: str, cases: Cases, values: Values, curves: Values) -> None:
-        columns = {key: value.tolist() for key, value in (values | curves).items()}
-        if "iou_at_level" in columns:  # enough digits, and a third of the file
-            columns["iou_at_level"] = [[round(x, 5) for x in row] for row in columns["iou_at_level"]]
-        rows = {key: {name: column[i] for name, column in columns.items()} for i, key in enumerate(cases.keys)}
+        columns = {key: value.tolist() for key, value in values.items()}
+        lines = {key: curve.tolist() for key, curve in curves.items()}
+        if "iou_at_level" in lines:  # enough digits, and a third of the file
+            lines["iou_at_level"] = [[round(x, 5) for x in row] for row in lines["iou_at_level"]]
+        rows = {
+            key: {
+                "values": {name: column[i] for name, column in columns.items()},
+                "curves": {name: line[i] for name, line in lines.items()},
+            }
+            for i, key in enumerate(cases.keys)
+        }
         self.records.add(part, name, rows)
 
 

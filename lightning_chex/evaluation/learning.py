@@ -1,4 +1,4 @@
-"""What methods learn before they explain, kept beside the results so that an interrupted evaluation makes the same maps."""
+"""What methods learn before they explain, kept so that an interrupted evaluation goes on making the same maps."""
 
 import json
 from collections.abc import Mapping

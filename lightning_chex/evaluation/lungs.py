@@ -36,8 +36,8 @@ class LungNetwork:
     def __call__(self, images: Tensor) -> Tensor:
         """Outline the lungs of images (B, 3, H, W), normalised as all samples are, in bool (B, 2, H, W).
 
-        Where both lungs pass one half, the likelier one has the pixel. The images are enlarged to the next size a U-Net++
-        takes, and the probabilities made as large as the images again.
+        Where both lungs pass one half, the likelier one has the pixel. The images are enlarged to the next size a
+        U-Net++ takes, and the probabilities made as large as the images again.
         """
         size = images.shape[-2:]
         fitting = [-(-side // UNET_STRIDE) * UNET_STRIDE for side in size]

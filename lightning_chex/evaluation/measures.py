@@ -146,7 +146,7 @@ MEASURES: dict[str, Measure] = {
         "Similarity after randomisation",
         "lower",
         "sanity",
-        "Rank correlation of the map with that of the same network with random weights: near 0 if the map depends on them.",
+        "Rank correlation of the map with that of the network with random weights: near 0 if the map depends on them.",
     ),
 }
 

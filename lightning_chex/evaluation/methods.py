@@ -66,8 +66,8 @@ def choose_methods(
     """Build the methods to compare and see whether they suit the network.
 
     Args:
-        names: of the line-up, or YAML files with a ``class_path`` and ``init_args``, whose method is called by the file's
-            name; None for the whole line-up.
+        names: of the line-up, or YAML files with a ``class_path`` and ``init_args``, whose method is called by the
+            file's name; None for the whole line-up.
         layer: where IBA has its bottleneck.
         network: to explain.
         images: one image at least, (B, C, H, W), to try.
@@ -104,7 +104,7 @@ def choose_methods(
 
 
 def describe(method: Attributor) -> dict[str, Any]:
-    """Say, in plain values, what a method was told: class and settings, not what it has learnt or what changes no map."""
+    """Say in plain values what a method was told: class and settings, not what it has learnt or what changes no map."""
     plain = {name: _plain(value) for name, value in sorted(vars(method).items()) if name not in _CHANGES_NO_MAP}
     return {"class": type(method).__name__, **{n: value for n, value in plain.items() if value is not NotImplemented}}
 

@@ -13,7 +13,7 @@ def map_name(image: str, target: str) -> str:
         >>> map_name("00013118_008", "Mass")
         '00013118_008__Mass'
         >>> map_name("../a b", "Mass")
-        'a_b-8ee5ba31__Mass'
+        'a_b-2c2c791a__Mass'
     """
     return f"{_safe(image)}__{_safe(target)}"
 

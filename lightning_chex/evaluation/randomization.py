@@ -14,9 +14,10 @@ from lightning_chex.evaluation.cases import Cases
 from lightning_chex.evaluation.evaluator import Evaluator
 from lightning_chex.evaluation.feature_statistics import feature_statistics
 from lightning_chex.metrics import spearman
+from lightning_chex.metrics.correlation import is_constant
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Share of the network's layers with weights that is re-initialised, from the output down, besides the last one alone."""
+"""Share of the layers with weights that is re-initialised, from the output down, besides the last one alone."""
 
 
 def layers_from_top(network: nn.Module, images: Tensor) -> list[nn.Module]:
@@ -56,8 +57,8 @@ def stages(count: int) -> list[int]:
 def reinitialized(modules: Sequence[nn.Module], seed: int) -> Iterator[None]:
     """Random weights, as at the start of a training, for the length of the context; then bit for bit the former ones.
 
-    The global random state is not touched. Each module's weights depend on the seed and its place alone, so a longer list
-    that begins alike gives the same weights to its beginning.
+    The global random state is not touched. Each module's weights depend on the seed and its place alone, so a longer
+    list that begins alike gives the same weights to its beginning.
     """
     kept = [{name: value.clone() for name, value in module.state_dict().items()} for module in modules]
     devices = {value.device for state in kept for value in state.values() if value.is_cuda}
@@ -65,7 +66,7 @@ def reinitialized(modules: Sequence[nn.Module], seed: int) -> Iterator[None]:
         with torch.random.fork_rng(devices=list(devices)):
             for place, module in enumerate(modules):
                 torch.manual_seed(seed + place)
-                module.reset_parameters()
+                module.reset_parameters()  # type: ignore[operator]  # chosen for having it
         yield
     finally:
         with torch.no_grad():
@@ -83,8 +84,8 @@ def randomize(
 ) -> None:
     """Record how alike each method's maps are before and after the weights were replaced, stage by stage.
 
-    Recorded under ``randomization``: ``similarity``, Spearman's correlation at each stage, and ``share``, the share of
-    layers re-initialised. Methods that learn from data learn anew at each stage.
+    Recorded is Spearman's correlation at each stage, and the share of layers re-initialised. Methods that learn from
+    data learn anew at each stage. A map that becomes the same everywhere has similarity 0; one that was, has none.
 
     Args:
         evaluator: with the methods.
@@ -113,10 +114,18 @@ def randomize(
             continue
         chosen = cases.select(missing)
         original = evaluator.saliency(name, chosen)
-        similarity = torch.stack([spearman(original, changed) for changed in results[name]], dim=1).tolist()
+        similarity = torch.stack([_similarity(original, changed) for changed in results[name]], dim=1).tolist()
         share = [depth / len(layers) for depth in depths]
         rows = {
-            key: {"similarity": own, "share": share, "randomization": own[-1]}
+            key: {
+                "values": {"randomization": own[-1]},
+                "curves": {"randomization": own, "randomization_share": share},
+            }
             for key, own in zip(chosen.keys, similarity, strict=True)
         }
         records.add("randomization", name, rows)
+
+
+def _similarity(original: Tensor, changed: Tensor) -> Tensor:
+    blank = is_constant(changed.flatten(1)) & ~is_constant(original.flatten(1))
+    return spearman(original, changed).masked_fill(blank, 0.0)

@@ -25,7 +25,8 @@ class Records:
 
     Args:
         folder: of the evaluation; made if need be.
-        identity: plain values that decide every number: checkpoint, data, settings. A folder begun with others is refused.
+        identity: plain values that decide every number: checkpoint, data, settings. A folder begun with others is
+            refused.
 
     Raises:
         OtherEvaluationError: the folder holds results of another evaluation, or results whose origin it does not tell.
@@ -48,7 +49,7 @@ class Records:
             identity["methods"] = known.get("methods", {})
         elif (folder / "results.json").exists() or (folder / "maps").exists():
             raise OtherEvaluationError(
-                f"output_dir={str(folder)!r} holds results without the file {_IDENTITY} that says of what: give another folder"
+                f"output_dir={str(folder)!r} holds results, but no {_IDENTITY} that says of what: give another folder"
             )
         else:
             identity["methods"] = {}

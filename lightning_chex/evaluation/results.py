@@ -93,7 +93,7 @@ class Assembly:
         rows = self.rows[name]
         found = {}
         for key in MEASURES:
-            values = [_number(row.get(key)) for row in rows]
+            values = [_number(row["values"].get(key)) for row in rows]
             if not all(map(math.isnan, values)):
                 found[key] = self._summary(values)
         return found
@@ -108,21 +108,17 @@ class Assembly:
         return [point for name in self.names for point in self._curves_of(name, pixels, sizes)]
 
     def _curves_of(self, name: str, pixels: int, sizes: int) -> list[CurvePoint]:
-        rows = self.rows[name]
+        known = [row["curves"] for row in self.rows[name]]
         points: list[CurvePoint] = []
         axes: dict[str, Sequence[float]] = {
             "iou_at_level": LEVELS.tolist(),
             "sensitivity_n": mask_sizes(pixels, sizes),
-            **{key: next((row[f"{key}_share"] for row in rows if f"{key}_share" in row), []) for key in _SHARED_AXES},
+            **{key: next((own[f"{key}_share"] for own in known if f"{key}_share" in own), ()) for key in _SHARED_AXES},
         }
         for curve, axis in axes.items():
-            values = [row.get(curve) for row in rows]
             for i, x in enumerate(axis):
-                points += self._point(name, curve, float(x), [_number(v[i]) if v else math.nan for v in values])
-        shares = next((row["share"] for row in rows if "share" in row), [])
-        for i, x in enumerate(shares):
-            values = [_number(row["similarity"][i]) if "similarity" in row else math.nan for row in rows]
-            points += self._point(name, "randomization", float(x), values)
+                values = [_number(own[curve][i]) if curve in own else math.nan for own in known]
+                points += self._point(name, curve, float(x), values)
         return points + self._relevance_by_score(name)
 
     def case_rows(self) -> Iterable[Row]:
@@ -130,9 +126,9 @@ class Assembly:
         for name in self.names:
             for case, row in zip(self.cases, self.rows[name], strict=True):
                 image, target = case.key
-                head = {"image": image, "target": target, "method": name}
+                head: Row = {"image": image, "target": target, "method": name}
                 head |= {"prediction": case.prediction, "truth": case.truth}
-                yield head | {key: row.get(key) for key in MEASURES}
+                yield head | {key: row["values"].get(key) for key in MEASURES}
 
     def _class_of(self, key: Key) -> int:
         return 0 if key[1] == SCORE and not self.class_names else self.class_names.index(key[1])
@@ -141,15 +137,19 @@ class Assembly:
         parts = [self.records.of(part, name) for part in ("localization", "perturbation", "randomization")]
         rows = []
         for case, kind in zip(self.cases, self._classes, strict=True):
-            row = {key: value for part in parts for key, value in part.get(case.key, {}).items()}
-            if name in self.levels and "iou_at_level" in row:
-                row["iou/tuned"] = row["iou_at_level"][round(self.levels[name][kind] * (len(LEVELS) - 1))]
+            row: Row = {"values": {}, "curves": {}}
+            for part in parts:
+                for sort, own in part.get(case.key, {}).items():
+                    row[sort] |= own
+            if name in self.levels and "iou_at_level" in row["curves"]:
+                level = round(self.levels[name][kind] * (len(LEVELS) - 1))
+                row["values"]["iou/tuned"] = row["curves"]["iou_at_level"][level]
             rows.append(row)
         return rows
 
     def _tuned(self, name: str) -> list[float]:
         known = self.records.of("tuning", name)
-        iou = torch.tensor([known[key]["iou_at_level"] for key in self.tuning])
+        iou = torch.tensor([known[key]["curves"]["iou_at_level"] for key in self.tuning])
         classes = torch.tensor([self._class_of(key) for key in self.tuning])
         return tuned_levels(iou, LEVELS, classes, max(1, len(self.class_names)))
 
@@ -177,7 +177,8 @@ class Assembly:
         """Mean relevance of the zones with each score, in units of the image's mean over its zones; n counts zones."""
         found: dict[int, list[tuple[float, str]]] = {}
         for case, row in zip(self.cases, self.rows[name], strict=True):
-            for relevance, score in zip(row.get("zone_relevance", ()), row.get("zone_scores", ()), strict=True):
+            curves = row["curves"]
+            for relevance, score in zip(curves.get("zone_relevance", ()), curves.get("zone_scores", ()), strict=True):
                 if not math.isnan(_number(relevance)):
                     found.setdefault(round(score), []).append((relevance, case.patient))
         points = []
@@ -190,7 +191,7 @@ class Assembly:
         return points
 
 
-_SHARED_AXES = ("insertion", "deletion", "road_morf", "road_lerf")
+_SHARED_AXES = ("insertion", "deletion", "road_morf", "road_lerf", "randomization")
 
 
 def results_of(

@@ -24,6 +24,7 @@ from lightning_chex.evaluation.results import (
     Assembly,
     CurvePoint,
     Explained,
+    Row,
     results_of,
     write_cases,
     write_curves,
@@ -48,6 +49,7 @@ class Evaluated:
         results: what ``results.json`` holds.
         curves: what ``curves.csv`` holds.
         cases: what was explained.
+        rows: what ``per_image.csv`` holds, one a method and case.
         evaluator: with the methods, controls and records, for pictures.
         images: that were explained.
     """
@@ -55,6 +57,7 @@ class Evaluated:
     results: dict[str, Any]
     curves: list[CurvePoint]
     cases: list[Explained]
+    rows: list[Row]
     evaluator: Evaluator
     images: Images
 
@@ -144,8 +147,9 @@ def evaluate(
     curves = assembly.curves(example.shape[-2] * example.shape[-1], settings.sensitivity_sizes)
     write_json(folder / "results.json", results)
     write_curves(folder / "curves.csv", curves)
-    write_cases(folder / "per_image.csv", assembly.case_rows())
-    return Evaluated(results, curves, cases, evaluator, tested)
+    rows = list(assembly.case_rows())
+    write_cases(folder / "per_image.csv", rows)
+    return Evaluated(results, curves, cases, rows, evaluator, tested)
 
 
 def _region_kind(settings: EvaluationSettings, sample: Mapping[str, Any], class_names: Sequence[str]) -> RegionKind:

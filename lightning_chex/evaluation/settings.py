@@ -11,20 +11,21 @@ class EvaluationSettings:
     """Settings of an evaluation.
 
     Args:
-        regions: what maps are judged by: expert ``boxes`` of the class; the exact ``masks`` of the phantom's findings; lung
-            ``zones`` (of the detector's scores, or for a severity those scored above 0); ``auto`` takes zones for
+        regions: what maps are judged by: expert ``boxes`` of the class; the exact ``masks`` of the phantom's findings;
+            lung ``zones`` (of the detector's scores, or for a severity those scored above 0); ``auto`` takes zones for
             Brixia scores, boxes otherwise.
-        top_fraction: share of a map's pixels that the rule of that name marks; by default the mean share of the image that
-            the tuning regions cover.
+        top_fraction: share of a map's pixels that the rule of that name marks; by default the mean share of the image
+            that the tuning regions cover.
         tuning_images: most images of the tuning half whose maps the class thresholds are tuned on; 0 does without.
         statistics_images: most training images the feature statistics rest on.
-        perturbation_images: most images that insertion, deletion, ROAD and Sensitivity-N are measured on, the first ones;
-            -1 for all. With a limit, a quarter of it at the most.
-        randomization_images: most images of the model-parameter randomisation; 0 does without. With a limit, an eighth of
-            it at the most.
+        perturbation_images: most images that insertion, deletion, ROAD and Sensitivity-N are measured on, the first
+            ones; -1 for all. With a limit, a quarter of it at the most.
+        randomization_images: most images of the model-parameter randomisation; 0 does without. With a limit, an eighth
+            of it at the most.
         min_probability: perturbation measures only where the model gives the explained class at least this probability;
             the paper's authors took 0.6.
-        step: pixels exchanged per step of insertion and deletion; by default a 32nd of them, the paper's authors took 25.
+        step: pixels exchanged per step of insertion and deletion; by default a 32nd of them, the paper's authors took
+            25.
         blur_kernel: taps of the blurred baseline, odd.
         blur_sigma: its width in pixels.
         sensitivity_sizes: how many numbers of masked pixels, from 1 to all but one on a logarithmic axis.

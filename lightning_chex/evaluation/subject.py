@@ -85,6 +85,7 @@ def offered(datamodule: Any, stage: str) -> Any:
 
 
 def tuning_half(datamodule: Any, subject: Subject) -> tuple[Images | None, str]:
+    """The images to tune on; None, and the reason, where a copy holds test images alone."""
     try:
         dataset = offered(datamodule, "validate")
     except DataError as error:  # a copy that holds test images alone can be evaluated all the same
