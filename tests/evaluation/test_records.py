@@ -1,0 +1,66 @@
+"""Records survive the process that wrote them, and never mix."""
+
+import json
+
+import pytest
+import torch
+
+from lightning_chex.evaluation.naming import map_name
+from lightning_chex.evaluation.records import OtherEvaluationError, Records
+
+ROW = {"values": {"a": 1.5, "b": float("nan")}, "curves": {"c": [1.0, 2.0]}}
+
+
+def test_what_was_added_is_there_in_another_process(tmp_path):
+    Records(tmp_path, {"checkpoint": "x"}).add("part", "IBA", {('image, with "quotes"', "Mass"): ROW})
+    found = Records(tmp_path, {"checkpoint": "x"}).of("part", "IBA")
+    (own,) = found.values()
+    assert list(found) == [('image, with "quotes"', "Mass")]
+    assert own["curves"] == ROW["curves"] and own["values"]["a"] == 1.5 and own["values"]["b"] != own["values"]["b"]
+    assert Records(tmp_path, {"checkpoint": "x"}).of("part", "LRP") == {}
+
+
+@pytest.mark.parametrize("end", [b'{"image": "b", "tar', b'{"image": "b"', b"\xff"])
+def test_a_line_that_was_cut_off_is_dropped_and_the_next_one_is_whole(tmp_path, end):
+    records = Records(tmp_path, {})
+    records.add("part", "IBA", {("a", "Mass"): ROW})
+    path = tmp_path / "records" / "part" / "IBA.jsonl"
+    path.write_bytes(path.read_bytes() + end)
+    again = Records(tmp_path, {})
+    assert list(again.of("part", "IBA")) == [("a", "Mass")]
+    again.add("part", "IBA", {("b", "Mass"): ROW})
+    assert list(Records(tmp_path, {}).of("part", "IBA")) == [("a", "Mass"), ("b", "Mass")]
+
+
+def test_other_circumstances_are_refused_by_name_and_nothing_changes(tmp_path):
+    Records(tmp_path, {"checkpoint": "x", "settings": {"step": 1}, "data": "d"})
+    before = (tmp_path / "evaluation.json").read_bytes()
+    with pytest.raises(OtherEvaluationError, match="other checkpoint, settings: give another folder"):
+        Records(tmp_path, {"checkpoint": "y", "settings": {"step": 2}, "data": "d"})
+    assert (tmp_path / "evaluation.json").read_bytes() == before
+    Records(tmp_path, {"checkpoint": "x", "settings": {"step": 1}, "data": "d"})
+
+
+def test_a_methods_settings_are_kept_and_compared(tmp_path):
+    records = Records(tmp_path, {})
+    records.admit("IBA", {"beta": 10.0, "layers": ("a", "b")})
+    records.admit("IBA", {"beta": 10.0, "layers": ["a", "b"]})  # a tuple is a list to JSON
+    with pytest.raises(OtherEvaluationError, match="method IBA with other settings"):
+        Records(tmp_path, {}).admit("IBA", {"beta": 5.0, "layers": ["a", "b"]})
+    assert json.loads((tmp_path / "evaluation.json").read_text())["methods"]["IBA"]["beta"] == 10.0
+
+
+def test_maps_come_back_to_the_last_bit(tmp_path):
+    records = Records(tmp_path, {})
+    saliency = torch.randn(5, 7) * 1e-9
+    records.save_map("IBA", ("a/b", "Mass"), saliency)
+    assert torch.equal(records.load_map("IBA", ("a/b", "Mass")), saliency)
+    assert records.load_map("IBA", ("a_b", "Mass")) is None
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_no_two_names_meet_and_none_leaves_the_folder():
+    names = ["a", "a/b", "a_b", "a b", "../a", "..", "", "a" * 300, "a" * 299 + "b", "é", "A:B", "a__b"]
+    files = [map_name(name, "Mass") for name in names]
+    assert len(set(files)) == len(names)
+    assert all("/" not in file and not file.startswith(".") and len(file) < 130 for file in files)
