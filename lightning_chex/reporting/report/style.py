@@ -109,7 +109,6 @@ dl.facts dd{margin-bottom:.5rem}
 .charts .legend{flex-direction:row}
 th,td{padding:.3rem .5rem}
 .strip{grid-template-columns:repeat(auto-fill,minmax(108px,1fr))}
-table th.name{max-width:10.5rem;white-space:normal;overflow-wrap:anywhere}
 }
 @media print{
 main{max-width:none;padding:0}
