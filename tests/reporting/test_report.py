@@ -6,7 +6,7 @@ import torch
 from made_up import CONTROLS, METHODS, made_up_curves, made_up_examples, made_up_results
 from page_reader import Node, read_page, rows
 
-from lightning_chex.reporting.evaluation import ExampleRow
+from lightning_chex.reporting.evaluation import Curve, ExampleRow
 from lightning_chex.reporting.report import paper, write_report
 
 KINDS = ("classes", "detectors", "regression")
@@ -316,7 +316,8 @@ def test_the_head_of_the_page_says_what_was_evaluated(pages):
     assert said["Model"] == "made_up.ckpt, SHA-256 abababababab"
     assert said["Threshold rule"] == "strongest 5 % of the pixels"
     assert said["Statistics"] == "features.denseblock3 from 800 images (training split)"
-    assert said["Methods"] == ", ".join(METHODS) and said["Controls"] == ", ".join(CONTROLS)
+    assert said["Methods"] == ", ".join(METHODS)
+    assert all(f"{name} (" in said["Controls"] for name in CONTROLS)  # with what each one does
     protocol = section(pages["classes"], "protocol").text
     assert "ab" * 32 in protocol and "1, 10, 100" in protocol
 
@@ -344,3 +345,25 @@ def test_ten_maps_of_three_images_stay_small(tmp_path):
     )
     write_report(tmp_path / "report.html", results, made_up_curves(results), [row] * 3)
     assert (tmp_path / "report.html").stat().st_size < 8e6
+
+
+def test_a_curve_without_a_value_is_neither_drawn_nor_named(tmp_path):
+    results = one("road", {"IBA": (0.2, 0.1, 0.3), "LRP": (0.2, 0.1, 0.3), "PriorMap": (0.1, 0.0, 0.2)})
+    curves = [
+        Curve("IBA", "sensitivity_n", [1, 10], [0.1, 0.2], [0.0, 0.1], [0.2, 0.3], [9, 9]),
+        Curve("LRP", "sensitivity_n", [1, 10], [None, math.nan], [None] * 2, [None] * 2, [0, 0]),
+        Curve("LRP", "randomization", [0, 1], [None, math.nan], [None] * 2, [None] * 2, [0, 0]),
+    ]
+    page = page_of(tmp_path, results, curves)
+    assert sections(page) == ["perturbation", "sensitivity_n"]
+    (key,) = section(page, "sensitivity_n").all("ul", "legend")
+    assert [item.text for item in key.all("li")] == ["IBA"]
+
+
+def test_nothing_is_marked_where_controls_are_no_yardstick(tmp_path):
+    values = {"IBA": (0.1, 0.0, 0.2), "PriorMap": (1.0, 0.99, 1.0)}
+    for key, better in (("randomization", "lower"), ("road_morf", "lower")):
+        (table,) = page_of(tmp_path, one(key, values, better)).all("table")
+        assert not list(table.all("b")) and "†" not in table.text
+    (table,) = page_of(tmp_path, one("deletion_auc", values, "lower")).all("table")
+    assert [each.text for each in table.all("b")] == ["0.100"]

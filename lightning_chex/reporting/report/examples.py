@@ -28,10 +28,9 @@ _COLORS = 200  # of a picture's palette: a third of the bytes, no difference to 
 
 
 def examples(rows: Sequence[ExampleRow], results: Results, looks: Mapping[str, Look]) -> Element | None:
-    """The section of pictures, a block a row; None without rows."""
+    """The section of pictures, a block a row in the order given; None without rows."""
     if not rows:
         return None
-    order = {"best": 0, "median": 1, "worst": 2}
     first = rows[0]
     return section(
         "examples",
@@ -39,7 +38,7 @@ def examples(rows: Sequence[ExampleRow], results: Results, looks: Mapping[str, L
         f"Nobody chose these images: they are the best, the median and the worst by {first.measure} of "
         f"{first.ranked_by}. Bright colours mark the strongest pixels of each map, scaled to itself, blue its "
         "negative ones; a map that is the same everywhere leaves the X-ray as it is, and controls have dashed frames.",
-        *(_row(row, results, looks) for row in sorted(rows, key=lambda row: order[row.rank])),
+        *(_row(row, results, looks) for row in rows),
     )
 
 

@@ -1,4 +1,4 @@
-"""Do maps lie where the experts drew? Tables 1 to 3 of the paper and the measures beside them."""
+"""Do maps lie on the findings? Tables 1 to 3 of the paper and the measures beside them."""
 
 from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element
@@ -49,9 +49,9 @@ def _overall(results: Results) -> Element | None:
     table = measure_table(results, "Mean IoU of every method, by threshold rule", columns, notes=notes)
     return section(
         "iou",
-        "Overlap with the expert regions (Table 1)",
+        "Overlap with the marked regions (Table 1)",
         "A map is cut into marked and unmarked pixels by a threshold rule; IoU is the area that the marked pixels "
-        f"and the expert's {_region(results)} share, divided by the area that either covers, 0 for none and 1 for the "
+        f"and the {_region(results)} share, divided by the area that either covers, 0 for none and 1 for the "
         "same. A mean IoU says little by itself and changes with the rule: compare it, within a column, with the "
         "controls below.",
         table,
@@ -139,4 +139,6 @@ def _names(curves: Sequence[Curve]) -> list[str]:
 
 
 def _region(results: Results) -> str:
-    return {"boxes": "box", "masks": "mask", "zones": "lung zones"}.get(results.regions or "", "region")
+    return {"boxes": "box of the finding", "masks": "mask of the finding", "zones": "lung zones of the score"}.get(
+        results.regions or "", "region"
+    )

@@ -23,7 +23,7 @@ def _place(results: Results) -> tuple[str, list[str]] | None:
         parts.append(("Correlation with the zone scores", "severity_correlation"))
     if results.task == "regression":
         parts.reverse()
-    return _sentences(results, "Do the maps lie where the experts looked?", parts)
+    return _sentences(results, "Do the maps lie on the findings?", parts)
 
 
 def _use(results: Results) -> tuple[str, list[str]] | None:

@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 from lightning_chex.reporting.evaluation import Curve, ExampleRow
 from lightning_chex.reporting.report.examples import examples
 from lightning_chex.reporting.report.faithfulness import PERTURBATION, faithfulness
+from lightning_chex.reporting.report.glossary import glossary
 from lightning_chex.reporting.report.localization import ACCURACY, OTHER, localization
 from lightning_chex.reporting.report.markup import element, to_html
 from lightning_chex.reporting.report.outcome import outcome
@@ -112,6 +113,7 @@ def _opening(title: str, results: Results) -> list[Element]:
         ),
         element("h2", "What was evaluated"),
         facts(results),
+        *([known] if (known := glossary(results)) is not None else []),
     ]
 
 

@@ -27,9 +27,7 @@ def severity(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look
         if results.task == "regression" and "severity_correlation" in keys:
             columns.append(PaperColumn(paper.SEVERITY, noted=["RegressionIBA_DV"]))
             notes.append("* The paper names its MSE loss twice; its second figure is shown with the deviation loss.")
-        blocks.append(
-            measure_table(results, "Correlation of maps with the radiologist's zone scores", columns, notes=notes)
-        )
+        blocks.append(measure_table(results, "Correlation of maps with the zone scores", columns, notes=notes))
     drawn = curves_named(curves, "relevance_by_score", results)
     if drawn:
         chart = line_chart(
@@ -47,7 +45,7 @@ def severity(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look
     return section(
         "severity",
         "Severity",
-        "A radiologist scored six zones of the lungs from 0 to 3; Pearson's correlation asks whether the map is "
+        "Six zones of the lungs carry scores from 0 to 3; Pearson's correlation asks whether the map is "
         "stronger where the score is higher, 1 being perfect and 0 chance. Over all pixels it also rewards the mere "
         "outline of the lungs, which the lung-field control shows; within the zones of an image it does not.",
         *blocks,

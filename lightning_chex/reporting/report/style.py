@@ -10,7 +10,7 @@ _RULES = """
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue","Liberation Sans",Arial,sans-serif}
-main{max-width:1180px;margin:0 auto;padding:1.5rem 1.25rem 4rem}
+main{max-width:1280px;margin:0 auto;padding:1.5rem 1.25rem 4rem}
 h1{font-size:1.8rem;line-height:1.2;margin:.4rem 0 1rem;letter-spacing:-.01em}
 h2{font-size:1.3rem;line-height:1.25;margin:0 0 .6rem}
 header h2{margin-top:1.6rem}
