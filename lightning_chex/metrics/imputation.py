@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 _DAMPING = 0.8  # of the Jacobi sweeps
 _STEPS_A_CHECK, _CHECKS = 3, 40  # some three checks are enough, whatever is missing
-_BLOCK = {"cpu": 2**18}  # values at once: small enough for the processor's cache ...
+_BLOCK = {"cpu": 2**20}  # values at once: small enough for the processor's cache ...
 _LARGE_BLOCK = 2**24  # ... or large enough to fill a GPU
 
 
