@@ -168,7 +168,8 @@ class Perturbation:
                 seed=settings.seed,
             )
             filled = road(self.readable, images, saliency, target=target, chunk=settings.chunk, seed=settings.seed)
-        half = exchanged.up_to(0.5)
+        # up to the last step that is not beyond it: a step of 25 pixels does not meet half of 224 x 224
+        half = exchanged.up_to(float(exchanged.share[exchanged.share <= 0.5 + 1e-6].max()))
         by_size = masked.sensitivity(saliency)
         values = {
             "insertion_auc": exchanged.insertion_auc,

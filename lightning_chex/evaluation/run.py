@@ -97,6 +97,7 @@ def evaluate(
     sample = tested.first()
     kind = _region_kind(settings, sample, subject.class_names)
     example = subject.move(datamodule.collate([sample]))["image"]
+    _check_pixels(settings, example)
     chosen, left_out = choose_methods(
         methods, subject.layer, subject.network, example, not subject.class_names, settings.seed
     )
@@ -159,6 +160,14 @@ def _region_kind(settings: EvaluationSettings, sample: Mapping[str, Any], class_
     if needed not in sample:
         raise ValueError(f"regions={settings.regions!r} needs samples with {needed!r}; these have {', '.join(sample)}")
     return settings.regions
+
+
+def _check_pixels(settings: EvaluationSettings, example: Tensor) -> None:
+    height, width = example.shape[-2:]
+    if settings.step is not None and settings.step > height * width // 2:
+        raise ValueError(f"step={settings.step!r} is more than half of the {height} x {width} pixels of these images")
+    if settings.blur_kernel // 2 >= min(height, width):
+        raise ValueError(f"blur_kernel={settings.blur_kernel!r} is too large for images of {height} x {width} pixels")
 
 
 def _randomize(
