@@ -261,6 +261,9 @@ def main(args: Sequence[str] | None = None) -> None:
         # a DataLoader worker wraps the error into its traceback, which ends with the message
         print(f"error: {str(error).rpartition('errors.DataError: ')[2].strip()}", file=sys.stderr)
         raise SystemExit(2) from error
+    except KeyboardInterrupt:  # while training Lightning catches it itself
+        print("\ninterrupted: evaluate, explain and prepare go on where they were when given again", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def score_names(data: Any) -> tuple[str, ...]:

@@ -109,7 +109,7 @@ class ChexTrainer(pl.Trainer):
             limit: a quick look at so many images; the expensive measures are taken on fewer.
             lungs: checkpoint of a lung network, for Brixia scores without lung masks.
             network: name of the model's attribute that is the network; empty for the model itself.
-            settings: of the evaluation.
+            settings: what is measured, how, and on how many images.
 
         Raises:
             MisconfigurationException: arguments that do not fit each other, the model or the data.
@@ -162,7 +162,7 @@ class ChexTrainer(pl.Trainer):
         attributors = [getattr(callback, "attributor", None) for callback in callbacks]
         layers = [own.layer for own in attributors if isinstance(own, IBA)]
         layers += [own.members[-1].layer for own in attributors if isinstance(own, MultiLayerIBA)]
-        model.to(device).eval()
+        model.to(device)
 
         def move(batch: dict[str, Any]) -> dict[str, Any]:
             moved = self.strategy.batch_to_device(batch, device)

@@ -19,6 +19,7 @@ from lightning_chex.attribution import (
     IntegratedGradients,
     InverseIBA,
     MultiLayerIBA,
+    frozen,
 )
 from lightning_chex.attribution.layers import feature_map_layers
 
@@ -90,7 +91,8 @@ def choose_methods(
             raise ValueError(f"methods names {title} twice, or a file that is called like a control: rename the file")
         try:
             if title == "GradCAM" and title in known and not _has(network, LAST_FEATURES):
-                method = GradCAM(feature_map_layers(network, images)[0])
+                with frozen(network):
+                    method = GradCAM(feature_map_layers(network, images)[0])
             _check(title, method, network, images, score)
         except ValueError as error:
             if names is not None:

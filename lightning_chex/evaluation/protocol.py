@@ -17,6 +17,9 @@ from lightning_chex.evaluation.tuning import TuningRegions
 
 PACKAGES = ("lightning-chex", "torch", "pytorch-lightning", "timm", "captum", "zennit", "numpy")
 
+HOW_MUCH = ("tuning_images", "perturbation_images", "randomization_images", "chunk", "resamples")
+"""Settings that decide what is recorded, not what a record holds: they may change when an evaluation goes on."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -51,7 +54,7 @@ class Protocol:
             "image": list(self.image),
             "precision": self.subject.precision_name,
             "lungs": None if self.find_lungs is None else getattr(self.find_lungs, "identity", "given"),
-            "settings": asdict(self.settings),
+            "settings": {name: value for name, value in asdict(self.settings).items() if name not in HOW_MUCH},
         }
 
     def account(

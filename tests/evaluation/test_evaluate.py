@@ -202,6 +202,14 @@ def test_a_limit_first_and_more_methods_later_take_up_what_is_there(classifier, 
     assert more["protocol"]["data"]["images"] > 4 and maps < set((tmp_path / "maps" / "Gradient").iterdir())
 
 
+def test_more_images_of_an_expensive_measure_can_be_asked_for_later(classifier, tmp_path):
+    few = evaluated(classifier, tmp_path, "--methods=[Gradient]", "--settings.tuning_images=0")
+    assert few["protocol"]["data"]["perturbation_images"] == 2 and "iou/tuned" not in few["methods"]["Gradient"]
+    more = evaluated(classifier, tmp_path, "--methods=[Gradient]", "--settings.perturbation_images=4")
+    assert more["protocol"]["data"]["perturbation_images"] == 4 and "iou/tuned" in more["methods"]["Gradient"]
+    assert more["methods"]["Gradient"]["iou/otsu"] == few["methods"]["Gradient"]["iou/otsu"]
+
+
 def test_another_model_or_other_settings_never_mix(classifier, tmp_path, capsys):
     evaluated(classifier, tmp_path / "out", "--methods=[Gradient]", "--limit=2")
     kept = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
