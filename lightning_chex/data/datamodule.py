@@ -16,6 +16,7 @@ from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import ImageReader, first_few, read_grey
 from lightning_chex.data.order import telling_order
 from lightning_chex.data.overview import overview
+from lightning_chex.data.predicted import Predicted, choose
 from lightning_chex.data.prepared import open_prepared
 from lightning_chex.data.preparing import prepare_copy
 from lightning_chex.data.sample import collate
@@ -100,6 +101,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
         self._plain = ImageTransform(size)
         self._augmented = ImageTransform(size, augment=augment)
         self._checked = False
+        self._predicted: Predicted | None = None
         self._datasets: dict[Split, LabelledDataset] = {}
         self._readable: dict[str, SkipUnreadable] = {}
 
@@ -136,11 +138,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
         Raises:
             DataError: bad files, or no image in this split.
         """
-        if not self._checked:
-            self.check()
-            if self.prepared is not None:
-                self.read = self._open_prepared(self.prepared)
-            self._checked = True
+        self._check_once()
         if split not in self._datasets:
             dataset = self.build(split, self._augmented if split == "train" else self._plain)
             if len(dataset) == 0:
@@ -149,6 +147,13 @@ class ChestXrayDataModule(pl.LightningDataModule):
                 )
             self._datasets[split] = dataset
         return self._datasets[split]
+
+    def _check_once(self) -> None:
+        if not self._checked:
+            self.check()
+            if self.prepared is not None:
+                self.read = self._open_prepared(self.prepared)
+            self._checked = True
 
     def parts(self) -> dict[str, LabelledDataset]:
         """Return all images there are by the part they belong to, never augmented, empty parts too; after ``check``.
@@ -275,8 +280,25 @@ class ChestXrayDataModule(pl.LightningDataModule):
         return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader:
-        """The test images once more."""
-        return self.test_dataloader()
+        """The test images once more, or what `choose_predicted` has chosen."""
+        return self.test_dataloader() if self._predicted is None else self._loader_of(self._predicted.images)
+
+    def choose_predicted(self, part: str = "test", **options: Any) -> Predicted:
+        """Let ``predict`` see other images than those of the test split, never augmented; see ``data/predicted.py``.
+
+        Args:
+            part: the name of one of `parts`, or ``all``.
+            options: ``limit``, ``only_positive``, ``finished``, ``at_least``; see ``choose``.
+
+        Returns:
+            What was chosen.
+
+        Raises:
+            DataError: bad files, no such part, or no image in it.
+        """
+        self._check_once()
+        self._predicted = choose(self, part, **options)
+        return self._predicted
 
     def teardown(self, stage: str) -> None:
         """Say which images were skipped as unreadable, by all processes together: ``unreadable_images``, their ids."""
@@ -294,6 +316,9 @@ class ChestXrayDataModule(pl.LightningDataModule):
 
     def _loader(self, split: Split, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
         dataset = self.readable(self.dataset(split), f"{split} split", replace=split == "train")
+        return self._loader_of(dataset, shuffle, drop_last)
+
+    def _loader_of(self, dataset: Dataset, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
         loader = DataLoader if self.on_unreadable == "error" else ReadableLoader
         return loader(
             dataset,
