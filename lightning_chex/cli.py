@@ -29,6 +29,7 @@ from lightning_chex.attribution import LayerError
 from lightning_chex.callbacks import IBACallback, PredictionWriter
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.data.errors import DataError
+from lightning_chex.evaluation.checkpoint import Checkpoint
 from lightning_chex.reporting.summary import summary
 from lightning_chex.trainer import ChexTrainer
 
@@ -42,6 +43,8 @@ DESCRIPTION = """Train chest X-ray models and see, at every validation, what the
       every setting and its value; each can be given as an option, such as --trainer.max_epochs 5
   python -m lightning_chex test --config FILE --ckpt_path runs/.../checkpoints/best.ckpt
       measure and explain a trained model on the test images; predict writes a table
+  python -m lightning_chex explain --config FILE --ckpt_path FILE.ckpt --data.root DIR --output_dir OUT
+      a saliency map for each finding of each image; of images alone with --data ImageFolderDataModule
   python -m lightning_chex inspect --data.root DIR
       what your copy of a data set holds: counts, sizes, missing files, sample images; the first thing to run on it
   python -m lightning_chex prepare --data NIHDataModule --data.root DIR --size 224 --output_dir COPY
@@ -78,7 +81,17 @@ class ChexCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's own commands and those of `ChexTrainer`, with the arguments that are no options."""
-        return {**LightningCLI.subcommands(), **{command: {"model", "datamodule"} for command in DATA_COMMANDS}}
+        own = (*DATA_COMMANDS, "explain")
+        return {**LightningCLI.subcommands(), **{command: {"model", "datamodule"} for command in own}}
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """As the parent does, and let ``--attributor FILE.yaml`` name a file."""
+        parser = self.init_parser(**kwargs)
+        self._add_arguments(parser)
+        skip: set[str | int] = set(self.subcommands()[subcommand])
+        added = parser.add_method_arguments(klass, subcommand, skip=skip, sub_configs=True)
+        self._subcommand_method_arguments[subcommand] = added
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the model the names of the data's classes or scores."""
@@ -103,6 +116,10 @@ class ChexCLI(LightningCLI):
             return
         config = self.config[self.subcommand] if self.subcommand else self.config
         _check_checkpoint(config.get("ckpt_path"))
+        _name_outputs(config)
+        if self.subcommand == "explain":  # its files lie in a folder of their own, and it is no run to be logged
+            config.trainer.logger = False
+            return
         root = Path(config.trainer.default_root_dir or ".").expanduser()
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -133,6 +150,8 @@ class ChexCLI(LightningCLI):
         if self.subcommand in DATA_COMMANDS:
             return ChexTrainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
         trainer = super().instantiate_trainer(**kwargs)
+        if self.subcommand == "explain":
+            trainer.callbacks = [own for own in trainer.callbacks if not isinstance(own, SaveConfig)]  # type: ignore
         if self.subcommand == "predict":
             callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
             if not any(isinstance(callback, PredictionWriter) for callback in callbacks):
@@ -153,6 +172,12 @@ class ChexCLI(LightningCLI):
 
     def before_predict(self) -> None:
         """Look at the data before a logger begins a run of it."""
+        self._set_up_data("predict")
+
+    def before_explain(self) -> None:
+        """Look at the data; weights nobody has trained are not worth explaining."""
+        if not self.config["explain"].get("ckpt_path"):
+            raise MisconfigurationException("no checkpoint is given: --ckpt_path FILE.ckpt names the trained model")
         self._set_up_data("predict")
 
     def _set_up_data(self, stage: str) -> None:
@@ -181,6 +206,10 @@ class ChexCLI(LightningCLI):
                 print(f"predictions: {callback.path}")
         self._list_unreadable()
 
+    def after_explain(self) -> None:
+        """List what could not be read."""
+        self._list_unreadable(Path(self.config["explain"]["output_dir"]).expanduser())
+
     def _conclude(self, stage: str) -> None:
         if not self.trainer.is_global_zero:
             return
@@ -197,10 +226,10 @@ class ChexCLI(LightningCLI):
         print(summary(stage, metrics, sheets, checkpoint, offline))
         self._list_unreadable()
 
-    def _list_unreadable(self) -> None:
+    def _list_unreadable(self, folder: Path | None = None) -> None:
         names = getattr(self.datamodule, "unreadable_images", [])
         if names and self.trainer.is_global_zero:
-            path = run_folder(self.trainer) / "unreadable_images.txt"
+            path = (folder or run_folder(self.trainer)) / "unreadable_images.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n".join(names) + "\n")
             print(f"unreadable images, skipped: {len(names)}, listed in {path}")
@@ -247,6 +276,20 @@ def _check_checkpoint(path: str | None) -> None:
         raise MisconfigurationException(
             f"ckpt_path={path!r} is no checkpoint: give a .ckpt file that a run has written"
         )
+
+
+def _name_outputs(config: Any) -> None:
+    """A folder of images does not say what the model tells: the checkpoint does."""
+    data, path = config.get("data"), config.get("ckpt_path")
+    if not getattr(data, "class_path", "").endswith(".ImageFolderDataModule") or not path or not Path(path).is_file():
+        return
+    try:
+        settings = Checkpoint.read(path).settings
+    except ValueError as error:
+        raise MisconfigurationException(str(error)) from error
+    for name in ("class_names", "score_names"):
+        if not data.init_args.get(name):
+            data.init_args[name] = list(settings.get(name, ())) or None
 
 
 def _keep_wandb_private(root: Path) -> None:

@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "attribution": set(),
     "metrics": set(),
     "reporting": set(),
-    "callbacks": {"attribution", "metrics", "reporting"},
+    "callbacks": {"evaluation", "attribution", "metrics", "reporting"},
     "evaluation": {"attribution", "metrics", "reporting"},
     "trainer": {"callbacks", "evaluation", "attribution", "metrics", "reporting"},
     "arguments": {"data"},

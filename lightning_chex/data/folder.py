@@ -55,8 +55,8 @@ class UnlabelledXrays(Dataset):
 class ImageFolderDataModule(ChestXrayDataModule):
     """Serve the X-rays of a folder and the folders in it, to ``predict`` and ``explain`` alone: nothing is labelled.
 
-    PNG, JPEG and DICOM files; hidden files and folders and what ``explain`` has written are passed over. An image is named by its path below ``root``
-    without the suffix, such as ``ward/0001``.
+    PNG, JPEG and DICOM files; hidden files and folders and what ``explain`` has written are passed over. An image is
+    named by its path below ``root`` without the suffix, such as ``ward/0001``.
 
     Args:
         root: the folder.

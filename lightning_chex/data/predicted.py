@@ -82,10 +82,10 @@ def choose(
     classes = len(module.class_names)
     labels = [dataset.labels for dataset in datasets if len(dataset)]
     labelled = all(own.ndim == 1 or (own.shape[1] > 0 and own.shape[1] == (classes or own.shape[1])) for own in labels)
-    chosen = range(len(joined))
+    chosen = list(range(len(joined)))
     if only_positive and classes and labelled and labels:
         chosen = torch.cat([(own > 0).any(1) for own in labels]).nonzero().flatten().tolist()
-    chosen = list(chosen)[:limit]
+    chosen = chosen[:limit]
     if not chosen:
         what = "image with a positive label" if len(joined) else "image"
         raise DataError(f"there is no {what} in split {part} of {type(module).__name__}: give another split or targets")

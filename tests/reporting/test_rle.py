@@ -71,7 +71,9 @@ def test_long_runs_come_back():
     mask[40:250, 60:220] = mask[100:110, 300:399] = True
     encoded = encode_mask(mask)
     assert np.array_equal(decode(encoded), mask) and encoded["size"] == [300, 400]
-    assert decode(encode_mask(np.ones((90, 70), bool))).all() and not decode(encode_mask(np.zeros((90, 70), bool))).any()
+    assert (
+        decode(encode_mask(np.ones((90, 70), bool))).all() and not decode(encode_mask(np.zeros((90, 70), bool))).any()
+    )
 
 
 @pytest.mark.parametrize("mask", [np.zeros((2, 2)), np.zeros((1, 2, 2), bool), np.zeros((0, 3), bool)])
