@@ -2,7 +2,6 @@
 
 import os
 import sys
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ import lightning_chex.tasks  # noqa: F401  # all three imported so that --model,
 from lightning_chex.arguments import (
     HelpFormatter,
     Parser,
+    check_checkpoint,
     concise,
+    name_outputs,
     with_default_config,
     with_recognised_data,
     without_folders,
@@ -29,7 +30,6 @@ from lightning_chex.attribution import LayerError
 from lightning_chex.callbacks import IBACallback, PredictionWriter
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.data.errors import DataError
-from lightning_chex.evaluation.checkpoint import Checkpoint
 from lightning_chex.reporting.summary import summary
 from lightning_chex.trainer import ChexTrainer
 
@@ -115,8 +115,9 @@ class ChexCLI(LightningCLI):
                 del self.config[self.subcommand][unused]
             return
         config = self.config[self.subcommand] if self.subcommand else self.config
-        _check_checkpoint(config.get("ckpt_path"))
-        _name_outputs(config)
+        check_checkpoint(config.get("ckpt_path"))
+        if getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
+            name_outputs(str(self.subcommand), config)
         if self.subcommand == "explain":  # its files lie in a folder of their own, and it is no run to be logged
             config.trainer.logger = False
             return
@@ -266,30 +267,6 @@ def main(args: Sequence[str] | None = None) -> None:
 def score_names(data: Any) -> tuple[str, ...]:
     """Return the names of a data module's scores; one that names none has a single severity."""
     return tuple(getattr(data, "score_names", ())) or ("severity",)
-
-
-def _check_checkpoint(path: str | None) -> None:
-    """Refuse a missing file before anything is read; Lightning's own words and addresses are its own business."""
-    if path and path not in ("best", "last", "hpc") and "://" not in path and not Path(path).exists():
-        raise MisconfigurationException(f"ckpt_path={path!r} does not exist: give a .ckpt file that a run has written")
-    if path and Path(path).is_file() and not zipfile.is_zipfile(path):  # what torch.save writes is a zip archive
-        raise MisconfigurationException(
-            f"ckpt_path={path!r} is no checkpoint: give a .ckpt file that a run has written"
-        )
-
-
-def _name_outputs(config: Any) -> None:
-    """A folder of images does not say what the model tells: the checkpoint does."""
-    data, path = config.get("data"), config.get("ckpt_path")
-    if not getattr(data, "class_path", "").endswith(".ImageFolderDataModule") or not path or not Path(path).is_file():
-        return
-    try:
-        settings = Checkpoint.read(path).settings
-    except ValueError as error:
-        raise MisconfigurationException(str(error)) from error
-    for name in ("class_names", "score_names"):
-        if not data.init_args.get(name):
-            data.init_args[name] = list(settings.get(name, ())) or None
 
 
 def _keep_wandb_private(root: Path) -> None:

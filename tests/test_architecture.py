@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "callbacks": {"evaluation", "attribution", "metrics", "reporting"},
     "evaluation": {"attribution", "metrics", "reporting"},
     "trainer": {"callbacks", "evaluation", "attribution", "metrics", "reporting"},
-    "arguments": {"data"},
+    "arguments": {"data", "evaluation"},
     "cli": {"arguments", "trainer", "callbacks", "evaluation", "tasks", "data", "attribution", "metrics", "reporting"},
     "__main__": {"cli"},
 }

@@ -14,7 +14,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -87,22 +87,22 @@ class MapFolder:
 
     @staticmethod
     def check(folder: Path, settings: Mapping[str, Any]) -> None:
-        """Refuse a folder that holds something else than these settings would make; nothing is written.
+        """Refuse a folder that holds other maps than these settings would make; nothing is written.
 
         Raises:
             MisconfigurationException: it does.
         """
         path = folder / RECORD
+        if not _holds_maps(folder):  # an attempt that failed before its first map binds nobody
+            return
         remedy = f"give another --output_dir, or remove {folder}"
         if not path.exists():
-            if any((folder / name).exists() for name in ("index.csv", "maps")):
-                raise MisconfigurationException(f"{folder} holds maps but no {RECORD} that says of what: {remedy}")
-            return
+            raise MisconfigurationException(f"{folder} holds maps but no {RECORD} that says of what: {remedy}")
         try:
-            theirs = json.loads(path.read_text(encoding="utf-8"))["settings"]
+            theirs = dict(_flat(json.loads(path.read_text(encoding="utf-8"))["settings"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise MisconfigurationException(f"cannot read {path} ({error}): {remedy}") from error
-        ours = json.loads(json.dumps(settings))
+        ours = dict(_flat(json.loads(json.dumps(settings))))
         differing = [
             f"{key} {_short(theirs.get(key))} there, {_short(ours.get(key))} now"
             for key in sorted({*theirs, *ours})
@@ -117,6 +117,11 @@ class MapFolder:
         """Write ``explanation.json``: the settings a continued run has to have, and what else is known."""
         text = json.dumps({"settings": settings, **more}, indent=2, ensure_ascii=False) + "\n"
         _replace(self.folder / RECORD, text.encode())
+
+    @property
+    def holds_maps(self) -> bool:
+        """Whether there is any map."""
+        return _holds_maps(self.folder)
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -214,13 +219,26 @@ def _safe(name: str) -> str:
     return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
+def _holds_maps(folder: Path) -> bool:
+    return any((folder / "maps").glob("*.npy"))
+
+
 def _is_complete(rows: Mapping[str, Row]) -> bool:
     return all(int(row.targets) == len(rows) for row in rows.values())
 
 
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings under names such as ``attributor.layer``."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield before + name, value
+
+
 def _short(value: Any) -> str:
     words = json.dumps(value, ensure_ascii=False)
-    return words if len(words) <= 160 else f"{words[:157]}..."
+    return words if len(words) <= 60 else f"{words[:57]}..."
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -1,7 +1,5 @@
 """Explaining a data set through Lightning's predict loop: a map a target, written as the batches come by."""
 
-import hashlib
-import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,12 +10,13 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import Tensor
 
-import lightning_chex
 from lightning_chex.attribution import OBJECTIVES, Attributor
 from lightning_chex.callbacks.chosen_targets import ChosenTargets
-from lightning_chex.callbacks.map_folder import MapFolder, Row, map_file
+from lightning_chex.callbacks.explained_model import check_model, check_output, network_of, versions, weights_sum
+from lightning_chex.callbacks.map_folder import MapFolder, Row
+from lightning_chex.callbacks.map_rows import grey_pictures, rows_of, unit_of
 from lightning_chex.evaluation.checkpoint import Checkpoint
 from lightning_chex.evaluation.describe import describe
 from lightning_chex.evaluation.feature_statistics import Saved, feature_statistics, members, training_batches
@@ -89,12 +88,26 @@ class MapWriter(pl.Callback):
         """
         self._names = list(getattr(pl_module, "class_names", ()))
         self._chosen = ChosenTargets(self.targets, self._names, self.threshold)
-        self._check_model(pl_module)
+        self._score_name = check_model(pl_module, self.network, self.attributor)
         datamodule: Any = getattr(trainer, "datamodule", None)
-        self._settings = self._describe(trainer, pl_module, datamodule)
+        self._settings = {
+            "checkpoint": {"sha256": self.checkpoint.sha256}
+            if self.checkpoint
+            else {"weights": weights_sum(pl_module)},
+            "attributor": describe(self.attributor),
+            "network": self.network,
+            "class_names": self._names,
+            "targets": self.targets if isinstance(self.targets, str) else list(self.targets),
+            "threshold": self.threshold,
+            "data": {
+                "module": type(datamodule).__name__,
+                "split": self.split,
+                "size": getattr(datamodule, "size", None),
+            },
+            "precision": str(trainer.precision),
+        }
         self._whole = _on_process_0(trainer, self._open)
-        unit = _unit(self.attributor)
-        self._files = MapFolder(self.folder, unit, self.overlays, trainer.global_rank)
+        self._files = MapFolder(self.folder, unit_of(self.attributor), self.overlays, trainer.global_rank)
         finished = {image for image, rows in self._whole.items() if self._files.is_drawn(rows)}
         if not hasattr(datamodule, "choose_predicted"):
             if self.split != "test" or self.limit is not None:
@@ -128,12 +141,12 @@ class MapWriter(pl.Callback):
             MisconfigurationException: there are no statistics, or the model gives neither classes nor a score.
         """
         datamodule: Any = getattr(trainer, "datamodule", None)
-        network, image = self._network(pl_module), None
+        network, image = network_of(pl_module, self.network), None
         size = getattr(datamodule, "size", None)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             if size is not None:
                 image = trainer.precision_plugin.convert_input(torch.zeros(1, 3, size, size, device=pl_module.device))
-                self._check_output(network(image), type(pl_module).__name__)
+                check_output(network(image), pl_module)
             fitted = feature_statistics(
                 network,
                 {"explain": self.attributor},
@@ -154,7 +167,13 @@ class MapWriter(pl.Callback):
                 "another --output_dir"
             )
         if trainer.is_global_zero:
-            self._files.record(self._settings, statistics=fitted.layers, **self._also_recorded(trainer))
+            self._files.record(
+                self._settings,
+                statistics=fitted.layers,
+                checkpoint=self.checkpoint.name if self.checkpoint else None,
+                images=len(self.image_ids) or None,
+                versions=versions(),
+            )
         # one thread, so that rows come in order, while the next batch is explained
         self._writer = ThreadPoolExecutor(max_workers=1)
 
@@ -187,8 +206,9 @@ class MapWriter(pl.Callback):
         kept = wanted.to(rows.device)
         rows, values = rows[kept], None if values is None else values[kept]
         saliency = self._explain(trainer, pl_module, batch["image"], values, rows)
-        described = self._rows(batch, predictions, labels, rows, values, saliency)
-        pictures = self._pictures(batch["image"])
+        names = [self._names[k] for k in values.tolist()] if self._names and values is not None else []
+        described = rows_of(batch, predictions, rows, names or [self._score_name] * len(rows), self._names, saliency)
+        pictures = grey_pictures(batch["image"]) if self.overlays else torch.zeros(0)
         maps = saliency.numpy()
 
         def write() -> None:
@@ -225,75 +245,10 @@ class MapWriter(pl.Callback):
 
     # parts of the above
 
-    def _network(self, pl_module: pl.LightningModule) -> nn.Module:
-        network = getattr(pl_module, self.network, None) if self.network else pl_module
-        if not isinstance(network, nn.Module):
-            raise MisconfigurationException(
-                f"network={self.network!r} is not a module of {type(pl_module).__name__}; "
-                f"it has {', '.join(name for name, _ in pl_module.named_children()) or 'none'}"
-            )
-        return network
-
-    def _check_model(self, pl_module: pl.LightningModule) -> None:
-        scores = getattr(pl_module, "score_names", ())
-        if not self._names and len(scores) > 1:
-            raise MisconfigurationException(
-                f"{type(pl_module).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain "
-                "one: give a model trained with data.target: severity"
-            )
-        self._score_name = scores[0] if scores else "severity"
-        self.attributor.check(self._network(pl_module))
-        explains_class = self.attributor.explains_class
-        if explains_class is not None and explains_class != bool(self._names):
-            predicts, remedy = ("a score", "deviation") if explains_class else ("classes", "binary_cross_entropy")
-            raise MisconfigurationException(
-                f"{type(pl_module).__name__} predicts {predicts}, which this attributor does not explain: "
-                f"give the attributor objective: {remedy}"
-            )
-
-    def _check_output(self, output: Any, name: str) -> None:
-        outputs = max(1, len(self._names))
-        if not isinstance(output, Tensor) or output.shape[1:] not in ((outputs,), () if outputs == 1 else (outputs,)):
-            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise MisconfigurationException(
-                f"explain is for models of classes or of a score, {name} gives {shape} for an image: give such a model"
-            )
-
-    def _describe(self, trainer: pl.Trainer, pl_module: pl.LightningModule, datamodule: Any) -> dict[str, Any]:
-        """What a continued run has to have in common with the interrupted one."""
-        weights = {"sha256": self.checkpoint.sha256} if self.checkpoint else {"weights_sha256": _checksum(pl_module)}
-        return {
-            "checkpoint": weights,
-            "attributor": describe(self.attributor),
-            "network": self.network,
-            "class_names": self._names,
-            "targets": self.targets if isinstance(self.targets, str) else list(self.targets),
-            "threshold": self.threshold,
-            "data": {
-                "module": type(datamodule).__name__,
-                "split": self.split,
-                "size": getattr(datamodule, "size", None),
-            },
-            "precision": str(trainer.precision),
-        }
-
-    def _also_recorded(self, trainer: pl.Trainer) -> dict[str, Any]:
-        return {
-            "checkpoint": self.checkpoint.name if self.checkpoint else None,
-            "images": len(self.image_ids) or None,
-            "unit": f"{_unit(self.attributor)}: sum over the pixels of a map",
-            "versions": {
-                "lightning_chex": lightning_chex.__version__,
-                "torch": torch.__version__,
-                "pytorch_lightning": pl.__version__,
-                "python": platform.python_version(),
-            },
-        }
-
     def _open(self) -> dict[str, list[Row]]:
         MapFolder.check(self.folder, self._settings)
-        files = MapFolder(self.folder, _unit(self.attributor), self.overlays)
-        if not files.recorded:
+        files = MapFolder(self.folder, unit_of(self.attributor), self.overlays)
+        if not files.holds_maps:  # what an attempt that failed before its first map has recorded is void
             files.record(self._settings)
         return files.consolidate()
 
@@ -317,43 +272,8 @@ class MapWriter(pl.Callback):
         if not len(rows):
             return torch.zeros(0, *images.shape[-2:])
         with trainer.precision_plugin.forward_context():
-            saliency = self.attributor.attribute(self._network(pl_module), images, values, rows)
+            saliency = self.attributor.attribute(network_of(pl_module, self.network), images, values, rows)
         return saliency.float().cpu()
-
-    def _rows(
-        self,
-        batch: dict[str, Any],
-        predictions: Tensor,
-        labels: Tensor | None,
-        rows: Tensor,
-        values: Tensor | None,
-        saliency: Tensor,
-    ) -> list[Row]:
-        sizes = batch.get("source_size") or [("", "")] * len(batch["image_id"])
-        counts = torch.bincount(rows, minlength=len(predictions)).tolist()
-        classes = values.tolist() if self._names and values is not None else [0] * len(rows)
-        predicted, totals = predictions.reshape(len(predictions), -1).tolist(), saliency.double().sum((1, 2)).tolist()
-        truths = None if labels is None else labels.reshape(len(predictions), -1).tolist()
-        made = []
-        for at, k, total in zip(rows.tolist(), classes, totals, strict=True):
-            image, target = str(batch["image_id"][at]), self._names[k] if self._names else self._score_name
-            height, width = map(str, sizes[at])
-            truth = "" if truths is None else f"{truths[at][k]:g}"
-            made.append(
-                Row(
-                    image, target, f"{predicted[at][k]:.6g}", truth, f"{total:.6g}", map_file(image, target),
-                    width, height, str(counts[at]),
-                )
-            )  # fmt: skip
-        return made
-
-    def _pictures(self, images: Tensor) -> Tensor:
-        """Grey values in [0, 1], (B, H, W); nothing where no overlay is asked for."""
-        if not self.overlays:
-            return torch.zeros(0)
-        grey = images.float().mean(1).cpu()
-        low, high = grey.amin((1, 2), keepdim=True), grey.amax((1, 2), keepdim=True)
-        return (grey - low) / (high - low).clamp(min=1e-6)
 
     def _wait(self, keep: int = 0) -> None:
         """Wait until at most ``keep`` batches are still to be written; an error in writing ends the run."""
@@ -365,18 +285,6 @@ class MapWriter(pl.Callback):
                     f"cannot write to {self.folder} ({error.strerror or error}): make room, and give the same command "
                     "again to go on"
                 ) from error
-
-
-def _unit(attributor: Attributor) -> str:
-    """``bits`` for the bottleneck family, ``sum`` for maps of another unit."""
-    return "bits" if members(attributor) and getattr(attributor, "combine", "gated") == "gated" else "sum"
-
-
-def _checksum(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _on_process_0(trainer: pl.Trainer, work: Callable[[], T]) -> T:

@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from lightning_chex.data.class_weights import pos_weight
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import ImageReader, first_few, read_grey
 from lightning_chex.data.order import telling_order
@@ -251,17 +252,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
         """
         if not self.class_names:
             raise ValueError(f"{type(self).__name__} has severity scores, no classes, so no pos_weight")
-        labels = self.dataset("train").labels
-        positives = labels.sum(dim=0)
-        negatives = len(labels) - positives
-        for missing, counts in [("positive", positives), ("negative", negatives)]:
-            names = [name for name, count in zip(self.class_names, counts.tolist(), strict=True) if count == 0]
-            if names:
-                raise DataError(
-                    f"no {missing} image of {', '.join(names)} among the {len(labels)} training images, so pos_weight "
-                    "is undefined: train on more images, or without class weights"
-                )
-        return (negatives / positives).float()
+        return pos_weight(self.dataset("train").labels, self.class_names)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training batches; an incomplete last batch is left out unless it is the only one."""
