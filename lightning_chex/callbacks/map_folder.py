@@ -160,6 +160,8 @@ class MapFolder:
         Returns:
             The rows of the images that need no map any more.
         """
+        for path in self.folder.rglob(".*.unfinished"):  # of a run that was killed
+            path.unlink(missing_ok=True)
         paths = [path for path in [self.folder / "index.csv"] if path.exists()]
         paths += sorted(self.folder.glob("index_rank*.csv"))
         found: dict[str, dict[str, Row]] = {}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -160,6 +161,27 @@ def test_overlays_asked_for_later_are_drawn_from_the_maps(tmp_path, whole):
     shutil.rmtree(folder / "overlays")
     spy = explain(folder, overlays=True)
     assert not spy.images and contents(folder) == contents(whole)
+
+
+def test_a_full_disk_leaves_whole_maps_with_their_rows_and_nothing_else(tmp_path, whole, monkeypatch):
+    folder, written, replace = tmp_path / "out", [], os.replace
+
+    def full(source, target):
+        if str(target).endswith(".npy"):
+            written.append(target)
+            if len(written) > 7:
+                raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(MisconfigurationException, match="cannot write to .*No space left.* to go on"):
+        explain(folder, overlays=True)
+    monkeypatch.undo()
+    assert 0 < len(rows_of(folder)) <= 7 and all((folder / row["file"]).is_file() for row in rows_of(folder))
+    assert not list(folder.rglob("*.unfinished"))
+    (folder / "maps" / ".x.npy.1.unfinished").write_bytes(b"half")  # of a process that was killed
+    explain(folder, overlays=True)
+    assert contents(folder) == contents(whole)
 
 
 def other_weights():
