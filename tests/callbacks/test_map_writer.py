@@ -20,7 +20,7 @@ from lightning_chex.callbacks.chosen_targets import ChosenTargets
 from lightning_chex.callbacks.map_folder import map_file
 from lightning_chex.callbacks.map_writer import MapWriter
 from lightning_chex.callbacks.undisturbed import undisturbed
-from lightning_chex.data import DETECTORS, PATHOLOGIES, SyntheticDataModule
+from lightning_chex.data import DETECTORS, PATHOLOGIES, SyntheticCXR, SyntheticDataModule
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -121,7 +121,7 @@ def test_maps_and_index_say_what_attribute_and_the_model_say(whole):
     assert record["settings"]["attributor"]["layer"] == LAYER and record["versions"]["torch"] == torch.__version__
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, whole):
+def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, whole, monkeypatch):
     folder = tmp_path / "out"
     with pytest.raises(OSError, match="the power"):
         explain(folder, Breaking(breaks_at=2), overlays=True)
@@ -133,6 +133,10 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, whole):
     assert contents(folder) == contents(whole)
     assert all(contents(folder)[name] == done[name] for name in done if name.startswith("maps"))
 
+    def nobody_reads(dataset, index):
+        raise AssertionError(f"image {index} is read again")
+
+    monkeypatch.setattr(SyntheticCXR, "__getitem__", nobody_reads)
     spy = explain(folder, overlays=True)  # nothing is left to do
     assert not spy.images and contents(folder) == contents(whole)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import write_nih
+from fakes_brixia import write_dicom
 from PIL import Image
 
 from lightning_chex.data import DataError, ImageFolderDataModule, ImageTransform, NIHDataModule, SyntheticDataModule
@@ -115,3 +116,17 @@ def test_a_prepared_copy_gives_the_same_samples(root, tmp_path):
         data.choose_predicted()
     (one,), (other,) = plain.predict_dataloader(), quick.predict_dataloader()
     assert torch.equal(one["image"], other["image"]) and one["source_size"] == other["source_size"] == [(40, 30)] * 5
+
+
+def test_dicom_files_are_images_with_and_without_a_suffix(tmp_path):
+    values = np.random.default_rng(0).integers(0, 4096, (24, 40), dtype=np.uint16)
+    for name in ("a/IM0001", "a/IM0002.dcm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_dicom(tmp_path / name, values)
+    data = ImageFolderDataModule(str(tmp_path), size=32)
+    data.setup("predict")
+    data.choose_predicted()
+    (batch,) = data.predict_dataloader()
+    assert batch["image_id"] == ["a/IM0001", "a/IM0002"] and batch["source_size"] == [(24, 40), (24, 40)]
+    assert torch.equal(batch["image"][0], batch["image"][1])
+    assert torch.equal(batch["image"][0], ImageTransform(32)(read_grey(tmp_path / "a" / "IM0002.dcm"))["image"])
