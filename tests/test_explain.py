@@ -238,7 +238,7 @@ def test_what_cannot_work_is_one_line(place, made, capsys):
                 "--attributor.objective",
                 "squared_error",
             ],
-            "squared_error explains the true score, and these images have no labels: give the attributor objective: dev",
+            "squared_error explains the true score, and these images have no labels: give the attributor objective",
         ),  # fmt: skip
         (["fit", *nih(made, *plain, root=made / "plain")[1:]], "fit needs labels, and ImageFolderDataModule has none"),
         (nih(made, "--split", "tests"), "split is 'tests': NIHDataModule has train, val, test, tuning"),
