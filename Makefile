@@ -22,6 +22,8 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --progress-bar off -e '.[dev]'
+	# a reference in tests (LGPL); alone, as the opencv-python it asks for overwrites opencv-python-headless
+	$(BIN)/python -m pip install --quiet --progress-bar off --no-deps 'quantus>=0.6,<0.7'
 	touch $(READY)
 
 clean:

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import lightning_chex.data
 from lightning_chex.data.overview import recognise
-from lightning_chex.evaluation.checkpoint import Checkpoint
+from lightning_chex.evaluation.checkpoint_contents import Checkpoint
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):

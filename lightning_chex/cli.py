@@ -45,6 +45,8 @@ DESCRIPTION = """Train chest X-ray models and see, at every validation, what the
       measure and explain a trained model on the test images; predict writes a table
   python -m lightning_chex explain --config FILE --ckpt_path FILE.ckpt --data.root DIR --output_dir OUT
       a saliency map for each finding of each image; of images alone with --data ImageFolderDataModule
+  python -m lightning_chex evaluate --config FILE --ckpt_path FILE.ckpt --output_dir OUT
+      compare attribution methods on the model, beside controls: OUT/report.html; --limit 32 for a quick look
   python -m lightning_chex inspect --data.root DIR
       what your copy of a data set holds: counts, sizes, missing files, sample images; the first thing to run on it
   python -m lightning_chex prepare --data NIHDataModule --data.root DIR --size 224 --output_dir COPY
@@ -57,6 +59,9 @@ Everything a run writes lies under --trainer.default_root_dir (runs), its config
 
 DATA_COMMANDS = ("inspect", "prepare")
 """The commands that look at data only: no model is built and no run begins."""
+
+OWN_COMMANDS = (*DATA_COMMANDS, "evaluate", "explain")
+"""The commands that Lightning's Trainer does not have."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -81,8 +86,7 @@ class ChexCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's own commands and those of `ChexTrainer`, with the arguments that are no options."""
-        own = (*DATA_COMMANDS, "explain")
-        return {**LightningCLI.subcommands(), **{command: {"model", "datamodule"} for command in own}}
+        return {**LightningCLI.subcommands(), **{command: {"model", "datamodule"} for command in OWN_COMMANDS}}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """As the parent does, and let ``--attributor FILE.yaml`` name a file."""
@@ -180,6 +184,21 @@ class ChexCLI(LightningCLI):
         if not self.config["explain"].get("ckpt_path"):
             raise MisconfigurationException("no checkpoint is given: --ckpt_path FILE.ckpt names the trained model")
         self._set_up_data("predict")
+
+    def before_evaluate(self) -> None:
+        """Look at the data first, and refuse to judge a model that has learnt nothing."""
+        if not self.config["evaluate"].get("ckpt_path"):
+            raise MisconfigurationException(
+                "evaluate needs --ckpt_path, a .ckpt file a run has written: an untrained model has nothing to explain"
+            )
+        if isinstance(self.datamodule, lightning_chex.data.ChestXrayDataModule):
+            self.datamodule.setup("test")
+
+    def after_evaluate(self) -> None:
+        """Say which images could not be read."""
+        if isinstance(self.datamodule, lightning_chex.data.ChestXrayDataModule):
+            self.datamodule.teardown("test")
+        self._list_unreadable()
 
     def _set_up_data(self, stage: str) -> None:
         # only our own data modules promise that a second setup does nothing new

@@ -5,17 +5,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
 
-from lightning_chex.attribution import IBA, Attributor
+from lightning_chex.attribution import IBA, Attributor, MultiLayerIBA
 from lightning_chex.callbacks import IBACallback
 from lightning_chex.callbacks.map_folder import read_index
 from lightning_chex.callbacks.map_writer import MapWriter
 from lightning_chex.callbacks.undisturbed import undisturbed
-from lightning_chex.evaluation.checkpoint import Checkpoint
+from lightning_chex.evaluation.checkpoint import CheckpointError, load_weights, origin, saved_statistics
+from lightning_chex.evaluation.checkpoint_contents import Checkpoint
 from lightning_chex.evaluation.chexlocalize import write_segmentations
+from lightning_chex.evaluation.examples import curves_of, examples
+from lightning_chex.evaluation.lungs import LungNetwork
+from lightning_chex.evaluation.records import OtherEvaluationError
+from lightning_chex.evaluation.run import Evaluated, Subject, evaluate
+from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.metrics import Otsu, TopFraction
+from lightning_chex.reporting.dashboard import evaluation_tables
+from lightning_chex.reporting.evaluation_text import results_text
 from lightning_chex.reporting.overview import overview_text, write_overview
+from lightning_chex.reporting.report import write_report
 
 
 class ChexTrainer(pl.Trainer):
@@ -75,6 +87,74 @@ class ChexTrainer(pl.Trainer):
                 f"output_dir={output_dir!r} cannot be written to ({error.strerror}): give another folder"
             ) from error
 
+    def evaluate(
+        self,
+        model: pl.LightningModule,
+        datamodule: Any,
+        ckpt_path: str | None = None,
+        output_dir: str = "evaluation",
+        methods: list[str] | None = None,
+        limit: int | None = None,
+        lungs: str | None = None,
+        network: str = "model",
+        settings: EvaluationSettings = EvaluationSettings(),  # noqa: B008  # frozen; its defaults are the options'
+    ) -> Evaluated:
+        """Compare attribution methods on a trained model, beside controls: report.html, results.json, tables and maps.
+
+        Thresholds are tuned, and the prior map is made, on the tuning half of the box images (or the validation
+        images), figures are reported on the test images. An interrupted call goes on where it was when it is given
+        again, also with more methods or another limit.
+
+        Args:
+            model: with the weights to explain, unless ``ckpt_path`` brings them.
+            datamodule: the data, a ``ChestXrayDataModule``.
+            ckpt_path: the trained model.
+            output_dir: where everything goes.
+            methods: names of the line-up (IBA, InverseIBA, MultiLayerIBA, GradCAM, IntegratedGradients, Gradient, LRP;
+                for a score RegressionIBA_DV, RegressionIBA_MSE, RegressionIBA_RM, RegressionInverseIBA and the others)
+                or YAML files like those in configs/attributor; by default all that suit the model. The controls always
+                take part.
+            limit: a quick look at so many images; the expensive measures are taken on fewer.
+            lungs: checkpoint of a lung network, for Brixia scores without lung masks.
+            network: name of the model's attribute that is the network; empty for the model itself.
+            settings: of the evaluation.
+
+        Raises:
+            MisconfigurationException: arguments that do not fit each other, the model or the data.
+        """
+        if self.world_size > 1:
+            raise MisconfigurationException(
+                f"evaluate runs in one process, not in {self.world_size}: give --trainer.devices 1 (explain shares "
+                "images out over several)"
+            )
+        if not hasattr(datamodule, "explained_dataset"):
+            raise MisconfigurationException(
+                f"evaluate needs a data module of lightning_chex.data, not {type(datamodule).__name__}: give --data"
+            )
+        device = self.strategy.root_device
+        path = None if ckpt_path is None else Path(ckpt_path).expanduser()
+        try:
+            found = evaluate(
+                self._subject(model, path, network, device),
+                datamodule,
+                Path(output_dir).expanduser(),
+                methods,
+                limit,
+                settings,
+                None if lungs is None else LungNetwork(Path(lungs).expanduser(), device),
+                self.progress_bar_callback is not None,
+            )
+        except (CheckpointError, OtherEvaluationError, ValueError) as error:
+            raise MisconfigurationException(str(error)) from error
+        report = Path(output_dir).expanduser() / "report.html"
+        write_report(report, found.results, curves_of(found.curves), examples(found))
+        print(f"\n{results_text(found.results)}\n\n  report      {report}")
+        for logger in self.loggers:
+            if isinstance(logger, WandbLogger):
+                for name, (columns, rows) in evaluation_tables(found.results).items():
+                    logger.log_table(f"evaluation/{name}", columns=columns, data=rows)
+        return found
+
     def explain(
         self,
         model: pl.LightningModule,
@@ -132,7 +212,6 @@ class ChexTrainer(pl.Trainer):
             raise MisconfigurationException(str(error)) from error
         if rle and not class_names:
             raise MisconfigurationException("rle is for classes, but the model predicts a score: leave it out")
-        states = checkpoint.callbacks if checkpoint else {}
         writer = MapWriter(
             attributor,
             output_dir,
@@ -143,7 +222,7 @@ class ChexTrainer(pl.Trainer):
             overlays,
             own[0].network if own else "model",
             checkpoint,
-            [(one.attributor, states[one.state_key]) for one in own if one.state_key in states],
+            saved_statistics({"callbacks": checkpoint.callbacks if checkpoint else {}}, own),
         )
         with undisturbed(self, writer):
             self.predict(model, datamodule=datamodule, return_predictions=False, ckpt_path=ckpt_path, weights_only=True)
@@ -165,3 +244,36 @@ class ChexTrainer(pl.Trainer):
                 for row in rows
             ]
             print(f"masks: {write_segmentations(path, maps, class_names, rule)} images in {path}")
+
+    def _subject(self, model: pl.LightningModule, path: Path | None, network: str, device: torch.device) -> Subject:
+        callbacks: list[pl.Callback] = self.callbacks  # type: ignore[attr-defined]
+        checkpoint = {} if path is None else load_weights(model, path)
+        scores = getattr(model, "score_names", ())
+        if len(scores) > 1:
+            raise MisconfigurationException(
+                f"{type(model).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain one: "
+                "evaluate a model of data.target: severity"
+            )
+        inner = getattr(model, network, None) if network else model
+        if not isinstance(inner, nn.Module):
+            raise MisconfigurationException(f"network={network!r} is not a module of {type(model).__name__}")
+        attributors = [getattr(callback, "attributor", None) for callback in callbacks]
+        layers = [own.layer for own in attributors if isinstance(own, IBA)]
+        layers += [own.members[-1].layer for own in attributors if isinstance(own, MultiLayerIBA)]
+        model.to(device).eval()
+
+        def move(batch: dict[str, Any]) -> dict[str, Any]:
+            moved = self.strategy.batch_to_device(batch, device)
+            return moved | {"image": self.precision_plugin.convert_input(moved["image"])}
+
+        return Subject(
+            network=inner,
+            class_names=list(getattr(model, "class_names", ())),
+            layer=layers[0] if layers else IBA().layer,
+            saved=saved_statistics(checkpoint, callbacks),
+            checkpoint=origin(path, model),
+            device=device,
+            move=move,
+            precision=self.precision_plugin.forward_context,
+            precision_name=str(self.precision),
+        )

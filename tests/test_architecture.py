@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": set(),
     "reporting": set(),
     "callbacks": {"evaluation", "attribution", "metrics", "reporting"},
-    "evaluation": {"attribution", "metrics", "reporting"},
+    "evaluation": {"data", "tasks", "attribution", "metrics", "reporting"},
     "trainer": {"callbacks", "evaluation", "attribution", "metrics", "reporting"},
     "arguments": {"data", "evaluation"},
     "cli": {"arguments", "trainer", "callbacks", "evaluation", "tasks", "data", "attribution", "metrics", "reporting"},
@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
 
 # where a library belongs to some parts only
 CONFINED = {
-    "pytorch_lightning": {"arguments", "cli", "trainer", "callbacks", "tasks", "data"},
+    "pytorch_lightning": {"arguments", "cli", "trainer", "evaluation", "callbacks", "tasks", "data"},
     "wandb": {"callbacks", "reporting", "cli"},
     "albumentations": {"data"},
     "pandas": {"data"},

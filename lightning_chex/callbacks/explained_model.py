@@ -1,6 +1,5 @@
 """The model whose data set is explained: what it must be like, and how a record tells it from another."""
 
-import hashlib
 import platform
 from typing import Any
 
@@ -67,15 +66,6 @@ def check_output(output: Any, pl_module: pl.LightningModule) -> None:
             f"{type(pl_module).__name__} gives {found} for one image, but what can be explained is one number for each "
             "class, or one score: give such a model"
         )
-
-
-def weights_sum(pl_module: pl.LightningModule) -> str:
-    """Checksum (SHA-256) of all weights, for a model that no checkpoint stands for."""
-    digest = hashlib.sha256()
-    for name, value in pl_module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -9,11 +9,9 @@ A map is written under another name and renamed when it is whole, and its row fo
 """
 
 import csv
-import hashlib
 import io
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -199,26 +197,6 @@ def read_index(folder: Path) -> list[Row]:
     """Read the rows of a finished explanation."""
     with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
         return [Row(*cells) for cells in list(csv.reader(file))[1:]]
-
-
-def map_file(image: str, target: str) -> str:
-    """Return the file of a map, relative to the folder: safe on every disk, and no two maps share one.
-
-    Names of plain characters stay as they are; others get a checksum, for what was replaced might have told them apart.
-
-    Example:
-        >>> map_file("00013118_008", "Mass"), map_file("ward/1", "Mass")
-        ('maps/00013118_008__Mass.npy', 'maps/ward_1-e4a072c3__Mass.npy')
-    """
-    return f"maps/{_safe(image)}__{_safe(target)}.npy"
-
-
-def _safe(name: str) -> str:
-    plain = re.sub(r"[^A-Za-z0-9._ -]+|__+", "_", name).strip("._ ")[:100]
-    # a name that ends like a checksum could be what another one's becomes
-    if plain == name and name and not re.search(r"-[0-9a-f]{8}$", name):
-        return name
-    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
 def _holds_maps(folder: Path) -> bool:

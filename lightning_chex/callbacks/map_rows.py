@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from lightning_chex.attribution import Attributor
-from lightning_chex.callbacks.map_folder import Row, map_file
+from lightning_chex.callbacks.map_folder import Row
 from lightning_chex.evaluation.feature_statistics import members
+from lightning_chex.evaluation.naming import map_name
 
 
 def rows_of(
@@ -46,7 +47,7 @@ def rows_of(
                 prediction=f"{predicted[at][k]:.6g}",
                 truth="" if truths is None else f"{truths[at][k]:g}",
                 total=f"{total:.6g}",
-                file=map_file(image, target),
+                file=f"maps/{map_name(image, target)}.npy",
                 width=width,
                 height=height,
                 targets=str(maps_of[at]),

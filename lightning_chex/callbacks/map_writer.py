@@ -14,10 +14,11 @@ from torch import Tensor
 
 from lightning_chex.attribution import OBJECTIVES, Attributor
 from lightning_chex.callbacks.chosen_targets import ChosenTargets
-from lightning_chex.callbacks.explained_model import check_model, check_output, network_of, versions, weights_sum
+from lightning_chex.callbacks.explained_model import check_model, check_output, network_of, versions
 from lightning_chex.callbacks.map_folder import MapFolder, Row
 from lightning_chex.callbacks.map_rows import grey_pictures, rows_of, unit_of
-from lightning_chex.evaluation.checkpoint import Checkpoint
+from lightning_chex.evaluation.checkpoint import origin
+from lightning_chex.evaluation.checkpoint_contents import Checkpoint
 from lightning_chex.evaluation.describe import describe
 from lightning_chex.evaluation.feature_statistics import Saved, feature_statistics, members, training_batches
 from lightning_chex.reporting import overlay
@@ -93,7 +94,7 @@ class MapWriter(pl.Callback):
         self._settings = {
             "checkpoint": {"sha256": self.checkpoint.sha256}
             if self.checkpoint
-            else {"weights": weights_sum(pl_module)},
+            else {"weights": origin(None, pl_module)["sha256"]},
             "attributor": describe(self.attributor),
             "network": self.network,
             "class_names": self._names,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+from torch.utils.data import Dataset, Subset
 
 from lightning_chex.data.brixia_scores import (
     ZONES,
@@ -18,6 +19,7 @@ from lightning_chex.data.datamodule import ChestXrayDataModule, Split
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import check_images, find_images, first_few
 from lightning_chex.data.lung_files import check_lungs, find_masks
+from lightning_chex.data.order import telling_order
 from lightning_chex.data.tables import contents, data_root, find_file, locate, read_table
 from lightning_chex.data.tables import image_ids as image_ids_of
 from lightning_chex.data.transforms import ImageTransform
@@ -26,6 +28,7 @@ Rater = Literal["senior", "junior", "mean"]
 
 _PREFIXES = {"senior": "S", "junior": "J", "mean": "SJ"}
 _IMAGE_FOLDER = Path("data", "public-cohen-subset")
+_MASK_FOLDER = "lung_masks"
 
 
 class CohenBrixIA(ScoredXrays):
@@ -51,6 +54,7 @@ class CohenDataModule(ChestXrayDataModule):
         split_seed: seed of the split.
         lung_masks: give each sample a ``lung_mask`` from the folder ``lung_masks`` in ``root``, one PNG file per image
             that holds both lungs. An image without such a file has an empty one: all samples have the same keys.
+            An evaluation looks for that folder in any case.
         allow_missing: work with the images on disk if some are missing, and warn, instead of stopping.
         kwargs: see ``ChestXrayDataModule``.
 
@@ -92,6 +96,7 @@ class CohenDataModule(ChestXrayDataModule):
         self.lung_masks = lung_masks
         self.allow_missing = allow_missing
         self._images = pd.DataFrame()
+        self._masks: dict[str, str] = {}
 
     def check(self) -> None:
         """Read the scores, find the images and make sure that all fit together.
@@ -114,15 +119,35 @@ class CohenDataModule(ChestXrayDataModule):
         paths = locate(scores["image_id"], find_images(root, [folder]), str(folder), self.allow_missing)
         images = scores.loc[paths.index].assign(path=paths)
         check_images(images["path"].tolist())
-        if self.lung_masks:
-            found = find_masks(root, "lung_masks/{id}.png")
-            images["masks"] = [(found.get(name),) for name in images["image_id"]]
-            check_lungs(images["path"].tolist(), images["masks"].tolist())
+        self._masks = {}
+        if self.lung_masks or (root / _MASK_FOLDER).is_dir():
+            self._masks = find_masks(root, f"{_MASK_FOLDER}/{{id}}.png")
         self._images = images.join(zone_scores(images, self.rater))
+        if self.lung_masks:
+            self._images = self._with_masks(self._images)
 
     def build(self, split: Split, transform: ImageTransform) -> CohenBrixIA:
         """Make the dataset of one split."""
         return CohenBrixIA(self._images[self._images["split"] == split], self.target, transform, self.read)
+
+    def evaluated_dataset(self, stage: Literal["validate", "test"]) -> Dataset:
+        """Return the images of ``explained_dataset``, with their ``lung_mask`` if there is a folder of masks.
+
+        Raises:
+            DataError: a mask cannot be read or does not fit its image.
+        """
+        split: Split = "val" if stage == "validate" else "test"
+        plain = self.dataset(split)
+        if self.lung_masks or not self._masks:
+            return self.explained_dataset(stage)
+        images = self._with_masks(self._images[self._images["split"] == split])
+        dataset = CohenBrixIA(images, self.target, self._plain, self.read)
+        return Subset(self.readable(dataset, f"{split} split, with lungs"), telling_order(plain.labels))
+
+    def _with_masks(self, images: pd.DataFrame) -> pd.DataFrame:
+        masks = [(self._masks.get(name),) for name in images["image_id"]]
+        check_lungs(images["path"].tolist(), masks)
+        return images.assign(masks=pd.Series(masks, images.index, dtype=object))
 
     def rater_disagreement(self) -> dict[str, float]:
         """Say how far the senior and the junior radiologist differ, over all images of the table, on disk or not.

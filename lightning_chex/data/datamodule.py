@@ -1,6 +1,7 @@
 """What every data module of this package shares: loaders, class weights, and which images are explained."""
 
 import copy
+import hashlib
 import os
 from collections.abc import Sized
 from pathlib import Path
@@ -139,7 +140,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
         Raises:
             DataError: bad files, or no image in this split.
         """
-        self._check_once()
+        self.look()
         if split not in self._datasets:
             dataset = self.build(split, self._augmented if split == "train" else self._plain)
             if len(dataset) == 0:
@@ -149,12 +150,34 @@ class ChestXrayDataModule(pl.LightningDataModule):
             self._datasets[split] = dataset
         return self._datasets[split]
 
-    def _check_once(self) -> None:
+    def look(self) -> None:
+        """Read and check what is on disk, once; nothing is built.
+
+        Raises:
+            DataError: something is not as it should be.
+        """
         if not self._checked:
             self.check()
             if self.prepared is not None:
                 self.read = self._open_prepared(self.prepared)
             self._checked = True
+
+    def fingerprint(self) -> str:
+        """Hash of what all parts hold: labels, names and patients in their order, and the sizes of the files.
+
+        Two copies with one fingerprint give the same evaluation; a changed table, a missing image or another resolution
+        changes it. The pixels of the files are not read.
+        """
+        self.look()
+        digest = hashlib.sha256()
+        for name, part in sorted(self.parts().items()):
+            digest.update(f"{name} {len(part)} {self.size}\n".encode())
+            digest.update(part.labels.contiguous().numpy().tobytes())
+            for attribute in ("image_ids", "patient_ids"):
+                digest.update("\n".join(getattr(part, attribute, ())).encode())
+            sizes = [os.path.getsize(path) for path in getattr(part, "paths", ())]
+            digest.update(str(sizes).encode())
+        return digest.hexdigest()
 
     def parts(self) -> dict[str, LabelledDataset]:
         """Return all images there are by the part they belong to, never augmented, empty parts too; after ``check``.
@@ -188,6 +211,10 @@ class ChestXrayDataModule(pl.LightningDataModule):
         split: Split = "val" if stage == "validate" else "test"
         dataset = self.dataset(split)
         return Subset(self.readable(dataset, f"{split} split"), telling_order(dataset.labels))
+
+    def evaluated_dataset(self, stage: Literal["validate", "test"]) -> Dataset:
+        """Return the images of ``explained_dataset`` with all that is known of them, whatever training reads."""
+        return self.explained_dataset(stage)
 
     def readable(self, dataset: Any, name: str, replace: bool = False) -> Dataset:
         """Return a dataset as ``on_unreadable`` wants it: with ``skip``, less its unreadable images.
@@ -287,7 +314,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
         Raises:
             DataError: bad files, no such part, or no image in it.
         """
-        self._check_once()
+        self.look()
         self._predicted = choose(self, part, **options)
         return self._predicted
 

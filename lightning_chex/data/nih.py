@@ -178,7 +178,7 @@ class NIHDataModule(ChestXrayDataModule):
 
         The classes of the boxes take turns. Empty if no image with boxes is on disk.
         """
-        self.dataset("val" if stage == "validate" else "test")  # files are read and checked by now
+        self.look()
         split = "tuning" if stage == "validate" else "test"
         with_box = (self._images["split"] == split) & self._images["image_id"].isin(self._boxes["image_id"])
         images = self._images[with_box]

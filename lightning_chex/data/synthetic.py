@@ -4,6 +4,7 @@ The pictures come from ``data/phantom``; here they become labelled samples and s
 follows from (seed, index): not from the order of access, the worker, or any global random state.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -248,6 +249,11 @@ class SyntheticDataModule(ChestXrayDataModule):
         self.prevalence = prevalence
         self.class_names = {"pathologies": PATHOLOGIES, "detectors": DETECTORS}.get(target, ())
         self.build("val", self._plain)  # costs nothing, and bad arguments fail here
+
+    def fingerprint(self) -> str:
+        """Hash of all that the drawing follows from, beside the labels."""
+        drawn_from = f"{super().fingerprint()} {self.seed} {self.target} {self.images_per_patient} {self.conspicuity}"
+        return hashlib.sha256(drawn_from.encode()).hexdigest()
 
     def build(self, split: Split, transform: ImageTransform) -> LabelledDataset:
         """Make the data set of one split."""

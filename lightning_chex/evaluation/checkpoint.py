@@ -1,49 +1,86 @@
-"""What a checkpoint says beside its weights, without reading them."""
+"""A trained model out of a checkpoint file: its weights, the statistics saved with them, and which file it was."""
 
 import hashlib
-import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 
+from lightning_chex.attribution import Attributor
+from lightning_chex.evaluation.feature_statistics import Saved
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint file.
+_BLOCK = 2**20
 
-    Attributes:
-        name: of the file, without its folders.
-        sha256: of the whole file.
-        callbacks: the states of the callbacks, by ``state_key``.
-        settings: ``class_names``, ``score_names`` and the model's other hyper-parameters.
+
+class CheckpointError(ValueError):
+    """The file is no checkpoint of this model."""
+
+
+def load_weights(model: pl.LightningModule, path: Path) -> dict[str, Any]:
+    """Give a model the weights of a checkpoint.
+
+    Args:
+        model: of the settings the checkpoint was made with.
+        path: a ``.ckpt`` file; nothing in it is executed.
+
+    Returns:
+        What else the checkpoint holds.
+
+    Raises:
+        CheckpointError: another kind of file, or of another model.
+        MisconfigurationException: weights of other classes or scores.
     """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        state = checkpoint.pop("state_dict")
+    except Exception as error:  # torch raises what it likes for other files
+        raise CheckpointError(
+            f"ckpt_path={str(path)!r} cannot be read as a checkpoint ({_first_line(error)})"
+        ) from error
+    model.on_load_checkpoint(checkpoint)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"ckpt_path={str(path)!r} does not fit the model of the configuration ({_first_line(error)}): give the "
+            "configuration it was trained with"
+        ) from error
+    return checkpoint
 
-    name: str
-    sha256: str
-    callbacks: Mapping[str, Any]
-    settings: Mapping[str, Any]
 
-    @classmethod
-    def read(cls, path: str | Path) -> "Checkpoint":
-        """Read a file that Lightning has written; nothing in it is executed.
+def origin(path: Path | None, model: pl.LightningModule) -> dict[str, str]:
+    """Say which weights these are: the file's name and hash; without a file the hash of the weights themselves."""
+    digest = hashlib.sha256()
+    if path is not None:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+        return {"file": path.name, "sha256": digest.hexdigest()}
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return {"file": "weights in memory", "sha256": digest.hexdigest()}
 
-        Raises:
-            ValueError: it is not there, or is no such file.
-        """
-        try:
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            # mapped, so that the weights stay on disk
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            callbacks, settings = content.get("callbacks", {}), content.get("hyper_parameters", {})
-        except OSError as error:
-            raise ValueError(f"ckpt_path={str(path)!r} cannot be read ({error.strerror}): give a .ckpt file") from error
-        except (RuntimeError, pickle.UnpicklingError, AttributeError, EOFError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(
-                f"ckpt_path={str(path)!r} is no checkpoint of a run ({reason}): give a .ckpt file"
-            ) from error
-        return cls(Path(path).name, digest, callbacks, settings)
+
+def saved_statistics(checkpoint: dict[str, Any], callbacks: Sequence[pl.Callback]) -> list[Saved]:
+    """Feature statistics that explaining callbacks have left in a checkpoint.
+
+    Args:
+        checkpoint: as from ``load_weights``.
+        callbacks: of the trainer; those with an ``attributor`` tell whose a state is.
+    """
+    states = checkpoint.get("callbacks", {})
+    found = []
+    for callback in callbacks:
+        attributor = getattr(callback, "attributor", None)
+        state = states.get(callback.state_key)
+        if isinstance(attributor, Attributor) and state:
+            found.append((attributor, state))
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

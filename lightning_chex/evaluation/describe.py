@@ -23,11 +23,13 @@ def describe(attributor: Attributor) -> dict[str, Any]:
 
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _plain(value)
-        for name, value in sorted(values.items())
-        if not name.startswith("_") and name not in WITHOUT_EFFECT
-    }
+    plain = {}
+    for name, value in sorted(values.items()):
+        if isinstance(value, FeatureStatistics):
+            plain[f"{name}_per"] = value.per  # as the setting is called
+        elif not name.startswith("_") and name not in WITHOUT_EFFECT:
+            plain[name] = _plain(value)
+    return plain
 
 
 def _plain(value: Any) -> Any:
@@ -35,8 +37,6 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, Attributor):
         return describe(value)
-    if isinstance(value, FeatureStatistics):
-        return {"per": value.per}
     if isinstance(value, Tensor):
         return f"sha256 {hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()}"
     if isinstance(value, dict):

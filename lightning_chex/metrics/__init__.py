@@ -3,6 +3,7 @@
 from lightning_chex.metrics.bootstrap import Estimate, Summary, summarize
 from lightning_chex.metrics.class_mean import ClassMean
 from lightning_chex.metrics.correlation import pearson
+from lightning_chex.metrics.imputation import linear_imputation
 from lightning_chex.metrics.localization import LocalizationIoU
 from lightning_chex.metrics.overlap import (
     accuracy_at,
@@ -14,7 +15,8 @@ from lightning_chex.metrics.overlap import (
 )
 from lightning_chex.metrics.perturbation import PerturbationCurves, blurred, insertion_deletion, pixel_ranks
 from lightning_chex.metrics.relevance import effective_heat_ratio, mass_accuracy, pointing_game, rank_accuracy
-from lightning_chex.metrics.sensitivity import mask_sizes, sensitivity_n
+from lightning_chex.metrics.road import RoadCurves, road
+from lightning_chex.metrics.sensitivity import MaskedScores, mask_sizes, masked_scores, random_masks, sensitivity_n
 from lightning_chex.metrics.severity import (
     relevance_by_score,
     relevance_correlation,
@@ -22,6 +24,7 @@ from lightning_chex.metrics.severity import (
     zone_relevance,
     zone_score_map,
 )
+from lightning_chex.metrics.similarity import spearman
 from lightning_chex.metrics.thresholds import (
     ClassLevel,
     Otsu,
@@ -38,8 +41,10 @@ __all__ = [
     "ClassMean",
     "Estimate",
     "LocalizationIoU",
+    "MaskedScores",
     "Otsu",
     "PerturbationCurves",
+    "RoadCurves",
     "Summary",
     "ThresholdRule",
     "TopFraction",
@@ -51,19 +56,24 @@ __all__ = [
     "intersection_over_detected",
     "intersection_over_union",
     "iou_at_levels",
+    "linear_imputation",
     "mask_sizes",
+    "masked_scores",
     "mass_accuracy",
     "oracle_iou",
     "otsu_mask",
     "pearson",
     "pixel_ranks",
     "pointing_game",
+    "random_masks",
     "rank_accuracy",
     "relative_level_mask",
     "relevance_by_score",
     "relevance_correlation",
+    "road",
     "sensitivity_n",
     "severity_correlation",
+    "spearman",
     "summarize",
     "top_fraction_mask",
     "tuned_levels",

@@ -1,6 +1,6 @@
 """Many altered copies of many images through a network, in chunks and without a host round trip between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -60,28 +60,48 @@ def scores_of_copies(
     return torch.cat(parts).view(images, variants) if parts else torch.zeros(images, variants, device=device)
 
 
-def check_maps(images: Tensor, saliency: Tensor, target: Tensor | None, chunk: int) -> None:
-    """Refuse images, maps and targets that do not belong together, before any forward pass.
+def check_images(images: Tensor, target: Tensor | None, chunk: int) -> None:
+    """Refuse images and targets that do not belong together, before any forward pass.
 
     Args:
         images: (N, C, H, W).
-        saliency: finite, (N, H, W), on the images' device.
         target: int64 (N,) or None.
         chunk: >= 1.
 
     Raises:
         ValueError: naming what is wrong.
     """
-    if images.ndim != 4 or saliency.shape != (len(images), *images.shape[2:]):
-        raise ValueError(
-            f"images {tuple(images.shape)} and saliency {tuple(saliency.shape)} do not match: "
-            "give (N, C, H, W) and (N, H, W)"
-        )
-    if saliency.device != images.device:
-        raise ValueError(f"saliency is on {saliency.device}, images on {images.device}: move them to one device")
-    if not saliency.isfinite().all():
-        raise ValueError("saliency holds NaN or infinity: such a map orders nothing, leave it out")
+    if images.ndim != 4:
+        raise ValueError(f"images {tuple(images.shape)}: give (N, C, H, W)")
     if target is not None and (target.shape != (len(images),) or target.dtype != torch.int64):
         raise ValueError(f"target is {target.dtype} {tuple(target.shape)}: give int64 ({len(images)},), one an image")
     if chunk < 1:
         raise ValueError(f"chunk={chunk!r} must be at least 1")
+
+
+def check_saliency(saliency: Tensor, images: int, size: Sequence[int], device: torch.device) -> None:
+    """Refuse maps that do not belong to the images they are judged by.
+
+    Args:
+        saliency: finite, (images, *size), on the device.
+        images: number of images.
+        size: their (H, W).
+        device: where they live.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    if saliency.shape != (images, *size):
+        raise ValueError(
+            f"saliency {tuple(saliency.shape)} does not match {images} images of {size[0]} x {size[1]}: give (N, H, W)"
+        )
+    if saliency.device != device:
+        raise ValueError(f"saliency is on {saliency.device}, images on {device}: move them to one device")
+    if not saliency.isfinite().all():
+        raise ValueError("saliency holds NaN or infinity: such a map orders nothing, leave it out")
+
+
+def check_maps(images: Tensor, saliency: Tensor, target: Tensor | None, chunk: int) -> None:
+    """Refuse images, maps and targets that do not belong together; see ``check_images`` and ``check_saliency``."""
+    check_images(images, target, chunk)
+    check_saliency(saliency, len(images), images.shape[2:], images.device)

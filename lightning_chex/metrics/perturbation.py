@@ -34,6 +34,28 @@ class PerturbationCurves:
         """Area under the deletion curve, (N,); lower is better."""
         return area_under_curve(self.deletion, self.share)
 
+    def up_to(self, share: float) -> "PerturbationCurves":
+        """Cut the curves off, as if they had been run with ``fraction=share``; the paper's authors stop at 0.5.
+
+        Args:
+            share: a point of the curves, above 0. 0.5 is one where ``step`` divides half of the pixels: 224 does for
+                224 x 224 pixels, the authors' 25 does not.
+
+        Returns:
+            The curves from 0 to the share, without a copy; their areas are means over that range.
+
+        Raises:
+            ValueError: the curves have no such point.
+        """
+        found = torch.isclose(self.share, torch.full_like(self.share, share), rtol=0, atol=1e-6).nonzero()
+        if not len(found) or found[0] == 0:
+            raise ValueError(
+                f"share={share!r} is no point of these curves: run them with a step that divides this share of the "
+                "pixels, or with fraction set to it"
+            )
+        end = int(found[0]) + 1
+        return PerturbationCurves(self.insertion[:, :end], self.deletion[:, :end], self.share[:end])
+
 
 def area_under_curve(curves: Tensor, share: Tensor) -> Tensor:
     """Area by the trapezoid rule over an axis scaled to 0..1, so that it is a mean score whatever the range.
@@ -117,8 +139,9 @@ def insertion_deletion(
     """Exchange pixels between image and baseline in the order of the map, and follow the score.
 
     Insertion starts at the baseline and puts the image's pixels in; deletion starts at the image and takes them out.
-    With ``fraction=1`` insertion ends at the image and deletion at the baseline. Every step exchanges ``step`` further
-    pixels, all channels at once; the last one exchanges what is left, at least one pixel.
+    With ``fraction=1`` insertion ends at the image and deletion at the baseline, and either is scored once for both.
+    Every step exchanges ``step`` further pixels, all channels at once; the last one exchanges what is left, at least
+    one pixel.
 
     Args:
         predict: images (R, C, H, W) to scores (R,), a probability or a regression's severity; with a target, to
@@ -159,12 +182,18 @@ def insertion_deletion(
     pixels = images.shape[2] * images.shape[3]
     last = max(1, round(fraction * pixels))
     counts = torch.arange(ceil(last / step) + 1, device=images.device).mul(step).clamp(max=last)
+    # where every pixel is exchanged, deletion begins where insertion ends, and the other way round
+    shared = last == pixels
+    exchanges = torch.cat([counts, counts[1:-1] if shared else counts])
 
     def copies(image: Tensor, variant: Tensor) -> Tensor:
-        # the first half of the variants inserts, the second deletes
-        exchanged = ranks[image] < counts[variant % len(counts)][:, None, None, None]
+        # the first variants insert, the others delete
+        exchanged = ranks[image] < exchanges[variant][:, None, None, None]
         from_image = exchanged == (variant < len(counts))[:, None, None, None]
         return torch.where(from_image, images[image], start[image])
 
-    scores = scores_of_copies(predict, copies, len(images), 2 * len(counts), target, chunk, images.device)
-    return PerturbationCurves(scores[:, : len(counts)], scores[:, len(counts) :], counts.float() / pixels)
+    scores = scores_of_copies(predict, copies, len(images), len(exchanges), target, chunk, images.device)
+    insertion, deletion = scores[:, : len(counts)], scores[:, len(counts) :]
+    if shared:
+        deletion = torch.cat([insertion[:, -1:], deletion, insertion[:, :1]], dim=1)
+    return PerturbationCurves(insertion, deletion, counts.float() / pixels)

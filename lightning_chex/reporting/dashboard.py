@@ -4,7 +4,7 @@ Pictures and rows are numbered; publishers put patient numbers into the names of
 files that are written beside the checkpoints begin with the same numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lightning_chex.reporting.explanation import Explanation
 from lightning_chex.reporting.pictures import overlay
+from lightning_chex.reporting.results import Cell, Results
 
 PICTURE_LIMIT = 48
 """W&B slows down beyond some fifty pictures a step."""
@@ -20,6 +21,22 @@ LEVELS = {1: (0.20, "strongest 20 %"), 2: (0.05, "strongest 5 %"), 3: (0.01, "st
 """Mask value -> share of the pixels and its name."""
 
 TABLE_COLUMNS = ["epoch", "number", "target", "prediction", "truth", "bits", "iou"]
+
+
+EVALUATION_COLUMNS = ["name", "kind", "measure", "better", "over", "value", "ci_low", "ci_high", "n"]
+EVALUATION_TABLES = {
+    "localization": (
+        *("iou", "accuracy_iou", "accuracy_iobb", "pointing_game", "effective_heat_ratio", "mass_accuracy"),
+        "rank_accuracy",
+    ),
+    "severity": ("severity_correlation", "zone_correlation"),
+    "perturbation": (
+        *("insertion_auc", "deletion_auc", "insertion_auc_half", "deletion_auc_half", "road", "road_morf", "road_lerf"),
+        "sensitivity_n",
+    ),
+    "randomization": ("randomization",),
+}
+"""Name of a table -> the measures in it, by key or by what stands before its slash."""
 
 
 def image_arguments(explanations: Sequence[Explanation]) -> dict[str, list[Any]]:
@@ -43,6 +60,44 @@ def table_rows(explanations: Sequence[Explanation], epoch: int) -> list[list[Any
     return [
         [epoch, number, e.target_name, e.prediction, e.truth, e.bits, e.iou] for number, e in enumerate(explanations)
     ]
+
+
+def evaluation_tables(results: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[Any]]]]:
+    """Columns and rows of an evaluation for ``WandbLogger.log_table``: methods and controls, nothing of single images.
+
+    Args:
+        results: the dict of ``results.json``.
+
+    Returns:
+        Name of the table -> columns and rows, a row for each mean over maps, over classes and of a class. Tables
+        without a row are left out; measures of no known kind are in ``further``.
+
+    Raises:
+        ValueError: a part of ``results`` is missing.
+    """
+    view = Results(results)
+    keys = {table: view.keys(*prefixes) for table, prefixes in EVALUATION_TABLES.items()}
+    known = {key for shown in keys.values() for key in shown}
+    keys["further"] = [key for key in view.keys(*view.measures) if key not in known]
+    made = {table: [row for key in shown for row in _measure_rows(view, key)] for table, shown in keys.items()}
+    return {table: (list(EVALUATION_COLUMNS), rows) for table, rows in made.items() if rows}
+
+
+def _measure_rows(view: Results, key: str) -> list[list[Any]]:
+    rows = []
+    for name in view.names:
+        cells: list[tuple[str, Cell]] = [
+            ("all", view.cell(name, key)),
+            ("classes", view.cell(name, key, over_classes=True)),
+            *((each, view.cell(name, key, class_name=each)) for each in view.class_names),
+        ]
+        kind = "method" if name in view.methods else "control"
+        rows += [
+            [name, kind, key, view.better(key), over, cell.value, cell.ci_low, cell.ci_high, cell.n]
+            for over, cell in cells
+            if cell.value is not None
+        ]
+    return rows
 
 
 def levels(explanation: Explanation) -> NDArray[np.uint8]:

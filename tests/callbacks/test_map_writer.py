@@ -17,7 +17,6 @@ from tiny import LAYER, SpyIBA, TinyData, TinyTask, tiny_trainer
 from lightning_chex.attribution import IBA, GradCAM, LayerError, MultiLayerIBA
 from lightning_chex.callbacks import IBACallback
 from lightning_chex.callbacks.chosen_targets import ChosenTargets
-from lightning_chex.callbacks.map_folder import map_file
 from lightning_chex.callbacks.map_writer import MapWriter
 from lightning_chex.callbacks.undisturbed import undisturbed
 from lightning_chex.data import DETECTORS, PATHOLOGIES, SyntheticCXR, SyntheticDataModule
@@ -352,21 +351,6 @@ def test_targets_of_a_batch():
     assert pairs("top", labels) == [(0, 0), (1, 1)]
     assert pairs(["severity_3", "severity_0_1"], labels) == [(0, 2), (0, 0), (1, 2), (1, 0)]
     assert pairs("severity_2") == [(0, 1), (1, 1)]
-
-
-def test_file_names_are_safe_and_never_shared():
-    names = [
-        "a", "a/b", "a_b", "a:b", "../../etc/passwd", "..", ".hidden", "", "ü", "a__b", "x" * 300, "x" * 301, "a\nb",
-        "C:\\x", "con ", " a", "a_", "_a", "nul\0",
-    ]  # fmt: skip
-    names += [map_file(name, "t")[5:-7] for name in names]  # what others become
-    files = {map_file(name, target) for name in names for target in ("b", "c__b", "Pleural Effusion", "b/c")}
-    assert len(files) == 4 * len(set(names))
-    for file in files:
-        folder, name = file.rsplit("/", 1)
-        assert folder == "maps" and name.isascii() and name.isprintable() and len(name) < 240
-        assert not name.startswith(".") and not set(name) & set('/\\:*?"<>|')
-    assert map_file("00000001_000", "Pleural Effusion") == "maps/00000001_000__Pleural Effusion.npy"
 
 
 def test_one_name_twice_is_explained_once_with_a_warning(tmp_path):

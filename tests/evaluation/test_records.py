@@ -1,66 +1,66 @@
-"""What records say of methods and checkpoints."""
+"""Records survive the process that wrote them, and never mix."""
 
 import json
-import zipfile
 
 import pytest
 import torch
-from torch import nn
 
-from lightning_chex.attribution import IBA, GradCAM, IntegratedGradients, InverseIBA, MultiLayerIBA, PriorMap
-from lightning_chex.evaluation.checkpoint import Checkpoint
-from lightning_chex.evaluation.describe import describe
+from lightning_chex.evaluation.naming import map_name
+from lightning_chex.evaluation.records import OtherEvaluationError, Records
 
-METHODS = [
-    IBA(layer="0"),
-    IBA(layer="1"),
-    IBA(layer="0", beta=11),
-    IBA(layer="0", objective="deviation"),
-    IBA(layer="0", statistics_per="channel"),
-    InverseIBA(layer="0", beta=10),
-    MultiLayerIBA(layers=["0", "1"]),
-    MultiLayerIBA(layers=["0", "1"], beta=[10, 11]),
-    MultiLayerIBA(layers=["0", "1"], combine="intersection"),
-    GradCAM(layer="0"),
-    IntegratedGradients(steps=8),
-    IntegratedGradients(steps=8, baseline="blurred"),
-    PriorMap(torch.ones(1, 2, 2)),
-    PriorMap(torch.zeros(1, 2, 2)),
-]
+ROW = {"values": {"a": 1.5, "b": float("nan")}, "curves": {"c": [1.0, 2.0]}}
 
 
-def test_whatever_changes_maps_changes_the_description():
-    described = [json.dumps(describe(method), sort_keys=True) for method in METHODS]
-    assert len(set(described)) == len(METHODS)
-    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
-    fitted = IBA(layer="0", batch_size=3, memory=1.0).fit(model, [torch.rand(60, 3, 4, 4)])
-    assert json.dumps(describe(fitted), sort_keys=True) == described[0]  # neither what it learnt nor how it computes
+def test_what_was_added_is_there_in_another_process(tmp_path):
+    Records(tmp_path, {"checkpoint": "x"}).add("part", "IBA", {('image, with "quotes"', "Mass"): ROW})
+    found = Records(tmp_path, {"checkpoint": "x"}).of("part", "IBA")
+    (own,) = found.values()
+    assert list(found) == [('image, with "quotes"', "Mass")]
+    assert own["curves"] == ROW["curves"] and own["values"]["a"] == 1.5 and own["values"]["b"] != own["values"]["b"]
+    assert Records(tmp_path, {"checkpoint": "x"}).of("part", "LRP") == {}
 
 
-def test_a_checkpoint_tells_of_callbacks_and_settings_without_its_weights(tmp_path):
-    path = tmp_path / "best.ckpt"
-    torch.save({"state_dict": {}, "callbacks": {"a": {"count": torch.tensor(3)}}, "hyper_parameters": {"k": [1]}}, path)
-    read = Checkpoint.read(path)
-    assert read.name == "best.ckpt" and read.callbacks["a"]["count"] == 3 and read.settings == {"k": [1]}
-    assert len(read.sha256) == 64
-    path.write_bytes(path.read_bytes() + b"0")
-    assert Checkpoint.read(path).sha256 != read.sha256
+@pytest.mark.parametrize("end", [b'{"image": "b", "tar', b'{"image": "b"', b"\xff"])
+def test_a_line_that_was_cut_off_is_dropped_and_the_next_one_is_whole(tmp_path, end):
+    records = Records(tmp_path, {})
+    records.add("part", "IBA", {("a", "Mass"): ROW})
+    path = tmp_path / "records" / "part" / "IBA.jsonl"
+    path.write_bytes(path.read_bytes() + end)
+    again = Records(tmp_path, {})
+    assert list(again.of("part", "IBA")) == [("a", "Mass")]
+    again.add("part", "IBA", {("b", "Mass"): ROW})
+    assert list(Records(tmp_path, {}).of("part", "IBA")) == [("a", "Mass"), ("b", "Mass")]
 
 
-class Hostile:
-    def __reduce__(self):
-        return print, ("executed",)
+def test_other_circumstances_are_refused_by_name_and_nothing_changes(tmp_path):
+    Records(tmp_path, {"checkpoint": "x", "settings": {"step": 1}, "data": "d"})
+    before = (tmp_path / "evaluation.json").read_bytes()
+    with pytest.raises(OtherEvaluationError, match="other checkpoint, settings: give another folder"):
+        Records(tmp_path, {"checkpoint": "y", "settings": {"step": 2}, "data": "d"})
+    assert (tmp_path / "evaluation.json").read_bytes() == before
+    Records(tmp_path, {"checkpoint": "x", "settings": {"step": 1}, "data": "d"})
 
 
-def test_what_is_no_checkpoint_is_told_and_never_executed(tmp_path, capsys):
-    torch.save({"callbacks": Hostile()}, tmp_path / "hostile.ckpt")
-    with zipfile.ZipFile(tmp_path / "other.ckpt", "w") as archive:
-        archive.writestr("a", "b")
-    torch.save([1, 2], tmp_path / "list.ckpt")
-    (tmp_path / "junk.ckpt").write_bytes(b"junk")
-    for name in ("hostile", "other", "list", "junk"):
-        with pytest.raises(ValueError, match=f"{name}.ckpt' is no checkpoint of a run .*: give a .ckpt file"):
-            Checkpoint.read(tmp_path / f"{name}.ckpt")
-    with pytest.raises(ValueError, match="cannot be read .No such file"):
-        Checkpoint.read(tmp_path / "nowhere.ckpt")
-    assert "executed" not in capsys.readouterr().out
+def test_a_methods_settings_are_kept_and_compared(tmp_path):
+    records = Records(tmp_path, {})
+    records.admit("IBA", {"beta": 10.0, "layers": ("a", "b")})
+    records.admit("IBA", {"beta": 10.0, "layers": ["a", "b"]})  # a tuple is a list to JSON
+    with pytest.raises(OtherEvaluationError, match="method IBA with other settings"):
+        Records(tmp_path, {}).admit("IBA", {"beta": 5.0, "layers": ["a", "b"]})
+    assert json.loads((tmp_path / "evaluation.json").read_text())["methods"]["IBA"]["beta"] == 10.0
+
+
+def test_maps_come_back_to_the_last_bit(tmp_path):
+    records = Records(tmp_path, {})
+    saliency = torch.randn(5, 7) * 1e-9
+    records.save_map("IBA", ("a/b", "Mass"), saliency)
+    assert torch.equal(records.load_map("IBA", ("a/b", "Mass")), saliency)
+    assert records.load_map("IBA", ("a_b", "Mass")) is None
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_no_two_names_meet_and_none_leaves_the_folder():
+    names = ["a", "a/b", "a_b", "a b", "../a", "..", "", "a" * 300, "a" * 299 + "b", "é", "A:B", "a__b"]
+    files = [map_name(name, "Mass") for name in names]
+    assert len(set(files)) == len(names)
+    assert all("/" not in file and not file.startswith(".") and len(file) < 130 for file in files)

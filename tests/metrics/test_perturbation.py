@@ -67,6 +67,23 @@ def test_curves_and_areas_by_hand():
     assert half.insertion_auc.tolist() == [pytest.approx((4 + 10) / 2)]  # the half range is scaled to 0..1 as well
 
 
+def test_the_half_range_is_read_off_the_full_one():
+    predict = network()
+    images, saliency = some(3)
+    settings = {"baseline": torch.zeros(()), "step": 5}
+    full = insertion_deletion(predict, images, saliency, **settings)
+    half = insertion_deletion(predict, images, saliency, fraction=0.5, **settings)
+    cut = full.up_to(0.5)
+    assert torch.equal(cut.share, half.share) and cut.share[-1] == 0.5
+    for name in ("insertion", "deletion", "insertion_auc", "deletion_auc"):
+        torch.testing.assert_close(getattr(cut, name), getattr(half, name))
+    assert (cut.insertion_auc != full.insertion_auc).all()
+    assert torch.equal(full.up_to(1.0).deletion, full.deletion)
+    for share in (0.0, 0.4, 1.1):
+        with pytest.raises(ValueError, match=f"share={share} is no point of these curves"):
+            full.up_to(share)
+
+
 def test_a_last_step_of_fewer_pixels_is_as_wide_as_it_is():
     curves = insertion_deletion(
         lambda x: x.sum((1, 2, 3)), torch.ones(1, 1, 1, 5), torch.rand(1, 1, 5), baseline=torch.zeros(()), step=3
@@ -116,7 +133,11 @@ def test_no_pass_holds_more_copies_than_the_chunk_and_none_is_wasted():
 
     images, saliency = some(3)
     insertion_deletion(predict, images, saliency, baseline=torch.zeros(()), step=10, chunk=7)
-    assert max(seen) == 7 and sum(seen) == 3 * 2 * 4 and len(seen) == 4  # chunks run across images
+    # 4 states one way and 2 the other, whose ends are those of the first; chunks run across images
+    assert max(seen) == 7 and sum(seen) == 3 * (4 + 2) and len(seen) == 3
+    seen.clear()
+    insertion_deletion(predict, images, saliency, baseline=torch.zeros(()), step=5, fraction=0.5, chunk=7)
+    assert sum(seen) == 3 * (4 + 4)  # no common ends
 
 
 def test_no_gradient_is_recorded():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lightning_chex.metrics.correlation import is_constant, pearson
-from lightning_chex.metrics.sensitivity import mask_sizes, sensitivity_n
+from lightning_chex.metrics.sensitivity import mask_sizes, masked_scores, random_masks, sensitivity_n
 
 
 def some(count: int, side: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,6 +64,28 @@ def test_a_linear_model_is_explained_by_its_terms_and_a_random_map_is_at_chance(
     assert torch.allclose(sensitivity_n(predict, images, -2 * terms + 5, sizes), -right, atol=1e-4)
     assert random.mean().abs() < 0.05  # 40 images, a deviation of some 1 / sqrt(29) each
     assert (right > random).all()
+
+
+def test_the_masked_copies_are_scored_once_for_any_number_of_maps():
+    images, saliency = some(4)
+    seen: list[torch.Tensor] = []
+    predict = recorded(lambda x: x.square().mean((1, 2, 3)), seen)
+    settings = {"masks": 5, "value": 9.0, "seed": 3}
+    scored = masked_scores(predict, images, [2, 9, 20], **settings)
+    assert scored.scores.shape == (4, 3, 5) and sum(map(len, seen)) == 4 * 3 * 5
+    assert torch.equal(scored.masks, random_masks((6, 6), [2, 9, 20], 5, seed=3))
+    assert (scored.masks.sum((2, 3)) == torch.tensor([2, 9, 20])[:, None]).all()
+    for maps in (saliency, -saliency, saliency.square()):
+        expected = sensitivity_n(predict, images, maps, [2, 9, 20], **settings)
+        assert torch.equal(scored.sensitivity(maps), expected)
+        rows = torch.tensor([2, 0, 2])
+        torch.testing.assert_close(scored.select(rows).sensitivity(maps[rows]), expected[rows], rtol=0, atol=1e-9)
+    made = len(seen)
+    with pytest.raises(ValueError, match=r"saliency \(3, 6, 6\) does not match 4 images of 6 x 6"):
+        scored.sensitivity(saliency[:3])
+    with pytest.raises(ValueError, match="NaN"):
+        sensitivity_n(predict, images, saliency * torch.nan, [2])
+    assert len(seen) == made  # said before any forward pass
 
 
 def test_degenerate_cases_are_as_stated():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from skimage.filters import threshold_otsu
 
 from lightning_chex.metrics import ClassLevel, Otsu, TopFraction, otsu_mask, relative_level_mask, tuned_levels
 
@@ -24,6 +25,13 @@ def test_otsu_agrees_with_trying_every_split(ties):
     mask = otsu_mask(torch.from_numpy(maps))
     for one, marked in zip(maps, mask, strict=True):
         np.testing.assert_array_equal(marked, otsu_by_hand(one))
+
+
+def test_otsu_agrees_with_scikit_image_where_its_histogram_is_exact():
+    generator = np.random.default_rng(1)
+    maps = (generator.gamma(1.0, size=(8, 20, 20)) * 30 + 90 * (generator.random((8, 20, 20)) < 0.2)).astype(np.uint8)
+    for one, marked in zip(maps, otsu_mask(torch.from_numpy(maps).float()), strict=True):
+        np.testing.assert_array_equal(marked, one > threshold_otsu(one))
 
 
 def test_otsu_does_not_care_for_scale_and_marks_all_of_a_constant_map():

@@ -1,0 +1,192 @@
+"""Which target of which image is explained, and what its map is judged by."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_chex.data import lung_zones
+from lightning_chex.metrics import boxes_to_mask
+
+RegionKind = Literal["boxes", "masks", "zones"]
+
+DETECTED_SCORES: dict[str, tuple[int, ...]] = {"severity_0_1": (0, 1), "severity_2": (2,), "severity_3": (3,)}
+"""The Brixia scores each detector looks for."""
+
+SCORE = "severity"
+"""What the only target of a regression is called."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """N explained targets of the B images of a batch, on the images' device.
+
+    Attributes:
+        images: (B, C, H, W).
+        rows: the image of each target, int64 (N,).
+        target: class indices, int64 (N,); for a score the true one, float32 (N,).
+        keys: image id and target name of each.
+        patients: who is shown, N.
+        prediction: the model's probability of the class, or its score, (N,).
+        truth: label of the class, or the true score, (N,).
+        regions: what each map is judged by, bool (N, H, W); empty where nobody marked anything.
+        boxes: expert boxes behind the regions, N of (M, 4) x1, y1, x2, y2; M is 0 without.
+        zones: the six lung zones, bool (N, 6, H, W), empty where the lungs are unknown; None where there are no scores.
+        zone_scores: their Brixia scores, (N, 6), or None.
+    """
+
+    images: Tensor
+    rows: Tensor
+    target: Tensor
+    keys: list[tuple[str, str]]
+    patients: list[str]
+    prediction: Tensor
+    truth: Tensor
+    regions: Tensor
+    boxes: list[Tensor]
+    zones: Tensor | None
+    zone_scores: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def classes(self) -> Tensor:
+        """Class index of each, int64 (N,); 0 for a score."""
+        return torch.zeros_like(self.rows) if self.target.is_floating_point() else self.target
+
+    @property
+    def column(self) -> Tensor | None:
+        """The column of the model's output each is judged by; None for a score."""
+        return None if self.target.is_floating_point() else self.target
+
+    def select(self, chosen: Sequence[int]) -> "Cases":
+        """The chosen targets, with all images."""
+        index = torch.tensor(list(chosen), dtype=torch.int64, device=self.rows.device)
+        return Cases(
+            images=self.images,
+            rows=self.rows[index],
+            target=self.target[index],
+            keys=[self.keys[i] for i in chosen],
+            patients=[self.patients[i] for i in chosen],
+            prediction=self.prediction[index],
+            truth=self.truth[index],
+            regions=self.regions[index],
+            boxes=[self.boxes[i] for i in chosen],
+            zones=None if self.zones is None else self.zones[index],
+            zone_scores=None if self.zone_scores is None else self.zone_scores[index],
+        )
+
+
+LungFinder = Callable[[Tensor], Tensor]
+"""Images (B, C, H, W) to lungs bool (B, 2, H, W), the patient's right one first."""
+
+
+def region_kind(sample: Mapping[str, Any], class_names: Sequence[str]) -> RegionKind:
+    """What the maps of a data set like this sample's are judged by, unless told otherwise."""
+    scored = "zones" in sample and (not class_names or set(class_names) <= DETECTED_SCORES.keys())
+    return "zones" if scored else "boxes"
+
+
+def cases_of(
+    batch: dict[str, Any],
+    output: Tensor,
+    class_names: Sequence[str],
+    kind: RegionKind,
+    find_lungs: LungFinder | None = None,
+) -> Cases:
+    """Say what of a batch is explained.
+
+    The classes with a region (box or mask) of an image are; without any, or judged by zones, its positive labels. An
+    image without either is left out. A score is explained once per image.
+
+    Args:
+        batch: see ``data/sample.py``, on one device.
+        output: of the model, (B, K) logits, or (B, 1) or (B,) scores.
+        class_names: names of the K classes; empty for a score.
+        kind: what the maps are judged by.
+        find_lungs: outlines the lungs of images nobody has outlined; None leaves them unknown.
+    """
+    images = batch["image"]
+    size = (images.shape[-2], images.shape[-1])
+    zones = _zones(batch, size, find_lungs) if "zones" in batch and kind == "zones" else None
+    rows, target, regions, boxes = [], [], [], []
+    for row in range(len(images)):
+        for value, region, own in _targets(batch, row, class_names, kind, zones, size):
+            rows.append(row)
+            target.append(value)
+            regions.append(region.to(images.device))
+            boxes.append(own.cpu())
+    index = torch.tensor(rows, dtype=torch.int64, device=images.device)
+    output, label = output.float(), batch["label"].float()
+    if class_names:
+        values = torch.tensor(target, dtype=torch.int64, device=images.device)
+        prediction, truth = output.sigmoid()[index, values], label[index, values]
+    else:
+        values = torch.tensor(target, dtype=torch.float32, device=images.device)
+        prediction, truth = output.reshape(-1)[index], values
+    patients = batch.get("patient_id") or batch["image_id"]
+    return Cases(
+        images=images,
+        rows=index,
+        target=values,
+        keys=[
+            (batch["image_id"][r], class_names[int(t)] if class_names else SCORE)
+            for r, t in zip(rows, target, strict=True)
+        ],
+        patients=[patients[r] for r in rows],
+        prediction=prediction,
+        truth=truth,
+        regions=torch.stack(regions) if regions else torch.zeros(0, *size, dtype=torch.bool, device=images.device),
+        boxes=boxes,
+        zones=None if zones is None else zones[index],
+        zone_scores=None if zones is None else batch["zones"].float()[index],
+    )
+
+
+def _targets(
+    batch: dict[str, Any],
+    row: int,
+    class_names: Sequence[str],
+    kind: RegionKind,
+    zones: Tensor | None,
+    size: tuple[int, int],
+) -> list[tuple[float, Tensor, Tensor]]:
+    """Target, region and boxes of everything that is explained of an image."""
+    nothing, no_boxes = torch.zeros(size, dtype=torch.bool), torch.zeros(0, 4)
+    scores = batch["zones"][row] if zones is not None else None
+    if not class_names:
+        region = nothing if zones is None or scores is None else zones[row][scores > 0].any(0)
+        return [(float(batch["label"][row]), region, no_boxes)]
+    positive = batch["label"][row].nonzero()[:, 0].tolist()
+    if kind == "zones":
+        found = []
+        for k in positive:
+            region = nothing
+            if zones is not None and scores is not None:
+                looked_for = torch.tensor(DETECTED_SCORES[class_names[k]], device=scores.device)
+                region = zones[row][torch.isin(scores.round().long(), looked_for)].any(0)
+            found.append((k, region, no_boxes))
+        return found
+    if kind == "masks":
+        return [(k, batch["finding_masks"][row, k], no_boxes) for k in positive]
+    boxed = sorted(set(batch["box_labels"][row].tolist())) if "box_labels" in batch else []
+    if not boxed:
+        return [(k, nothing, no_boxes) for k in positive]
+    own = [batch["boxes"][row][batch["box_labels"][row] == k] for k in boxed]
+    return [(k, boxes_to_mask(box, size), box) for k, box in zip(boxed, own, strict=True)]
+
+
+def _zones(batch: dict[str, Any], size: tuple[int, int], find_lungs: LungFinder | None) -> Tensor:
+    """The six zones of each image, bool (B, 6, H, W); empty where the lungs are unknown."""
+    images = batch["image"]
+    lungs = batch.get("lung_mask")
+    if lungs is None:
+        lungs = torch.zeros(len(images), 2, *size, dtype=torch.bool, device=images.device)
+    unknown = ~lungs.flatten(1).any(1)
+    if find_lungs is not None and unknown.any():
+        lungs = lungs.clone()
+        lungs[unknown] = find_lungs(images[unknown])
+    return torch.stack([lung_zones(lung) for lung in lungs])

@@ -1,0 +1,194 @@
+"""Maps of many methods for a stream of images, measured and recorded as they come."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_chex.attribution import Attributor, frozen
+from lightning_chex.evaluation.cases import Cases, LungFinder, RegionKind, cases_of
+from lightning_chex.evaluation.measuring import Perturbation, Values, correlate_with_severity, localize
+from lightning_chex.evaluation.records import Key, Records
+from lightning_chex.evaluation.settings import EvaluationSettings
+
+Progress = Callable[[int], None]
+"""Told how many maps have been dealt with since it was called last."""
+
+Batches = Iterable[dict[str, Any]]
+"""Batches of samples, see ``data/sample.py``, on the network's device."""
+
+
+class Evaluator:
+    """Explains and measures with many methods; what is on record already is not computed again.
+
+    Args:
+        network: to explain, raw outputs (B, K) or, for a score, (B, 1).
+        class_names: of the K outputs; empty for a score.
+        methods: by name, fitted.
+        controls: maps that know nothing of the network, by name; made anew whenever they are needed.
+        records: where results go.
+        settings: of the evaluation.
+        kind: what maps are judged by.
+        fraction: share of a map's pixels the rule ``top_fraction`` marks.
+        find_lungs: outlines lungs where nobody has, or None.
+        precision: makes the context the network runs in.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        class_names: Sequence[str],
+        methods: Mapping[str, Attributor],
+        controls: Mapping[str, Attributor],
+        records: Records,
+        settings: EvaluationSettings,
+        kind: RegionKind,
+        fraction: float,
+        find_lungs: LungFinder | None = None,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.network = network
+        self.class_names = class_names
+        self.methods = methods
+        self.controls = controls
+        self.records = records
+        self.settings = settings
+        self.kind = kind
+        self.fraction = fraction
+        self.find_lungs = find_lungs
+        self.precision = precision
+        self.perturbation = Perturbation(network, bool(class_names), settings, precision)
+
+    def cases(self, batch: dict[str, Any]) -> Cases:
+        """What is explained of a batch."""
+        return cases_for(batch, self.network, self.class_names, self.kind, self.find_lungs, self.precision)
+
+    def tune(self, batches: Batches, progress: Progress) -> list[Key]:
+        """Record the IoU at every level of every method's maps of the tuning images; the maps are not kept.
+
+        Returns:
+            The cases with a region.
+        """
+        keys: list[Key] = []
+        for batch in batches:
+            cases = self.cases(batch)
+            cases = cases.select(cases.regions.flatten(1).any(1).nonzero()[:, 0].tolist())
+            keys += cases.keys
+            for name in (*self.methods, *self.controls):
+                missing = self._missing("tuning", name, cases)
+                if missing:
+                    chosen = cases.select(missing)
+                    _, curves = localize(self.saliency(name, chosen), chosen, self.fraction)
+                    self._keep("tuning", name, chosen, {}, curves)
+                progress(len(batch["image"]))
+        return keys
+
+    def measure(self, batches: Batches, perturbed: float, progress: Progress) -> Iterator[Cases]:
+        """Record every measure of every method and control.
+
+        Args:
+            batches: of images to report on.
+            perturbed: on how many images perturbation is measured, the first with something to explain.
+            progress: see ``Progress``.
+
+        Yields:
+            The cases of each batch, once they are on record.
+        """
+        images = 0
+        for batch in batches:
+            cases = self.cases(batch)
+            rows = list(dict.fromkeys(cases.rows.tolist()))
+            among_first = {row for i, row in enumerate(rows) if images + i < perturbed}
+            images += len(rows)
+            altered = [
+                i
+                for i, row in enumerate(cases.rows.tolist())
+                if row in among_first
+                and not (self.class_names and float(cases.prediction[i]) < self.settings.min_probability)
+            ]
+            masked = None
+            for name in (*self.methods, *self.controls):
+                self._localize(name, cases)
+                missing = [i for i in self._missing("perturbation", name, cases) if i in set(altered)]
+                if missing:
+                    if masked is None:
+                        masked = self.perturbation.masked(cases.select(altered))
+                    chosen = cases.select(missing)
+                    places = torch.tensor([altered.index(i) for i in missing], device=cases.rows.device)
+                    measured = self.perturbation.measure(self.saliency(name, chosen), chosen, masked.select(places))
+                    self._keep("perturbation", name, chosen, *measured)
+                progress(len(batch["image"]))
+            yield cases
+
+    def saliency(self, name: str, cases: Cases) -> Tensor:
+        """Maps of one method or control, float32 (N, H, W): those on record, the others made and kept."""
+        if name not in self.methods:
+            return self._control(name, cases)
+        kept = [self.records.load_map(name, key) for key in cases.keys]
+        missing = [i for i, found in enumerate(kept) if found is None]
+        if missing:
+            chosen = cases.select(missing)
+            made = self.explain(self.methods[name], chosen)
+            for i, saliency in zip(missing, made, strict=True):
+                kept[i] = saliency
+        maps = [torch.as_tensor(found, device=cases.images.device) for found in kept]
+        return torch.stack(maps) if maps else cases.images.new_zeros(0, *cases.images.shape[-2:])
+
+    def explain(self, method: Attributor, cases: Cases) -> Tensor:
+        """Maps of one method, made anew, float32 (N, H, W), what is not finite set to 0."""
+        with self.precision():
+            made = method.attribute(self.network, cases.images, cases.target, cases.rows)
+        return made.float().nan_to_num(0.0, 0.0, 0.0)
+
+    def _control(self, name: str, cases: Cases) -> Tensor:
+        if name == "LungField":  # the only control that looks at the image's own truth: where the lungs are
+            assert cases.zones is not None
+            return cases.zones.any(1).float()
+        return self.controls[name].attribute(self.network, cases.images, cases.target, cases.rows).float()
+
+    def _localize(self, name: str, cases: Cases) -> None:
+        missing = self._missing("localization", name, cases)
+        if not missing:
+            return
+        chosen = cases.select(missing)
+        saliency = self.saliency(name, chosen)
+        if name in self.methods:
+            for key, own in zip(chosen.keys, saliency, strict=True):
+                self.records.save_map(name, key, own)
+        values, curves = localize(saliency, chosen, self.fraction)
+        more_values, more_curves = correlate_with_severity(saliency, chosen)
+        self._keep("localization", name, chosen, values | more_values, curves | more_curves)
+
+    def _missing(self, part: str, name: str, cases: Cases) -> list[int]:
+        known = self.records.of(part, name)
+        return [i for i, key in enumerate(cases.keys) if key not in known]
+
+    def _keep(self, part: str, name: str, cases: Cases, values: Values, curves: Values) -> None:
+        columns = {key: value.tolist() for key, value in values.items()}
+        lines = {key: curve.tolist() for key, curve in curves.items()}
+        if "iou_at_level" in lines:  # enough digits, and a third of the file
+            lines["iou_at_level"] = [[round(x, 5) for x in row] for row in lines["iou_at_level"]]
+        rows = {
+            key: {
+                "values": {name: column[i] for name, column in columns.items()},
+                "curves": {name: line[i] for name, line in lines.items()},
+            }
+            for i, key in enumerate(cases.keys)
+        }
+        self.records.add(part, name, rows)
+
+
+def cases_for(
+    batch: dict[str, Any],
+    network: nn.Module,
+    class_names: Sequence[str],
+    kind: RegionKind,
+    find_lungs: LungFinder | None,
+    precision: Callable[[], AbstractContextManager[Any]],
+) -> Cases:
+    """What is explained of a batch, with the network's predictions; see ``cases_of``."""
+    with frozen(network), precision(), torch.no_grad():
+        output = network(batch["image"].contiguous(memory_format=torch.channels_last)).float()
+    return cases_of(batch, output, class_names, kind, find_lungs)

@@ -1,0 +1,117 @@
+"""The images a report shows: the best, the median and the worst by rank, whatever they look like."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_chex.evaluation.cases import Cases
+from lightning_chex.evaluation.measures import MEASURES
+from lightning_chex.evaluation.results import CurvePoint
+from lightning_chex.evaluation.run import Evaluated
+from lightning_chex.reporting.evaluation import Curve, ExampleRow
+
+RANKED_BY = ("iou/top_fraction", "severity_correlation", "insertion_auc")
+"""The measures that may decide the order, the first that there is."""
+
+Rank = Literal["best", "median", "worst"]
+
+
+def examples(evaluated: Evaluated) -> list[ExampleRow]:
+    """Choose three cases by the first method's values, and show all maps of them.
+
+    Args:
+        evaluated: with at least one method.
+
+    Returns:
+        Best, median and worst; fewer where there are fewer cases with a value, none where there is none.
+    """
+    rows = evaluated.rows
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    measure = next(
+        (key for key in RANKED_BY if any(row[key] is not None for row in rows if row["method"] == names[0])), None
+    )
+    if measure is None:
+        return []
+    values = {(row["image"], row["target"], row["method"]): row[measure] for row in rows}
+    scored = [
+        (values[*case.key, names[0]], i)
+        for i, case in enumerate(evaluated.cases)
+        if not np.isnan(_number(values[*case.key, names[0]]))
+    ]
+    ordered = [i for _, i in sorted(scored, key=lambda pair: (-pair[0], pair[1]))]
+    places: dict[Rank, int] = {"best": 0, "median": (len(ordered) - 1) // 2, "worst": len(ordered) - 1}
+    shown: dict[int, Rank] = {}
+    for rank, place in places.items():
+        shown.setdefault(ordered[place], rank)
+    found = []
+    for index, rank in shown.items():
+        key = evaluated.cases[index].key
+        cases = _find(evaluated, key)
+        if cases is not None:
+            own = {name: values[*key, name] for name in names}
+            found.append(_row(evaluated, cases, rank, names, measure, own))
+    return found
+
+
+def curves_of(points: Sequence[CurvePoint]) -> list[Curve]:
+    """Join the points of every method's curves."""
+    joined: dict[tuple[str, str], list[CurvePoint]] = {}
+    for point in points:
+        joined.setdefault((point.method, point.curve), []).append(point)
+    return [
+        Curve(method, name, *([getattr(p, part) for p in own] for part in ("x", "value", "ci_low", "ci_high", "n")))
+        for (method, name), own in joined.items()
+    ]
+
+
+def _find(evaluated: Evaluated, key: tuple[str, str]) -> Cases | None:
+    """Read the image of a case once more."""
+    for place in range(evaluated.images.count):
+        sample = evaluated.images.dataset[place]
+        if sample is None or sample["image_id"] != key[0]:
+            continue
+        batch = evaluated.images.subject.move(evaluated.images.datamodule.collate([sample]))
+        cases = evaluated.evaluator.cases(batch)
+        if key in cases.keys:
+            return cases.select([cases.keys.index(key)])
+    return None
+
+
+def _row(
+    evaluated: Evaluated,
+    cases: Cases,
+    rank: Rank,
+    names: Sequence[str],
+    measure: str,
+    values: Mapping[str, float | None],
+) -> ExampleRow:
+    grey = cases.images[int(cases.rows[0])].float().mean(0).cpu()
+    shade = grey - grey.min()
+    boxes = cases.boxes[0] if len(cases.boxes[0]) else None
+    region = cases.regions[0].cpu() if cases.regions[0].any() and boxes is None and cases.zones is None else None
+    zones, scores = None, None
+    if cases.zones is not None and cases.zone_scores is not None and cases.zones[0].any():
+        zones, scores = cases.zones[0].cpu(), cases.zone_scores[0].tolist()
+    maps: dict[str, Tensor] = {name: evaluated.evaluator.saliency(name, cases)[0].float().cpu() for name in names}
+    return ExampleRow(
+        rank=rank,
+        ranked_by=names[0],
+        image=shade / shade.max().clamp(min=1e-6),
+        target_name=cases.keys[0][1],
+        prediction=float(cases.prediction[0]),
+        truth=float(cases.truth[0]),
+        maps=maps,
+        iou=values,
+        boxes=boxes,
+        region=region,
+        zones=zones,
+        scores=scores,
+        measure=MEASURES[measure].title,
+    )
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(torch.as_tensor(value))

@@ -1,0 +1,75 @@
+"""What methods learn before they explain, kept so that an interrupted evaluation goes on making the same maps."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lightning_chex.attribution import Attributor
+from lightning_chex.evaluation.feature_statistics import feature_statistics, training_batches
+from lightning_chex.evaluation.results import write_json
+from lightning_chex.evaluation.settings import EvaluationSettings
+from lightning_chex.evaluation.subject import Subject
+
+
+def learn(
+    chosen: dict[str, Attributor],
+    left_out: dict[str, str],
+    named: bool,
+    subject: Subject,
+    datamodule: Any,
+    example: Tensor,
+    settings: EvaluationSettings,
+    folder: Path,
+) -> dict[str, Any]:
+    """Let methods learn, or give them what they had learnt before an interruption.
+
+    Args:
+        chosen: methods by name, fitted in place; those that find nothing to learn from are taken out.
+        left_out: gets the reason.
+        named: somebody asked for just these methods, so none may be left out.
+        subject: the model.
+        datamodule: offers training images, if there are any.
+        example: an image to explain, (1, C, H, W).
+        settings: of the evaluation.
+        folder: of the evaluation.
+
+    Returns:
+        For each layer how many images its statistics rest on, and where these came from.
+
+    Raises:
+        ValueError: a method that was asked for finds nothing to learn from.
+    """
+    place = folder / "statistics"
+    note = place / "statistics.json"
+    known = json.loads(note.read_text()) if note.exists() else {}
+    files = {name: place / f"{name}.safetensors" for name in chosen}
+    for name, method in chosen.items():
+        if files[name].exists():
+            method.load_state_dict(load_file(files[name]))
+    waiting = {name: method for name, method in chosen.items() if not files[name].exists()}
+    batches = training_batches(datamodule, settings.statistics_images, settings.seed) if _any_learns(waiting) else None
+    fitted = feature_statistics(subject.network, waiting, subject.saved, batches, image=example)
+    for name, reason in fitted.unfitted.items():
+        if named:
+            raise ValueError(
+                f"method {name}: {reason}: leave it out of methods, or give a data root with training images"
+            )
+        left_out[name] = reason
+        del chosen[name]
+    known |= fitted.layers
+    place.mkdir(exist_ok=True)
+    for name, method in waiting.items():
+        if name in chosen and method.num_observed is not None:
+            partial = files[name].with_suffix(".partial")
+            save_file({key: value.contiguous() for key, value in method.state_dict().items()}, partial)
+            partial.replace(files[name])
+    write_json(note, known)
+    return known
+
+
+def _any_learns(methods: Mapping[str, Attributor]) -> bool:
+    return any(method.num_observed is not None and method.num_observed < 2 for method in methods.values())

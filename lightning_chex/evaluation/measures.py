@@ -1,0 +1,156 @@
+"""Every measure there is: what it is called, which way is better, and what it says, in plain words."""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of a map.
+
+    Attributes:
+        title: its name for people.
+        better: which way is better; None where neither is.
+        group: ``localization``, ``perturbation``, ``severity`` or ``sanity``.
+        explanation: what it says, in a sentence.
+    """
+
+    title: str
+    better: Literal["higher", "lower"] | None
+    group: str
+    explanation: str
+
+
+IOU_ACCURACIES = (0.1, 0.25, 0.5, 0.75)
+IOBB_ACCURACIES = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+MEASURES: dict[str, Measure] = {
+    "iou/top_fraction": Measure(
+        "IoU, fixed fraction",
+        "higher",
+        "localization",
+        "Overlap (intersection over union) of the region with the map's strongest pixels, a fixed share of the image.",
+    ),
+    "iou/otsu": Measure(
+        "IoU, Otsu",
+        "higher",
+        "localization",
+        "The same with the pixels above the threshold that Otsu's rule finds in the map's values.",
+    ),
+    "iou/tuned": Measure(
+        "IoU, tuned per class",
+        "higher",
+        "localization",
+        "The same with a threshold per class and method, chosen on the tuning half, never on the images reported on.",
+    ),
+    "iou/oracle": Measure(
+        "IoU, oracle (upper bound)",
+        "higher",
+        "localization",
+        "The best IoU any threshold could reach, chosen with the region in sight: an upper bound, not a result.",
+    ),
+    **{
+        f"accuracy_iou/{t:g}": Measure(
+            f"T(IoU) at {t:g}", "higher", "localization", f"Share of maps whose IoU (fixed fraction) is at least {t:g}."
+        )
+        for t in IOU_ACCURACIES
+    },
+    **{
+        f"accuracy_iobb/{t:g}": Measure(
+            f"T(IoBB) at {t:g}",
+            "higher",
+            "localization",
+            f"Share of maps of whose marked pixels (fixed fraction) at least {t:.0%} lie in the region.",
+        )
+        for t in IOBB_ACCURACIES
+    },
+    "pointing_game": Measure(
+        "Pointing game", "higher", "localization", "How often the strongest pixel lies in the region."
+    ),
+    "effective_heat_ratio": Measure(
+        "Effective heat ratio",
+        "higher",
+        "localization",
+        "Share of the map's heat inside the region, averaged over all quantile thresholds.",
+    ),
+    "mass_accuracy": Measure(
+        "Relevance mass", "higher", "localization", "Share of the map's heat that lies in the region."
+    ),
+    "rank_accuracy": Measure(
+        "Relevance rank",
+        "higher",
+        "localization",
+        "Share of the K strongest pixels that lie in the region, K being the region's size.",
+    ),
+    "insertion_auc": Measure(
+        "Insertion AUC",
+        "higher",
+        "perturbation",
+        "Mean output while the image's pixels are put into its blurred copy, the map's strongest first.",
+    ),
+    "deletion_auc": Measure(
+        "Deletion AUC",
+        "lower",
+        "perturbation",
+        "Mean output while the image's pixels are blurred, the map's strongest first.",
+    ),
+    "insertion_auc_half": Measure(
+        "Insertion AUC, half range",
+        "higher",
+        "perturbation",
+        "Insertion over the first half of the pixels, as the paper's authors measured it.",
+    ),
+    "deletion_auc_half": Measure(
+        "Deletion AUC, half range",
+        "lower",
+        "perturbation",
+        "Deletion over the first half of the pixels, as the paper's authors measured it.",
+    ),
+    "road": Measure(
+        "ROAD, least - most",
+        "higher",
+        "perturbation",
+        "Output after the least relevant pixels are smoothly filled in, less that after the most relevant ones are.",
+    ),
+    "road_morf": Measure(
+        "ROAD, most relevant first",
+        "lower",
+        "perturbation",
+        "Mean output after the most relevant pixels are filled in.",
+    ),
+    "road_lerf": Measure(
+        "ROAD, least relevant first",
+        "higher",
+        "perturbation",
+        "Mean output after the least relevant pixels are filled in.",
+    ),
+    "sensitivity_n": Measure(
+        "Sensitivity-N",
+        "higher",
+        "perturbation",
+        "Correlation of the map's sum under a random mask with the drop of the raw output when the mask is taken out.",
+    ),
+    "severity_correlation": Measure(
+        "Correlation with severity",
+        "higher",
+        "severity",
+        "Pearson correlation of the map with the picture in which every zone carries its radiologist's score.",
+    ),
+    "zone_correlation": Measure(
+        "Zone correlation",
+        "higher",
+        "severity",
+        "Pearson correlation, over the six zones of an image, of mean relevance with the score.",
+    ),
+    "randomization": Measure(
+        "Similarity after randomisation",
+        "lower",
+        "sanity",
+        "Rank correlation of the map with that of the network with random weights: near 0 if the map depends on them.",
+    ),
+}
+
+
+def described(keys: set[str]) -> dict[str, dict[str, str | None]]:
+    """What the results say of the measures they hold, in the order of ``MEASURES``."""
+    return {key: asdict(measure) for key, measure in MEASURES.items() if key in keys}

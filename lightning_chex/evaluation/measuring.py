@@ -1,0 +1,199 @@
+"""From maps to numbers: every measure of a batch of cases, one value each."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_chex.attribution import frozen
+from lightning_chex.evaluation.cases import Cases
+from lightning_chex.evaluation.measures import IOBB_ACCURACIES, IOU_ACCURACIES
+from lightning_chex.evaluation.settings import EvaluationSettings
+from lightning_chex.metrics import (
+    MaskedScores,
+    accuracy_at,
+    blurred,
+    effective_heat_ratio,
+    insertion_deletion,
+    intersection_over_detected,
+    intersection_over_union,
+    iou_at_levels,
+    mask_sizes,
+    masked_scores,
+    mass_accuracy,
+    oracle_iou,
+    otsu_mask,
+    pointing_game,
+    rank_accuracy,
+    relevance_correlation,
+    road,
+    severity_correlation,
+    top_fraction_mask,
+    zone_relevance,
+)
+
+LEVELS = torch.linspace(0, 1, 101)
+"""The thresholds at which the IoU is taken, between a map's least and greatest value."""
+
+Values = dict[str, Tensor]
+"""Measure to one value a case, (N,); or curve to (N, X)."""
+
+
+def localize(saliency: Tensor, cases: Cases, fraction: float) -> tuple[Values, Values]:
+    """Measure how maps meet the regions.
+
+    Args:
+        saliency: (N, H, W).
+        cases: N cases.
+        fraction: share of a map's pixels the rule ``top_fraction`` marks.
+
+    Returns:
+        Values (N,), and the IoU at every level (N, 101); NaN where there is no region.
+    """
+    regions = cases.regions
+    marked = top_fraction_mask(saliency, fraction)
+    iou, iobb = intersection_over_union(marked, regions), intersection_over_detected(marked, regions)
+    values = {
+        "iou/top_fraction": iou,
+        "iou/otsu": intersection_over_union(otsu_mask(saliency), regions),
+        "iou/oracle": oracle_iou(saliency, regions),
+        **_accuracies("accuracy_iou", iou, IOU_ACCURACIES),
+        **_accuracies("accuracy_iobb", iobb, IOBB_ACCURACIES),
+        "pointing_game": pointing_game(saliency, regions),
+        "effective_heat_ratio": effective_heat_ratio(saliency, regions),
+        "mass_accuracy": mass_accuracy(saliency, regions),
+        "rank_accuracy": rank_accuracy(saliency, regions),
+    }
+    curves = {"iou_at_level": iou_at_levels(saliency, regions, LEVELS.to(saliency.device))}
+    empty = ~regions.flatten(1).any(1)
+    return (
+        {key: value.masked_fill(empty, torch.nan) for key, value in values.items()},
+        {key: curve.masked_fill(empty[:, None], torch.nan) for key, curve in curves.items()},
+    )
+
+
+def _accuracies(name: str, overlap: Tensor, thresholds: tuple[float, ...]) -> Values:
+    reached = accuracy_at(overlap, torch.tensor(thresholds))
+    return {f"{name}/{t:g}": reached[:, i] for i, t in enumerate(thresholds)}
+
+
+def correlate_with_severity(saliency: Tensor, cases: Cases) -> tuple[Values, Values]:
+    """Measure how maps follow the zones' scores; nothing where there are no scores.
+
+    Args:
+        saliency: (N, H, W).
+        cases: N cases.
+
+    Returns:
+        Values (N,); and each zone's mean relevance over that of all zones' pixels, (N, 6), with the scores (N, 6).
+    """
+    if cases.zones is None or cases.zone_scores is None:
+        return {}, {}
+    relevance = zone_relevance(saliency, cases.zones)
+    lungs = cases.zones.any(1, keepdim=True)
+    mean = zone_relevance(saliency, lungs)
+    relative = torch.where(mean > 0, relevance / mean, torch.nan)
+    return (
+        {
+            "severity_correlation": severity_correlation(saliency, cases.zones, cases.zone_scores),
+            "zone_correlation": relevance_correlation(relevance, cases.zone_scores),
+        },
+        {"zone_relevance": relative, "zone_scores": cases.zone_scores},
+    )
+
+
+class Perturbation:
+    """The perturbation measures of one network; what does not depend on the map is computed once per batch.
+
+    Args:
+        network: raw outputs (B, K), or (B, 1) or (B,) for a score.
+        is_class: whether the outputs are logits of classes.
+        settings: of the evaluation.
+        precision: makes the context the network runs in.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        is_class: bool,
+        settings: EvaluationSettings,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.network = network
+        self.is_class = is_class
+        self.settings = settings
+        self.precision = precision
+
+    def raw(self, images: Tensor) -> Tensor:
+        """Logits (R, K), or scores (R,)."""
+        with self.precision():
+            output = self.network(images.contiguous(memory_format=torch.channels_last)).float()
+        return output if self.is_class else output.reshape(-1)
+
+    def readable(self, images: Tensor) -> Tensor:
+        """Probabilities (R, K), or scores (R,)."""
+        return self.raw(images).sigmoid() if self.is_class else self.raw(images)
+
+    def masked(self, cases: Cases) -> MaskedScores:
+        """Raw outputs of all cases under all random masks: shared by all maps of these cases."""
+        settings = self.settings
+        pixels = cases.images.shape[-2] * cases.images.shape[-1]
+        with frozen(self.network):
+            return masked_scores(
+                self.raw,
+                cases.images[cases.rows],
+                mask_sizes(pixels, settings.sensitivity_sizes),
+                target=cases.column,
+                masks=settings.sensitivity_masks,
+                chunk=settings.chunk,
+                seed=settings.seed,
+            )
+
+    def measure(self, saliency: Tensor, cases: Cases, masked: MaskedScores) -> tuple[Values, Values]:
+        """Measure maps (N, H, W) of N cases; values (N,) and curves (N, X)."""
+        settings = self.settings
+        images, target = cases.images[cases.rows], cases.column
+        pixels = images.shape[-2] * images.shape[-1]
+        with frozen(self.network):
+            exchanged = insertion_deletion(
+                self.readable,
+                images,
+                saliency,
+                target=target,
+                baseline=blurred(images, settings.blur_kernel, settings.blur_sigma),
+                step=step_of(settings, pixels),
+                chunk=settings.chunk,
+                seed=settings.seed,
+            )
+            filled = road(self.readable, images, saliency, target=target, chunk=settings.chunk, seed=settings.seed)
+        # up to the last step that is not beyond it: a step of 25 pixels does not meet half of 224 x 224
+        half = exchanged.up_to(float(exchanged.share[exchanged.share <= 0.5 + 1e-6].max()))
+        by_size = masked.sensitivity(saliency)
+        values = {
+            "insertion_auc": exchanged.insertion_auc,
+            "deletion_auc": exchanged.deletion_auc,
+            "insertion_auc_half": half.insertion_auc,
+            "deletion_auc_half": half.deletion_auc,
+            "road": filled.difference,
+            "road_morf": filled.morf_mean,
+            "road_lerf": filled.lerf_mean,
+            "sensitivity_n": by_size.nanmean(1),
+        }
+        curves = {
+            "insertion": exchanged.insertion,
+            "deletion": exchanged.deletion,
+            "road_morf": filled.morf,
+            "road_lerf": filled.lerf,
+            "sensitivity_n": by_size,
+            # the axes go along, so that a record can be read by itself
+            **{f"{name}_share": exchanged.share.expand_as(exchanged.insertion) for name in ("insertion", "deletion")},
+            **{f"{name}_share": filled.share.expand_as(filled.morf) for name in ("road_morf", "road_lerf")},
+        }
+        return values, curves
+
+
+def step_of(settings: EvaluationSettings, pixels: int) -> int:
+    """Pixels exchanged per step of insertion and deletion."""
+    return max(1, pixels // 32) if settings.step is None else settings.step

@@ -1,0 +1,133 @@
+"""The methods an evaluation compares: the paper's line-up, or files that name others."""
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentParser
+from torch import Tensor, nn
+
+from lightning_chex.attribution import (
+    IBA,
+    LRP,
+    Attributor,
+    GradCAM,
+    Gradient,
+    IntegratedGradients,
+    InverseIBA,
+    MultiLayerIBA,
+)
+from lightning_chex.attribution.layers import feature_map_layers
+
+CONTROLS = ("EveryPixel", "RandomMap", "PriorMap", "LungField")
+"""Maps that know nothing of the model; ``LungField`` where lungs are known. They are in every evaluation."""
+
+LAST_FEATURES = "features.norm5"
+"""What DenseNet-121 pools at its end, the layer of Grad-CAM."""
+
+
+def line_up(layer: str, score: bool, seed: int = 0) -> dict[str, Attributor]:
+    """The methods of the paper's tables, as ``configs/attributor`` has them.
+
+    Args:
+        layer: where `IBA` and `InverseIBA` have their bottleneck.
+        score: the model gives a score, not classes.
+        seed: of the noise of the bottlenecks.
+    """
+    backward: dict[str, Attributor] = {
+        "GradCAM": GradCAM(LAST_FEATURES),
+        "IntegratedGradients": IntegratedGradients(),
+        "Gradient": Gradient(),
+        "LRP": LRP(),
+    }
+    if score:
+        return {
+            "RegressionIBA_DV": IBA(layer, objective="deviation", seed=seed),
+            "RegressionIBA_MSE": IBA(layer, objective="squared_error", seed=seed),
+            "RegressionIBA_RM": IBA(layer, objective="maximize_score", seed=seed),
+            "RegressionInverseIBA": InverseIBA(layer, objective="deviation", seed=seed),
+            "MultiLayerIBA": MultiLayerIBA(objective="deviation", seed=seed),
+            **backward,
+        }
+    return {
+        "IBA": IBA(layer, seed=seed),
+        "InverseIBA": InverseIBA(layer, seed=seed),
+        "MultiLayerIBA": MultiLayerIBA(seed=seed),
+        **backward,
+    }
+
+
+def choose_methods(
+    names: Sequence[str] | None, layer: str, network: nn.Module, images: Tensor, score: bool, seed: int
+) -> tuple[dict[str, Attributor], dict[str, str]]:
+    """Build the methods to compare and see whether they suit the network.
+
+    Args:
+        names: of the line-up, or YAML files with a ``class_path`` and ``init_args``, whose method is called by the
+            file's name; None for the whole line-up.
+        layer: where IBA has its bottleneck.
+        network: to explain.
+        images: one image at least, (B, C, H, W), to try.
+        score: the network gives a score, not classes.
+        seed: of the noise of the bottlenecks.
+
+    Returns:
+        The methods by name, and why others of the line-up were left out; one that was named is never left out.
+
+    Raises:
+        ValueError: an unknown name, a file that builds no method, or a named method that does not suit the network.
+    """
+    known = line_up(layer, score, seed)
+    methods, left_out = {}, {}
+    for name in known if names is None else names:
+        if name in CONTROLS:
+            continue  # they always take part
+        title, method = (name, known[name]) if name in known else (Path(name).stem, _from_file(name, known))
+        if title in methods or title in CONTROLS:
+            raise ValueError(f"methods names {title} twice, or a file that is called like a control: rename the file")
+        try:
+            if title == "GradCAM" and title in known and not _has(network, LAST_FEATURES):
+                method = GradCAM(feature_map_layers(network, images)[0])
+            _check(title, method, network, images, score)
+        except ValueError as error:
+            if names is not None:
+                raise ValueError(f"method {title}: {error}") from error
+            left_out[title] = str(error)
+            continue
+        methods[title] = method
+    if not methods and not (names is not None and names):
+        raise ValueError(f"no method suits this network: {left_out}; name YAML files with layers of it in methods")
+    return methods, left_out
+
+
+def _has(network: nn.Module, layer: str) -> bool:
+    return layer in dict(network.named_modules())
+
+
+def _check(title: str, method: Attributor, network: nn.Module, images: Tensor, score: bool) -> None:
+    if method.explains_class is not None and method.explains_class == score:
+        explains, has = ("classes", "a score") if method.explains_class else ("a score", "classes")
+        raise ValueError(f"it explains {explains}, the model gives {has}: choose another objective")
+    method.check(network, images)
+
+
+def _from_file(name: str, known: dict[str, Attributor]) -> Attributor:
+    path = Path(name).expanduser()
+    if path.suffix not in (".yaml", ".yml"):
+        raise ValueError(f"method {name!r} is unknown: choose from {', '.join(known)}, or give a YAML file")
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"method {name!r} cannot be read ({error}): give a YAML file with class_path and init_args"
+        ) from error
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Attributor, "method", required=True)
+    try:
+        with redirect_stderr(io.StringIO()):
+            built = parser.instantiate_classes(parser.parse_object({"method": settings}))
+    except Exception as error:  # the parser's own, or whatever the constructor raised
+        raise ValueError(f"method {name!r} cannot be built: {' '.join(str(error).split())}") from error
+    return built.method

@@ -1,0 +1,113 @@
+"""What an evaluation was made of: enough to know whether two of them can be compared, and to make one again."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from lightning_chex.attribution import Attributor
+from lightning_chex.evaluation.cases import LungFinder, RegionKind
+from lightning_chex.evaluation.describe import describe
+from lightning_chex.evaluation.records import Records
+from lightning_chex.evaluation.results import Explained
+from lightning_chex.evaluation.settings import EvaluationSettings
+from lightning_chex.evaluation.subject import Subject
+from lightning_chex.evaluation.tuning import TuningRegions
+
+PACKAGES = ("lightning-chex", "torch", "pytorch-lightning", "timm", "captum", "zennit", "numpy")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The circumstances of an evaluation.
+
+    Attributes:
+        subject: the model.
+        datamodule: the data.
+        settings: of the evaluation.
+        kind: what maps are judged by.
+        fraction: share of a map's pixels the rule ``top_fraction`` marks.
+        image: shape (C, H, W) of the network's images.
+        find_lungs: what outlines lungs where nobody has, or None.
+    """
+
+    subject: Subject
+    datamodule: Any
+    settings: EvaluationSettings
+    kind: RegionKind
+    fraction: float
+    image: tuple[int, ...]
+    find_lungs: LungFinder | None
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the numbers of a record, in plain values."""
+        return {
+            "checkpoint": dict(self.subject.checkpoint),
+            "data": self._fingerprint(),
+            "classes": list(self.subject.class_names),
+            "regions": self.kind,
+            "top_fraction": self.fraction,
+            "image": list(self.image),
+            "precision": self.subject.precision_name,
+            "lungs": None if self.find_lungs is None else getattr(self.find_lungs, "identity", "given"),
+            "settings": asdict(self.settings),
+        }
+
+    def account(
+        self,
+        cases: Sequence[Explained],
+        records: Records,
+        statistics: Mapping[str, Any],
+        methods: Mapping[str, Attributor],
+        levels: Mapping[str, Sequence[float]],
+        regions: TuningRegions,
+        tuning_images: int,
+        limit: int | None,
+    ) -> dict[str, Any]:
+        """What ``results.json`` says under ``protocol``."""
+        perturbed = records.of("perturbation", next(iter(methods), "EveryPixel"))
+        return {
+            "data": {
+                "module": type(self.datamodule).__name__,
+                "fingerprint": self._fingerprint(),
+                "images": len({case.key[0] for case in cases}),
+                "targets": len(cases),
+                "patients": len({case.patient for case in cases}),
+                "perturbation_images": len({case.key[0] for case in cases if case.key in perturbed}),
+                "tuning_images": tuning_images,
+                "tuning_regions": regions.count,
+                "lungs_outlined_by": self._outliner(),
+            },
+            "split": "test",
+            "limit": limit,
+            "checkpoint": dict(self.subject.checkpoint),
+            "threshold_rule": self._rule(regions),
+            "tuned_levels": {
+                name: dict(zip(self.subject.class_names or ["severity"], own, strict=True))
+                for name, own in levels.items()
+            },
+            "statistics": dict(statistics),
+            "methods": {name: describe(method) for name, method in methods.items()},
+            "precision": self.subject.precision_name,
+            "image": list(self.image),
+            "seeds": {"seed": self.settings.seed},
+            "settings": asdict(self.settings),
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        }
+
+    def _fingerprint(self) -> str:
+        return self.datamodule.fingerprint() if hasattr(self.datamodule, "fingerprint") else "unknown"
+
+    def _rule(self, regions: TuningRegions) -> str:
+        origin = "no tuning region says how large regions are"
+        if self.settings.top_fraction is not None:
+            origin = "as given"
+        elif regions.share is not None:
+            origin = f"the mean share of the image that the {regions.count} tuning regions cover"
+        return f"top_fraction: the strongest {self.fraction:.1%} of a map's pixels ({origin})"
+
+    def _outliner(self) -> str | None:
+        if self.kind != "zones":
+            return None
+        return "the data set's masks" if self.find_lungs is None else "the data set's masks, else a lung network"

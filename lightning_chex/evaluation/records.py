@@ -1,0 +1,127 @@
+"""What has been measured so far, on disk: an evaluation that was interrupted goes on where it was."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_chex.evaluation.naming import map_name
+
+Key = tuple[str, str]
+"""Image id and target name."""
+
+_IDENTITY = "evaluation.json"
+
+
+class OtherEvaluationError(ValueError):
+    """The folder holds an evaluation of something else."""
+
+
+class Records:
+    """Values by part, method and case, appended to files as soon as they are known, and the maps beside them.
+
+    Args:
+        folder: of the evaluation; made if need be.
+        identity: plain values that decide every number: checkpoint, data, settings. A folder begun with others is
+            refused.
+
+    Raises:
+        OtherEvaluationError: the folder holds results of another evaluation, or results whose origin it does not tell.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.folder = folder
+        path = folder / _IDENTITY
+        identity = json.loads(json.dumps(identity))
+        if path.exists():
+            known = json.loads(path.read_text())
+            differing = sorted(
+                k for k in known.keys() | identity.keys() if k != "methods" and known.get(k) != identity.get(k)
+            )
+            if differing:
+                raise OtherEvaluationError(
+                    f"output_dir={str(folder)!r} holds an evaluation with other {', '.join(differing)}: give another "
+                    "folder, or the same arguments to go on with it"
+                )
+            identity["methods"] = known.get("methods", {})
+        elif (folder / "results.json").exists() or (folder / "maps").exists():
+            raise OtherEvaluationError(
+                f"output_dir={str(folder)!r} holds results, but no {_IDENTITY} that says of what: give another folder"
+            )
+        else:
+            identity["methods"] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self._identity = identity
+        self._write_identity()
+        self._known: dict[tuple[str, str], dict[Key, dict[str, Any]]] = {}
+
+    def admit(self, method: str, settings: dict[str, Any]) -> None:
+        """Note a method's settings.
+
+        Raises:
+            OtherEvaluationError: there are results of a method of that name with other settings.
+        """
+        settings = json.loads(json.dumps(settings))
+        known = self._identity["methods"].get(method)
+        if known is not None and known != settings:
+            raise OtherEvaluationError(
+                f"{str(self.folder)!r} holds results of a method {method} with other settings ({known}): give this one "
+                "another name (that of its file), or another output_dir"
+            )
+        self._identity["methods"][method] = settings
+        self._write_identity()
+
+    def of(self, part: str, method: str) -> dict[Key, dict[str, Any]]:
+        """Everything known of a part of a method."""
+        if (part, method) not in self._known:
+            self._known[part, method] = _read(self._path(part, method))
+        return self._known[part, method]
+
+    def add(self, part: str, method: str, rows: dict[Key, dict[str, Any]]) -> None:
+        """Keep what was measured; on disk when this returns."""
+        self.of(part, method).update(rows)
+        path = self._path(part, method)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            for (image, target), values in rows.items():
+                file.write(json.dumps({"image": image, "target": target, **values}) + "\n")
+
+    def map_path(self, method: str, key: Key) -> Path:
+        """Where a map lies."""
+        return self.folder / "maps" / method / f"{map_name(*key)}.npy"
+
+    def save_map(self, method: str, key: Key, saliency: Tensor) -> None:
+        """Keep a map, float32 (H, W)."""
+        path = self.map_path(method, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.save(file, saliency.cpu().numpy().astype(np.float32))
+        partial.replace(path)  # a map is there whole or not at all
+
+    def load_map(self, method: str, key: Key) -> Tensor | None:
+        """A map that was kept, or None."""
+        path = self.map_path(method, key)
+        return torch.from_numpy(np.load(path, allow_pickle=False)) if path.exists() else None
+
+    def _path(self, part: str, method: str) -> Path:
+        return self.folder / "records" / part / f"{method}.jsonl"
+
+    def _write_identity(self) -> None:
+        partial = self.folder / f"{_IDENTITY}.partial"
+        partial.write_text(json.dumps(self._identity, indent=1) + "\n")
+        partial.replace(self.folder / _IDENTITY)
+
+
+def _read(path: Path) -> dict[Key, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):  # the process ended in the middle of a line
+        path.write_bytes(whole)
+    rows = [json.loads(line) for line in whole.splitlines()]
+    return {(row.pop("image"), row.pop("target")): row for row in rows}

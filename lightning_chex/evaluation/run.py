@@ -1,0 +1,206 @@
+"""One evaluation from beginning to end: what is needed, what is measured, what is written."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from lightning_chex.attribution import Attributor, EveryPixel, RandomMap
+from lightning_chex.data.errors import DataError
+from lightning_chex.evaluation.cases import Cases, LungFinder, RegionKind, region_kind
+from lightning_chex.evaluation.evaluator import Evaluator, cases_for
+from lightning_chex.evaluation.feature_statistics import training_batches
+from lightning_chex.evaluation.learning import learn
+from lightning_chex.evaluation.describe import describe
+from lightning_chex.evaluation.methods import choose_methods
+from lightning_chex.evaluation.protocol import Protocol
+from lightning_chex.evaluation.randomization import randomize, stages
+from lightning_chex.evaluation.records import Key, Records
+from lightning_chex.evaluation.results import (
+    Assembly,
+    CurvePoint,
+    Explained,
+    Row,
+    results_of,
+    write_cases,
+    write_curves,
+    write_json,
+)
+from lightning_chex.evaluation.settings import EvaluationSettings
+from lightning_chex.evaluation.subject import Images, Subject, offered, tuning_half
+from lightning_chex.evaluation.tuning import TuningRegions
+
+RANDOMIZATION_STATISTICS = 64
+"""Images the bottlenecks of a re-initialised network learn from."""
+
+BOX_FRACTION = 0.05
+"""Share of the pixels that is marked where no tuning region says how large regions are."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation found.
+
+    Attributes:
+        results: what ``results.json`` holds.
+        curves: what ``curves.csv`` holds.
+        cases: what was explained.
+        rows: what ``per_image.csv`` holds, one a method and case.
+        evaluator: with the methods, controls and records, for pictures.
+        images: that were explained.
+    """
+
+    results: dict[str, Any]
+    curves: list[CurvePoint]
+    cases: list[Explained]
+    rows: list[Row]
+    evaluator: Evaluator
+    images: Images
+
+
+def evaluate(
+    subject: Subject,
+    datamodule: Any,
+    folder: Path,
+    methods: Sequence[str] | None = None,
+    limit: int | None = None,
+    settings: EvaluationSettings | None = None,
+    find_lungs: LungFinder | None = None,
+    show_progress: bool = True,
+) -> Evaluated:
+    """Compare methods on a trained model, and write what came out; see ``ChexTrainer.evaluate``.
+
+    Args:
+        subject: the model.
+        datamodule: offers images by ``explained_dataset("test")``, to report on, and ``("validate")``, to tune on.
+        folder: for the results; one that an evaluation of the same was begun in is gone on with.
+        methods: see ``choose_methods``.
+        limit: images at most; None for all.
+        settings: of the evaluation.
+        find_lungs: outlines lungs where nobody has; None leaves them unknown.
+        show_progress: draw progress bars.
+
+    Raises:
+        DataError: there is no image to explain.
+        ValueError: a method that does not suit the model, a setting that does not suit the images, or a folder with
+            another evaluation.
+    """
+    settings = EvaluationSettings() if settings is None else settings
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit!r} must be at least 1 image, or left out for all")
+    tested = Images(datamodule, offered(datamodule, "test"), subject, limit)
+    tuning, why_not = tuning_half(datamodule, subject)
+    sample = tested.first()
+    kind = _region_kind(settings, sample, subject.class_names)
+    example = subject.move(datamodule.collate([sample]))["image"]
+    _check_pixels(settings, example)
+    chosen, left_out = choose_methods(
+        methods, subject.layer, subject.network, example, not subject.class_names, settings.seed
+    )
+    regions = TuningRegions(tuning, subject.class_names, kind, find_lungs)
+    fraction = settings.top_fraction or regions.share or BOX_FRACTION
+    protocol = Protocol(subject, datamodule, settings, kind, fraction, tuple(example.shape[1:]), find_lungs)
+    records = Records(folder, protocol.identity())
+    for name, method in chosen.items():
+        records.admit(name, describe(method))
+    unfitted = {name: copy.deepcopy(method) for name, method in chosen.items()}
+    statistics = learn(chosen, left_out, methods is not None, subject, datamodule, example, settings, folder)
+    controls: dict[str, Attributor] = {"EveryPixel": EveryPixel(), "RandomMap": RandomMap(settings.seed)}
+    if regions.prior is not None:
+        controls["PriorMap"] = regions.prior
+    else:
+        left_out["PriorMap"] = why_not or "no tuning image has a region"
+    if kind == "zones" and (find_lungs is not None or "lung_mask" in sample):
+        controls["LungField"] = EveryPixel()  # holds its place; the evaluator paints the lungs
+    evaluator = Evaluator(
+        subject.network, subject.class_names, chosen, controls, records, settings, kind, fraction, find_lungs,
+        subject.precision,
+    )  # fmt: skip
+    names = [*chosen, *controls]
+
+    def bar(description: str, total: float) -> Any:
+        return tqdm(total=total, desc=description, unit="map", disable=not show_progress, smoothing=0.05)
+
+    tuned_on: list[Key] = []
+    if tuning is not None:
+        tuning.count = min(tuning.count, settings.tuned(limit))
+        with bar("thresholds, on the tuning half", tuning.count * len(names)) as progress:
+            tuned_on = evaluator.tune(tuning.batches(), progress.update)
+    cases: list[Explained] = []
+    with bar("maps and measures", tested.count * len(names)) as progress:
+        for found in evaluator.measure(tested.batches(), settings.perturbed(limit), progress.update):
+            cases += [_explained(found, i) for i in range(len(found))]
+    if not cases:
+        raise DataError("no image has anything to explain: none of them carries a positive label or a region")
+    _randomize(evaluator, unfitted, tested, tuning, settings.randomized(limit), bar)
+
+    assembly = Assembly(
+        records, list(chosen), list(controls), cases, subject.class_names, tuned_on, settings.resamples, settings.seed
+    )
+    account = protocol.account(
+        cases, records, statistics, chosen, assembly.levels, regions, 0 if tuning is None else tuning.count, limit
+    )
+    results = results_of(assembly, kind, left_out, account)
+    curves = assembly.curves(example.shape[-2] * example.shape[-1], settings.sensitivity_sizes)
+    write_json(folder / "results.json", results)
+    write_curves(folder / "curves.csv", curves)
+    rows = list(assembly.case_rows())
+    write_cases(folder / "per_image.csv", rows)
+    return Evaluated(results, curves, cases, rows, evaluator, tested)
+
+
+def _region_kind(settings: EvaluationSettings, sample: Mapping[str, Any], class_names: Sequence[str]) -> RegionKind:
+    if settings.regions == "auto":
+        return region_kind(sample, class_names)
+    needed = {"boxes": "boxes", "masks": "finding_masks", "zones": "zones"}[settings.regions]
+    if needed not in sample:
+        raise ValueError(f"regions={settings.regions!r} needs samples with {needed!r}; these have {', '.join(sample)}")
+    return settings.regions
+
+
+def _check_pixels(settings: EvaluationSettings, example: Tensor) -> None:
+    height, width = example.shape[-2:]
+    if settings.step is not None and settings.step > height * width // 2:
+        raise ValueError(f"step={settings.step!r} is more than half of the {height} x {width} pixels of these images")
+    if settings.blur_kernel // 2 >= min(height, width):
+        raise ValueError(f"blur_kernel={settings.blur_kernel!r} is too large for images of {height} x {width} pixels")
+
+
+def _randomize(
+    evaluator: Evaluator,
+    unfitted: Mapping[str, Attributor],
+    tested: Images,
+    tuning: Images | None,
+    count: int,
+    bar: Callable[[str, float], Any],
+) -> None:
+    """Measure the randomisation on the first images; methods that find nothing to learn from are passed over."""
+    images = Images(tested.datamodule, tested.dataset, tested.subject, min(count, tested.count))
+    # one batch, so that every stage of the network is met once
+    batch = next(images.batches(max(1, images.count)), None)
+    if batch is None:
+        return
+    subject = tested.subject
+    cases = cases_for(
+        batch, subject.network, subject.class_names, evaluator.kind, evaluator.find_lungs, subject.precision
+    )
+    offer = training_batches(tested.datamodule, RANDOMIZATION_STATISTICS, evaluator.settings.seed)
+    source: Iterator[Tensor] = iter(())
+    if offer is not None:
+        source = offer()
+    elif tuning is not None:
+        source = (batch["image"] for batch in tuning.batches())
+    learnt_from = list(islice(source, RANDOMIZATION_STATISTICS))
+    enough = sum(map(len, learnt_from)) >= 2
+    names = [name for name, method in unfitted.items() if enough or method.num_observed is None]
+    with bar("randomised weights", len(stages(100)) * len(names)) as progress:
+        randomize(evaluator, {name: unfitted[name] for name in names}, cases, learnt_from, progress.update)
+
+
+def _explained(cases: Cases, i: int) -> Explained:
+    return Explained(cases.keys[i], cases.patients[i], float(cases.prediction[i]), float(cases.truth[i]))

@@ -1,0 +1,93 @@
+"""What is evaluated, and the images it is evaluated on."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+
+from lightning_chex.data.errors import DataError
+from lightning_chex.evaluation.feature_statistics import Saved
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model to evaluate.
+
+    Attributes:
+        network: raw outputs (B, K) or, for a score, (B, 1); on its device, with its trained weights.
+        class_names: of the K outputs; empty for a score.
+        layer: where IBA has its bottleneck.
+        saved: feature statistics that came with the weights.
+        checkpoint: plain values that say which weights these are.
+        device: where it is.
+        move: brings a batch there.
+        precision: makes the context the network runs in.
+        precision_name: what that context is called.
+    """
+
+    network: nn.Module
+    class_names: Sequence[str]
+    layer: str
+    saved: Sequence[Saved]
+    checkpoint: Mapping[str, Any]
+    device: torch.device
+    move: Callable[[dict[str, Any]], dict[str, Any]]
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext
+    precision_name: str = "32-true"
+
+
+class Images:
+    """The images of one half of an evaluation, in the order in which they are explained.
+
+    Args:
+        datamodule: whose.
+        dataset: the samples.
+        subject: whose device they go to.
+        limit: how many at most; None for all.
+    """
+
+    def __init__(self, datamodule: Any, dataset: Any, subject: Subject, limit: int | None = None) -> None:
+        self.datamodule = datamodule
+        self.dataset = dataset
+        self.subject = subject
+        self.count = len(dataset) if limit is None else min(limit, len(dataset))
+
+    def batches(self, batch_size: int | None = None) -> Iterator[dict[str, Any]]:
+        """Batches on the device."""
+        loader = DataLoader(
+            Subset(self.dataset, range(self.count)),
+            batch_size or getattr(self.datamodule, "batch_size", 16),
+            num_workers=getattr(self.datamodule, "num_workers", 0),
+            collate_fn=self.datamodule.collate,
+            generator=torch.Generator(),  # of its own, or iterating would draw from the global one
+        )
+        for batch in loader if self.count else ():
+            if batch is not None:  # all its images were unreadable, and the data module leaves such out
+                yield self.subject.move(batch)
+
+    def first(self) -> dict[str, Any]:
+        """The first sample that can be read."""
+        found = (self.dataset[i] for i in range(self.count))
+        sample = next((sample for sample in found if sample is not None), None)
+        if sample is None:
+            raise DataError("there is no image to explain: evaluate needs the test images of the data set")
+        return sample
+
+
+def offered(datamodule: Any, stage: str) -> Any:
+    """The images to explain, with all that is known of them."""
+    offer = getattr(datamodule, "evaluated_dataset", None) or datamodule.explained_dataset
+    return offer(stage)
+
+
+def tuning_half(datamodule: Any, subject: Subject) -> tuple[Images | None, str]:
+    """The images to tune on; None, and the reason, where a copy holds test images alone."""
+    try:
+        dataset = offered(datamodule, "validate")
+    except DataError as error:  # a copy that holds test images alone can be evaluated all the same
+        return None, f"there are no tuning images: {error}"
+    return (Images(datamodule, dataset, subject), "") if len(dataset) else (None, "there are no tuning images")

@@ -1,0 +1,153 @@
+"""Does the network use what a map marks, and does the map depend on the network? Figures 2 and 3b of the paper."""
+
+from collections.abc import Mapping, Sequence
+from xml.etree.ElementTree import Element
+
+from lightning_chex.reporting.evaluation import Curve
+from lightning_chex.reporting.report.charts import legend, line_chart, scatter
+from lightning_chex.reporting.report.palette import Look
+from lightning_chex.reporting.report.parts import curves_named, explained, figures, section
+from lightning_chex.reporting.report.tables import Column, measure_table
+from lightning_chex.reporting.results import Results
+
+PERTURBATION = {
+    "insertion_auc": ("insertion AUC", "full range, all pixels"),
+    "deletion_auc": ("deletion AUC", "full range, all pixels"),
+    "insertion_auc_half": ("insertion AUC", "half range, as the paper's authors"),
+    "deletion_auc_half": ("deletion AUC", "half range, as the paper's authors"),
+    "road": ("ROAD", "remove and debias"),
+    "road_morf": ("strongest first", "remove and debias"),
+    "road_lerf": ("weakest first", "remove and debias"),
+}
+
+
+def faithfulness(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look]) -> list[Element | None]:
+    """All sections about the network; None for those without data."""
+    return [
+        _perturbation(results, curves, looks),
+        _sensitivity(results, curves, looks),
+        _randomization(results, curves, looks),
+    ]
+
+
+def _perturbation(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look]) -> Element | None:
+    keys = results.keys(*PERTURBATION)
+    output = _output(results)
+    blocks: list[Element] = []
+    clouds = [
+        _cloud(results, looks, suffix, words)
+        for suffix, words in (("", "Full range"), ("_half", "Half range"))
+        if results.has(f"insertion_auc{suffix}") and results.has(f"deletion_auc{suffix}")
+    ]
+    if clouds:
+        caption = (
+            "Insertion against deletion AUC, with 95 % intervals (the paper's Figure 2). Upper left is best; a "
+            "method amid the hollow controls does no better than an order of pixels that knows nothing."
+        )
+        blocks.append(figures(caption, clouds, legend(results.names, looks)))
+    if keys:
+        columns = [
+            Column(heading, key, group, marked=key not in ("road_morf", "road_lerf"))
+            for key, (heading, group) in PERTURBATION.items()
+            if key in keys
+        ]
+        blocks.append(measure_table(results, f"Perturbation: what the {output} does as pixels come and go", columns))
+    for names, titles, x_label in (
+        (("insertion", "deletion"), ("Insertion", "Deletion"), "share of the pixels exchanged"),
+        (
+            ("road_morf", "road_lerf"),
+            ("Strongest removed first", "Weakest removed first"),
+            "share of the pixels removed",
+        ),
+    ):
+        drawn = [(title, curves_named(curves, name, results)) for name, title in zip(names, titles, strict=True)]
+        charts = [line_chart(found, looks, title, x_label, output) for title, found in drawn if found]
+        if charts:
+            methods = list(dict.fromkeys(curve.method for _, found in drawn for curve in found))
+            caption = (
+                f"{' and '.join(title.lower() for title, found in drawn if found).capitalize()}: mean and 95 % band."
+            )
+            blocks.append(figures(caption, charts, legend(methods, looks)))
+    if not blocks:
+        return None
+    return section(
+        "perturbation",
+        "Insertion, deletion and removal (Figure 2)",
+        "Pixels of a blurred image are replaced by the real ones (insertion) or the other way round (deletion) in "
+        f"the order of the map, and the {output} is followed: a map that marks what the network uses lets it rise "
+        "early and fall early. ROAD instead fills removed pixels in from their neighbours and reports by how much "
+        "more the output suffers when the strongest pixels go than when the weakest go; higher is better.",
+        *blocks,
+        explained(results, keys),
+    )
+
+
+def _cloud(results: Results, looks: Mapping[str, Look], suffix: str, title: str) -> Element:
+    points = {
+        name: (results.cell(name, f"deletion_auc{suffix}"), results.cell(name, f"insertion_auc{suffix}"))
+        for name in results.names
+    }
+    return scatter(points, looks, title, "deletion AUC (lower is better)", "insertion AUC (higher is better)")
+
+
+def _sensitivity(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look]) -> Element | None:
+    return _one(
+        results,
+        curves,
+        looks,
+        key="sensitivity_n",
+        title="Sensitivity-N (Figure 3b)",
+        x_label="number of masked pixels",
+        y_label="correlation",
+        log_x=True,
+        how="Many random sets of N pixels are masked: the curve shows how well the sum of the map over a set "
+        f"foretells the drop of the {_output(results)}. 1 is perfect, 0 is chance, and a random map stays at 0.",
+    )
+
+
+def _randomization(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look]) -> Element | None:
+    return _one(
+        results,
+        curves,
+        looks,
+        key="randomization",
+        title="Randomisation check",
+        x_label="share of the network drawn anew, from the top",
+        y_label="rank correlation with the original",
+        log_x=False,
+        how="The network's weights are drawn anew, and its maps compared with the original ones. A map that explains "
+        "what was learnt must change, towards 0; a control that ignores the network does not, so nothing is set bold "
+        "here.",
+    )
+
+
+def _one(
+    results: Results,
+    curves: Sequence[Curve],
+    looks: Mapping[str, Look],
+    *,
+    key: str,
+    title: str,
+    x_label: str,
+    y_label: str,
+    log_x: bool,
+    how: str,
+) -> Element | None:
+    """A section of one measure with its curve."""
+    drawn = curves_named(curves, key, results)
+    blocks = []
+    if drawn:
+        chart = line_chart(drawn, looks, title.partition(" (")[0], x_label, y_label, log_x=log_x)
+        caption = "Mean over maps and 95 % band."
+        blocks.append(figures(caption, [chart], legend([curve.method for curve in drawn], looks)))
+    if results.has(key):
+        marked = key != "randomization"
+        columns = [Column("mean over maps", key, marked=marked)]
+        if results.has(key, over_classes=True):
+            columns.append(Column("mean over classes", key, over_classes=True, marked=marked))
+        blocks.append(measure_table(results, results.title(key), columns))
+    return section(key, title, how, *blocks, explained(results, [key])) if blocks else None
+
+
+def _output(results: Results) -> str:
+    return "predicted score" if results.task == "regression" else "probability of the class"

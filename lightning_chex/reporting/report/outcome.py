@@ -1,0 +1,109 @@
+"""The outcome in a few sentences, composed from the numbers."""
+
+from collections.abc import Sequence
+
+from lightning_chex.reporting.comparison import beaten, judged
+from lightning_chex.reporting.results import IOU_RULES, Results, number
+
+
+def outcome(results: Results) -> list[tuple[str, list[str]]]:
+    """Up to three questions with their answers: place, use by the network, dependence on the weights.
+
+    A question whose measures were not taken is left out.
+    """
+    said = [_place(results), _use(results), _weights(results)]
+    return [sentence for sentence in said if sentence]
+
+
+def _place(results: Results) -> tuple[str, list[str]] | None:
+    parts = []
+    if results.headline:
+        parts.append((f"Mean IoU, threshold rule “{IOU_RULES[results.headline]}”", results.headline))
+    if results.has("severity_correlation"):
+        parts.append(("Correlation with the zone scores", "severity_correlation"))
+    if results.task == "regression":
+        parts.reverse()
+    return _sentences(results, "Do the maps lie on the findings?", parts)
+
+
+def _use(results: Results) -> tuple[str, list[str]] | None:
+    parts = [
+        (words, key)
+        for words, key in (
+            ("Strongest pixels shown first (insertion AUC)", "insertion_auc"),
+            ("Strongest pixels removed first (deletion AUC)", "deletion_auc"),
+        )
+        if results.has(key)
+    ]
+    if not parts and results.has("sensitivity_n"):
+        parts = [("Sensitivity-N", "sensitivity_n")]
+    return _sentences(results, "Does the network use what the maps mark?", parts)
+
+
+def _weights(results: Results) -> tuple[str, list[str]] | None:
+    values = {name: results.cell(name, "randomization").value for name in results.methods}
+    known = {name: value for name, value in values.items() if value is not None}
+    if not known:
+        return None
+    low, high = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
+    if low == high:
+        span = f"by {number(known[low])} for {low}"
+    else:
+        span = f"by {number(known[low])} ({low}) to {number(known[high])} ({high})"
+    return (
+        "Do the maps depend on what was learnt?",
+        [f"With all weights drawn anew, they correlate with the originals {span}."],
+    )
+
+
+def _sentences(results: Results, question: str, parts: Sequence[tuple[str, str]]) -> tuple[str, list[str]] | None:
+    if not parts or not results.methods:
+        return None
+    return question, [f"{words}: {_comparison(results, key)}." for words, key in parts]
+
+
+def _comparison(results: Results, key: str) -> str:
+    """Which methods do better than which controls, intervals not overlapping."""
+    controls = judged(results, key)
+    methods = [name for name in results.methods if results.cell(name, key).value is not None]
+    if not methods:
+        return "no method was measured"
+    if not controls:
+        return "no control was measured, so nothing says which methods are better than chance"
+    cells = [results.cell(name, key) for name in [*methods, *controls]]
+    if not any(cell.has_interval for cell in cells):
+        return "too few patients for intervals, so no method can be told from the controls"
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in methods:
+        groups.setdefault(tuple(beaten(results, name, key)), []).append(name)
+    if set(groups) == {()}:
+        return f"no method does better than any control with intervals that do not overlap{_best_control(results, key)}"
+    said = []
+    for below, names in sorted(groups.items(), key=lambda item: -len(item[0])):
+        verb = "does" if len(names) == 1 else "do"
+        if len(below) == len(controls):
+            what = "every control" if len(controls) > 1 else f"the control {controls[0]}"
+            said.append(f"{words(names)} {verb} better than {what}{_best_control(results, key)}")
+        elif below:
+            said.append(f"{words(names)} {verb} better than {words(below)} only")
+        else:
+            said.append(f"{words(names)} {verb} better than none of them")
+    return "; ".join(said)
+
+
+def _best_control(results: Results, key: str) -> str:
+    sign = -1.0 if results.better(key) == "lower" else 1.0
+    values = {name: results.cell(name, key).value for name in judged(results, key)}
+    known = {name: value for name, value in values.items() if value is not None}
+    best = max(known, key=lambda name: sign * known[name])
+    return f" (the best is {best}, {number(known[best])})" if len(known) > 1 else f" ({number(known[best])})"
+
+
+def words(names: Sequence[str], joint: str = "and") -> str:
+    """Names as a list in a sentence.
+
+    Example:
+        >>> words(["IBA"]), words(["IBA", "LRP", "GradCAM"])
+        ('IBA', 'IBA, LRP and GradCAM')
+    """
+    return f" {joint} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

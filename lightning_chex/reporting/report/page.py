@@ -1,0 +1,140 @@
+"""The page: one HTML file that needs nothing else."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from lightning_chex.reporting.evaluation import Curve, ExampleRow
+from lightning_chex.reporting.report.examples import examples
+from lightning_chex.reporting.report.faithfulness import PERTURBATION, faithfulness
+from lightning_chex.reporting.report.glossary import glossary
+from lightning_chex.reporting.report.localization import ACCURACY, OTHER, localization
+from lightning_chex.reporting.report.markup import element, to_html
+from lightning_chex.reporting.report.outcome import outcome
+from lightning_chex.reporting.report.palette import looks
+from lightning_chex.reporting.report.parts import explained, section
+from lightning_chex.reporting.report.protocol import facts, full_protocol, left_out
+from lightning_chex.reporting.report.severity import SEVERITY, severity
+from lightning_chex.reporting.report.style import css
+from lightning_chex.reporting.report.tables import Column, measure_table
+from lightning_chex.reporting.results import Results
+
+_SHOWN = ("iou", *OTHER, *ACCURACY, *PERTURBATION, *SEVERITY, "sensitivity_n", "randomization")
+
+
+def write_report(
+    path: Path, results: Mapping[str, Any], curves: Sequence[Curve] = (), examples: Sequence[ExampleRow] = ()
+) -> None:
+    """Write an evaluation as one self-contained HTML page, without scripts and without anything to fetch.
+
+    Args:
+        path: of the page; its folder is made.
+        results: the dict of ``results.json``; values may be None or NaN.
+        curves: those of ``curves.csv``; of methods that are not in ``results``, none is shown.
+        examples: explained images, chosen by rank.
+
+    Raises:
+        ValueError: a part of ``results`` is missing.
+    """
+    page = report_page(Results(results), curves, examples)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a lone surrogate, as in a file name that is not UTF-8, must not cost the report
+    path.write_text(f"<!DOCTYPE html>\n{to_html(page)}\n", encoding="utf-8", errors="replace")
+
+
+def report_page(results: Results, curves: Sequence[Curve], rows: Sequence[ExampleRow]) -> Element:
+    """The page as a tree; sections without data are left out."""
+    look = looks(results.methods, results.controls)
+    sections = [
+        *localization(results, curves, look),
+        severity(results, curves, look),
+        *faithfulness(results, curves, look),
+        _further(results),
+        examples(rows, results, look),
+        left_out(results),
+        full_protocol(results),
+    ]
+    known = [each for each in sections if each is not None]
+    title = f"Evaluation of attribution maps: {_subject(results)}"
+    links = [element("li", element("a", each.findtext("h2"), href=f"#{each.get('id')}")) for each in known]
+    return element(
+        "html",
+        element(
+            "head",
+            element("meta", charset="utf-8"),
+            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            # the browser itself holds the page to what it promises
+            element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+            element("meta", name="color-scheme", content="light dark"),
+            element("title", title),
+            element("style", css()),
+        ),
+        element(
+            "body",
+            element(
+                "main", element("header", *_opening(title, results)), element("nav", element("ul", *links)), *known
+            ),
+        ),
+        lang="en",
+    )
+
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def _opening(title: str, results: Results) -> list[Element]:
+    said = outcome(results)
+    sentences = [
+        element("li", element("b", question), *(element("p", answer) for answer in answers))
+        for question, answers in said
+    ]
+    return [
+        element("h1", title),
+        element(
+            "p",
+            "A trained network reads chest X-rays; attribution methods say which pixels its output rests on. This "
+            "page measures how far these maps can be believed, beside controls: maps that know nothing of the "
+            "network and any method must beat. The experiments are those of Khakzar et al., Explaining COVID-19 and "
+            "Thoracic Pathology Model Predictions by Identifying Informative Input Features (MICCAI 2021); the "
+            "paper's own figures stand beside ours where there are any, but were measured on other data and other "
+            "weights.",
+            class_="lede",
+        ),
+        element("h2", "The outcome"),
+        element("ul", *sentences, class_="outcome")
+        if said
+        else element("p", "Nothing was measured that could be compared."),
+        element(
+            "p",
+            "“Better” means: 95 % intervals that do not overlap. This is strict: overlapping intervals do not show "
+            "that two methods are equal.",
+            class_="note",
+        ),
+        element("h2", "What was evaluated"),
+        facts(results),
+        *([known] if (known := glossary(results)) is not None else []),
+    ]
+
+
+def _further(results: Results) -> Element | None:
+    """Measures this page knows no place for: none is lost."""
+    shown = results.keys(*_SHOWN)
+    rest = [key for key in results.keys(*results.measures) if key not in shown]
+    if not rest:
+        return None
+    table = measure_table(results, "Further measures", [Column(results.title(key), key) for key in dict.fromkeys(rest)])
+    return section(
+        "further",
+        "Further measures",
+        "Measures beside those of the paper. What each one means, and which direction is better, stands below the "
+        "table.",
+        table,
+        explained(results, rest),
+    )
+
+
+def _subject(results: Results) -> str:
+    if results.task == "regression":
+        return "severity score"
+    return "severity detectors" if results.detectors else f"{len(results.class_names)} classes"

@@ -1,0 +1,121 @@
+"""What was evaluated, and how: the head of the page and its end."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from lightning_chex.reporting.report.glossary import controls_described
+from lightning_chex.reporting.report.markup import Child, element
+from lightning_chex.reporting.report.parts import details, section
+from lightning_chex.reporting.results import Results
+
+
+def facts(results: Results) -> Element:
+    """The few things to know before any number: data, split, model, threshold rule, statistics."""
+    protocol = results.protocol
+    data = _mapping(protocol.get("data"))
+    checkpoint = _mapping(protocol.get("checkpoint"))
+    fingerprint, digest = str(data.get("fingerprint") or "")[:12], str(checkpoint.get("sha256") or "")[:12]
+    counts = [
+        _count(data[key], key[:-1]) for key in ("images", "targets", "patients") if isinstance(data.get(key), int)
+    ]
+    tuning = data.get("tuning_images")
+    rows: list[tuple[str, Child]] = [
+        ("Data", _joined([data.get("module"), f"fingerprint {fingerprint}" if fingerprint else None])),
+        ("Split", _joined([protocol.get("split")])),
+        ("Judged", ", ".join(counts)),
+        ("Against", _against(results)),
+        ("Kept for tuning", _count(tuning, "other image") if isinstance(tuning, int) and tuning else ""),
+        ("Model", _joined([checkpoint.get("file"), f"SHA-256 {digest}" if digest else None])),
+        ("Threshold rule", _joined([protocol.get("threshold_rule")])),
+        ("Statistics", "; ".join(_statistics(_mapping(protocol.get("statistics"))))),
+        ("Methods", ", ".join(results.methods)),
+        ("Controls", controls_described(results) or "none"),
+    ]
+    parts = [part for name, value in rows if value for part in (element("dt", name), element("dd", value))]
+    return element("dl", *parts, class_="facts")
+
+
+def left_out(results: Results) -> Element | None:
+    """Methods that could not be evaluated, with the reasons."""
+    if not results.left_out:
+        return None
+    parts = [part for name, why in results.left_out.items() for part in (element("dt", name), element("dd", str(why)))]
+    return section(
+        "left-out",
+        "Left out",
+        "These methods were asked for and could not be evaluated. They stand in no table, which is no judgement of "
+        "them.",
+        element("dl", *parts, class_="facts"),
+    )
+
+
+def full_protocol(results: Results) -> Element | None:
+    """Everything that was recorded, to be unfolded."""
+    if not results.protocol:
+        return None
+    return section(
+        "protocol",
+        "Protocol",
+        "All settings of this evaluation, as they stand in results.json. With them and the same data it can be "
+        "repeated.",
+        details("The protocol in full", _tree(results.protocol)),
+    )
+
+
+def _tree(value: Any, inner: bool = False) -> Element:
+    """Nested mappings and lists as nested lists of terms, the innermost ones in a line."""
+    if isinstance(value, Mapping):
+        if inner and value and not any(isinstance(v, Mapping | list | tuple) for v in value.values()):
+            return element("span", ", ".join(f"{k}: {_word(v)}" for k, v in value.items()))
+        parts = [part for k, v in value.items() for part in (element("dt", str(k)), element("dd", _tree(v, True)))]
+        return element("dl", *parts)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if any(isinstance(each, Mapping) for each in value):
+            return element("ul", *(element("li", _tree(each, True)) for each in value))
+        return element("span", ", ".join(map(_word, value)) or "–")
+    return element("span", _word(value))
+
+
+def _word(value: Any) -> str:
+    return "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _statistics(layers: Mapping[str, Any]) -> list[str]:
+    said = []
+    for layer, facts_ in layers.items():
+        known = _mapping(facts_)
+        images, source = known.get("images"), known.get("from")
+        said.append(
+            " ".join(
+                filter(
+                    None,
+                    [
+                        layer,
+                        f"from {_count(images, 'image')}" if isinstance(images, int) else "",
+                        f"({source})" if source else "",
+                    ],
+                )
+            )
+        )
+    return said
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def _against(results: Results) -> str:
+    return {
+        "boxes": "boxes drawn around the findings",
+        "masks": "masks of the findings",
+        "zones": "six zones of the lungs, each with its severity score",
+    }.get(results.regions or "", "nothing: no regions are known, so nothing is said of place")
+
+
+def _joined(parts: Sequence[Any]) -> str:
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
