@@ -195,7 +195,16 @@ class ChexCLI(LightningCLI):
             self.datamodule.setup("test")
 
     def after_evaluate(self) -> None:
-        """Say which images could not be read."""
+        """Keep the configuration beside the results, and say which images could not be read."""
+        config = self.config["evaluate"]
+        text = self._parser("evaluate").dump(config, skip_none=False)
+        (Path(config["output_dir"]).expanduser() / "config.yaml").write_text(text)
+        for logger in self.trainer.loggers:
+            logger.log_hyperparams(without_folders(yaml.safe_load(text)))
+            if isinstance(logger, WandbLogger):
+                folder = Path(logger.experiment.dir).parent
+                logger.experiment.finish()  # now, so that this is the last thing said
+                print(f"  W&B run     {folder}")
         if isinstance(self.datamodule, lightning_chex.data.ChestXrayDataModule):
             self.datamodule.teardown("test")
         self._list_unreadable()

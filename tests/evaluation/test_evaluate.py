@@ -235,6 +235,8 @@ def test_a_method_of_the_same_name_with_other_settings_is_refused(classifier, tm
         (["--methods=[Gradient,Gradient]"], "twice"),
         (["--limit=0"], "limit=0 must be at least 1"),
         (["--settings.regions=zones", "--settings.step=0"], "step=0 must be at least 1 pixel"),
+        (["--methods=[Gradient]", "--settings.step=3000"], "step=3000 is more than half of the 64 x 64 pixels"),
+        (["--methods=[Gradient]", "--settings.blur_kernel=131"], "blur_kernel=131 is too large"),
         (["--settings.top_fraction=2"], "top_fraction=2.0 must lie in (0, 1]"),
         (["--settings.regions=heart"], "heart"),
         (["--ckpt_path=nowhere.ckpt"], "does not exist"),
@@ -269,6 +271,16 @@ def test_the_phantoms_masks_can_judge_instead_of_boxes(classifier, tmp_path, kin
     # a mask lies in its box, so marking all scores less
     share = results["controls"]["EveryPixel"]["iou/oracle"]["value"]
     assert 0 < share < 0.2
+
+
+def test_a_step_that_does_not_meet_the_half_ends_the_half_range_before_it(classifier, tmp_path):
+    evaluated(classifier, tmp_path, "--methods=[Gradient]", "--limit=4", "--settings.step=300")
+    points = curve(tmp_path, "Gradient", "insertion")
+    assert [point["x"] for point in points[:3]] == pytest.approx([0, 300 / 4096, 600 / 4096], abs=1e-6)
+    half = [point for point in points if point["x"] <= 0.5]
+    area = np.trapezoid([p["value"] for p in half], [p["x"] for p in half]) / half[-1]["x"]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["methods"]["Gradient"]["insertion_auc_half"]["value"] == pytest.approx(area, abs=1e-4)
 
 
 def test_detectors_are_judged_by_the_zones_of_their_scores(detectors, tmp_path):

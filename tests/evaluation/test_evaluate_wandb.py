@@ -1,0 +1,34 @@
+"""What an offline W&B run holds after an evaluation, read back from its file."""
+
+import json
+
+import pytest
+import wandb_reader
+import yaml
+from small_evaluations import SETTINGS
+
+from lightning_chex.cli import main
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_the_tables_go_to_wandb_without_names_of_images(classifier, place):
+    logger = ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true", "--trainer.default_root_dir=out"]
+    arguments = ["--config", classifier.config, "--ckpt_path", classifier.checkpoint, "--output_dir=found"]
+    main(["evaluate", *arguments, *SETTINGS, *logger, "--methods=[IBA,Gradient]", "--limit=6"])
+    file = wandb_reader.run_file(place / "work" / "out")
+    results = json.loads((place / "work" / "found" / "results.json").read_text())
+    tables = {
+        path.name.split("_")[0]: json.loads(path.read_text()) for path in (place / "work" / "out").rglob("*.table.json")
+    }
+    rows = {tuple(row[:5]): row for table in tables.values() for row in table["data"]}
+    for name in ("IBA", "Gradient"):
+        for key in ("iou/otsu", "insertion_auc"):
+            own = results["methods"][name][key]
+            row = rows[name, "method", key, "higher", "all"]
+            assert row[5] == pytest.approx(own["value"]) and row[8] == own["n"]
+    assert ("RandomMap", "control", "iou/otsu", "higher", "all") in rows
+    content = file.read_bytes() + b"".join(p.read_bytes() for p in (place / "work" / "out").rglob("*.json"))
+    assert b"phantom-s0" not in content and str(classifier.folder).encode() not in content
+    kept = yaml.safe_load((place / "work" / "found" / "config.yaml").read_text())
+    assert kept["limit"] == 6 and kept["data"]["class_path"].endswith("SyntheticDataModule")
