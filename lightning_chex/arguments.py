@@ -2,6 +2,7 @@
 
 import os
 import sys
+import zipfile
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from importlib.resources import files
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any, NoReturn
 
 from jsonargparse import DefaultHelpFormatter
 from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import lightning_chex.data
 from lightning_chex.data.overview import recognise
+from lightning_chex.evaluation.checkpoint_contents import Checkpoint
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -75,3 +78,31 @@ def without_folders(config: Any) -> Any:
     ):
         return Path(config).name
     return config
+
+
+def check_checkpoint(path: str | None) -> None:
+    """Refuse a missing file before anything is read; Lightning's own words and addresses are its own business."""
+    if path and path not in ("best", "last", "hpc") and "://" not in path and not Path(path).exists():
+        raise MisconfigurationException(f"ckpt_path={path!r} does not exist: give a .ckpt file that a run has written")
+    if path and Path(path).is_file() and not zipfile.is_zipfile(path):  # what torch.save writes is a zip archive
+        raise MisconfigurationException(
+            f"ckpt_path={path!r} is no checkpoint: give a .ckpt file that a run has written"
+        )
+
+
+def name_outputs(command: str, config: Any) -> None:
+    """A folder of images does not say what the model tells: the checkpoint does."""
+    if command not in ("predict", "explain"):
+        raise MisconfigurationException(
+            f"{command} needs labels, and ImageFolderDataModule has none: use predict or explain, or give --data the "
+            "data module of a data set with a table"
+        )
+    if not config.get("ckpt_path"):
+        raise MisconfigurationException("no checkpoint is given: --ckpt_path FILE.ckpt names the trained model")
+    try:
+        settings = Checkpoint.read(config.ckpt_path).settings
+    except ValueError as error:
+        raise MisconfigurationException(str(error)) from error
+    for name in ("class_names", "score_names"):
+        if not config.data.init_args.get(name):
+            config.data.init_args[name] = list(settings.get(name, ())) or None

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ import lightning_chex.tasks  # noqa: F401  # all three imported so that --model,
 from lightning_chex.arguments import (
     HelpFormatter,
     Parser,
+    check_checkpoint,
     concise,
+    name_outputs,
     with_default_config,
     with_recognised_data,
     without_folders,
@@ -42,6 +43,8 @@ DESCRIPTION = """Train chest X-ray models and see, at every validation, what the
       every setting and its value; each can be given as an option, such as --trainer.max_epochs 5
   python -m lightning_chex test --config FILE --ckpt_path runs/.../checkpoints/best.ckpt
       measure and explain a trained model on the test images; predict writes a table
+  python -m lightning_chex explain --config FILE --ckpt_path FILE.ckpt --data.root DIR --output_dir OUT
+      a saliency map for each finding of each image; of images alone with --data ImageFolderDataModule
   python -m lightning_chex evaluate --config FILE --ckpt_path FILE.ckpt --output_dir OUT
       compare attribution methods on the model, beside controls: OUT/report.html; --limit 32 for a quick look
   python -m lightning_chex inspect --data.root DIR
@@ -57,7 +60,7 @@ Everything a run writes lies under --trainer.default_root_dir (runs), its config
 DATA_COMMANDS = ("inspect", "prepare")
 """The commands that look at data only: no model is built and no run begins."""
 
-OWN_COMMANDS = (*DATA_COMMANDS, "evaluate")
+OWN_COMMANDS = (*DATA_COMMANDS, "evaluate", "explain")
 """The commands that Lightning's Trainer does not have."""
 
 
@@ -85,6 +88,15 @@ class ChexCLI(LightningCLI):
         """Lightning's own commands and those of `ChexTrainer`, with the arguments that are no options."""
         return {**LightningCLI.subcommands(), **{command: {"model", "datamodule"} for command in OWN_COMMANDS}}
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """As the parent does, and let ``--attributor FILE.yaml`` name a file."""
+        parser = self.init_parser(**kwargs)
+        self._add_arguments(parser)
+        skip: set[str | int] = set(self.subcommands()[subcommand])
+        added = parser.add_method_arguments(klass, subcommand, skip=skip, sub_configs=True)
+        self._subcommand_method_arguments[subcommand] = added
+        return parser
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the model the names of the data's classes or scores."""
         parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
@@ -107,7 +119,12 @@ class ChexCLI(LightningCLI):
                 del self.config[self.subcommand][unused]
             return
         config = self.config[self.subcommand] if self.subcommand else self.config
-        _check_checkpoint(config.get("ckpt_path"))
+        check_checkpoint(config.get("ckpt_path"))
+        if getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
+            name_outputs(str(self.subcommand), config)
+        if self.subcommand == "explain":  # its files lie in a folder of their own, and it is no run to be logged
+            config.trainer.logger = False
+            return
         root = Path(config.trainer.default_root_dir or ".").expanduser()
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -138,6 +155,8 @@ class ChexCLI(LightningCLI):
         if self.subcommand in DATA_COMMANDS:
             return ChexTrainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
         trainer = super().instantiate_trainer(**kwargs)
+        if self.subcommand == "explain":
+            trainer.callbacks = [own for own in trainer.callbacks if not isinstance(own, SaveConfig)]  # type: ignore
         if self.subcommand == "predict":
             callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
             if not any(isinstance(callback, PredictionWriter) for callback in callbacks):
@@ -158,6 +177,12 @@ class ChexCLI(LightningCLI):
 
     def before_predict(self) -> None:
         """Look at the data before a logger begins a run of it."""
+        self._set_up_data("predict")
+
+    def before_explain(self) -> None:
+        """Look at the data; weights nobody has trained are not worth explaining."""
+        if not self.config["explain"].get("ckpt_path"):
+            raise MisconfigurationException("no checkpoint is given: --ckpt_path FILE.ckpt names the trained model")
         self._set_up_data("predict")
 
     def before_evaluate(self) -> None:
@@ -210,6 +235,10 @@ class ChexCLI(LightningCLI):
                 print(f"predictions: {callback.path}")
         self._list_unreadable()
 
+    def after_explain(self) -> None:
+        """List what could not be read."""
+        self._list_unreadable(Path(self.config["explain"]["output_dir"]).expanduser())
+
     def _conclude(self, stage: str) -> None:
         if not self.trainer.is_global_zero:
             return
@@ -226,10 +255,10 @@ class ChexCLI(LightningCLI):
         print(summary(stage, metrics, sheets, checkpoint, offline))
         self._list_unreadable()
 
-    def _list_unreadable(self) -> None:
+    def _list_unreadable(self, folder: Path | None = None) -> None:
         names = getattr(self.datamodule, "unreadable_images", [])
         if names and self.trainer.is_global_zero:
-            path = run_folder(self.trainer) / "unreadable_images.txt"
+            path = (folder or run_folder(self.trainer)) / "unreadable_images.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n".join(names) + "\n")
             print(f"unreadable images, skipped: {len(names)}, listed in {path}")
@@ -269,16 +298,6 @@ def main(args: Sequence[str] | None = None) -> None:
 def score_names(data: Any) -> tuple[str, ...]:
     """Return the names of a data module's scores; one that names none has a single severity."""
     return tuple(getattr(data, "score_names", ())) or ("severity",)
-
-
-def _check_checkpoint(path: str | None) -> None:
-    """Refuse a missing file before anything is read; Lightning's own words and addresses are its own business."""
-    if path and path not in ("best", "last", "hpc") and "://" not in path and not Path(path).exists():
-        raise MisconfigurationException(f"ckpt_path={path!r} does not exist: give a .ckpt file that a run has written")
-    if path and Path(path).is_file() and not zipfile.is_zipfile(path):  # what torch.save writes is a zip archive
-        raise MisconfigurationException(
-            f"ckpt_path={path!r} is no checkpoint: give a .ckpt file that a run has written"
-        )
 
 
 def _keep_wandb_private(root: Path) -> None:

@@ -1,7 +1,8 @@
 """Lightning's Trainer with the commands of this package; the methods' signatures are the command line's options."""
 
+import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -9,13 +10,20 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from lightning_chex.attribution import IBA, MultiLayerIBA
+from lightning_chex.attribution import IBA, Attributor, MultiLayerIBA
+from lightning_chex.callbacks import IBACallback
+from lightning_chex.callbacks.map_folder import read_index
+from lightning_chex.callbacks.map_writer import MapWriter
+from lightning_chex.callbacks.undisturbed import undisturbed
 from lightning_chex.evaluation.checkpoint import CheckpointError, load_weights, origin, saved_statistics
+from lightning_chex.evaluation.checkpoint_contents import Checkpoint
+from lightning_chex.evaluation.chexlocalize import write_segmentations
 from lightning_chex.evaluation.examples import curves_of, examples
 from lightning_chex.evaluation.lungs import LungNetwork
 from lightning_chex.evaluation.records import OtherEvaluationError
 from lightning_chex.evaluation.run import Evaluated, Subject, evaluate
 from lightning_chex.evaluation.settings import EvaluationSettings
+from lightning_chex.metrics import Otsu, TopFraction
 from lightning_chex.reporting.dashboard import evaluation_tables
 from lightning_chex.reporting.evaluation_text import results_text
 from lightning_chex.reporting.overview import overview_text, write_overview
@@ -146,6 +154,96 @@ class ChexTrainer(pl.Trainer):
                 for name, (columns, rows) in evaluation_tables(found.results).items():
                     logger.log_table(f"evaluation/{name}", columns=columns, data=rows)
         return found
+
+    def explain(
+        self,
+        model: pl.LightningModule,
+        datamodule: Any,
+        ckpt_path: str | None = None,
+        output_dir: str = "explanations",
+        attributor: Attributor | None = None,
+        targets: str | list[str] = "positive",
+        split: str = "test",
+        limit: int | None = None,
+        threshold: float = 0.5,
+        overlays: bool = False,
+        rle: bool | str = False,
+        rle_rule: Literal["otsu", "top_fraction"] = "otsu",
+        rle_fraction: float = 0.05,
+    ) -> None:
+        """Explain a data set: a map for each target of each image, and an index of them, in one folder.
+
+        An interrupted call goes on where it was when it is given again. Callbacks and loggers of the training take no
+        part. Images alone, without a table: --data ImageFolderDataModule --data.root DIR.
+
+        Args:
+            model: the model.
+            datamodule: whose images.
+            ckpt_path: the checkpoint to explain; without one the model is explained as it is.
+            output_dir: where to: maps/ (float32, in the frame of the network's input), index.csv, explanation.json.
+            attributor: the method, a file like those in configs/attributor or a class; by default that of the
+                configuration's IBACallback, with the feature statistics the checkpoint holds, or else those of
+                training images.
+            targets: positive for every positive label (without labels every class predicted with the threshold, or
+                the likeliest one), top for the likeliest class, or names of classes. A score is explained as it is.
+            split: which images: test, val, train, what else the data set has (tuning for NIH), or all.
+            limit: only the first so many of them.
+            threshold: probability from which a class counts as predicted where there are no labels.
+            overlays: also draw each map over its X-ray, in overlays/.
+            rle: also write masks as CheXlocalize reads them, true for OUTPUT_DIR/segmentations.json or a file. They are
+                in the pixels of the image files. Its ten tasks are Enlarged Cardiomediastinum, Cardiomegaly, Lung
+                Lesion, Airspace Opacity, Edema, Consolidation, Atelectasis, Pneumothorax, Pleural Effusion and Support
+                Devices; one that was not explained gets an empty mask.
+            rle_rule: what makes a mask of a map: otsu, as CheXlocalize does it, or the top_fraction of its pixels.
+            rle_fraction: the share of the pixels for top_fraction.
+
+        Raises:
+            MisconfigurationException: something does not fit; said before any long work.
+        """
+        own: list[IBACallback] = [one for one in self.callbacks if isinstance(one, IBACallback)]  # type: ignore[attr-defined]
+        class_names = list(getattr(model, "class_names", ()))
+        if attributor is None:
+            plain = IBA() if class_names else IBA(objective="deviation")
+            attributor = copy.deepcopy(own[0].attributor) if own else plain
+        try:
+            rule = Otsu() if rle_rule == "otsu" else TopFraction(rle_fraction)
+            checkpoint = None if ckpt_path is None else Checkpoint.read(ckpt_path)
+        except ValueError as error:
+            raise MisconfigurationException(str(error)) from error
+        if rle and not class_names:
+            raise MisconfigurationException("rle is for classes, but the model predicts a score: leave it out")
+        writer = MapWriter(
+            attributor,
+            output_dir,
+            targets,
+            split,
+            limit,
+            threshold,
+            overlays,
+            own[0].network if own else "model",
+            checkpoint,
+            saved_statistics({"callbacks": checkpoint.callbacks if checkpoint else {}}, own),
+        )
+        with undisturbed(self, writer):
+            self.predict(model, datamodule=datamodule, return_predictions=False, ckpt_path=ckpt_path, weights_only=True)
+        if not self.is_global_zero:
+            return
+        rows = read_index(writer.folder)
+        print(
+            f"maps: {len(rows)} of {len({row.image for row in rows})} images, listed in {writer.folder / 'index.csv'}"
+        )
+        if rle:
+            path = writer.folder / "segmentations.json" if rle is True else Path(rle).expanduser()
+            maps = [
+                (
+                    row.image,
+                    row.target,
+                    writer.folder / row.file,
+                    (int(row.height), int(row.width)) if row.height else None,
+                )
+                for row in rows
+            ]
+            print(f"masks: {write_segmentations(path, maps, class_names, rule)} images in {path}")
 
     def _subject(self, model: pl.LightningModule, path: Path | None, network: str, device: torch.device) -> Subject:
         callbacks: list[pl.Callback] = self.callbacks  # type: ignore[attr-defined]

@@ -20,10 +20,10 @@ ALLOWED: dict[str, set[str]] = {
     "attribution": set(),
     "metrics": set(),
     "reporting": set(),
-    "callbacks": {"attribution", "metrics", "reporting"},
+    "callbacks": {"evaluation", "attribution", "metrics", "reporting"},
     "evaluation": {"data", "tasks", "attribution", "metrics", "reporting"},
     "trainer": {"callbacks", "evaluation", "attribution", "metrics", "reporting"},
-    "arguments": {"data"},
+    "arguments": {"data", "evaluation"},
     "cli": {"arguments", "trainer", "callbacks", "evaluation", "tasks", "data", "attribution", "metrics", "reporting"},
     "__main__": {"cli"},
 }

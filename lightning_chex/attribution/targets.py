@@ -93,5 +93,6 @@ class Targets:
 def _on(target: Tensor | None, images: Tensor) -> Tensor | None:
     if target is None:
         return None
-    target = target.to(images.device)
-    return target.clone() if target.is_inference() else target  # inference tensors cannot take part in autograd
+    with torch.inference_mode(False):  # else the clone would be an inference tensor too, and they cannot be saved
+        target = target.to(images.device)
+        return target.clone() if target.is_inference() else target

@@ -5,6 +5,7 @@ from lightning_chex.data.brixia_scores import rater_agreement
 from lightning_chex.data.cohen import CohenBrixIA, CohenDataModule
 from lightning_chex.data.datamodule import ChestXrayDataModule
 from lightning_chex.data.errors import DataError
+from lightning_chex.data.folder import ImageFolderDataModule, UnlabelledXrays
 from lightning_chex.data.lungs import LungDataModule, LungSegmentation
 from lightning_chex.data.nih import NIHChestXray8, NIHDataModule
 from lightning_chex.data.sample import DETECTORS, PATHOLOGIES, collate, detector_label
@@ -21,6 +22,7 @@ __all__ = [
     "CohenBrixIA",
     "CohenDataModule",
     "DataError",
+    "ImageFolderDataModule",
     "ImageTransform",
     "LungDataModule",
     "LungSegmentation",
@@ -28,6 +30,7 @@ __all__ = [
     "NIHDataModule",
     "SyntheticCXR",
     "SyntheticDataModule",
+    "UnlabelledXrays",
     "collate",
     "detector_label",
     "lung_zones",

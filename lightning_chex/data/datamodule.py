@@ -13,10 +13,12 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from lightning_chex.data.class_weights import pos_weight
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import ImageReader, first_few, read_grey
 from lightning_chex.data.order import telling_order
 from lightning_chex.data.overview import overview
+from lightning_chex.data.predicted import Predicted, choose
 from lightning_chex.data.prepared import open_prepared
 from lightning_chex.data.preparing import prepare_copy
 from lightning_chex.data.sample import collate
@@ -101,6 +103,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
         self._plain = ImageTransform(size)
         self._augmented = ImageTransform(size, augment=augment)
         self._checked = False
+        self._predicted: Predicted | None = None
         self._datasets: dict[Split, LabelledDataset] = {}
         self._readable: dict[str, SkipUnreadable] = {}
 
@@ -276,17 +279,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
         """
         if not self.class_names:
             raise ValueError(f"{type(self).__name__} has severity scores, no classes, so no pos_weight")
-        labels = self.dataset("train").labels
-        positives = labels.sum(dim=0)
-        negatives = len(labels) - positives
-        for missing, counts in [("positive", positives), ("negative", negatives)]:
-            names = [name for name, count in zip(self.class_names, counts.tolist(), strict=True) if count == 0]
-            if names:
-                raise DataError(
-                    f"no {missing} image of {', '.join(names)} among the {len(labels)} training images, so pos_weight "
-                    "is undefined: train on more images, or without class weights"
-                )
-        return (negatives / positives).float()
+        return pos_weight(self.dataset("train").labels, self.class_names)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training batches; an incomplete last batch is left out unless it is the only one."""
@@ -305,8 +298,25 @@ class ChestXrayDataModule(pl.LightningDataModule):
         return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader:
-        """The test images once more."""
-        return self.test_dataloader()
+        """The test images once more, or what `choose_predicted` has chosen."""
+        return self.test_dataloader() if self._predicted is None else self._loader_of(self._predicted.images)
+
+    def choose_predicted(self, part: str = "test", **options: Any) -> Predicted:
+        """Let ``predict`` see other images than those of the test split, never augmented; see ``data/predicted.py``.
+
+        Args:
+            part: the name of one of `parts`, or ``all``.
+            options: ``limit``, ``only_positive``, ``finished``, ``at_least``; see ``choose``.
+
+        Returns:
+            What was chosen.
+
+        Raises:
+            DataError: bad files, no such part, or no image in it.
+        """
+        self.look()
+        self._predicted = choose(self, part, **options)
+        return self._predicted
 
     def teardown(self, stage: str) -> None:
         """Say which images were skipped as unreadable, by all processes together: ``unreadable_images``, their ids."""
@@ -324,6 +334,9 @@ class ChestXrayDataModule(pl.LightningDataModule):
 
     def _loader(self, split: Split, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
         dataset = self.readable(self.dataset(split), f"{split} split", replace=split == "train")
+        return self._loader_of(dataset, shuffle, drop_last)
+
+    def _loader_of(self, dataset: Dataset, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
         loader = DataLoader if self.on_unreadable == "error" else ReadableLoader
         return loader(
             dataset,

@@ -8,8 +8,8 @@ key               meaning
 ``name``          name of the data module's class
 ``class_names``   names of the K classes; empty where the label is a severity score
 ``parts``         a dict for each part, empty ones too: ``name``, ``images``, ``patients``; ``positives``, images of
-                  each class, (K,), or ``scores``, the severity of each image; ``boxes``, boxes of each class, (K,),
-                  None where they are not listed
+                  each class, (K,), or ``scores``, the severity of each image, or neither where nothing is labelled;
+                  ``boxes``, boxes of each class, (K,), None where they are not listed
 ``patients``      patients in all parts together
 ``sizes``         ``counted`` files whose header was read, of ``files``; ``common``, pairs of (width, height) and how
                   often they occur, most frequent first; ``unreadable``, what is wrong with those whose header cannot be
@@ -102,12 +102,14 @@ def recognise(root: str, modules: Iterable[type["ChestXrayDataModule"]]) -> tupl
     raise DataError(
         f"{folder} is no data set known here, it holds {contents(folder)}: "
         f"expected is one of {', '.join(plain)}; or name the data module by --data (lungs and masks: --data "
-        "LungDataModule --data.layout NAME)"
+        "LungDataModule --data.layout NAME; images alone: --data ImageFolderDataModule)"
     )
 
 
 def _part(name: str, dataset: "LabelledDataset", patients: int, class_names: Sequence[str]) -> dict[str, Any]:
     part: dict[str, Any] = {"name": name, "images": len(dataset), "patients": patients, "boxes": None}
+    if dataset.labels.ndim == 2 and not dataset.labels.shape[1]:
+        return part  # a plain folder of images
     if class_names:
         part["positives"] = dataset.labels.sum(dim=0).long().tolist()
     else:
@@ -139,7 +141,7 @@ def _sizes(datasets: Sequence["LabelledDataset"]) -> dict[str, Any]:
 def _samples(module: "ChestXrayDataModule", parts: dict[str, "LabelledDataset"], number: int) -> list[dict[str, Any]]:
     """The images that would be explained at validation, which show the variety and have the boxes; else any."""
     candidates: list[tuple[str, Any]] = []
-    if len(parts["val"]):
+    if len(parts.get("val", ())):
         candidates.append(("explained at validation", module.explained_dataset("validate")))
     # images nobody should look at before the end come last
     candidates += sorted(parts.items(), key=lambda item: item[0] == "test")
@@ -153,9 +155,7 @@ def _samples(module: "ChestXrayDataModule", parts: dict[str, "LabelledDataset"],
 
 
 def _plain(sample: dict[str, Any], part: str, class_names: Sequence[str]) -> dict[str, Any]:
-    names = [name for name, present in zip(class_names, sample["label"].reshape(-1).tolist(), strict=False) if present]
-    severity = f"severity {_severity(sample['label'][None]).item():g}"
-    label = (", ".join(names) or "none of the classes") if class_names else severity
+    label = "not labelled" if "label" not in sample else _in_words(sample["label"], class_names)
     grey = sample["image"][0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
     zones, lungs = sample.get("zones"), sample.get("lung_mask")
     return {
@@ -168,3 +168,10 @@ def _plain(sample: dict[str, Any], part: str, class_names: Sequence[str]) -> dic
         "zones": None if zones is None else zones.tolist(),
         "lungs": None if lungs is None else lungs.numpy(),
     }
+
+
+def _in_words(label: torch.Tensor, class_names: Sequence[str]) -> str:
+    if not class_names:
+        return f"severity {_severity(label[None]).item():g}"
+    names = [name for name, present in zip(class_names, label.reshape(-1).tolist(), strict=False) if present]
+    return ", ".join(names) or "none of the classes"

@@ -6,8 +6,10 @@ A sample is a dict. Every source gives the first four keys, the others where it 
 key                 type                       meaning
 ==================  =========================  ==================================================================
 ``image``           float32 (3, H, W)          grey value repeated on three channels, ImageNet mean and deviation
-``label``           float32 (K,) or ()         K classes in {0, 1}, or K scores; or one severity score
-``image_id``        str                        the image's name at its publisher, without folder and suffix
+``label``           float32 (K,) or ()         K classes in {0, 1}, or K scores; or one severity score.
+                                               Absent where nobody has labelled the images (a plain folder)
+``image_id``        str                        the image's name at its publisher, without folder and suffix;
+                                               in a plain folder with the folders below the root, ``a/b/name``
 ``patient_id``      str                        who it shows; never logged
 ``boxes``           float32 (N, 4)             x1, y1, x2, y2 in pixels of ``image``; N may be 0
 ``box_labels``      int64 (N,)                 class index of each box
@@ -15,6 +17,7 @@ key                 type                       meaning
 ``lung_mask``       bool (2, H, W)             the patient's right lung (image left), then the left lung;
                                                an empty one means not outlined, not absent
 ``finding_masks``   bool (8, H, W)             exact extent of each pathology (phantom only)
+``source_size``     (int, int)                 height and width of the image file (when chosen for ``predict``)
 ==================  =========================  ==================================================================
 
 Brixia zones: A, B, C are the patient's right lung (image left) from top to bottom; D, E, F the left lung.

@@ -124,6 +124,11 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         return self.num_images
 
     @property
+    def image_ids(self) -> list[str]:
+        """The names of all images."""
+        return [self._image_id(self._number(index)) for index in range(self.num_images)]
+
+    @property
     def patient_ids(self) -> list[str]:
         """Who each image shows."""
         return [self._patient_id(self._number(index)) for index in range(self.num_images)]
@@ -154,7 +159,7 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
             **self.transform(radiograph.pixels, radiograph.boxes, radiograph.box_labels, masks),
             "label": self.labels[index].clone(),
             "zones": self.zones[index].clone(),
-            "image_id": f"phantom-s{self.seed}-{number:06d}",
+            "image_id": self._image_id(number),
             "patient_id": self._patient_id(number),
         }
 
@@ -163,6 +168,9 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         if not 0 <= index < self.num_images:
             raise IndexError(f"index {index} is outside this data set of {self.num_images} images")
         return self.first_patient * self.images_per_patient + index
+
+    def _image_id(self, number: int) -> str:
+        return f"phantom-s{self.seed}-{number:06d}"
 
     def _patient_id(self, number: int) -> str:
         return f"phantom-s{self.seed}-p{number // self.images_per_patient:05d}"

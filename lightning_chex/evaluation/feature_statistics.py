@@ -69,12 +69,12 @@ def feature_statistics(
         except ValueError as error:
             result.unfitted[name] = str(error)
             continue
-        for member in _members(attributor):
+        for member in members(attributor):
             if member.num_observed < 2:
                 wanted.setdefault((member.layer, member.statistics.per), []).append(member)
             else:
                 result.layers[_key(member)] = {"images": member.num_observed, "from": "file"}
-        if not _members(attributor) and attributor.num_observed is not None and attributor.num_observed < 2:
+        if not members(attributor) and attributor.num_observed is not None and attributor.num_observed < 2:
             foreign[name] = attributor
     shapes = {} if image is None else _shapes(network, {layer for layer, _ in wanted}, image)
     saved = list(saved)
@@ -95,7 +95,7 @@ def feature_statistics(
             if (own.num_observed or 0) >= 2:
                 result.layers[name] = {"images": own.num_observed, "from": source}
     for name, attributor in attributors.items():
-        lacking = [m.layer for m in _members(attributor) if m.num_observed < 2] or ([name] if name in foreign else [])
+        lacking = [m.layer for m in members(attributor) if m.num_observed < 2] or ([name] if name in foreign else [])
         if name not in result.unfitted and lacking and (attributor.num_observed or 0) < 2:
             result.unfitted[name] = (
                 f"no feature statistics of {', '.join(lacking)}: the checkpoint holds none"
@@ -139,7 +139,8 @@ def training_batches(
     return batches
 
 
-def _members(attributor: Attributor) -> list[IBA]:
+def members(attributor: Attributor) -> list[IBA]:
+    """The bottlenecks an attributor consists of; none for other methods."""
     if isinstance(attributor, MultiLayerIBA):
         return attributor.members
     return [attributor] if isinstance(attributor, IBA) else []

@@ -4,7 +4,6 @@ import io
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -103,28 +102,6 @@ def choose_methods(
     if not methods and not (names is not None and names):
         raise ValueError(f"no method suits this network: {left_out}; name YAML files with layers of it in methods")
     return methods, left_out
-
-
-def describe(method: Attributor) -> dict[str, Any]:
-    """Say in plain values what a method was told: class and settings, not what it has learnt or what changes no map."""
-    plain = {name: _plain(value) for name, value in sorted(vars(method).items()) if name not in _CHANGES_NO_MAP}
-    return {"class": type(method).__name__, **{n: value for n, value in plain.items() if value is not NotImplemented}}
-
-
-_CHANGES_NO_MAP = ("batch_size", "memory")
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        parts = [_plain(part) for part in value]
-        return NotImplemented if NotImplemented in parts else parts
-    if isinstance(value, Attributor):
-        return describe(value)
-    if callable(value) and hasattr(value, "__name__"):
-        return value.__name__
-    return NotImplemented
 
 
 def _has(network: nn.Module, layer: str) -> bool:

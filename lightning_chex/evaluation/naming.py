@@ -19,5 +19,8 @@ def map_name(image: str, target: str) -> str:
 
 
 def _safe(name: str) -> str:
-    plain = re.sub(r"[^\w.-]+", "_", name).strip("._")[:100]
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    plain = re.sub(r"[^A-Za-z0-9._-]+|__+", "_", name).strip("._")[:100]
+    # a name that ends like a checksum could be what another one's becomes
+    if plain == name and name and not re.search(r"-[0-9a-f]{8}$", name):
+        return name
+    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_chex.attribution import Attributor
 from lightning_chex.evaluation.cases import LungFinder, RegionKind
-from lightning_chex.evaluation.methods import describe
+from lightning_chex.evaluation.describe import describe
 from lightning_chex.evaluation.records import Records
 from lightning_chex.evaluation.results import Explained
 from lightning_chex.evaluation.settings import EvaluationSettings

@@ -13,10 +13,11 @@ from tqdm import tqdm
 from lightning_chex.attribution import Attributor, EveryPixel, RandomMap
 from lightning_chex.data.errors import DataError
 from lightning_chex.evaluation.cases import Cases, LungFinder, RegionKind, region_kind
+from lightning_chex.evaluation.describe import describe
 from lightning_chex.evaluation.evaluator import Evaluator, cases_for
 from lightning_chex.evaluation.feature_statistics import training_batches
 from lightning_chex.evaluation.learning import learn
-from lightning_chex.evaluation.methods import choose_methods, describe
+from lightning_chex.evaluation.methods import choose_methods
 from lightning_chex.evaluation.protocol import Protocol
 from lightning_chex.evaluation.randomization import randomize, stages
 from lightning_chex.evaluation.records import Key, Records

@@ -47,7 +47,7 @@ def overview_sheet(overview: Overview) -> Figure:
     total = sum(part["images"] for part in overview["parts"])
     made.suptitle(f"{overview['name']}: {total:,} images of {overview['patients']:,} patients", fontsize=14)
     left, right = made.subfigures(1, 2, squeeze=False, width_ratios=(4.4, 2.6 * COLUMNS))[0]
-    if total:
+    if total and _shares(overview):
         _draw_shares(left.subplots(), overview)
     axes = right.subplots(rows, COLUMNS, squeeze=False)
     for axis in axes.flat:
@@ -79,7 +79,7 @@ def _counts(overview: Overview) -> Iterator[list[str]]:
     for name, counts in _shares(overview):
         pairs = zip([*counts, sum(counts)], [*images, sum(images)], strict=True)
         yield [name, *(f"{count:,} {_percent(count, of):>7}" for count, of in pairs)]
-    if not overview["class_names"]:
+    if _is_scored(overview):
         means = [np.mean(part["scores"]) if part["scores"] else np.nan for part in parts]
         everything = [score for part in parts for score in part["scores"]]
         yield ["mean score", *(f"{mean:.2f}" for mean in [*means, np.mean(everything or [np.nan])])]
@@ -93,11 +93,17 @@ def _counts(overview: Overview) -> Iterator[list[str]]:
 def _shares(overview: Overview) -> list[tuple[str, list[int]]]:
     """How many images of each part show each class, or have a score in each bin."""
     parts = overview["parts"]
+    if not any("positives" in part or "scores" in part for part in parts):
+        return []
     if overview["class_names"]:
         return [(name, [part["positives"][k] for part in parts]) for k, name in enumerate(overview["class_names"])]
     bins = [np.histogram(part["scores"], SCORE_BINS)[0].tolist() for part in parts]
     names = [f"score {low} to {high - 1}" for low, high in zip(SCORE_BINS[:-1], SCORE_BINS[1:], strict=True)]
     return [(name, [counts[k] for counts in bins]) for k, name in enumerate(names)]
+
+
+def _is_scored(overview: Overview) -> bool:
+    return any("scores" in part for part in overview["parts"])
 
 
 def _files(overview: Overview) -> Iterator[str]:

@@ -1,8 +1,9 @@
 import pytest
 import torch
 from tiny_models import Static
+from torch import nn
 
-from lightning_chex.attribution import IBA, positive_labels, top_classes
+from lightning_chex.attribution import IBA, GradCAM, Gradient, positive_labels, top_classes
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +60,14 @@ def test_wrong_rows_are_named(fitted):
         iba.attribute(model, images, torch.tensor([0, 1]), torch.tensor([1]))
     with pytest.raises(ValueError, match="rows must be integers"):
         iba.attribute(model, images, torch.tensor([0]), torch.tensor([1.0]))
+
+
+def test_targets_made_in_inference_mode_serve_methods_that_go_backward():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    images = torch.rand(2, 3, 8, 8)
+    target = torch.tensor([1, 0])
+    for method in (GradCAM(layer="0"), Gradient()):
+        expected = method.attribute(model, images, target)
+        with torch.inference_mode():  # as in a validation or prediction loop
+            made_here = torch.tensor([1, 0])
+            assert torch.equal(method.attribute(model, images.clone(), made_here), expected)

@@ -9,7 +9,8 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from lightning_chex.attribution import Attributor, GradCAM
-from lightning_chex.evaluation.methods import choose_methods, describe, line_up
+from lightning_chex.evaluation.describe import describe
+from lightning_chex.evaluation.methods import choose_methods, line_up
 
 FILES = Path(__file__).parents[2] / "configs" / "attributor"
 FILE_OF = {
@@ -53,6 +54,7 @@ def test_a_description_holds_every_setting_and_nothing_learnt():
     assert settings == {
         "class": "IBA", "layer": LAYER, "beta": 10.0, "steps": 10, "lr": 1.0, "noise_samples": 2,
         "objective": "binary_cross_entropy", "blur_sigma": 1.0, "initial_alpha": 5.0, "bfloat16": False, "seed": 0,
+        "statistics_per": "neuron",
     }  # fmt: skip
 
 

@@ -1,0 +1,78 @@
+"""The model whose data set is explained: what it must be like, and how a record tells it from another."""
+
+import platform
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+import lightning_chex
+from lightning_chex.attribution import Attributor
+
+
+def network_of(pl_module: pl.LightningModule, name: str) -> nn.Module:
+    """Return the network to which layer names refer; the LightningModule itself for an empty name.
+
+    Raises:
+        MisconfigurationException: it has no such module.
+    """
+    network = getattr(pl_module, name, None) if name else pl_module
+    if not isinstance(network, nn.Module):
+        raise MisconfigurationException(
+            f"network={name!r} is not a module of {type(pl_module).__name__}; "
+            f"it has {', '.join(name for name, _ in pl_module.named_children()) or 'none'}"
+        )
+    return network
+
+
+def check_model(pl_module: pl.LightningModule, network: str, attributor: Attributor) -> str:
+    """See that the attributor suits the model, and return the name of its score, of no use with classes.
+
+    Raises:
+        LayerError: the network has no such layer.
+        MisconfigurationException: several scores, or an objective for something else.
+    """
+    scores = getattr(pl_module, "score_names", ())
+    has_classes = bool(getattr(pl_module, "class_names", ()))
+    if not has_classes and len(scores) > 1:
+        raise MisconfigurationException(
+            f"{type(pl_module).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain one: "
+            "give a model trained with data.target: severity"
+        )
+    attributor.check(network_of(pl_module, network))
+    explains_class = attributor.explains_class
+    if explains_class is not None and explains_class != has_classes:
+        predicts, remedy = ("a score", "deviation") if explains_class else ("classes", "binary_cross_entropy")
+        raise MisconfigurationException(
+            f"{type(pl_module).__name__} predicts {predicts}, which this attributor does not explain: "
+            f"give the attributor objective: {remedy}"
+        )
+    return scores[0] if scores else "severity"
+
+
+def check_output(output: Any, pl_module: pl.LightningModule) -> None:
+    """See that the network gives one number for each class, or one score.
+
+    Raises:
+        MisconfigurationException: it does not.
+    """
+    outputs = len(getattr(pl_module, "class_names", ()))
+    expected = [(outputs,)] if outputs else [(1,), ()]
+    if not isinstance(output, Tensor) or tuple(output.shape[1:]) not in expected:
+        found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise MisconfigurationException(
+            f"{type(pl_module).__name__} gives {found} for one image, but what can be explained is one number for each "
+            "class, or one score: give such a model"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    return {
+        "lightning_chex": lightning_chex.__version__,
+        "torch": torch.__version__,
+        "pytorch_lightning": pl.__version__,
+        "python": platform.python_version(),
+    }

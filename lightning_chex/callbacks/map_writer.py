@@ -1,0 +1,303 @@
+"""Explaining a data set through Lightning's predict loop: a map a target, written as the batches come by."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from lightning_chex.attribution import OBJECTIVES, Attributor
+from lightning_chex.callbacks.chosen_targets import ChosenTargets
+from lightning_chex.callbacks.explained_model import check_model, check_output, network_of, versions
+from lightning_chex.callbacks.map_folder import MapFolder, Row
+from lightning_chex.callbacks.map_rows import grey_pictures, rows_of, unit_of
+from lightning_chex.evaluation.checkpoint import origin
+from lightning_chex.evaluation.checkpoint_contents import Checkpoint
+from lightning_chex.evaluation.describe import describe
+from lightning_chex.evaluation.feature_statistics import Saved, feature_statistics, members, training_batches
+from lightning_chex.reporting import overlay
+
+T = TypeVar("T")
+
+
+class MapWriter(pl.Callback):
+    """Explain every image that ``predict`` sees, and write maps, an index and a record; see ``map_folder.py``.
+
+    A run that was interrupted goes on where it was. Each process writes its own maps; process 0 joins the indices at
+    the end. The model is left bit for bit as it was.
+
+    Args:
+        attributor: the method; it is fitted here if it has something to learn.
+        output_dir: the folder, new, empty, or of an unfinished run of the same settings.
+        targets: see `ChosenTargets`.
+        split: which images of the data module: the name of one of its ``parts()``, or ``all``.
+        limit: only the first so many of them.
+        threshold: see `ChosenTargets`.
+        overlays: also write PNG files with the map over the X-ray.
+        network: name of the LightningModule's attribute that is the network; empty for the LightningModule itself.
+        checkpoint: where the weights come from, None for a model that is trained already.
+        saved: attributors of the callbacks whose statistics the checkpoint holds, each with its state.
+
+    Raises:
+        MisconfigurationException: ``limit`` is less than 1.
+    """
+
+    def __init__(
+        self,
+        attributor: Attributor,
+        output_dir: str | Path,
+        targets: str | Sequence[str] = "positive",
+        split: str = "test",
+        limit: int | None = None,
+        threshold: float = 0.5,
+        overlays: bool = False,
+        network: str = "model",
+        checkpoint: Checkpoint | None = None,
+        saved: Sequence[Saved] = (),
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise MisconfigurationException(f"limit={limit} must be at least 1")
+        self.attributor = attributor
+        self.folder = Path(output_dir).expanduser()
+        self.targets = targets
+        self.split = split
+        self.limit = limit
+        self.threshold = threshold
+        self.overlays = overlays
+        self.network = network
+        self.checkpoint = checkpoint
+        self.saved = list(saved)
+        self.image_ids: list[str] = []
+        self._whole: dict[str, list[Row]] = {}
+        self._met: set[str] = set()
+        self._repeated = 0
+        self._writing: list[Future[None]] = []
+
+    # before anything long begins
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse what cannot work, see what is done already, and choose the images.
+
+        Raises:
+            MisconfigurationException: see the messages.
+        """
+        self._names = list(getattr(pl_module, "class_names", ()))
+        self._chosen = ChosenTargets(self.targets, self._names, self.threshold)
+        self._score_name = check_model(pl_module, self.network, self.attributor)
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        self._settings = {
+            "checkpoint": {"sha256": self.checkpoint.sha256}
+            if self.checkpoint
+            else {"weights": origin(None, pl_module)["sha256"]},
+            "attributor": describe(self.attributor),
+            "network": self.network,
+            "class_names": self._names,
+            "targets": self.targets if isinstance(self.targets, str) else list(self.targets),
+            "threshold": self.threshold,
+            "data": {
+                "module": type(datamodule).__name__,
+                "split": self.split,
+                "size": getattr(datamodule, "size", None),
+            },
+            "precision": str(trainer.precision),
+        }
+        self._whole = _on_process_0(trainer, self._open)
+        self._files = MapFolder(self.folder, unit_of(self.attributor), self.overlays, trainer.global_rank)
+        finished = {image for image, rows in self._whole.items() if self._files.is_drawn(rows)}
+        if not hasattr(datamodule, "choose_predicted"):
+            if self.split != "test" or self.limit is not None:
+                raise MisconfigurationException(
+                    "split and limit need a data module of lightning_chex.data; "
+                    f"of {type(datamodule).__name__} what predict_dataloader() gives is explained"
+                )
+            return
+        images = datamodule.choose_predicted(
+            self.split,
+            limit=self.limit,
+            only_positive=self._chosen.positive,
+            finished=finished,
+            at_least=trainer.world_size,
+        )
+        self.image_ids = images.image_ids
+        if not images.labelled and any(m.objective is OBJECTIVES["squared_error"] for m in members(self.attributor)):
+            raise MisconfigurationException(
+                "the objective squared_error explains the true score, and these images have no labels: give the "
+                "attributor objective: deviation"
+            )
+        done = sum(image in finished for image in self.image_ids)
+        if done:
+            rank_zero_info(f"{done} of {len(self.image_ids)} images are explained already: going on with the others")
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Fit the attributor, with the weights in place, and complete the record.
+
+        Raises:
+            LayerError: the layer gives no feature map.
+            MisconfigurationException: there are no statistics, or the model gives neither classes nor a score.
+        """
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        network, image = network_of(pl_module, self.network), None
+        size = getattr(datamodule, "size", None)
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            if size is not None:
+                image = trainer.precision_plugin.convert_input(torch.zeros(1, 3, size, size, device=pl_module.device))
+                check_output(network(image), pl_module)
+            fitted = feature_statistics(
+                network,
+                {"explain": self.attributor},
+                self.saved,
+                training_batches(datamodule),
+                prefer="checkpoint",
+                image=image,
+            )
+        for reason in fitted.unfitted.values():
+            raise MisconfigurationException(
+                f"{reason}. Ways out: a data root with training images, a checkpoint whose run had an IBACallback at "
+                "this layer and size, or --attributor GradCAM or another that needs no statistics"
+            )
+        before = _on_process_0(trainer, lambda: self._files.recorded.get("statistics"))
+        if before is not None and before != fitted.layers:
+            raise MisconfigurationException(
+                f"{self.folder} was begun with feature statistics of {before}, now they are of {fitted.layers}: give "
+                "another --output_dir"
+            )
+        if trainer.is_global_zero:
+            self._files.record(
+                self._settings,
+                statistics=fitted.layers,
+                checkpoint=self.checkpoint.name if self.checkpoint else None,
+                images=len(self.image_ids) or None,
+                versions=versions(),
+            )
+        # one thread, so that rows come in order, while the next batch is explained
+        self._writer = ThreadPoolExecutor(max_workers=1)
+
+    # the images
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Explain one batch, and hand its maps over to be written.
+
+        Raises:
+            MisconfigurationException: batch or prediction are not those of this package's data modules and tasks.
+        """
+        if not isinstance(outputs, dict) or not {"image_id", "prediction"} <= outputs.keys():
+            raise MisconfigurationException(
+                f"the predict_step of {type(pl_module).__name__} does not return image_id and prediction, as explain "
+                "needs it to: make it return a dict with both"
+            )
+        self._wait(keep=1)
+        predictions = outputs["prediction"].float()
+        labels = batch.get("label")
+        rows, values = self._targets_of(predictions, labels)
+        wanted = torch.tensor([self._is_new(name) for name in batch["image_id"]], dtype=torch.bool)[rows.cpu()]
+        kept = wanted.to(rows.device)
+        rows, values = rows[kept], None if values is None else values[kept]
+        saliency = self._explain(trainer, pl_module, batch["image"], values, rows)
+        names = [self._names[k] for k in values.tolist()] if self._names and values is not None else []
+        described = rows_of(batch, predictions, rows, names or [self._score_name] * len(rows), self._names, saliency)
+        pictures = grey_pictures(batch["image"]) if self.overlays else torch.zeros(0)
+        maps = saliency.numpy()
+
+        def write() -> None:
+            made = []
+            for i, (row, at) in enumerate(zip(described, rows.tolist(), strict=True)):
+                made.append((row, maps[i], overlay(pictures[at], saliency[i]) if self.overlays else None))
+            for at, name in enumerate(batch["image_id"]):
+                made += [
+                    (row, None, overlay(pictures[at], torch.from_numpy(np.load(self.folder / row.file))))
+                    for row in (self._whole.get(name, []) if self.overlays else [])
+                ]
+            self._files.write(made)
+
+        self._writing.append(self._writer.submit(write))
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Wait for the last files."""
+        self._wait()
+        self._writer.shutdown()
+        if self._repeated:
+            rank_zero_warn(f"{self._repeated} images bore the name of another one and were left out")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Finish what is explained already; the exception that ends the run is the one to be told."""
+        if hasattr(self, "_writer"):
+            self._writer.shutdown(wait=True)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Join the indices of all processes."""
+        trainer.strategy.barrier("maps are written")
+        if trainer.is_global_zero:
+            self._files.consolidate(self.image_ids)
+        trainer.strategy.barrier("maps are indexed")
+
+    # parts of the above
+
+    def _open(self) -> dict[str, list[Row]]:
+        MapFolder.check(self.folder, self._settings)
+        files = MapFolder(self.folder, unit_of(self.attributor), self.overlays)
+        if not files.holds_maps:  # what an attempt that failed before its first map has recorded is void
+            files.record(self._settings)
+        return files.consolidate()
+
+    def _targets_of(self, predictions: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self._names:
+            return self._chosen.of_batch(predictions, labels)
+        rows = torch.arange(len(predictions), device=predictions.device)
+        return rows, None if labels is None else labels.reshape(-1)
+
+    def _is_new(self, name: str) -> bool:
+        if name in self._whole:
+            return False
+        self._repeated += name in self._met
+        new = name not in self._met
+        self._met.add(name)
+        return new
+
+    def _explain(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, images: Tensor, values: Tensor | None, rows: Tensor
+    ) -> Tensor:
+        if not len(rows):
+            return torch.zeros(0, *images.shape[-2:])
+        with trainer.precision_plugin.forward_context():
+            saliency = self.attributor.attribute(network_of(pl_module, self.network), images, values, rows)
+        return saliency.float().cpu()
+
+    def _wait(self, keep: int = 0) -> None:
+        """Wait until at most ``keep`` batches are still to be written; an error in writing ends the run."""
+        while len(self._writing) > keep:
+            try:
+                self._writing.pop(0).result()
+            except OSError as error:
+                raise MisconfigurationException(
+                    f"cannot write to {self.folder} ({error.strerror or error}): make room, and give the same command "
+                    "again to go on"
+                ) from error
+
+
+def _on_process_0(trainer: pl.Trainer, work: Callable[[], T]) -> T:
+    """Do what process 0 alone may do, and tell all others what came out, an error too, so that none waits in vain."""
+    result: T | None = None
+    error: MisconfigurationException | None = None
+    if trainer.is_global_zero:
+        try:
+            result = work()
+        except MisconfigurationException as caught:
+            error = caught
+    result, error = trainer.strategy.broadcast((result, error))
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]  # of process 0

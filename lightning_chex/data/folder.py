@@ -1,0 +1,122 @@
+"""A folder of X-rays and nothing else: no table, no labels."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+
+from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset, Split
+from lightning_chex.data.errors import DataError
+from lightning_chex.data.images import ImageReader, check_images, find_images, read_grey
+from lightning_chex.data.tables import contents, data_root
+from lightning_chex.data.transforms import ImageTransform
+
+
+class UnlabelledXrays(Dataset):
+    """X-rays of which only the pixels are known: samples have no ``label``.
+
+    Args:
+        images: columns ``image_id`` and ``path``, a row per image.
+        transform: what an image goes through.
+        read: reads an image file.
+
+    Attributes:
+        labels: float32 (N, 0).
+    """
+
+    def __init__(self, images: pd.DataFrame, transform: ImageTransform, read: ImageReader = read_grey) -> None:
+        self.image_ids: list[str] = images["image_id"].tolist()
+        self.patient_ids = [f"image:{name}" for name in self.image_ids]
+        self.paths: list[str] = images["path"].tolist()
+        self.labels = torch.zeros(len(images), 0)
+        self.transform = transform
+        self.read = read
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read one image.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return {
+            **self.transform(self.read(self.paths[index])),
+            "image_id": self.image_ids[index],
+            "patient_id": self.patient_ids[index],
+        }
+
+
+class ImageFolderDataModule(ChestXrayDataModule):
+    """Serve the X-rays of a folder and the folders in it, to ``predict`` and ``explain`` alone: nothing is labelled.
+
+    PNG, JPEG and DICOM files; hidden files and folders and what ``explain`` has written are passed over. An image is
+    named by its path below ``root`` without the suffix, such as ``ward/0001``.
+
+    Args:
+        root: the folder.
+        class_names: names of the model's classes; the command line takes them from the checkpoint.
+        score_names: names of the model's scores, where it predicts scores; also from the checkpoint.
+        kwargs: see ``ChestXrayDataModule``. With ``on_unreadable: skip`` files are not checked beforehand.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        class_names: Sequence[str] | None = None,
+        score_names: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root = root
+        self.class_names = tuple(class_names or ())
+        self.score_names = tuple(score_names or type(self).score_names)
+
+    def check(self) -> None:
+        """Find the images, and make sure that they are whole.
+
+        Raises:
+            DataError: there is none, two have one name, or some are damaged.
+        """
+        root = data_root(self.root)
+        found: dict[str, str] = {}
+        for folder, inner, names in os.walk(root):
+            if "explanation.json" in names:  # what explain has written here is no X-ray
+                inner.clear()
+                continue
+            inner[:] = sorted(name for name in inner if not name.startswith("."))
+            below = Path(folder).relative_to(root).as_posix()
+            prefix = "" if below == "." else f"{below}/"
+            images = find_images(root, [Path(folder)])
+            found |= {prefix + name: path for name, path in sorted(images.items()) if not name.startswith(".")}
+        if not found:
+            raise DataError(f"no PNG, JPEG or DICOM image in {root}, which holds {contents(root)}: give another root")
+        if self.on_unreadable == "error":
+            check_images(list(found.values()))
+        self._images = pd.DataFrame({"image_id": list(found), "path": list(found.values())})
+
+    def build(self, split: Split, transform: ImageTransform) -> UnlabelledXrays:
+        """Make the dataset of all images, whatever the split."""
+        return UnlabelledXrays(self._images, transform, self.read)
+
+    def parts(self) -> dict[str, LabelledDataset]:
+        """Return all images as the one part there is, ``test``."""
+        return {"test": self.build("test", self._plain)}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find the images.
+
+        Raises:
+            DataError: bad files, or a stage that needs labels.
+        """
+        if stage in ("fit", "validate", "test"):
+            raise DataError(
+                f"{stage} needs labels, and ImageFolderDataModule has none: use predict or explain, or give --data "
+                "the data module of a data set with a table"
+            )
+        self.dataset("test")

@@ -1,0 +1,95 @@
+"""Which images ``predict`` sees, when it is not simply those of the test split."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Subset
+
+from lightning_chex.data.errors import DataError
+from lightning_chex.data.images import image_size
+
+if TYPE_CHECKING:
+    from lightning_chex.data.datamodule import ChestXrayDataModule
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Images chosen for ``predict``.
+
+    Attributes:
+        images: those still to be done.
+        image_ids: of all that were asked for, in their order, the finished ones too.
+        labelled: whether their labels are known.
+    """
+
+    images: Dataset
+    image_ids: list[str]
+    labelled: bool
+
+
+class _Joined(Dataset):
+    """Datasets of one data module one after the other; samples get the size of their files."""
+
+    def __init__(self, datasets: Sequence[Any]) -> None:
+        self.datasets = datasets
+        self.image_ids: list[str] = [name for dataset in datasets for name in dataset.image_ids]
+        self.starts = np.cumsum([0, *(len(dataset) for dataset in datasets)])
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        dataset, within = self.datasets[part], index - int(self.starts[part])
+        sample = dataset[within]
+        paths = getattr(dataset, "paths", None)
+        if paths is None:
+            return sample
+        width, height = image_size(paths[within])  # of the file itself, also where pixels come from a prepared copy
+        return {**sample, "source_size": (height, width)}
+
+
+def choose(
+    module: "ChestXrayDataModule",
+    part: str,
+    limit: int | None = None,
+    only_positive: bool = False,
+    finished: Collection[str] = frozenset(),
+    at_least: int = 1,
+) -> Predicted:
+    """Choose images of a data module that has been checked.
+
+    Args:
+        module: whose images.
+        part: the name of one of its ``parts``, or ``all``.
+        limit: only so many, the first ones.
+        only_positive: leave out images none of whose classes is positive; without labels all stay.
+        finished: ids of images not to be read any more.
+        at_least: so many images remain if any does, the last one repeated: every process of a distributed run needs
+            one.
+
+    Raises:
+        DataError: no such part, or no image in it that is asked for.
+    """
+    parts = module.parts()
+    if part != "all" and part not in parts:
+        raise DataError(f"split is {part!r}: {type(module).__name__} has {', '.join(parts)}; give one of them, or all")
+    datasets = list(parts.values()) if part == "all" else [parts[part]]
+    joined = _Joined(datasets)
+    classes = len(module.class_names)
+    labels = [dataset.labels for dataset in datasets if len(dataset)]
+    labelled = all(own.ndim == 1 or (own.shape[1] > 0 and own.shape[1] == (classes or own.shape[1])) for own in labels)
+    chosen = list(range(len(joined)))
+    if only_positive and classes and labelled and labels:
+        chosen = torch.cat([(own > 0).any(1) for own in labels]).nonzero().flatten().tolist()
+    chosen = chosen[:limit]
+    if not chosen:
+        what = "image with a positive label" if len(joined) else "image"
+        raise DataError(f"there is no {what} in split {part} of {type(module).__name__}: give another split or targets")
+    names = [joined.image_ids[index] for index in chosen]
+    left = [index for index, name in zip(chosen, names, strict=True) if name not in finished]
+    left += left[-1:] * max(0, at_least - len(left))
+    return Predicted(Subset(module.readable(joined, f"{part} images"), left), names, labelled)
