@@ -8,10 +8,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import nn
 
 from lightning_chex.attribution import IBA, Attributor, MultiLayerIBA
 from lightning_chex.callbacks import IBACallback
+from lightning_chex.callbacks.explained_model import network_of
 from lightning_chex.callbacks.map_folder import read_index
 from lightning_chex.callbacks.map_writer import MapWriter
 from lightning_chex.callbacks.undisturbed import undisturbed
@@ -254,9 +254,6 @@ class ChexTrainer(pl.Trainer):
                 f"{type(model).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain one: "
                 "evaluate a model of data.target: severity"
             )
-        inner = getattr(model, network, None) if network else model
-        if not isinstance(inner, nn.Module):
-            raise MisconfigurationException(f"network={network!r} is not a module of {type(model).__name__}")
         attributors = [getattr(callback, "attributor", None) for callback in callbacks]
         layers = [own.layer for own in attributors if isinstance(own, IBA)]
         layers += [own.members[-1].layer for own in attributors if isinstance(own, MultiLayerIBA)]
@@ -267,7 +264,7 @@ class ChexTrainer(pl.Trainer):
             return moved | {"image": self.precision_plugin.convert_input(moved["image"])}
 
         return Subject(
-            network=inner,
+            network=network_of(model, network),
             class_names=list(getattr(model, "class_names", ())),
             layer=layers[0] if layers else IBA().layer,
             saved=saved_statistics(checkpoint, callbacks),
