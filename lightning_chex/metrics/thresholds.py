@@ -23,7 +23,8 @@ def top_fraction_mask(saliency: Tensor, fraction: float) -> Tensor:
         fraction: share of the pixels to mark, in (0, 1].
 
     Returns:
-        bool (B, H, W). Pixels equal to the weakest marked one are marked too, so a constant map marks every pixel.
+        bool (B, H, W). Pixels equal to the weakest marked one are marked too, but not those of a map's least value, as
+        the zeros of a sparse map: there fewer are marked. A constant map marks every pixel.
 
     Example:
         >>> top_fraction_mask(torch.tensor([[[1.0, 5.0], [2.0, 3.0]]]), fraction=0.5)
@@ -33,7 +34,9 @@ def top_fraction_mask(saliency: Tensor, fraction: float) -> Tensor:
     flat = saliency.flatten(1)
     count = max(1, round(fraction * flat.shape[1]))
     threshold = flat.topk(count, dim=1).values[:, -1]
-    return saliency >= threshold[:, None, None]
+    low, high = flat.aminmax(dim=1)
+    sparse = (threshold == low) & (low < high) & (count < flat.shape[1])
+    return (saliency >= threshold[:, None, None]) & ~(sparse[:, None, None] & (saliency == low[:, None, None]))
 
 
 def otsu_mask(saliency: Tensor) -> Tensor:

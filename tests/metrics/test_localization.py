@@ -37,6 +37,16 @@ def test_ties_with_the_weakest_marked_pixel_are_marked_too():
     assert top_fraction_mask(torch.zeros(1, 4, 4), 0.05).all()
 
 
+def test_the_zeros_of_a_sparse_map_are_never_marked():
+    saliency = torch.zeros(2, 10, 10)
+    saliency[0, 0, :3] = torch.tensor([3.0, 1.0, 2.0])  # three pixels, where ten are asked for
+    saliency[1] = saliency[0] - 5
+    for mask in top_fraction_mask(saliency, 0.1):
+        assert mask.sum() == 3 and mask[0, :3].all()
+    assert top_fraction_mask(saliency, 0.02).sum() == 4
+    assert top_fraction_mask(saliency, 1.0).all()
+
+
 def test_a_maps_mask_depends_on_no_other_map_nor_on_its_scale():
     saliency = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0))
     together = top_fraction_mask(saliency, 0.2)

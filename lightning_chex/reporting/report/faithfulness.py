@@ -101,7 +101,7 @@ def _sensitivity(results: Results, curves: Sequence[Curve], looks: Mapping[str, 
         y_label="correlation",
         log_x=True,
         how="Many random sets of N pixels are masked: the curve shows how well the sum of the map over a set "
-        f"foretells the drop of the {_output(results)}. 1 is perfect, 0 is chance, and a random map stays at 0.",
+        "foretells the drop of the raw output. 1 is perfect, 0 is chance, and a random map stays at 0.",
     )
 
 
