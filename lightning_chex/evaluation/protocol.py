@@ -46,6 +46,7 @@ class Protocol:
     def identity(self) -> dict[str, Any]:
         """Everything that decides the numbers of a record, in plain values."""
         return {
+            "version": version("lightning-chex"),  # another one may measure otherwise
             "checkpoint": dict(self.subject.checkpoint),
             "data": self._fingerprint(),
             "classes": list(self.subject.class_names),
