@@ -372,3 +372,14 @@ def test_model_and_random_state_are_left_as_they_were(regressor, tmp_path):
     assert found.results["protocol"]["checkpoint"]["file"] == "weights in memory"
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_what_a_cpu_gives(classifier, tmp_path):
+    options = [f"--methods={methods_of(classifier)}", "--limit=6"]
+    here = evaluated(classifier, tmp_path / "cpu", *options)
+    there = evaluated(classifier, tmp_path / "gpu", *options, "--trainer.accelerator=gpu")
+    for name, found in here["methods"].items():
+        for key in ("iou/oracle", "insertion_auc", "road_morf"):
+            assert there["methods"][name][key]["value"] == pytest.approx(found[key]["value"], abs=0.02), (name, key)
