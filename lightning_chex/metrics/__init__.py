@@ -14,6 +14,7 @@ from lightning_chex.metrics.overlap import (
     oracle_iou,
 )
 from lightning_chex.metrics.perturbation import PerturbationCurves, blurred, insertion_deletion, pixel_ranks
+from lightning_chex.metrics.region_measure import RegionMeasure
 from lightning_chex.metrics.relevance import effective_heat_ratio, mass_accuracy, pointing_game, rank_accuracy
 from lightning_chex.metrics.road import RoadCurves, road
 from lightning_chex.metrics.sensitivity import MaskedScores, mask_sizes, masked_scores, random_masks, sensitivity_n
@@ -44,6 +45,7 @@ __all__ = [
     "MaskedScores",
     "Otsu",
     "PerturbationCurves",
+    "RegionMeasure",
     "RoadCurves",
     "Summary",
     "ThresholdRule",

@@ -4,12 +4,12 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_chex.metrics.class_mean import ClassMean
 from lightning_chex.metrics.overlap import intersection_over_union
+from lightning_chex.metrics.region_measure import RegionMeasure
 from lightning_chex.metrics.thresholds import top_fraction_mask
 
 
-class LocalizationIoU(ClassMean):
+class LocalizationIoU(RegionMeasure):
     """Mean IoU of saliency maps with regions, over maps and over classes.
 
     Args:
@@ -17,15 +17,11 @@ class LocalizationIoU(ClassMean):
         fraction: share of a map's pixels that is marked (`top_fraction_mask`).
     """
 
-    higher_is_better = True
-
     def __init__(self, num_classes: int, fraction: float = 0.05, **kwargs: Any) -> None:
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction={fraction!r} must lie in (0, 1]")
-        super().__init__(num_classes, **kwargs)
+        super().__init__(self._iou, num_classes, **kwargs)
         self.fraction = fraction
 
-    def update(self, saliency: Tensor, regions: Tensor, classes: Tensor) -> None:  # type: ignore[override]
-        """Add maps (B, H, W), their regions bool (B, H, W) and the classes they explain, int64 (B,)."""
-        iou = intersection_over_union(top_fraction_mask(saliency, self.fraction), regions)
-        super().update(iou, classes)
+    def _iou(self, saliency: Tensor, regions: Tensor) -> Tensor:
+        return intersection_over_union(top_fraction_mask(saliency, self.fraction), regions)
