@@ -207,7 +207,7 @@ class ChexCLI(LightningCLI):
                 print(f"  W&B run     {folder}")
         if isinstance(self.datamodule, lightning_chex.data.ChestXrayDataModule):
             self.datamodule.teardown("test")
-        self._list_unreadable()
+        self._list_unreadable(Path(config["output_dir"]).expanduser())
 
     def _set_up_data(self, stage: str) -> None:
         # only our own data modules promise that a second setup does nothing new

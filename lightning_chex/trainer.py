@@ -144,10 +144,15 @@ class ChexTrainer(pl.Trainer):
                 None if lungs is None else LungNetwork(Path(lungs).expanduser(), device),
                 self.progress_bar_callback is not None,
             )
+            report = Path(output_dir).expanduser() / "report.html"
+            write_report(report, found.results, curves_of(found.curves), examples(found))
         except (CheckpointError, OtherEvaluationError, ValueError) as error:
             raise MisconfigurationException(str(error)) from error
-        report = Path(output_dir).expanduser() / "report.html"
-        write_report(report, found.results, curves_of(found.curves), examples(found))
+        except OSError as error:  # what is measured is on record: nothing of it is lost
+            raise MisconfigurationException(
+                f"{error.filename or output_dir}: {error.strerror or error}; when that is mended (more room, other "
+                "rights), the same command goes on"
+            ) from error
         print(f"\n{results_text(found.results)}\n\n  report      {report}")
         for logger in self.loggers:
             if isinstance(logger, WandbLogger):

@@ -1,5 +1,7 @@
 """The public COVID-19 X-rays of the Cohen collection with Brixia scores of two radiologists."""
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,6 +145,12 @@ class CohenDataModule(ChestXrayDataModule):
         images = self._with_masks(self._images[self._images["split"] == split])
         dataset = CohenBrixIA(images, self.target, self._plain, self.read)
         return Subset(self.readable(dataset, f"{split} split, with lungs"), telling_order(plain.labels))
+
+    def fingerprint(self) -> str:
+        """Hash of all that an evaluation rests on, the lung masks' files too."""
+        self.look()
+        masks = [(name, os.path.getsize(path)) for name, path in sorted(self._masks.items())]
+        return hashlib.sha256(f"{super().fingerprint()} {masks}".encode()).hexdigest()
 
     def _with_masks(self, images: pd.DataFrame) -> pd.DataFrame:
         masks = [(self._masks.get(name),) for name in images["image_id"]]

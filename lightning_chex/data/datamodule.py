@@ -163,16 +163,17 @@ class ChestXrayDataModule(pl.LightningDataModule):
             self._checked = True
 
     def fingerprint(self) -> str:
-        """Hash of what all parts hold: labels, names and patients in their order, and the sizes of the files.
+        """Hash of what all parts hold: labels, zone scores, names and patients in order, and the sizes of the files.
 
         Two copies with one fingerprint give the same evaluation; a changed table, a missing image or another resolution
-        changes it. The pixels of the files are not read.
+        changes it. The pixels of the files are not read. A child that has boxes or masks beside the parts adds those.
         """
         self.look()
         digest = hashlib.sha256()
         for name, part in sorted(self.parts().items()):
             digest.update(f"{name} {len(part)} {self.size}\n".encode())
-            digest.update(part.labels.contiguous().numpy().tobytes())
+            for values in (part.labels, getattr(part, "zones", torch.zeros(0))):
+                digest.update(values.contiguous().numpy().tobytes())
             for attribute in ("image_ids", "patient_ids"):
                 digest.update("\n".join(getattr(part, attribute, ())).encode())
             sizes = [os.path.getsize(path) for path in getattr(part, "paths", ())]

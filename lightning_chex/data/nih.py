@@ -1,5 +1,6 @@
 """NIH ChestX-ray8 and 14: up to fourteen pathologies, the official split, expert boxes on test images."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -187,6 +188,12 @@ class NIHDataModule(ChestXrayDataModule):
         order = telling_order(torch.from_numpy(classes.to_numpy(copy=True)))
         dataset = self._dataset(images, self._plain)
         return Subset(self.readable(dataset, f"images explained at {stage}"), order)
+
+    def fingerprint(self) -> str:
+        """Hash of all that an evaluation rests on, the boxes too."""
+        self.look()
+        boxes = self._boxes.to_csv(index=False)
+        return hashlib.sha256(f"{super().fingerprint()} {boxes}".encode()).hexdigest()
 
     def _dataset(self, images: pd.DataFrame, transform: ImageTransform) -> NIHChestXray8:
         return NIHChestXray8(images, self._boxes, transform, self.read, self.class_names)

@@ -34,6 +34,9 @@ class Evaluator:
         fraction: share of a map's pixels the rule ``top_fraction`` marks.
         find_lungs: outlines lungs where nobody has, or None.
         precision: makes the context the network runs in.
+
+    Attributes:
+        perturbed: the cases that perturbation was asked for, on record before or not.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Evaluator:
         self.find_lungs = find_lungs
         self.precision = precision
         self.perturbation = Perturbation(network, bool(class_names), settings, precision)
+        self.perturbed: set[Key] = set()
 
     def cases(self, batch: dict[str, Any]) -> Cases:
         """What is explained of a batch."""
@@ -108,6 +112,7 @@ class Evaluator:
                 if row in among_first
                 and not (self.class_names and float(cases.prediction[i]) < self.settings.min_probability)
             ]
+            self.perturbed |= {cases.keys[i] for i in altered}
             masked = None
             for name in (*self.methods, *self.controls):
                 self._localize(name, cases)

@@ -30,9 +30,8 @@ def examples(evaluated: Evaluated) -> list[ExampleRow]:
     """
     rows = evaluated.rows
     names = list(dict.fromkeys(row["method"] for row in rows))
-    measure = next(
-        (key for key in RANKED_BY if any(row[key] is not None for row in rows if row["method"] == names[0])), None
-    )
+    first = [row for row in rows if row["method"] == names[0]]
+    measure = next((key for key in RANKED_BY if any(not np.isnan(_number(row[key])) for row in first)), None)
     if measure is None:
         return []
     values = {(row["image"], row["target"], row["method"]): row[measure] for row in rows}

@@ -1,7 +1,7 @@
 """What an evaluation was made of: enough to know whether two of them can be compared, and to make one again."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from lightning_chex.attribution import Attributor
 from lightning_chex.evaluation.cases import LungFinder, RegionKind
 from lightning_chex.evaluation.describe import describe
-from lightning_chex.evaluation.records import Records
+from lightning_chex.evaluation.records import Key
 from lightning_chex.evaluation.results import Explained
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.evaluation.subject import Subject
@@ -33,6 +33,7 @@ class Protocol:
         fraction: share of a map's pixels the rule ``top_fraction`` marks.
         image: shape (C, H, W) of the network's images.
         find_lungs: what outlines lungs where nobody has, or None.
+        has_masks: whether the data set outlines lungs.
     """
 
     subject: Subject
@@ -42,6 +43,7 @@ class Protocol:
     fraction: float
     image: tuple[int, ...]
     find_lungs: LungFinder | None
+    has_masks: bool
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the numbers of a record, in plain values."""
@@ -61,7 +63,7 @@ class Protocol:
     def account(
         self,
         cases: Sequence[Explained],
-        records: Records,
+        perturbed: Set[Key],
         statistics: Mapping[str, Any],
         methods: Mapping[str, Attributor],
         levels: Mapping[str, Sequence[float]],
@@ -70,7 +72,6 @@ class Protocol:
         limit: int | None,
     ) -> dict[str, Any]:
         """What ``results.json`` says under ``protocol``."""
-        perturbed = records.of("perturbation", next(iter(methods), "EveryPixel"))
         return {
             "data": {
                 "module": type(self.datamodule).__name__,
@@ -88,7 +89,7 @@ class Protocol:
             "checkpoint": dict(self.subject.checkpoint),
             "threshold_rule": self._rule(regions),
             "tuned_levels": {
-                name: dict(zip(self.subject.class_names or ["severity"], own, strict=True))
+                name: dict(zip(self.subject.class_names or ["severity"], (round(x, 6) for x in own), strict=True))
                 for name, own in levels.items()
             },
             "statistics": dict(statistics),
@@ -112,6 +113,5 @@ class Protocol:
         return f"top_fraction: the strongest {self.fraction:.1%} of a map's pixels ({origin})"
 
     def _outliner(self) -> str | None:
-        if self.kind != "zones":
-            return None
-        return "the data set's masks" if self.find_lungs is None else "the data set's masks, else a lung network"
+        sources = ["the data set's masks"] * self.has_masks + ["a lung network"] * (self.find_lungs is not None)
+        return ", else ".join(sources) or None if self.kind == "zones" else None

@@ -29,7 +29,9 @@ class Records:
             refused.
 
     Raises:
-        OtherEvaluationError: the folder holds results of another evaluation, or results whose origin it does not tell.
+        OtherEvaluationError: the folder holds results of another evaluation, a training run, or results whose origin it
+            does not tell.
+        ValueError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
@@ -47,15 +49,24 @@ class Records:
                     "folder, or the same arguments to go on with it"
                 )
             identity["methods"] = known.get("methods", {})
+        elif (folder / "config.yaml").exists():  # of a training run: the evaluation's own would take its place
+            raise OtherEvaluationError(
+                f"output_dir={str(folder)!r} holds a config.yaml that is no evaluation's: give another folder"
+            )
         elif (folder / "results.json").exists() or (folder / "maps").exists():
             raise OtherEvaluationError(
                 f"output_dir={str(folder)!r} holds results, but no {_IDENTITY} that says of what: give another folder"
             )
         else:
             identity["methods"] = {}
-        folder.mkdir(parents=True, exist_ok=True)
         self._identity = identity
-        self._write_identity()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._write_identity()
+        except OSError as error:
+            raise ValueError(
+                f"output_dir={str(folder)!r} cannot be written to ({error.strerror}): give another folder"
+            ) from error
         self._known: dict[tuple[str, str], dict[Key, dict[str, Any]]] = {}
 
     def admit(self, method: str, settings: dict[str, Any]) -> None:

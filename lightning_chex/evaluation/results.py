@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class Assembly:
         cases: those to report on.
         class_names: of the model's outputs; empty for a score.
         tuning: the cases thresholds are tuned on, other images; none leaves the rule ``tuned`` out.
+        chosen: by part of the records, the cases it was asked for this time; of a part that is not named all count.
+            What an earlier call measured on more images for some methods alone would not compare.
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
@@ -72,6 +74,7 @@ class Assembly:
         cases: Sequence[Explained],
         class_names: Sequence[str],
         tuning: Sequence[Key],
+        chosen: Mapping[str, Set[Key]],
         resamples: int,
         seed: int,
     ) -> None:
@@ -82,6 +85,7 @@ class Assembly:
         self.cases = cases
         self.class_names = list(class_names)
         self.tuning = tuning
+        self.chosen = chosen
         self.resamples = resamples
         self.seed = seed
         self._classes = [self._class_of(case.key) for case in cases]
@@ -134,13 +138,14 @@ class Assembly:
         return 0 if key[1] == SCORE and not self.class_names else self.class_names.index(key[1])
 
     def _rows(self, name: str) -> list[Row]:
-        parts = [self.records.of(part, name) for part in ("localization", "perturbation", "randomization")]
+        parts = {part: self.records.of(part, name) for part in ("localization", "perturbation", "randomization")}
         rows = []
         for case, kind in zip(self.cases, self._classes, strict=True):
             row: Row = {"values": {}, "curves": {}}
-            for part in parts:
-                for sort, own in part.get(case.key, {}).items():
-                    row[sort] |= own
+            for part, known in parts.items():
+                if case.key in self.chosen.get(part, {case.key}):
+                    for sort, own in known.get(case.key, {}).items():
+                        row[sort] |= own
             if name in self.levels and "iou_at_level" in row["curves"]:
                 level = round(self.levels[name][kind] * (len(LEVELS) - 1))
                 row["values"]["iou/tuned"] = row["curves"]["iou_at_level"][level]

@@ -104,7 +104,8 @@ def evaluate(
     )
     regions = TuningRegions(tuning, subject.class_names, kind, find_lungs)
     fraction = settings.top_fraction or regions.share or BOX_FRACTION
-    protocol = Protocol(subject, datamodule, settings, kind, fraction, tuple(example.shape[1:]), find_lungs)
+    has_masks = "lung_mask" in sample
+    protocol = Protocol(subject, datamodule, settings, kind, fraction, tuple(example.shape[1:]), find_lungs, has_masks)
     records = Records(folder, protocol.identity())
     for name, method in chosen.items():
         records.admit(name, describe(method))
@@ -115,7 +116,7 @@ def evaluate(
         controls["PriorMap"] = regions.prior
     else:
         left_out["PriorMap"] = why_not or "no tuning image has a region"
-    if kind == "zones" and (find_lungs is not None or "lung_mask" in sample):
+    if kind == "zones" and (find_lungs is not None or has_masks):
         controls["LungField"] = EveryPixel()  # holds its place; the evaluator paints the lungs
     evaluator = Evaluator(
         subject.network, subject.class_names, chosen, controls, records, settings, kind, fraction, find_lungs,
@@ -137,13 +138,28 @@ def evaluate(
             cases += [_explained(found, i) for i in range(len(found))]
     if not cases:
         raise DataError("no image has anything to explain: none of them carries a positive label or a region")
-    _randomize(evaluator, unfitted, tested, tuning, settings.randomized(limit), bar)
+    randomized = _randomize(evaluator, unfitted, tested, tuning, settings.randomized(limit), bar)
 
     assembly = Assembly(
-        records, list(chosen), list(controls), cases, subject.class_names, tuned_on, settings.resamples, settings.seed
+        records,
+        list(chosen),
+        list(controls),
+        cases,
+        subject.class_names,
+        tuned_on,
+        {"perturbation": evaluator.perturbed, "randomization": randomized},
+        settings.resamples,
+        settings.seed,
     )
     account = protocol.account(
-        cases, records, statistics, chosen, assembly.levels, regions, 0 if tuning is None else tuning.count, limit
+        cases,
+        evaluator.perturbed,
+        statistics,
+        chosen,
+        assembly.levels,
+        regions,
+        0 if tuning is None else tuning.count,
+        limit,
     )
     results = results_of(assembly, kind, left_out, account)
     curves = assembly.curves(example.shape[-2] * example.shape[-1], settings.sensitivity_sizes)
@@ -178,13 +194,17 @@ def _randomize(
     tuning: Images | None,
     count: int,
     bar: Callable[[str, float], Any],
-) -> None:
-    """Measure the randomisation on the first images; methods that find nothing to learn from are passed over."""
+) -> set[Key]:
+    """Measure the randomisation on the first images; methods that find nothing to learn from are passed over.
+
+    Returns:
+        The cases of these images.
+    """
     images = Images(tested.datamodule, tested.dataset, tested.subject, min(count, tested.count))
     # one batch, so that every stage of the network is met once
     batch = next(images.batches(max(1, images.count)), None)
     if batch is None:
-        return
+        return set()
     subject = tested.subject
     cases = cases_for(
         batch, subject.network, subject.class_names, evaluator.kind, evaluator.find_lungs, subject.precision
@@ -200,6 +220,7 @@ def _randomize(
     names = [name for name, method in unfitted.items() if enough or method.num_observed is None]
     with bar("randomised weights", len(stages(100)) * len(names)) as progress:
         randomize(evaluator, {name: unfitted[name] for name in names}, cases, learnt_from, progress.update)
+    return set(cases.keys)
 
 
 def _explained(cases: Cases, i: int) -> Explained:

@@ -1,0 +1,127 @@
+"""``evaluate`` on data and folders that are not as one would like them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from fakes import write_nih
+from fakes_brixia import write_brixia
+from small_evaluations import SETTINGS
+
+from lightning_chex.cli import main
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def on_other_data(model, folder: Path, module: str, root: Path, **data) -> str:
+    """The configuration of a trained network with another data set of the same classes or scores."""
+    config = yaml.safe_load(Path(model.config).read_text())
+    config["data"] = {
+        "class_path": module, "init_args": {"root": str(root), "size": 64, "batch_size": 4, "augment": False, **data}
+    }  # fmt: skip
+    path = folder / f"{module}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def evaluate(model, config: str, output: Path, *options: str, settings=SETTINGS) -> dict:
+    main(
+        ["evaluate", "--config", config, "--ckpt_path", model.checkpoint, f"--output_dir={output}", *settings, *options]
+    )
+    return json.loads((output / "results.json").read_text())
+
+
+def refusal(capsys, *arguments) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        evaluate(*arguments)
+    assert stop.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    return line
+
+
+def test_scores_without_lungs_are_judged_by_perturbation_alone(regressor, tmp_path):
+    config = on_other_data(regressor, tmp_path, "BrixIADataModule", write_brixia(tmp_path / "brixia"))
+    results = evaluate(regressor, config, tmp_path / "out", "--methods=[Gradient]")
+    assert results["regions"] is None and results["methods"]["Gradient"]["insertion_auc"]["n"] == 2
+    assert results["protocol"]["data"]["lungs_outlined_by"] is None
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
+def test_other_boxes_are_another_evaluation(classifier, tmp_path, capsys):
+    root = write_nih(tmp_path / "nih")
+    config = on_other_data(classifier, tmp_path, "NIHDataModule", root)
+    evaluate(classifier, config, tmp_path / "out", "--methods=[Gradient]")
+    (reported, *_) = sorted((tmp_path / "out" / "maps" / "Gradient").iterdir())
+    table = root / "BBox_List_2017.csv"
+    lines = table.read_text().splitlines()
+    (place,) = [i for i, line in enumerate(lines) if line.startswith(reported.name.split("__")[0])]
+    table.write_text("\n".join([*lines[:place], lines[place].rsplit(",", 1)[0] + ",77.0", *lines[place + 1 :]]) + "\n")
+    assert "other data" in refusal(capsys, classifier, config, tmp_path / "out", "--methods=[Gradient]")
+
+
+def test_methods_are_compared_on_the_same_images(classifier, tmp_path):
+    few = ("--settings.perturbation_images=2", "--settings.randomization_images=1")
+    many = ("--settings.perturbation_images=5", "--settings.randomization_images=4")
+    evaluate(classifier, classifier.config, tmp_path, "--methods=[Gradient]", *many)
+    results = evaluate(classifier, classifier.config, tmp_path, "--methods=[Gradient,IntegratedGradients]", *few)
+    for measure in ("insertion_auc", "sensitivity_n", "randomization"):
+        counts = {name: own[measure]["n"] for name, own in results["methods"].items() if measure in own}
+        assert len(counts) > 1 and len(set(counts.values())) == 1, (measure, counts)
+    alone = evaluate(classifier, classifier.config, tmp_path, "--methods=[Gradient]", *many)
+    assert alone["protocol"]["data"]["perturbation_images"] == 5  # and nothing was lost
+
+
+def test_tuned_levels_are_written_as_the_hundredths_they_are(classifier, tmp_path):
+    results = evaluate(classifier, classifier.config, tmp_path, "--methods=[Gradient]", "--limit=4")
+    levels = [level for own in results["protocol"]["tuned_levels"].values() for level in own.values()]
+    assert any(levels) and all(level == round(level, 2) for level in levels)
+
+
+def test_a_place_that_is_no_folder_of_an_evaluation_is_left_alone(classifier, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert "cannot be written to" in refusal(capsys, classifier, classifier.config, tmp_path / "file")
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(classifier.config, run / "config.yaml")
+    assert "holds a config.yaml" in refusal(capsys, classifier, classifier.config, run)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert [path.name for path in run.iterdir()] == ["config.yaml"]
+    assert (run / "config.yaml").read_bytes() == Path(classifier.config).read_bytes()
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(classifier, tmp_path, capsys, monkeypatch):
+    from lightning_chex.evaluation.records import Records
+
+    written, original = 0, Records.save_map
+
+    def full(self, *arguments):
+        nonlocal written
+        written += 1
+        if written == 3:
+            raise OSError(28, "No space left on device")
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Records, "save_map", full)
+    arguments = (classifier, classifier.config, tmp_path / "out", "--methods=[Gradient]", "--limit=4")
+    assert "No space left on device" in refusal(capsys, *arguments)
+    assert evaluate(*arguments)["protocol"]["data"]["images"] <= 4
+
+
+def test_an_image_that_cannot_be_read_is_left_out_and_named_beside_the_results(classifier, tmp_path):
+    root = write_nih(tmp_path / "nih")
+    config = on_other_data(classifier, tmp_path, "NIHDataModule", root, on_unreadable="skip")
+    whole = evaluate(classifier, config, tmp_path / "whole", "--methods=[Gradient]")
+    names = sorted({path.name.split("__")[0] for path in (tmp_path / "whole" / "maps" / "Gradient").iterdir()})
+    picture = root / "images_001" / "images" / f"{names[3]}.png"
+    content = bytearray(picture.read_bytes())
+    start = content.index(b"IDAT") + 8
+    content[start : start + 12] = bytes(12)
+    picture.write_bytes(content)
+    results = evaluate(classifier, config, tmp_path / "out", "--methods=[Gradient]")
+    assert results["protocol"]["data"]["images"] == whole["protocol"]["data"]["images"] - 1
+    rows = [set((tmp_path / name / "per_image.csv").read_text().splitlines()) for name in ("whole", "out")]
+    assert rows[1] < rows[0] and all(row.startswith(names[3]) for row in rows[0] - rows[1])
+    assert (tmp_path / "out" / "unreadable_images.txt").read_text().split() == [names[3]]
