@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from lightning_chex.metrics.forward import CHUNK, Predict, check_maps, scores_of_copies
+from lightning_chex.metrics.forward import Predict, check_maps, scores_of_copies
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def insertion_deletion(
     baseline: Tensor | None = None,
     step: int = 25,
     fraction: float = 1.0,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     seed: int = 0,
 ) -> PerturbationCurves:
     """Exchange pixels between image and baseline in the order of the map, and follow the score.
@@ -152,7 +152,7 @@ def insertion_deletion(
         baseline: (N, C, H, W), or what broadcasts to it; None for ``blurred(images)``.
         step: pixels a step, >= 1.
         fraction: share of the pixels to exchange, in (0, 1]; the paper's authors used 0.5.
-        chunk: copies in one forward pass.
+        chunk: copies in one forward pass; None for ``chunk_for`` the device.
         seed: of the order of equal pixels.
 
     Returns:

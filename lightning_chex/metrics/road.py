@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_chex.metrics.forward import CHUNK, Predict, check_maps, scores_of_copies
+from lightning_chex.metrics.forward import Predict, check_maps, scores_of_copies
 from lightning_chex.metrics.imputation import linear_imputation
 from lightning_chex.metrics.perturbation import pixel_ranks
 
@@ -51,7 +51,7 @@ def road(
     target: Tensor | None = None,
     percentages: Sequence[float] = PERCENTAGES,
     noise: float = 0.01,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     seed: int = 0,
 ) -> RoadCurves:
     """Remove pixels in the order of the map, from either end, and follow the score.
@@ -69,7 +69,7 @@ def road(
         percentages: shares of the pixels to remove, each in (0, 1); rounded to pixels, at least one is removed and one
             is left.
         noise: standard deviation of the noise, in the unit of the images, >= 0.
-        chunk: copies in one forward pass.
+        chunk: copies in one forward pass; None for ``chunk_for`` the device.
         seed: of the noise and of the order of equal pixels.
 
     Returns:

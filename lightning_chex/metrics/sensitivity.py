@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_chex.metrics.correlation import is_constant, pearson
-from lightning_chex.metrics.forward import CHUNK, Predict, check_images, check_maps, check_saliency, scores_of_copies
+from lightning_chex.metrics.forward import Predict, check_images, check_maps, check_saliency, scores_of_copies
 
 
 def mask_sizes(pixels: int, count: int = 50) -> list[int]:
@@ -114,7 +114,7 @@ def masked_scores(
     target: Tensor | None = None,
     masks: int = 30,
     value: float | Tensor = 0.0,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     seed: int = 0,
 ) -> MaskedScores:
     """Score the images under random masks: the expensive half of Sensitivity-N, which no map enters.
@@ -127,7 +127,7 @@ def masked_scores(
         masks: random masks per size, >= 3; the paper's authors took 30 for classes, 100 for regression.
         value: what masked pixels become, in all channels; a number (0 is the mean grey of normalised images) or a
             tensor that broadcasts to the images.
-        chunk: copies in one forward pass.
+        chunk: copies in one forward pass; None for ``chunk_for`` the device.
         seed: of the masks, which are the same for all images.
 
     Returns:
@@ -161,7 +161,7 @@ def sensitivity_n(
     target: Tensor | None = None,
     masks: int = 30,
     value: float | Tensor = 0.0,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     seed: int = 0,
 ) -> Tensor:
     """Correlate, per image and mask size, the map's sum under random masks with the drop of the score.
@@ -176,7 +176,7 @@ def sensitivity_n(
         target: int64 (N,), the column of ``predict``'s output that each image is judged by.
         masks: random masks per size, >= 3.
         value: what masked pixels become.
-        chunk: copies in one forward pass.
+        chunk: copies in one forward pass; None for ``chunk_for`` the device.
         seed: of the masks.
 
     Returns:

@@ -3,7 +3,10 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_chex.metrics.forward import chunk_for
 from lightning_chex.metrics.perturbation import area_under_curve, blurred, insertion_deletion, pixel_ranks
+from lightning_chex.metrics.road import road
+from lightning_chex.metrics.sensitivity import sensitivity_n
 
 
 def network(outputs: int | None = None) -> nn.Module:
@@ -138,6 +141,19 @@ def test_no_pass_holds_more_copies_than_the_chunk_and_none_is_wasted():
     seen.clear()
     insertion_deletion(predict, images, saliency, baseline=torch.zeros(()), step=5, fraction=0.5, chunk=7)
     assert sum(seen) == 3 * (4 + 4)  # no common ends
+
+
+@pytest.mark.parametrize("measure", [insertion_deletion, road, sensitivity_n])
+def test_unless_told_otherwise_a_pass_on_a_cpu_holds_few_copies(measure):
+    seen = []
+
+    def predict(images):
+        seen.append(len(images))
+        return images.sum((1, 2, 3))
+
+    images, saliency = some(3, 20, 20)
+    measure(predict, images, saliency, *([[5]] if measure is sensitivity_n else []))
+    assert max(seen) == 16 == chunk_for(images.device) < chunk_for(torch.device("cuda"))
 
 
 def test_no_gradient_is_recorded():
