@@ -67,6 +67,7 @@ class Comparison:
     ) -> None:
         self.images, self.target, self.maps, self.options = images, target, maps, options
         self.network = Watched(model, images.device).eval()
+        self.few = options.author_images
         self.baseline = blurred(images)
         self.pixels = images.shape[2] * images.shape[3]
         self.step = self.pixels // options.steps
@@ -77,21 +78,22 @@ class Comparison:
         self.costs: dict[str, list[Cost]] = {}
         self.apart: dict[str, float] = {}
 
-    def timed(self, name: str, run: Callable[[], Any]) -> Any:
-        cost, result = self.network.cost(run, len(self.images))
+    def timed(self, name: str, run: Callable[[], Any], images: int | None = None) -> Any:
+        cost, result = self.network.cost(run, len(self.images) if images is None else images)
         self.costs.setdefault(name, []).append(cost)
         return result
 
     def note(self, name: str, first: Tensor, second: Tensor) -> None:
-        difference = float((first.cpu().double() - second.cpu().double()).abs().max())
+        difference = float((first.cpu().double() - second.cpu().double()[: len(first)]).abs().max())
         self.apart[name] = max(difference, self.apart.get(name, 0.0))
 
     def one_by_one(self, run: Callable[..., Any], *each: Tensor, last: tuple[Any, ...]) -> list[Any]:
-        return [run(self.network, *(x[i] for x in each), int(self.target[i]), *last) for i in range(len(self.images))]
+        return [run(self.network, *(x[i] for x in each), int(self.target[i]), *last) for i in range(self.few)]
 
-    def exchange(self, saliency: Tensor, chunk: int | None = None) -> Any:
-        settings = {"target": self.target, "baseline": self.baseline, "step": self.step, "chunk": chunk}
-        return insertion_deletion(self.ours.readable, self.images, saliency, **settings)
+    def exchange(self, saliency: Tensor, chunk: int | None = None, images: int | None = None) -> Any:
+        given = [x[:images] for x in (self.images, saliency)]
+        settings = {"target": self.target[:images], "baseline": self.baseline[:images], "step": self.step}
+        return insertion_deletion(self.ours.readable, *given, chunk=chunk, **settings)
 
     def mask(self) -> Any:
         settings = {"target": self.target, "masks": self.options.masks}
@@ -107,6 +109,7 @@ class Comparison:
                 lambda: self.one_by_one(
                     authors.insertion_and_deletion, self.images, self.baseline, order, last=(self.step,)
                 ),
+                self.few,
             )
             mine = self.timed("exchange c", lambda: self.exchange(order))
             quantus = self.timed("exchange b", lambda: self.quantus.insertion_and_deletion(order))
@@ -127,6 +130,7 @@ class Comparison:
             theirs = self.timed(
                 "mask a",
                 lambda: torch.stack(self.one_by_one(authors.sensitivity, self.images, saliency, last=(masks,))),
+                self.few,
             )
             # one masked pixel moves the output by little more than rounding
             for index, size in enumerate(self.sizes):
@@ -139,7 +143,7 @@ class Comparison:
                 shares = [round(100 * share) for share in PERCENTAGES]
                 self.timed("road b", lambda: self.quantus.road(saliency, shares))
             for chunk in self.options.chunks:
-                self.timed(f"chunk {chunk}", partial(self.exchange, order, chunk))
+                self.timed(f"chunk {chunk}", partial(self.exchange, order, chunk, self.few), self.few)
 
     def table(self) -> list[str]:
         costs, options = self.costs, self.options
@@ -223,6 +227,7 @@ def main() -> None:
     parser.add_argument("--ckpt_path", type=Path, help="a ClassificationTask of this project; trained here if absent")
     parser.add_argument("--nih", type=Path, help="real X-rays of this NIH ChestX-ray8 root, not the phantom")
     parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--author_images", type=int, default=1, help="of these, how many (a) judges, one at a time")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=32, help="of insertion and of deletion; must divide the pixels")
     parser.add_argument("--sizes", type=int, default=8, help="numbers of masked pixels of Sensitivity-N")
@@ -236,6 +241,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.size**2 % options.steps:
         parser.error(f"--steps {options.steps} does not divide {options.size} x {options.size} pixels, as Quantus asks")
+    if options.author_images > options.images:
+        parser.error("--author_images must not exceed --images")
     if not 1 <= options.repeats <= len(MAPS):
         parser.error(f"--repeats must lie in 1 to {len(MAPS)}, one kind of map each")
 
@@ -263,7 +270,8 @@ def main() -> None:
         "",
         f"{torch.get_num_threads()} threads, {os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, "
         f"{device.type}, load average {os.getloadavg()[0]:.1f} at the start; {options.images} "
-        f"{'X-rays' if options.nih else 'phantoms'} of {options.size} px, {options.repeats} repeats in turn on maps of "
+        f"{'X-rays' if options.nih else 'phantoms'} of {options.size} px, (a) and the chunks on "
+        f"{options.author_images} of them, {options.repeats} repeats in turn on maps of "
         f"{', '.join(MAPS[: options.repeats])}: median (range).",
         "",
         "| measure | procedure | seconds per image | (a) / this | copies, passes | ms a copy in the network "

@@ -8,8 +8,8 @@ from torch import Tensor
 Predict = Callable[[Tensor], Tensor]
 """Images (R, C, H, W) to scores: (R,), or (R, K) where a target says which column an image is judged by."""
 
-_CHUNK = {"cpu": 16}  # few enough for a processor's caches: 64 take nearly twice as long a copy ...
-_LARGE_CHUNK = 64  # ... or enough to fill a GPU
+_CHUNK = {"cpu": 16}  # with 64 the system maps the tensors' memory anew at every layer: nearly twice as long a copy
+_LARGE_CHUNK = 64  # to fill a GPU
 
 
 def chunk_for(device: torch.device) -> int:

@@ -144,7 +144,7 @@ def test_no_pass_holds_more_copies_than_the_chunk_and_none_is_wasted():
 
 
 @pytest.mark.parametrize("measure", [insertion_deletion, road, sensitivity_n])
-def test_unless_told_otherwise_a_pass_on_a_cpu_holds_what_its_caches_do(measure):
+def test_unless_told_otherwise_a_pass_on_a_cpu_holds_few_copies(measure):
     seen = []
 
     def predict(images):
