@@ -131,6 +131,10 @@ class ChexTrainer(pl.Trainer):
             raise MisconfigurationException(
                 f"evaluate needs a data module of lightning_chex.data, not {type(datamodule).__name__}: give --data"
             )
+        if str(self.precision) in ("bf16-true", "16-true", "64-true"):
+            raise MisconfigurationException(
+                f"trainer.precision={self.precision!r} is not for evaluate: give 32-true, bf16-mixed or 16-mixed"
+            )
         device = self.strategy.root_device
         path = None if ckpt_path is None else Path(ckpt_path).expanduser()
         try:
@@ -217,6 +221,8 @@ class ChexTrainer(pl.Trainer):
             raise MisconfigurationException(str(error)) from error
         if rle and not class_names:
             raise MisconfigurationException("rle is for classes, but the model predicts a score: leave it out")
+        if isinstance(rle, str) and Path(rle).expanduser().is_dir():
+            raise MisconfigurationException(f"rle={rle!r} is a folder: give a file, such as {Path(rle) / 'masks.json'}")
         writer = MapWriter(
             attributor,
             output_dir,
@@ -230,7 +236,12 @@ class ChexTrainer(pl.Trainer):
             saved_statistics({"callbacks": checkpoint.callbacks if checkpoint else {}}, own),
         )
         with undisturbed(self, writer):
-            self.predict(model, datamodule=datamodule, return_predictions=False, ckpt_path=ckpt_path, weights_only=True)
+            try:
+                self.predict(
+                    model, datamodule=datamodule, return_predictions=False, ckpt_path=ckpt_path, weights_only=True
+                )
+            except ValueError as error:  # of the data, or of the method, such as an output that is not finite
+                raise MisconfigurationException(str(error)) from error
         if not self.is_global_zero:
             return
         rows = read_index(writer.folder)

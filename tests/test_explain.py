@@ -269,3 +269,35 @@ def test_an_unreadable_image_is_skipped_and_listed(place, made):
     main(nih(made, "--data", "ImageFolderDataModule", "--data.on_unreadable", "skip", "--targets", "top", root=plain))
     assert [row["image"] for row in rows_of("explanations")] == ["a", "c"]
     assert Path("explanations/unreadable_images.txt").read_text() == "b\n"
+
+
+def test_images_of_the_same_names_in_another_folder_are_others(place, made, capsys):
+    for name in ("one", "two"):
+        (place / name).mkdir()
+        Image.fromarray(np.full((20, 20), 3 + len(name), dtype=np.uint8)).save(place / name / "0001.png")
+    plain = ["--data", "ImageFolderDataModule"]
+    main(nih(made, *plain, root=place / "one"))
+    before = written(place / "work")
+    assert "data.root" in the_error(capsys, nih(made, *plain, root=place / "two"))
+    assert written(place / "work") == before
+    assert str(place) not in (place / "work" / "explanations" / "explanation.json").read_text()
+
+
+def test_the_folder_of_the_images_can_take_the_maps(place, made):
+    (place / "own").mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((20, 20), i, dtype=np.uint8)).save(place / "own" / f"{i}.png")
+    options = ["--data", "ImageFolderDataModule", "--overlays=true", "--output_dir", str(place / "own")]
+    main(nih(made, *options, "--limit=1", root=place / "own"))
+    main(nih(made, *options, root=place / "own"))
+    assert {row["image"] for row in rows_of(place / "own")} == {"0", "1", "2"}
+
+
+def test_a_file_that_is_no_lightning_checkpoint_or_a_broken_model_is_one_line(place, made, capsys):
+    whole = torch.load(made / "nih.ckpt", weights_only=True)
+    torch.save({"weights": whole["state_dict"]}, place / "other.ckpt")
+    assert "no state_dict" in the_error(capsys, nih(made, "--ckpt_path", str(place / "other.ckpt")))
+    broken = {name: value * torch.nan if "fc" in name else value for name, value in whole["state_dict"].items()}
+    torch.save(whole | {"state_dict": broken}, place / "nan.ckpt")
+    assert "NaN or infinite" in the_error(capsys, nih(made, "--ckpt_path", str(place / "nan.ckpt")))
+    assert "is a folder" in the_error(capsys, nih(made, "--rle", str(place)))

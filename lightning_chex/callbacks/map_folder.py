@@ -164,12 +164,14 @@ class MapFolder:
         paths += sorted(self.folder.glob("index_rank*.csv"))
         found: dict[str, dict[str, Row]] = {}
         for path in paths:
-            with path.open(newline="", encoding="utf-8") as file:
-                for cells in csv.reader(file):
-                    if len(cells) == len(self.header) and cells != self.header:
-                        row = Row(*cells)
-                        if row.targets.isdigit() and (self.folder / row.file).is_file():
-                            found.setdefault(row.image, {})[row.target] = row
+            content = path.read_bytes()
+            # a process that was killed may have left half a line, of which half a number is a number too
+            whole_lines = content[: content.rfind(b"\n") + 1].decode("utf-8")
+            for cells in csv.reader(io.StringIO(whole_lines, newline="")):
+                if len(cells) == len(self.header) and cells != self.header:
+                    row = Row(*cells)
+                    if row.targets.isdigit() and (self.folder / row.file).is_file():
+                        found.setdefault(row.image, {})[row.target] = row
         whole = {image: list(rows.values()) for image, rows in found.items() if _is_complete(rows)}
         places = {image: place for place, image in enumerate(order)}
         images = sorted(whole, key=lambda image: places.get(image, len(places)))

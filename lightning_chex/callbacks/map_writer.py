@@ -1,5 +1,7 @@
 """Explaining a data set through Lightning's predict loop: a map a target, written as the batches come by."""
 
+import hashlib
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -104,6 +106,8 @@ class MapWriter(pl.Callback):
                 "module": type(datamodule).__name__,
                 "split": self.split,
                 "size": getattr(datamodule, "size", None),
+                # another folder's images can bear the same names; hashed, so that the record names no folder
+                "root": _digest(getattr(datamodule, "root", None)),
             },
             "precision": str(trainer.precision),
         }
@@ -286,6 +290,12 @@ class MapWriter(pl.Callback):
                     f"cannot write to {self.folder} ({error.strerror or error}): make room, and give the same command "
                     "again to go on"
                 ) from error
+
+
+def _digest(root: str | None) -> str | None:
+    if root is None:
+        return None
+    return hashlib.sha256(os.fsencode(Path(root).expanduser().resolve())).hexdigest()[:16]
 
 
 def _on_process_0(trainer: pl.Trainer, work: Callable[[], T]) -> T:

@@ -87,8 +87,10 @@ class ImageFolderDataModule(ChestXrayDataModule):
         found: dict[str, str] = {}
         for folder, inner, names in os.walk(root):
             if "explanation.json" in names:  # what explain has written here is no X-ray
-                inner.clear()
-                continue
+                if Path(folder) != root:
+                    inner.clear()
+                    continue
+                inner[:] = [name for name in inner if name not in ("maps", "overlays")]
             inner[:] = sorted(name for name in inner if not name.startswith("."))
             below = Path(folder).relative_to(root).as_posix()
             prefix = "" if below == "." else f"{below}/"

@@ -1,7 +1,7 @@
 """A trained model out of a checkpoint file: its weights, the statistics saved with them, and which file it was."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,8 @@ def saved_statistics(checkpoint: dict[str, Any], callbacks: Sequence[pl.Callback
         callbacks: of the trainer; those with an ``attributor`` tell whose a state is.
     """
     states = checkpoint.get("callbacks", {})
+    if not isinstance(states, Mapping):  # of something else than Lightning
+        return []
     found = []
     for callback in callbacks:
         attributor = getattr(callback, "attributor", None)

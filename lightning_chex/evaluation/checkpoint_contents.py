@@ -39,6 +39,9 @@ class Checkpoint:
             # mapped, so that the weights stay on disk
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             callbacks, settings = content.get("callbacks", {}), content.get("hyper_parameters", {})
+            lacking = {"state_dict", "pytorch-lightning_version"} - content.keys()
+            if lacking:
+                raise AttributeError(f"it holds no {' and no '.join(sorted(lacking))}")
         except OSError as error:
             raise ValueError(f"ckpt_path={str(path)!r} cannot be read ({error.strerror}): give a .ckpt file") from error
         except (RuntimeError, pickle.UnpicklingError, AttributeError, EOFError) as error:

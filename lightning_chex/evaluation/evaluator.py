@@ -145,6 +145,11 @@ class Evaluator:
         """Maps of one method, made anew, float32 (N, H, W), what is not finite set to 0."""
         with self.precision():
             made = method.attribute(self.network, cases.images, cases.target, cases.rows)
+        if made.shape != cases.regions.shape:
+            raise ValueError(
+                f"{type(method).__name__} gives maps {tuple(made.shape)} for {len(cases)} targets of images of "
+                f"{cases.images.shape[-2]} x {cases.images.shape[-1]} pixels: attribute must return (N, H, W)"
+            )
         return made.float().nan_to_num(0.0, 0.0, 0.0)
 
     def _control(self, name: str, cases: Cases) -> Tensor:

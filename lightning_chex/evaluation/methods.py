@@ -1,6 +1,7 @@
 """The methods an evaluation compares: the paper's line-up, or files that name others."""
 
 import io
+import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -24,6 +25,8 @@ from lightning_chex.attribution.layers import feature_map_layers
 
 CONTROLS = ("EveryPixel", "RandomMap", "PriorMap", "LungField")
 """Maps that know nothing of the model; ``LungField`` where lungs are known. They are in every evaluation."""
+
+_YAML = (".yaml", ".yml")
 
 LAST_FEATURES = "features.norm5"
 """What DenseNet-121 pools at its end, the layer of Grad-CAM."""
@@ -85,7 +88,7 @@ def choose_methods(
     for name in known if names is None else names:
         if name in CONTROLS:
             continue  # they always take part
-        title, method = (name, known[name]) if name in known else (Path(name).stem, _from_file(name, known))
+        title, method = (name, known[name]) if name in known else (_title(name), _from_file(name, known))
         if title in methods or title in CONTROLS:
             raise ValueError(f"methods names {title} twice, or a file that is called like a control: rename the file")
         try:
@@ -104,6 +107,14 @@ def choose_methods(
     return methods, left_out
 
 
+def _title(name: str) -> str:
+    """What a file's method is called; maps and records lie in folders and files of that name."""
+    title = Path(name).stem
+    if Path(name).suffix in _YAML and not re.fullmatch(r"\w[\w.+ -]*", title):
+        raise ValueError(f"method {name!r} has a file name that no folder can bear: letters, digits and - _ . + only")
+    return title
+
+
 def _has(network: nn.Module, layer: str) -> bool:
     return layer in dict(network.named_modules())
 
@@ -117,7 +128,7 @@ def _check(title: str, method: Attributor, network: nn.Module, images: Tensor, s
 
 def _from_file(name: str, known: dict[str, Attributor]) -> Attributor:
     path = Path(name).expanduser()
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix not in _YAML:
         raise ValueError(f"method {name!r} is unknown: choose from {', '.join(known)}, or give a YAML file")
     try:
         settings = yaml.safe_load(path.read_text())

@@ -88,6 +88,7 @@ class Protocol:
             "limit": limit,
             "checkpoint": dict(self.subject.checkpoint),
             "threshold_rule": self._rule(regions),
+            "top_fraction": self.fraction,
             "tuned_levels": {
                 name: dict(zip(self.subject.class_names or ["severity"], (round(x, 6) for x in own), strict=True))
                 for name, own in levels.items()

@@ -15,7 +15,7 @@ class Estimate:
 
     Attributes:
         value: the mean; NaN where nothing was counted.
-        ci_low: lower end of the interval; NaN with fewer than two patients.
+        ci_low: lower end of the interval; NaN with fewer than two patients, or where no resample holds any.
         ci_high: upper end of the interval.
         n: values that count, those that are not NaN.
         patients: patients they come from.
@@ -110,7 +110,8 @@ def summarize(
         sizes = count if column < 2 else count[:, column - 2 : column - 1]
         people = int((sizes.sum(1) > 0).sum())
         means = drawn[~np.isnan(drawn[:, column]), column]
-        low, high = np.quantile(means, [tail, 1 - tail]) if people > 1 else (np.nan, np.nan)
+        # of few resamples, none may hold a rare class
+        low, high = np.quantile(means, [tail, 1 - tail]) if people > 1 and len(means) else (np.nan, np.nan)
         estimates.append(Estimate(float(value), float(low), float(high), int(sizes.sum()), people))
     return Summary(estimates[0], estimates[1], tuple(estimates[2:]))
 

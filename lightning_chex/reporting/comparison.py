@@ -40,17 +40,21 @@ def judged(results: Results, key: str, *, class_name: str | None = None, over_cl
 
 def best_method(
     results: Results, key: str, *, class_name: str | None = None, over_classes: bool = False
-) -> tuple[str | None, bool]:
-    """The method with the best value, and whether it does better than every control, intervals not overlapping.
+) -> tuple[frozenset[str], bool]:
+    """The methods with the best value, and whether they do better than every control, intervals not overlapping.
 
-    Where no control was measured, or nothing is better, it is None or not above.
+    Of several that are equally good, only those above every control count if any is. There is none where nothing is
+    better: without a direction, or where all of two or more methods are equal and not above.
     """
     of: dict[str, Any] = {"class_name": class_name, "over_classes": over_classes}
     sign = {"higher": 1.0, "lower": -1.0}.get(results.better(key) or "", 0.0)
     values = {name: results.cell(name, key, **of).value for name in results.methods}
     known = {name: sign * value for name, value in values.items() if value is not None}
     if not known or not sign:
-        return None, False
-    best = max(known, key=lambda name: known[name])
+        return frozenset(), False
+    best = frozenset(name for name, value in known.items() if value == max(known.values()))
     controls = judged(results, key, **of)
-    return best, bool(controls) and set(controls) == set(beaten(results, best, key, **of))
+    above = frozenset(name for name in best if controls and controls == beaten(results, name, key, **of))
+    if not above and len(best) == len(known) > 1:
+        return frozenset(), False
+    return above or best, bool(above)

@@ -17,6 +17,7 @@ from tiny import LAYER, SpyIBA, TinyData, TinyTask, tiny_trainer
 from lightning_chex.attribution import IBA, GradCAM, LayerError, MultiLayerIBA
 from lightning_chex.callbacks import IBACallback
 from lightning_chex.callbacks.chosen_targets import ChosenTargets
+from lightning_chex.callbacks.map_folder import MapFolder, Row
 from lightning_chex.callbacks.map_writer import MapWriter
 from lightning_chex.callbacks.undisturbed import undisturbed
 from lightning_chex.data import DETECTORS, PATHOLOGIES, SyntheticCXR, SyntheticDataModule
@@ -362,3 +363,21 @@ def test_one_name_twice_is_explained_once_with_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="1 images bore the name of another one"):
         explain(tmp_path / "out", GradCAM(layer=LAYER), Predicting(), Data())
     assert len(rows_of(tmp_path / "out")) == 5
+
+
+def test_an_index_torn_at_any_byte_leaves_whole_images_only(tmp_path):
+    files = MapFolder(tmp_path, "bits", overlays=False)
+    small = np.zeros((2, 2), np.float32)
+
+    def row(image, target):
+        return Row(image, target, "0.5", "1", "3", f"maps/{image}__{target}.npy", "1", "1", "12")
+
+    files.write([(row(image, f"ü{i}"), small, None) for image in "ab" for i in range(12)])
+    content = (tmp_path / "index.csv").read_bytes()
+    found = []
+    for end in range(len(content) + 1):
+        (tmp_path / "index.csv").write_bytes(content[:end])
+        whole = files.consolidate()
+        assert all(len(rows) == 12 for rows in whole.values())
+        found.append(len(whole))
+    assert found == sorted(found) and found[-1] == 2

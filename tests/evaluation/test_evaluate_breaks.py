@@ -125,3 +125,29 @@ def test_an_image_that_cannot_be_read_is_left_out_and_named_beside_the_results(c
     rows = [set((tmp_path / name / "per_image.csv").read_text().splitlines()) for name in ("whole", "out")]
     assert rows[1] < rows[0] and all(row.startswith(names[3]) for row in rows[0] - rows[1])
     assert (tmp_path / "out" / "unreadable_images.txt").read_text().split() == [names[3]]
+
+
+def test_one_resample_is_no_crash(classifier, tmp_path):
+    settings = [option for option in SETTINGS if "resamples" not in option]
+    evaluate(
+        classifier, classifier.config, tmp_path, "--methods=[Gradient]", "--settings.resamples=1", settings=settings
+    )
+
+
+def test_the_share_that_the_rule_marks_is_written_exactly(classifier, tmp_path):
+    results = evaluate(classifier, classifier.config, tmp_path, "--methods=[Gradient]", "--limit=2")
+    share = results["protocol"]["top_fraction"]
+    assert f"strongest {share:.1%} " in results["protocol"]["threshold_rule"] and share != round(share, 3)
+
+
+@pytest.mark.parametrize("name", ["...yaml", "a<b.yaml", 'a".yaml'])
+def test_a_method_whose_file_name_is_no_folders_is_refused(classifier, tmp_path, capsys, name):
+    shutil.copy(classifier.files["Quick"], tmp_path / name)
+    methods = f"--methods={json.dumps([str(tmp_path / name)])}"
+    assert "file name" in refusal(capsys, classifier, classifier.config, tmp_path / "out", methods)
+    assert not (tmp_path / "out").exists()
+
+
+def test_half_precision_weights_are_refused_before_any_work(classifier, tmp_path, capsys):
+    arguments = (classifier, classifier.config, tmp_path / "out", "--trainer.precision=bf16-true")
+    assert "bf16-mixed" in refusal(capsys, *arguments)

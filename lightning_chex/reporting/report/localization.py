@@ -116,7 +116,11 @@ def _other(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look])
     at_level = curves_named(curves, "iou_at_level", results)
     if at_level:
         chart = line_chart(
-            at_level, looks, "IoU at every threshold", "threshold, share of the map's maximum", "mean IoU"
+            at_level,
+            looks,
+            "IoU at every threshold",
+            "threshold, from the map's least to its greatest value",
+            "mean IoU",
         )
         blocks.append(
             figures("IoU at every threshold, the same one for all images", [chart], legend(_names(at_level), looks))

@@ -96,7 +96,7 @@ def _best_control(results: Results, key: str) -> str:
     values = {name: results.cell(name, key).value for name in judged(results, key)}
     known = {name: value for name, value in values.items() if value is not None}
     best = max(known, key=lambda name: sign * known[name])
-    return f" (the best is {best}, {number(known[best])})" if len(known) > 1 else f" ({number(known[best])})"
+    return f" (the best control is {best}, {number(known[best])})" if len(known) > 1 else f" ({number(known[best])})"
 
 
 def words(names: Sequence[str], joint: str = "and") -> str:

@@ -103,9 +103,9 @@ def _band(words: str, width: str) -> Element:
     return element("th", element("span", words), colspan=width, scope="rowgroup")
 
 
-def _marks(results: Results, column: Column | PaperColumn) -> tuple[str | None, bool]:
+def _marks(results: Results, column: Column | PaperColumn) -> tuple[frozenset[str], bool]:
     if isinstance(column, PaperColumn) or not column.marked or not judged(results, column.key, **column.of):
-        return None, False
+        return frozenset(), False
     return best_method(results, column.key, **column.of)
 
 
@@ -143,7 +143,7 @@ def _row(
     results: Results,
     name: str,
     columns: Sequence[Column | PaperColumn],
-    marks: Sequence[tuple[str | None, bool]],
+    marks: Sequence[tuple[frozenset[str], bool]],
     counts: Sequence[int],
 ) -> Element:
     cells = []
@@ -152,7 +152,7 @@ def _row(
             sign = "*" if name in column.noted else ""
             cells.append(element("td", f"{_published(column.values.get(name))}{sign}", class_="paper"))
         else:
-            cells.append(_cell(results.cell(name, column.key, **column.of), name == best, above, count))
+            cells.append(_cell(results.cell(name, column.key, **column.of), name in best, above, count))
     return element("tr", element("th", name, scope="row", class_="name"), *_divided(cells, columns))
 
 
@@ -194,7 +194,7 @@ def _published(value: float | None) -> str:
 
 
 def _signs(
-    results: Results, columns: Sequence[Column | PaperColumn], marks: Sequence[tuple[str | None, bool]]
+    results: Results, columns: Sequence[Column | PaperColumn], marks: Sequence[tuple[frozenset[str], bool]]
 ) -> list[str]:
     said = ["Small print: 95 % interval, bootstrap by patient; – stands for no value."]
     if any(best and above for best, above in marks):
