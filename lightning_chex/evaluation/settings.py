@@ -16,12 +16,13 @@ class EvaluationSettings:
             Brixia scores, boxes otherwise.
         top_fraction: share of a map's pixels that the rule of that name marks; by default the mean share of the image
             that the tuning regions cover.
-        tuning_images: most images of the tuning half whose maps the class thresholds are tuned on; 0 does without.
+        tuning_images: most images of the tuning half whose maps the class thresholds are tuned on; 0 does without. With
+            a limit, a quarter of it at the most.
         statistics_images: most training images the feature statistics rest on.
         perturbation_images: most images that insertion, deletion, ROAD and Sensitivity-N are measured on, the first
-            ones; -1 for all. With a limit, a quarter of it at the most.
-        randomization_images: most images of the model-parameter randomisation; 0 does without. With a limit, an eighth
-            of it at the most.
+            ones; -1 for all. With a limit, a sixth of it at the most.
+        randomization_images: most images of the model-parameter randomisation; 0 does without. With a limit, a
+            sixteenth of it at the most.
         min_probability: perturbation measures only where the model gives the explained class at least this probability;
             the paper's authors took 0.6.
         step: pixels exchanged per step of insertion and deletion; by default a 32nd of them, the paper's authors took
@@ -82,12 +83,12 @@ class EvaluationSettings:
     def perturbed(self, limit: int | None) -> float:
         """How many images the perturbation measures are taken on, infinity for all."""
         most = float("inf") if self.perturbation_images == -1 else self.perturbation_images
-        return most if limit is None else min(most, max(1, limit // 4))
+        return most if limit is None else min(most, max(1, limit // 6))
 
     def randomized(self, limit: int | None) -> int:
         """How many images the randomisation is measured on."""
-        return self.randomization_images if limit is None else min(self.randomization_images, max(1, limit // 8))
+        return self.randomization_images if limit is None else min(self.randomization_images, max(1, limit // 16))
 
     def tuned(self, limit: int | None) -> int:
         """How many images of the tuning half thresholds are tuned on."""
-        return self.tuning_images if limit is None else min(self.tuning_images, max(1, limit // 2))
+        return self.tuning_images if limit is None else min(self.tuning_images, max(1, limit // 4))
