@@ -13,6 +13,8 @@ from tiny import TinyData, TinyTask
 
 from lightning_chex.cli import main
 from lightning_chex.evaluation import Evaluated, EvaluationSettings
+from lightning_chex.evaluation.records import Records
+from lightning_chex.evaluation.results import Assembly, Explained
 from lightning_chex.trainer import ChexTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -193,3 +195,14 @@ def test_thresholds_are_never_tuned_on_a_map_to_report_on(tmp_path):
     ]
     assert [json.loads(x)["curves"] for x in records[0]] == [json.loads(x)["curves"] for x in records[1]]
     assert levels[0] == levels[1]
+
+
+def test_a_mean_of_two_raters_keeps_its_half_scores(tmp_path):
+    records = Records(tmp_path, {})
+    scores, relevance = [0.0, 0.5, 0.5, 1.5, 2.5, 3.0], [0.0, 1.0, 3.0, 4.0, 5.0, 6.0]
+    curves = {"zone_relevance": relevance, "zone_scores": scores}
+    records.add("localization", "M", {("a", "severity"): {"values": {}, "curves": curves}})
+    cases = [Explained(("a", "severity"), "p", 1.0, 1.0)]
+    found = Assembly(records, ["M"], [], cases, [], [], {}, resamples=5, seed=0).curves(pixels=16, sizes=2)
+    points = {point.x: point.value for point in found if point.curve == "relevance_by_score"}
+    assert points == {0.0: 0.0, 0.5: 2.0, 1.5: 4.0, 2.5: 5.0, 3.0: 6.0}
