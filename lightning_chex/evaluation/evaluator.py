@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_chex.attribution import Attributor, frozen
@@ -84,7 +85,8 @@ class Evaluator:
                 missing = self._missing("tuning", name, cases)
                 if missing:
                     chosen = cases.select(missing)
-                    _, curves = localize(self.saliency(name, chosen), chosen, self.fraction)
+                    # never a map on record: an image to report on may bear the same name
+                    _, curves = localize(self._made(name, chosen), chosen, self.fraction)
                     self._keep("tuning", name, chosen, {}, curves)
                 progress(len(batch["image"]))
         return keys
@@ -100,9 +102,16 @@ class Evaluator:
         Yields:
             The cases of each batch, once they are on record.
         """
-        images = 0
+        images = repeated = 0
+        met: set[str] = set()
         for batch in batches:
             cases = self.cases(batch)
+            # records go by name, and an earlier image's map would be taken for this one's
+            first = {name: i for i, name in reversed(list(enumerate(batch["image_id"])))}
+            new = {i for name, i in first.items() if name not in met}
+            repeated += len(batch["image_id"]) - len(new)
+            met |= first.keys()
+            cases = cases.select([i for i, row in enumerate(cases.rows.tolist()) if row in new])
             rows = list(dict.fromkeys(cases.rows.tolist()))
             among_first = {row for i, row in enumerate(rows) if images + i < perturbed}
             images += len(rows)
@@ -126,6 +135,8 @@ class Evaluator:
                     self._keep("perturbation", name, chosen, *measured)
                 progress(len(batch["image"]))
             yield cases
+        if repeated:
+            rank_zero_warn(f"{repeated} images bore the name of another one and were left out")
 
     def saliency(self, name: str, cases: Cases) -> Tensor:
         """Maps of one method or control, float32 (N, H, W): those on record, the others made and kept."""
@@ -140,6 +151,10 @@ class Evaluator:
                 kept[i] = saliency
         maps = [torch.as_tensor(found, device=cases.images.device) for found in kept]
         return torch.stack(maps) if maps else cases.images.new_zeros(0, *cases.images.shape[-2:])
+
+    def _made(self, name: str, cases: Cases) -> Tensor:
+        """Maps of one method or control, made anew."""
+        return self.explain(self.methods[name], cases) if name in self.methods else self._control(name, cases)
 
     def explain(self, method: Attributor, cases: Cases) -> Tensor:
         """Maps of one method, made anew, float32 (N, H, W), what is not finite set to 0."""

@@ -180,19 +180,17 @@ class Assembly:
 
     def _relevance_by_score(self, name: str) -> list[CurvePoint]:
         """Mean relevance of the zones with each score, in units of the image's mean over its zones; n counts zones."""
-        found: dict[int, list[tuple[float, str]]] = {}
+        found: dict[float, list[tuple[float, str]]] = {}
         for case, row in zip(self.cases, self.rows[name], strict=True):
             curves = row["curves"]
             for relevance, score in zip(curves.get("zone_relevance", ()), curves.get("zone_scores", ()), strict=True):
                 if not math.isnan(_number(relevance)):
-                    found.setdefault(round(score), []).append((relevance, case.patient))
+                    found.setdefault(float(score), []).append((relevance, case.patient))
         points = []
         for score, pairs in sorted(found.items()):
             values, patients = zip(*pairs, strict=True)
             mean = summarize(values, patients, resamples=self.resamples, seed=self.seed).mean
-            points.append(
-                CurvePoint(name, "relevance_by_score", float(score), mean.value, mean.ci_low, mean.ci_high, mean.n)
-            )
+            points.append(CurvePoint(name, "relevance_by_score", score, mean.value, mean.ci_low, mean.ci_high, mean.n))
         return points
 
 

@@ -9,8 +9,13 @@ import yaml
 from fakes import write_nih
 from fakes_brixia import write_brixia
 from small_evaluations import SETTINGS
+from tiny import TinyData, TinyTask
 
 from lightning_chex.cli import main
+from lightning_chex.evaluation import Evaluated, EvaluationSettings
+from lightning_chex.evaluation.records import Records
+from lightning_chex.evaluation.results import Assembly, Explained
+from lightning_chex.trainer import ChexTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -151,3 +156,53 @@ def test_a_method_whose_file_name_is_no_folders_is_refused(classifier, tmp_path,
 def test_half_precision_weights_are_refused_before_any_work(classifier, tmp_path, capsys):
     arguments = (classifier, classifier.config, tmp_path / "out", "--trainer.precision=bf16-true")
     assert "bf16-mixed" in refusal(capsys, *arguments)
+
+
+def evaluate_tiny(folder: Path, data: TinyData, **settings) -> Evaluated:
+    trainer = ChexTrainer(
+        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=folder,
+    )  # fmt: skip
+    few = EvaluationSettings(
+        **{
+            "perturbation_images": 1, "randomization_images": 0, "sensitivity_sizes": 1, "sensitivity_masks": 3,
+            "step": 64, "blur_kernel": 3, "resamples": 10, **settings,
+        }
+    )  # fmt: skip
+    return trainer.evaluate(TinyTask(), data, output_dir=str(folder / "out"), methods=["Gradient"], settings=few)
+
+
+def test_an_image_with_the_name_of_another_one_is_left_out(tmp_path):
+    data = TinyData()
+    alone = {row["image"]: row for row in evaluate_tiny(tmp_path / "alone", data).rows if row["method"] == "Gradient"}
+    data.test.ids = ["a", "b", "a", "c", "b", "a"]
+    found = [row for row in evaluate_tiny(tmp_path / "twice", data).rows if row["method"] == "Gradient"]
+    assert [row["image"] for row in found] == ["a", "b", "c"]
+    for row, name in zip(found, ("image-2-0", "image-2-1", "image-2-3"), strict=True):
+        assert row["mass_accuracy"] == pytest.approx(alone[name]["mass_accuracy"])
+
+
+def test_thresholds_are_never_tuned_on_a_map_to_report_on(tmp_path):
+    levels = []
+    for names in ([f"other-{i}" for i in range(10)], [f"image-2-{i}" for i in range(10)]):
+        data = TinyData()
+        data.val.ids = names  # the second time like those of the images to report on, whose maps are there by then
+        evaluate_tiny(tmp_path / names[0], data, tuning_images=1)
+        levels.append(evaluate_tiny(tmp_path / names[0], data).results["protocol"]["tuned_levels"]["Gradient"])
+    records = [
+        (tmp_path / name / "out" / "records" / "tuning" / "Gradient.jsonl").read_text().splitlines()
+        for name in ("other-0", "image-2-0")
+    ]
+    assert [json.loads(x)["curves"] for x in records[0]] == [json.loads(x)["curves"] for x in records[1]]
+    assert levels[0] == levels[1]
+
+
+def test_a_mean_of_two_raters_keeps_its_half_scores(tmp_path):
+    records = Records(tmp_path, {})
+    scores, relevance = [0.0, 0.5, 0.5, 1.5, 2.5, 3.0], [0.0, 1.0, 3.0, 4.0, 5.0, 6.0]
+    curves = {"zone_relevance": relevance, "zone_scores": scores}
+    records.add("localization", "M", {("a", "severity"): {"values": {}, "curves": curves}})
+    cases = [Explained(("a", "severity"), "p", 1.0, 1.0)]
+    found = Assembly(records, ["M"], [], cases, [], [], {}, resamples=5, seed=0).curves(pixels=16, sizes=2)
+    points = {point.x: point.value for point in found if point.curve == "relevance_by_score"}
+    assert points == {0.0: 0.0, 0.5: 2.0, 1.5: 4.0, 2.5: 5.0, 3.0: 6.0}
