@@ -39,7 +39,8 @@ def test_whatever_changes_maps_changes_the_description():
 
 def test_a_checkpoint_tells_of_callbacks_and_settings_without_its_weights(tmp_path):
     path = tmp_path / "best.ckpt"
-    torch.save({"state_dict": {}, "callbacks": {"a": {"count": torch.tensor(3)}}, "hyper_parameters": {"k": [1]}}, path)
+    content = {"callbacks": {"a": {"count": torch.tensor(3)}}, "hyper_parameters": {"k": [1]}}
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.6", **content}, path)
     read = Checkpoint.read(path)
     assert read.name == "best.ckpt" and read.callbacks["a"]["count"] == 3 and read.settings == {"k": [1]}
     assert len(read.sha256) == 64
@@ -57,8 +58,9 @@ def test_what_is_no_checkpoint_is_told_and_never_executed(tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "other.ckpt", "w") as archive:
         archive.writestr("a", "b")
     torch.save([1, 2], tmp_path / "list.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "plain.ckpt")
     (tmp_path / "junk.ckpt").write_bytes(b"junk")
-    for name in ("hostile", "other", "list", "junk"):
+    for name in ("hostile", "other", "list", "plain", "junk"):
         with pytest.raises(ValueError, match=f"{name}.ckpt' is no checkpoint of a run .*: give a .ckpt file"):
             Checkpoint.read(tmp_path / f"{name}.ckpt")
     with pytest.raises(ValueError, match="cannot be read .No such file"):
