@@ -112,8 +112,9 @@ class ChexTrainer(pl.Trainer):
             output_dir: where everything goes.
             methods: names of the line-up (IBA, InverseIBA, MultiLayerIBA, GradCAM, IntegratedGradients, Gradient, LRP;
                 for a score RegressionIBA_DV, RegressionIBA_MSE, RegressionIBA_RM, RegressionInverseIBA and the others)
-                or YAML files like those in configs/attributor; by default all that suit the model. The controls always
-                take part.
+                or YAML files like those in configs/attributor; by default all that suit the model. IBA and InverseIBA
+                look at the layer of the configuration's IBACallback; for its other settings name a file. The controls
+                always take part.
             limit: a quick look at so many images; the expensive measures are taken on fewer.
             lungs: checkpoint of a lung network, for Brixia scores without lung masks.
             network: name of the model's attribute that is the network; empty for the model itself.

@@ -1,5 +1,6 @@
 """Maps of many methods for a stream of images, measured and recorded as they come."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -164,6 +165,12 @@ class Evaluator:
             raise ValueError(
                 f"{type(method).__name__} gives maps {tuple(made.shape)} for {len(cases)} targets of images of "
                 f"{cases.images.shape[-2]} x {cases.images.shape[-1]} pixels: attribute must return (N, H, W)"
+            )
+        if not made.isfinite().all():
+            broken = int((~made.isfinite().flatten(1).all(1)).sum())
+            warnings.warn(
+                f"{broken} of {len(made)} maps of {type(method).__name__} hold NaN or infinity, which count as 0",
+                stacklevel=2,
             )
         return made.float().nan_to_num(0.0, 0.0, 0.0)
 

@@ -142,6 +142,12 @@ MEASURES: dict[str, Measure] = {
         "severity",
         "Pearson correlation, over the six zones of an image, of mean relevance with the score.",
     ),
+    "blank": Measure(
+        "Blank maps",
+        None,
+        "sanity",
+        "Share of maps that are the same everywhere: they say nothing, and overlap as a map that marks every pixel.",
+    ),
     "randomization": Measure(
         "Similarity after randomisation",
         "lower",

@@ -33,6 +33,7 @@ from lightning_chex.metrics import (
     top_fraction_mask,
     zone_relevance,
 )
+from lightning_chex.metrics.correlation import is_constant
 
 LEVELS = torch.linspace(0, 1, 101)
 """The thresholds at which the IoU is taken, between a map's least and greatest value."""
@@ -69,7 +70,8 @@ def localize(saliency: Tensor, cases: Cases, fraction: float) -> tuple[Values, V
     curves = {"iou_at_level": iou_at_levels(saliency, regions, LEVELS.to(saliency.device))}
     empty = ~regions.flatten(1).any(1)
     return (
-        {key: value.masked_fill(empty, torch.nan) for key, value in values.items()},
+        {key: value.masked_fill(empty, torch.nan) for key, value in values.items()}
+        | {"blank": is_constant(saliency.float().flatten(1)).float()},
         {key: curve.masked_fill(empty[:, None], torch.nan) for key, curve in curves.items()},
     )
 

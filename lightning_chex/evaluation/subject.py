@@ -74,7 +74,10 @@ class Images:
         found = (self.dataset[i] for i in range(self.count))
         sample = next((sample for sample in found if sample is not None), None)
         if sample is None:
-            raise DataError("there is no image to explain: evaluate needs the test images of the data set")
+            raise DataError(
+                "there is no image to explain: evaluate takes the test images, and of a data set with boxes those that "
+                "have some"
+            )
         return sample
 
 

@@ -4,16 +4,23 @@ from typing import Any
 
 from lightning_chex.reporting.results import Cell, Results
 
+MIN_PATIENTS = 10
+"""A bootstrap over fewer is too narrow by far: nothing is called better on their word."""
+
 
 def clear_of(cell: Cell, other: Cell, better: str | None) -> bool:
-    """Whether a value is better than another one with intervals that do not overlap.
+    """Whether a value is better than another one: intervals of enough patients that do not overlap.
 
     Example:
         >>> clear_of(Cell(0.3, 0.2, 0.4, 9), Cell(0.1, 0.05, 0.15, 9), "higher")
         True
         >>> clear_of(Cell(0.3, 0.2, 0.4, 9), Cell(0.1, None, None, 1), "higher")
         False
+        >>> clear_of(Cell(0.3, 0.2, 0.4, 9, patients=5), Cell(0.1, 0.05, 0.15, 9, patients=5), "higher")
+        False
     """
+    if any(each.patients is not None and each.patients < MIN_PATIENTS for each in (cell, other)):
+        return False
     if cell.ci_low is None or cell.ci_high is None or other.ci_low is None or other.ci_high is None:
         return False
     if better == "higher":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_chex.reporting.comparison import beaten, judged
+from lightning_chex.reporting.comparison import MIN_PATIENTS, beaten, judged
 from lightning_chex.reporting.results import IOU_RULES, Results, number
 
 _COLUMNS = {
@@ -44,8 +44,8 @@ def results_text(results: Mapping[str, Any]) -> str:
     span = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
     rule = f"; IoU by the rule: {IOU_RULES[view.headline]}" if view.headline else ""
     lines.append(f"n = {span}{rule}; (-) lower is better")
-    if view.controls:
-        lines.append("* better than every control, 95 % intervals not overlapping")
+    if any("*" in line for line in lines):
+        lines.append(f"* better than every control, 95 % intervals of {MIN_PATIENTS} patients or more not overlapping")
     lines += [f"left out: {name}: {why}" for name, why in view.left_out.items()]
     return "\n".join(lines)
 

@@ -21,12 +21,13 @@ IOU_RULES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean with its 95 % interval by patient; None where there is none."""
+    """A mean with its 95 % interval by patient, and how many these are; None where it is unknown."""
 
     value: float | None
     ci_low: float | None
     ci_high: float | None
     n: int
+    patients: int | None = None
 
     @property
     def has_interval(self) -> bool:
@@ -88,7 +89,7 @@ class Results:
         if not found:
             return _EMPTY
         value, low, high = (_number(found.get(part)) for part in ("value", "ci_low", "ci_high"))
-        return Cell(value, low, high, int(found.get("n") or 0))
+        return Cell(value, low, high, int(found.get("n") or 0), found.get("patients"))
 
     def has(self, key: str, *, class_name: str | None = None, over_classes: bool = False) -> bool:
         """Whether any method or control has a value."""

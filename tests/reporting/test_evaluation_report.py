@@ -6,8 +6,10 @@ import torch
 from made_up import CONTROLS, METHODS, made_up_curves, made_up_examples, made_up_results
 from page_reader import Node, read_page, rows
 
+from lightning_chex.reporting.comparison import best_method
 from lightning_chex.reporting.evaluation import Curve, ExampleRow
 from lightning_chex.reporting.report import paper, write_report
+from lightning_chex.reporting.results import Results
 
 KINDS = ("classes", "detectors", "regression")
 
@@ -42,7 +44,7 @@ def one(key: str, values: dict[str, tuple[float, float, float] | None], better="
 
     def estimate(value):
         value, low, high = value or (None, None, None)
-        return {key: {"value": value, "ci_low": low, "ci_high": high, "n": 9, "patients": 5}}
+        return {key: {"value": value, "ci_low": low, "ci_high": high, "n": 9, "patients": 12}}
 
     return {
         **{"task": "classification", "class_names": ["Mass"], "regions": "boxes", "left_out": {}, "protocol": {}},
@@ -188,7 +190,7 @@ def test_the_outcome_says_plainly_when_nothing_is_better(tmp_path):
     assert "no control was measured" in sentence
     alone = {"IBA": (0.5, None, None), "PriorMap": (0.3, None, None)}
     (sentence,) = outcome(page_of(tmp_path, one("iou/otsu", alone)))
-    assert "too few patients" in sentence
+    assert "fewer than 10 patients" in sentence
 
 
 def test_the_oracle_is_never_the_headline(tmp_path):
@@ -371,3 +373,11 @@ def test_nothing_is_marked_where_controls_are_no_yardstick(tmp_path):
         assert not list(table.all("b")) and "†" not in table.text
     (table,) = page_of(tmp_path, one("deletion_auc", values, "lower")).all("table")
     assert [each.text for each in table.all("b")] == ["0.100"]
+
+
+def test_few_patients_make_nothing_better():
+    results = one("iou/otsu", {"IBA": (0.5, 0.4, 0.6), "PriorMap": (0.2, 0.1, 0.3)})
+    assert best_method(Results(results), "iou/otsu") == (frozenset({"IBA"}), True)
+    for found in (*results["methods"].values(), *results["controls"].values()):
+        found["iou/otsu"]["patients"] = 9
+    assert best_method(Results(results), "iou/otsu") == (frozenset({"IBA"}), False)

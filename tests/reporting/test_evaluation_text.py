@@ -8,8 +8,8 @@ from lightning_chex.reporting.evaluation_text import results_text
 from lightning_chex.reporting.results import number
 
 
-def estimate(value, low, high, n=9):
-    return {"value": value, "ci_low": low, "ci_high": high, "n": n, "patients": n}
+def estimate(value, low, high, n=9, patients=10):
+    return {"value": value, "ci_low": low, "ci_high": high, "n": n, "patients": patients}
 
 
 def results(methods, controls):
@@ -46,7 +46,7 @@ def test_a_line_a_method_with_stars_where_it_is_clear_of_every_control():
     ]
     assert text.splitlines()[-3:] == [
         "n = 8 to 9; IoU by the rule: Otsu; (-) lower is better",
-        "* better than every control, 95 % intervals not overlapping",
+        "* better than every control, 95 % intervals of 10 patients or more not overlapping",
         "left out: LRP: no rule",
     ]
     assert text.isascii()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lightning_chex.reporting.comparison import beaten, judged
+from lightning_chex.reporting.comparison import MIN_PATIENTS, beaten, judged
 from lightning_chex.reporting.results import IOU_RULES, Results, number
 
 
@@ -71,8 +71,8 @@ def _comparison(results: Results, key: str) -> str:
     if not controls:
         return "no control was measured, so nothing says which methods are better than chance"
     cells = [results.cell(name, key) for name in [*methods, *controls]]
-    if not any(cell.has_interval for cell in cells):
-        return "too few patients for intervals, so no method can be told from the controls"
+    if not any(cell.has_interval and (cell.patients or MIN_PATIENTS) >= MIN_PATIENTS for cell in cells):
+        return f"fewer than {MIN_PATIENTS} patients, so no method can be told from the controls"
     groups: dict[tuple[str, ...], list[str]] = {}
     for name in methods:
         groups.setdefault(tuple(beaten(results, name, key)), []).append(name)

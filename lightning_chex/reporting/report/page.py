@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from lightning_chex.reporting.comparison import MIN_PATIENTS
 from lightning_chex.reporting.evaluation import Curve, ExampleRow
 from lightning_chex.reporting.report.examples import examples
 from lightning_chex.reporting.report.faithfulness import PERTURBATION, faithfulness
@@ -107,8 +108,8 @@ def _opening(title: str, results: Results) -> list[Element]:
         else element("p", "Nothing was measured that could be compared."),
         element(
             "p",
-            "“Better” means: 95 % intervals that do not overlap. This is strict: overlapping intervals do not show "
-            "that two methods are equal.",
+            f"“Better” means: 95 % intervals, of {MIN_PATIENTS} patients or more, that do not overlap. This is strict: "
+            "overlapping intervals do not show that two methods are equal.",
             class_="note",
         ),
         element("h2", "What was evaluated"),

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.comparison import best_method, judged
+from lightning_chex.reporting.comparison import MIN_PATIENTS, best_method, judged
 from lightning_chex.reporting.report import paper
 from lightning_chex.reporting.report.markup import element
 from lightning_chex.reporting.results import Cell, Results, number
@@ -198,9 +198,14 @@ def _signs(
 ) -> list[str]:
     said = ["Small print: 95 % interval, bootstrap by patient; – stands for no value."]
     if any(best and above for best, above in marks):
-        said.append("Bold: the best method, its interval clear of every control's.")
+        said.append(
+            f"Bold: the best method, its interval, of {MIN_PATIENTS} patients or more, clear of every control's."
+        )
     if any(best and not above for best, above in marks):
-        said.append("† the best method, but not above the controls: the intervals overlap, or a control does better.")
+        said.append(
+            "† the best method, but not above the controls: the intervals overlap or rest on fewer than "
+            f"{MIN_PATIENTS} patients, or a control does better."
+        )
     if not results.controls:
         said.append("No control was evaluated, so no value is set bold.")
     return said
