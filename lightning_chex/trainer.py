@@ -290,4 +290,5 @@ class ChexTrainer(pl.Trainer):
             move=move,
             precision=self.precision_plugin.forward_context,
             precision_name=str(self.precision),
+            network_name=network,
         )

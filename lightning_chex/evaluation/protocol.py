@@ -56,6 +56,7 @@ class Protocol:
             "top_fraction": self.fraction,
             "image": list(self.image),
             "precision": self.subject.precision_name,
+            "network": self.subject.network_name,
             "lungs": None if self.find_lungs is None else getattr(self.find_lungs, "identity", "given"),
             "settings": {name: value for name, value in asdict(self.settings).items() if name not in HOW_MUCH},
         }

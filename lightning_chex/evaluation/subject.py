@@ -27,6 +27,7 @@ class Subject:
         move: brings a batch there.
         precision: makes the context the network runs in.
         precision_name: what that context is called.
+        network_name: what the network is called in its LightningModule.
     """
 
     network: nn.Module
@@ -38,6 +39,7 @@ class Subject:
     move: Callable[[dict[str, Any]], dict[str, Any]]
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext
     precision_name: str = "32-true"
+    network_name: str = "model"
 
 
 class Images:
