@@ -13,7 +13,7 @@ from lightning_chex.attribution import Attributor, frozen
 from lightning_chex.evaluation.cases import Cases, LungFinder, RegionKind, cases_of
 from lightning_chex.evaluation.measuring import Perturbation, Values, correlate_with_severity, localize
 from lightning_chex.evaluation.records import Key, Records
-from lightning_chex.evaluation.settings import EvaluationSettings
+from lightning_chex.evaluation.settings import EvaluationSettings, Share
 
 Progress = Callable[[int], None]
 """Told how many maps have been dealt with since it was called last."""
@@ -92,18 +92,18 @@ class Evaluator:
                 progress(len(batch["image"]))
         return keys
 
-    def measure(self, batches: Batches, perturbed: float, progress: Progress) -> Iterator[Cases]:
+    def measure(self, batches: Batches, perturbed: Share, progress: Progress) -> Iterator[Cases]:
         """Record every measure of every method and control.
 
         Args:
             batches: of images to report on.
-            perturbed: on how many images perturbation is measured, the first with something to explain.
+            perturbed: what perturbation is measured on; used up by this.
             progress: see ``Progress``.
 
         Yields:
             The cases of each batch, once they are on record.
         """
-        images = repeated = 0
+        repeated = 0
         met: set[str] = set()
         for batch in batches:
             cases = self.cases(batch)
@@ -113,9 +113,7 @@ class Evaluator:
             repeated += len(batch["image_id"]) - len(new)
             met |= first.keys()
             cases = cases.select([i for i, row in enumerate(cases.rows.tolist()) if row in new])
-            rows = list(dict.fromkeys(cases.rows.tolist()))
-            among_first = {row for i, row in enumerate(rows) if images + i < perturbed}
-            images += len(rows)
+            among_first = perturbed.take(cases.rows.tolist())
             altered = [
                 i
                 for i, row in enumerate(cases.rows.tolist())

@@ -31,7 +31,7 @@ from lightning_chex.evaluation.results import (
     write_curves,
     write_json,
 )
-from lightning_chex.evaluation.settings import EvaluationSettings
+from lightning_chex.evaluation.settings import EvaluationSettings, Share
 from lightning_chex.evaluation.subject import Images, Subject, offered, tuning_half
 from lightning_chex.evaluation.tuning import TuningRegions
 
@@ -192,7 +192,7 @@ def _randomize(
     unfitted: Mapping[str, Attributor],
     tested: Images,
     tuning: Images | None,
-    count: int,
+    share: Share,
     bar: Callable[[str, float], Any],
 ) -> set[Key]:
     """Measure the randomisation on the first images; methods that find nothing to learn from are passed over.
@@ -200,7 +200,7 @@ def _randomize(
     Returns:
         The cases of these images.
     """
-    images = Images(tested.datamodule, tested.dataset, tested.subject, min(count, tested.count))
+    images = Images(tested.datamodule, tested.dataset, tested.subject, int(min(share.images, tested.count)))
     # one batch, so that every stage of the network is met once
     batch = next(images.batches(max(1, images.count)), None)
     if batch is None:
@@ -209,6 +209,8 @@ def _randomize(
     cases = cases_for(
         batch, subject.network, subject.class_names, evaluator.kind, evaluator.find_lungs, subject.precision
     )
+    taken = share.take(cases.rows.tolist())
+    cases = cases.select([i for i, row in enumerate(cases.rows.tolist()) if row in taken])
     offer = training_batches(tested.datamodule, RANDOMIZATION_STATISTICS, evaluator.settings.seed)
     source: Iterator[Tensor] = iter(())
     if offer is not None:

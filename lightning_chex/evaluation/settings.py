@@ -1,6 +1,8 @@
 """What an evaluation can be told; every value stands in its results."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, get_args
 
 Regions = Literal["auto", "boxes", "masks", "zones"]
@@ -17,12 +19,12 @@ class EvaluationSettings:
         top_fraction: share of a map's pixels that the rule of that name marks; by default the mean share of the image
             that the tuning regions cover.
         tuning_images: most images of the tuning half whose maps the class thresholds are tuned on; 0 does without. With
-            a limit, a quarter of it at the most.
+            a limit, an eighth of it at the most.
         statistics_images: most training images the feature statistics rest on.
         perturbation_images: most images that insertion, deletion, ROAD and Sensitivity-N are measured on, the first
-            ones; -1 for all. With a limit, a sixth of it at the most.
-        randomization_images: most images of the model-parameter randomisation; 0 does without. With a limit, a
-            sixteenth of it at the most.
+            ones; -1 for all. With a limit, those that hold a sixth of it in targets.
+        randomization_images: most images of the model-parameter randomisation; 0 does without. With a limit,
+            those that hold a sixteenth of it in targets.
         min_probability: perturbation measures only where the model gives the explained class at least this probability;
             the paper's authors took 0.6.
         step: pixels exchanged per step of insertion and deletion; by default a 32nd of them, the paper's authors took
@@ -80,15 +82,51 @@ class EvaluationSettings:
         if self.blur_kernel % 2 == 0 or not self.blur_sigma > 0:
             raise ValueError(f"blur_kernel={self.blur_kernel!r} must be odd, blur_sigma={self.blur_sigma!r} above 0")
 
-    def perturbed(self, limit: int | None) -> float:
-        """How many images the perturbation measures are taken on, infinity for all."""
-        most = float("inf") if self.perturbation_images == -1 else self.perturbation_images
-        return most if limit is None else min(most, max(1, limit // 6))
+    def perturbed(self, limit: int | None) -> "Share":
+        """What the perturbation measures are taken on."""
+        images = inf if self.perturbation_images == -1 else self.perturbation_images
+        return Share(images, inf if limit is None else max(1, limit // 6))
 
-    def randomized(self, limit: int | None) -> int:
-        """How many images the randomisation is measured on."""
-        return self.randomization_images if limit is None else min(self.randomization_images, max(1, limit // 16))
+    def randomized(self, limit: int | None) -> "Share":
+        """What the randomisation is measured on."""
+        return Share(self.randomization_images, inf if limit is None else max(1, limit // 16))
 
     def tuned(self, limit: int | None) -> int:
         """How many images of the tuning half thresholds are tuned on."""
-        return self.tuning_images if limit is None else min(self.tuning_images, max(1, limit // 4))
+        return self.tuning_images if limit is None else min(self.tuning_images, max(1, limit // 8))
+
+
+@dataclass
+class Share:
+    """The first images, as many as an expensive measure is taken on; an image is taken with all of its targets.
+
+    Attributes:
+        images: at most so many more.
+        targets: no further image once so many targets are taken.
+    """
+
+    images: float
+    targets: float
+
+    def take(self, rows: Sequence[int]) -> set[int]:
+        """Say which images of a batch belong to it.
+
+        Args:
+            rows: the image of each target, in order.
+
+        Returns:
+            Those taken; the share is the smaller by them.
+
+        Example:
+            >>> share = Share(images=3, targets=3)
+            >>> share.take([0, 0, 1, 1, 2]), share.take([0])
+            ({0, 1}, set())
+        """
+        taken = set()
+        for row in dict.fromkeys(rows):
+            if self.images < 1 or self.targets < 1:
+                break
+            taken.add(row)
+            self.images -= 1
+            self.targets -= rows.count(row)
+        return taken
