@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor
+from lightning_chex.callbacks.explained_model import network_of
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.callbacks.shown import ShownImages, Stage
@@ -205,15 +206,7 @@ class IBACallback(pl.Callback):
         return trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def _network(self, pl_module: pl.LightningModule) -> nn.Module:
-        if not self.network:
-            return pl_module
-        network = getattr(pl_module, self.network, None)
-        if not isinstance(network, nn.Module):
-            raise MisconfigurationException(
-                f"network={self.network!r} is not a module of {type(pl_module).__name__}; "
-                f"it has {', '.join(name for name, _ in pl_module.named_children()) or 'none'}"
-            )
-        return network
+        return network_of(pl_module, self.network)
 
     @staticmethod
     def _class_names(trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[str]:

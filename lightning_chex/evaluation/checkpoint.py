@@ -11,8 +11,6 @@ import torch
 from lightning_chex.attribution import Attributor
 from lightning_chex.evaluation.feature_statistics import Saved
 
-_BLOCK = 2**20
-
 
 class CheckpointError(ValueError):
     """The file is no checkpoint of this model."""
@@ -52,12 +50,10 @@ def load_weights(model: pl.LightningModule, path: Path) -> dict[str, Any]:
 
 def origin(path: Path | None, model: pl.LightningModule) -> dict[str, str]:
     """Say which weights these are: the file's name and hash; without a file the hash of the weights themselves."""
-    digest = hashlib.sha256()
     if path is not None:
         with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-        return {"file": path.name, "sha256": digest.hexdigest()}
+            return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())

@@ -68,8 +68,10 @@ class Evaluator:
         self.perturbed: set[Key] = set()
 
     def cases(self, batch: dict[str, Any]) -> Cases:
-        """What is explained of a batch."""
-        return cases_for(batch, self.network, self.class_names, self.kind, self.find_lungs, self.precision)
+        """What is explained of a batch, with the network's predictions; see ``cases_of``."""
+        with frozen(self.network), self.precision(), torch.no_grad():
+            output = self.network(batch["image"].contiguous(memory_format=torch.channels_last)).float()
+        return cases_of(batch, output, self.class_names, self.kind, self.find_lungs)
 
     def tune(self, batches: Batches, progress: Progress) -> list[Key]:
         """Record the IoU at every level of every method's maps of the tuning images; the maps are not kept.
@@ -114,17 +116,14 @@ class Evaluator:
             met |= first.keys()
             cases = cases.select([i for i, row in enumerate(cases.rows.tolist()) if row in new])
             among_first = perturbed.take(cases.rows.tolist())
-            altered = [
-                i
-                for i, row in enumerate(cases.rows.tolist())
-                if row in among_first
-                and not (self.class_names and float(cases.prediction[i]) < self.settings.min_probability)
-            ]
+            likely = [not self.class_names or p >= self.settings.min_probability for p in cases.prediction.tolist()]
+            altered = [i for i, row in enumerate(cases.rows.tolist()) if row in among_first and likely[i]]
             self.perturbed |= {cases.keys[i] for i in altered}
             masked = None
             for name in (*self.methods, *self.controls):
                 self._localize(name, cases)
-                missing = [i for i in self._missing("perturbation", name, cases) if i in set(altered)]
+                unmeasured = set(self._missing("perturbation", name, cases))
+                missing = [i for i in altered if i in unmeasured]
                 if missing:
                     if masked is None:
                         masked = self.perturbation.masked(cases.select(altered))
@@ -138,7 +137,7 @@ class Evaluator:
             rank_zero_warn(f"{repeated} images bore the name of another one and were left out")
 
     def saliency(self, name: str, cases: Cases) -> Tensor:
-        """Maps of one method or control, float32 (N, H, W): those on record, the others made and kept."""
+        """Maps of one method or control, float32 (N, H, W): those on record, the others made."""
         if name not in self.methods:
             return self._control(name, cases)
         kept = [self.records.load_map(name, key) for key in cases.keys]
@@ -208,17 +207,3 @@ class Evaluator:
             for i, key in enumerate(cases.keys)
         }
         self.records.add(part, name, rows)
-
-
-def cases_for(
-    batch: dict[str, Any],
-    network: nn.Module,
-    class_names: Sequence[str],
-    kind: RegionKind,
-    find_lungs: LungFinder | None,
-    precision: Callable[[], AbstractContextManager[Any]],
-) -> Cases:
-    """What is explained of a batch, with the network's predictions; see ``cases_of``."""
-    with frozen(network), precision(), torch.no_grad():
-        output = network(batch["image"].contiguous(memory_format=torch.channels_last)).float()
-    return cases_of(batch, output, class_names, kind, find_lungs)

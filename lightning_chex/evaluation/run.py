@@ -14,7 +14,7 @@ from lightning_chex.attribution import Attributor, EveryPixel, RandomMap
 from lightning_chex.data.errors import DataError
 from lightning_chex.evaluation.cases import Cases, LungFinder, RegionKind, region_kind
 from lightning_chex.evaluation.describe import describe
-from lightning_chex.evaluation.evaluator import Evaluator, cases_for
+from lightning_chex.evaluation.evaluator import Evaluator
 from lightning_chex.evaluation.feature_statistics import training_batches
 from lightning_chex.evaluation.learning import learn
 from lightning_chex.evaluation.methods import choose_methods
@@ -205,10 +205,7 @@ def _randomize(
     batch = next(images.batches(max(1, images.count)), None)
     if batch is None:
         return set()
-    subject = tested.subject
-    cases = cases_for(
-        batch, subject.network, subject.class_names, evaluator.kind, evaluator.find_lungs, subject.precision
-    )
+    cases = evaluator.cases(batch)
     taken = share.take(cases.rows.tolist())
     cases = cases.select([i for i, row in enumerate(cases.rows.tolist()) if row in taken])
     offer = training_batches(tested.datamodule, RANDOMIZATION_STATISTICS, evaluator.settings.seed)
