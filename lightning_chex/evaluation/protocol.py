@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -50,7 +51,7 @@ class Protocol:
         return {
             "version": version("lightning-chex"),  # another one may measure otherwise
             "checkpoint": dict(self.subject.checkpoint),
-            "data": self._fingerprint(),
+            "data": self._fingerprint,
             "classes": list(self.subject.class_names),
             "regions": self.kind,
             "top_fraction": self.fraction,
@@ -76,7 +77,7 @@ class Protocol:
         return {
             "data": {
                 "module": type(self.datamodule).__name__,
-                "fingerprint": self._fingerprint(),
+                "fingerprint": self._fingerprint,
                 "images": len({case.key[0] for case in cases}),
                 "targets": len(cases),
                 "patients": len({case.patient for case in cases}),
@@ -103,7 +104,9 @@ class Protocol:
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         }
 
+    @cached_property
     def _fingerprint(self) -> str:
+        # once: it looks at every file of the data set
         return self.datamodule.fingerprint() if hasattr(self.datamodule, "fingerprint") else "unknown"
 
     def _rule(self, regions: TuningRegions) -> str:
