@@ -1,6 +1,6 @@
 """Saliency maps from any torch model: the information-bottleneck family, gradient methods and controls."""
 
-from lightning_chex.attribution.attributor import Attributor, frozen
+from lightning_chex.attribution.attributor import NOT_CONVERGED, Attribution, Attributor, frozen
 from lightning_chex.attribution.controls import EveryPixel, PriorMap, RandomMap
 from lightning_chex.attribution.grad_cam import GradCAM
 from lightning_chex.attribution.gradient import Gradient
@@ -11,15 +11,17 @@ from lightning_chex.attribution.layers import LayerError
 from lightning_chex.attribution.lrp import LRP
 from lightning_chex.attribution.multi_layer import MultiLayerIBA
 from lightning_chex.attribution.objectives import OBJECTIVES
-from lightning_chex.attribution.report import BottleneckReport
+from lightning_chex.attribution.solution import BottleneckReport
 from lightning_chex.attribution.statistics import FEW_IMAGES, FeatureStatistics
-from lightning_chex.attribution.targets import positive_labels, top_classes
+from lightning_chex.attribution.targets import explained_output, positive_labels, top_classes
 
 __all__ = [
     "FEW_IMAGES",
     "IBA",
     "LRP",
+    "NOT_CONVERGED",
     "OBJECTIVES",
+    "Attribution",
     "Attributor",
     "BottleneckReport",
     "EveryPixel",
@@ -32,6 +34,7 @@ __all__ = [
     "MultiLayerIBA",
     "PriorMap",
     "RandomMap",
+    "explained_output",
     "frozen",
     "positive_labels",
     "top_classes",

@@ -1,27 +1,166 @@
-"""What every attribution method offers, whatever it computes."""
+"""What every attribution method offers, and the template that runs it: a method adds one hook."""
 
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, final
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from lightning_chex.attribution.chunks import in_chunks
+from lightning_chex.attribution.information import image_size
+from lightning_chex.attribution.targets import Targets
 
-class Attributor(ABC):
-    """A method that says which pixels of an image a model's output rests on.
+NOT_CONVERGED = 0.1
+"""A map whose `Attribution.convergence` is larger is called not converged."""
 
-    Built from plain values; the model comes with each call. A method that needs nothing but the model and the image
-    implements `attribute` alone.
+
+@dataclass(frozen=True)
+class Attribution:
+    """The maps of N targets, and how far their computation has come.
+
+    Attributes:
+        maps: float32 (N, H, W); (B, H, W) or (B, T, H, W) where they were asked for so.
+        convergence: relative change of each map over the last fifth of the optimisation steps,
+            ``sum |map - earlier map| / sum |map|``, in map cells; 0 when nothing moves any more; NaN for methods that
+            do not iterate. Shaped like ``maps`` without its last two dimensions.
     """
 
-    @property
-    def explains_class(self) -> bool | None:
-        """Whether ``target`` is a class index; else the method explains a score. None: it explains either."""
-        return True
+    maps: Tensor
+    convergence: Tensor
+
+
+class Attributor:
+    """A method that says which pixels of an image a model's output rests on.
+
+    Built from plain values; the model comes with each call. A method of one's own implements `maps`, nothing else;
+    whatever calls it, a validation hook in inference mode included, `maps` gets clean tensors and a frozen model.
+
+    Example:
+        >>> class Occlusion(Attributor):
+        ...     unit = "fall of the output"
+        ...
+        ...     def maps(self, model, images, target):
+        ...         whole = model(images).gather(1, target[:, None])
+        ...         fall = images.new_zeros(len(images), *images.shape[2:])
+        ...         for y in range(images.shape[2]):
+        ...             covered = images.clone()
+        ...             covered[:, :, y] = 0
+        ...             fall[:, y] = whole - model(covered).gather(1, target[:, None])
+        ...         return fall
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> Occlusion().attribute(network, torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 1, 0])).shape
+        torch.Size([4, 8, 8])
+    """
+
+    unit: ClassVar[str] = "arbitrary units"
+    """What a value of a map means."""
+
+    explains_class: bool | None = True
+    """Whether ``target`` is a class index; False: the method explains a score. None: it explains either."""
+
+    batch_size: int | None = 16
+    """Targets explained at a time, which bounds the memory and changes no map; halved when the memory does not
+    suffice. None: the method chooses."""
+
+    def __init__(self, batch_size: int | None = 16) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r} must be at least 1")
+        self.batch_size = batch_size
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("attribute", "explain"):
+            if name in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__} overrides {name}(), which belongs to the template: implement "
+                    "maps(model, images, target) -> (N, H, W) instead"
+                )
+
+    def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
+        """Compute the maps of N targets, one per image: the hook of a method.
+
+        Args:
+            model: the network, frozen, in evaluation mode.
+            images: (N, C, H, W), copies outside of inference mode and of any graph.
+            target: a copy too: a class index or a score each, (N,); None where none was given.
+
+        Returns:
+            (N, H, W).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement maps(model, images, target) -> (N, H, W)")
+
+    def compute(self, model: nn.Module, images: Tensor, targets: Targets) -> Attribution:
+        """Compute the maps of any targets of a batch, by `maps` in chunks; for methods that share work among targets.
+
+        Args:
+            model: as for `maps`.
+            images: (B, C, H, W), as for `maps`.
+            targets: N of them.
+
+        Returns:
+            N maps.
+        """
+
+        def run(start: int, stop: int) -> Tensor:
+            values = None if targets.values is None else targets.values[start:stop].clone()
+            maps = self.maps(model, images[targets.rows[start:stop]], values)
+            wanted = (stop - start, *image_size(images))
+            if not isinstance(maps, Tensor) or tuple(maps.shape) != wanted:
+                found = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
+                raise ValueError(f"{type(self).__name__}.maps returned {found}, not a tensor {wanted}")
+            return maps.detach().float()
+
+        parts = list(in_chunks(len(targets), self.batch_size or 16, run))
+        maps = torch.cat(parts) if parts else images.new_zeros(0, *image_size(images), dtype=torch.float32)
+        return Attribution(maps, maps.new_full((len(maps),), torch.nan))
+
+    @final
+    def attribute(
+        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Compute one saliency map per target.
+
+        Args:
+            model: the network to explain; left bit for bit as it was found, also after an exception.
+            images: (B, C, H, W), on the model's device.
+            target: one class index per image, (B,), or several, (B, T); with ``rows``, any N of them, (N,). None or
+                floats for a score, as the objective asks.
+            rows: the image each target belongs to, int64 (N,).
+
+        Returns:
+            float32 (B, H, W), (B, T, H, W), or (N, H, W) with ``rows``, in `unit`, on the images' device; no map
+            depends on the other images.
+
+        Raises:
+            ValueError: shapes of images, target, rows and the model's output do not fit.
+        """
+        return self.explain(model, images, target, rows).maps
+
+    @final
+    def explain(
+        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
+    ) -> Attribution:
+        """Compute the maps as `attribute` does, and tell how well they have converged."""
+        with self._prepared(model, images, target, rows) as (clean, targets):
+            found = self.compute(model, clean, targets)
+        if rows is not None or target is None:
+            return found
+        return Attribution(found.maps.view(*target.shape, *image_size(images)), found.convergence.view(target.shape))
+
+    @contextmanager
+    def _prepared(
+        self, model: nn.Module, images: Tensor, target: Tensor | None, rows: Tensor | None
+    ) -> Iterator[tuple[Tensor, Targets]]:
+        """The model frozen, the images and targets detached and free of inference mode."""
+        targets = Targets.of(images, target, rows)
+        with frozen(model):
+            yield images.clone() if images.is_inference() else images.detach(), targets
+
+    # what a method may need to know beforehand; the defaults need nothing
 
     def check(self, model: nn.Module, images: Tensor | None = None) -> None:
         """Raise a ValueError if this method cannot explain ``model``, before any long work begins.
@@ -65,22 +204,6 @@ class Attributor(ABC):
     def num_observed(self) -> int | None:
         """How many images the method has learnt from; None if it has nothing to learn."""
         return None
-
-    @abstractmethod
-    def attribute(
-        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
-    ) -> Tensor:
-        """Compute one saliency map per target.
-
-        Args:
-            model: the network to explain; it is left exactly as it was found.
-            images: (B, C, H, W), on the model's device.
-            target: one class index per image, (B,), or several, (B, T); for regression as the objective asks.
-            rows: the image each target belongs to, int64 (N,), for targets (N,) of any images in any number.
-
-        Returns:
-            float32 (B, H, W), (B, T, H, W) or (N, H, W), on the images' device; no map depends on the other images.
-        """
 
 
 @contextmanager

@@ -59,12 +59,12 @@ class Bottleneck:
         self._parameter = self._in_memory_order(self.alpha)
         self._adam = torch.optim.Adam([self._parameter], lr=lr, fused=fused)
 
-    def draw_noise(self, samples: int, generator: torch.Generator) -> Tensor:
+    def draw_noise(self, samples: int, generator: torch.Generator, antithetic: bool = True) -> Tensor:
         """epsilon ~ N(mu, sigma^2), (samples, C, h, w); shared by all images: no map depends on its batch.
 
-        Even numbers of samples are antithetic pairs, a draw and its mirror image around mu.
+        Antithetic samples come in pairs, a draw and its mirror image around mu; of an odd number the last is alone.
         """
-        pairs, rest = divmod(samples, 2)
+        pairs, rest = divmod(samples, 2) if antithetic else (0, samples)
         shape = (pairs + rest, *self.features.shape[1:])
         draws = torch.randn(shape, generator=generator, device=self.mu.device, dtype=self.mu.dtype)
         draws = draws.contiguous(memory_format=self._layout)

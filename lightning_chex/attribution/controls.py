@@ -1,7 +1,6 @@
 """Maps that know nothing of the model: what every measure has to be compared with."""
 
 import hashlib
-from abc import abstractmethod
 from os import PathLike
 from typing import Self
 
@@ -13,38 +12,20 @@ from torch.nn import functional as F
 
 from lightning_chex.attribution.attributor import Attributor
 from lightning_chex.attribution.information import image_size
-from lightning_chex.attribution.targets import Targets
 
 
-class _Control(Attributor):
-    """A map for classes and scores alike that never runs the model."""
-
-    @property
-    def explains_class(self) -> None:
-        """None: both classes and scores."""
-
-    @abstractmethod
-    def maps(self, images: Tensor, targets: Targets) -> Tensor:
-        """Make N maps, float32 (N, H, W)."""
-
-    def attribute(
-        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
-    ) -> Tensor:
-        """Make one map per target; see `Attributor.attribute`. The model is not used."""
-        targets = Targets.of(images, target, rows)
-        maps = self.maps(images, targets)
-        return maps if rows is not None or target is None else maps.view(*target.shape, *image_size(images))
-
-
-class EveryPixel(_Control):
+class EveryPixel(Attributor):
     """Marks every pixel alike, with 1: the floor of any overlap with boxes."""
 
-    def maps(self, images: Tensor, targets: Targets) -> Tensor:
+    unit = "none"
+    explains_class = None
+
+    def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """Ones."""
-        return images.new_ones(len(targets), *image_size(images), dtype=torch.float32)
+        return images.new_ones(len(images), *image_size(images), dtype=torch.float32)
 
 
-class RandomMap(_Control):
+class RandomMap(Attributor):
     """Uniform noise in [0, 1), drawn anew for each image and target: chance level.
 
     A map depends on ``seed``, the image's values and the target's class index, and on nothing else: not on the batch,
@@ -55,22 +36,25 @@ class RandomMap(_Control):
         seed: another seed gives other maps.
     """
 
+    unit = "none"
+    explains_class = None
+
     def __init__(self, seed: int = 0) -> None:
+        super().__init__()
         self.seed = seed
 
-    def maps(self, images: Tensor, targets: Targets) -> Tensor:
+    def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """Uniform noise."""
         size = image_size(images)
-        contents = {row: _bytes(images[row]) for row in targets.rows.unique().tolist()}
-        maps = torch.empty(len(targets), *size)
-        for i, (row, name) in enumerate(zip(targets.rows.tolist(), _class_names(targets), strict=True)):
-            digest = hashlib.sha256(f"{self.seed}/{name}/".encode() + contents[row]).digest()
+        maps = torch.empty(len(images), *size)
+        for i, name in enumerate(_class_names(images, target)):
+            digest = hashlib.sha256(f"{self.seed}/{name}/".encode() + _bytes(images[i])).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
             maps[i] = torch.rand(size, generator=generator)
         return maps.to(images.device)
 
 
-class PriorMap(_Control):
+class PriorMap(Attributor):
     """The mean map of the class over other images, whatever the image: what is known without looking.
 
     Args:
@@ -88,7 +72,11 @@ class PriorMap(_Control):
         tensor([1.0000, 1.0000, 0.5000, 0.5000, 0.0000, 0.0000, 0.0000, 0.0000])
     """
 
+    unit = "share of the class's regions"
+    explains_class = None
+
     def __init__(self, maps: Tensor | str | PathLike[str]) -> None:
+        super().__init__()
         source = "maps" if isinstance(maps, Tensor) else f"maps={str(maps)!r}"
         if not isinstance(maps, Tensor):
             maps = _read(maps)
@@ -118,15 +106,14 @@ class PriorMap(_Control):
         """Write the maps to a safetensors file."""
         save_file({"maps": self.class_maps.cpu().contiguous()}, path)
 
-    def maps(self, images: Tensor, targets: Targets) -> Tensor:
+    def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """The maps of the targets' classes, as large as the images."""
         count = len(self.class_maps)
-        index = torch.zeros(len(targets), dtype=torch.long)
+        index = torch.zeros(len(images), dtype=torch.long)
         if count > 1:
-            values = targets.values
-            if values is None or values.is_floating_point():
+            if target is None or target.is_floating_point():
                 raise ValueError(f"there are prior maps of {count} classes: give a class index per image as target")
-            index = values.cpu().long()
+            index = target.cpu().long()
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < count:
                 raise ValueError(f"target holds {index.tolist()}; there are prior maps of the classes 0 to {count - 1}")
         resized = F.interpolate(self.class_maps[:, None], image_size(images), mode="bilinear")[:, 0]
@@ -137,10 +124,10 @@ def _bytes(image: Tensor) -> bytes:
     return image.detach().float().contiguous().cpu().numpy().tobytes()
 
 
-def _class_names(targets: Targets) -> list[str]:
-    if targets.values is None or targets.values.is_floating_point():
-        return ["score"] * len(targets)
-    return [str(value) for value in targets.values.tolist()]
+def _class_names(images: Tensor, target: Tensor | None) -> list[str]:
+    if target is None or target.is_floating_point():
+        return ["score"] * len(images)
+    return [str(value) for value in target.tolist()]
 
 
 def _read(path: str | PathLike[str]) -> Tensor:

@@ -7,13 +7,13 @@ from captum.attr import LayerGradCam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_chex.attribution.attributor import frozen
-from lightning_chex.attribution.backward import BackwardAttributor, explained_output
+from lightning_chex.attribution.attributor import Attributor, frozen
 from lightning_chex.attribution.information import image_size
 from lightning_chex.attribution.layers import LayerError, check_feature_map, feature_map_layers, get_layer, hooked
+from lightning_chex.attribution.targets import explained_output
 
 
-class GradCAM(BackwardAttributor):
+class GradCAM(Attributor):
     """Grad-CAM (Selvaraju et al. 2017): channels weighted by their mean gradient, ReLU, then bilinear to the image.
 
     >= 0, in units of the output.
@@ -23,6 +23,9 @@ class GradCAM(BackwardAttributor):
             pools at its end, where Grad-CAM is CAM.
         batch_size: targets explained at a time; changes no map.
     """
+
+    unit = "output, by Grad-CAM's weights"
+    explains_class = None
 
     def __init__(self, layer: str = "features.norm5", batch_size: int = 16) -> None:
         super().__init__(batch_size)

@@ -3,10 +3,11 @@
 from captum.attr import Saliency
 from torch import Tensor, nn
 
-from lightning_chex.attribution.backward import BackwardAttributor, explained_output
+from lightning_chex.attribution.attributor import Attributor
+from lightning_chex.attribution.targets import explained_output
 
 
-class Gradient(BackwardAttributor):
+class Gradient(Attributor):
     """Absolute gradient of the explained output by the pixels, the largest of the channels (Simonyan et al. 2014).
 
     Output per unit of the normalised image, >= 0.
@@ -20,6 +21,9 @@ class Gradient(BackwardAttributor):
         >>> Gradient().attribute(model, torch.randn(2, 3, 8, 8), torch.tensor([0, 1])).shape
         torch.Size([2, 8, 8])
     """
+
+    unit = "output per unit of the normalised image"
+    explains_class = None
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """Compute the largest absolute gradient over the channels, (N, H, W)."""

@@ -1,23 +1,25 @@
 """Information bottleneck attribution: how many bits of each image region the model needs for its output."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from lightning_chex.attribution.attributor import Attributor, frozen
+from lightning_chex.attribution.attributor import Attribution, Attributor, frozen
 from lightning_chex.attribution.bottleneck import Bottleneck
-from lightning_chex.attribution.chunks import chunk_size, in_chunks
-from lightning_chex.attribution.information import bits_per_cell, bits_per_pixel, image_size
-from lightning_chex.attribution.layers import LayerError, check_feature_map, feature_map_layers, get_layer, hooked
+from lightning_chex.attribution.chunks import in_chunks
+from lightning_chex.attribution.feature_learning import fitted_statistics, observed_statistics
+from lightning_chex.attribution.information import bits_per_pixel, image_size
+from lightning_chex.attribution.layers import LayerError, feature_map_layers, get_layer
 from lightning_chex.attribution.layout import in_fastest_layout, precision
+from lightning_chex.attribution.memory import chunk_size
 from lightning_chex.attribution.objectives import SCORE_OBJECTIVES, Objective, ObjectiveName, get_objective
-from lightning_chex.attribution.optimization import Course, Problem, optimize, pose_problem
+from lightning_chex.attribution.optimization import Problem, optimize, pose_problem
 from lightning_chex.attribution.partition import Partition, partition
-from lightning_chex.attribution.report import BottleneckReport
+from lightning_chex.attribution.solution import BottleneckReport, Solution
 from lightning_chex.attribution.statistics import FeatureStatistics, Granularity
 from lightning_chex.attribution.targets import Targets
 
@@ -33,11 +35,15 @@ class IBA(Attributor):
 
     Args:
         layer: dotted name of the module at whose output the bottleneck sits; its output must be (B, C, h, w).
-        beta: weight of the information term; larger keeps less. 10 suits DenseNet-121's denseblock3.
+        beta: weight of the information term; larger keeps less. It is what a mean information of one nat per neuron of
+            the layer costs, in the unit of the objective: at a layer of M neurons one bit more in the whole map has to
+            lower the objective by beta ln 2 / M. None takes DEFAULTS. The number of outputs plays no
+            part, except in ``one_hot_binary_cross_entropy``, a mean over K outputs, in which the explained class weighs
+            1 / K: beta 10 there is about 10 K elsewhere.
         steps: optimisation steps.
         lr: Adam's learning rate on alpha.
-        noise_samples: noise draws per step. Even numbers are drawn as antithetic pairs (epsilon and its mirror image
-            around mu), which is why two do the work of many.
+        noise_samples: noise draws per step.
+        antithetic: draw them as pairs, epsilon and its mirror image around mu, which is why two do the work of many.
         objective: what the masked model has to keep: ``binary_cross_entropy`` of the explained class alone,
             ``one_hot_binary_cross_entropy`` over all outputs (the authors' code), ``softmax_cross_entropy``, or, for
             regression, ``deviation`` from the model's own prediction, ``squared_error`` to a given score,
@@ -59,13 +65,19 @@ class IBA(Attributor):
         torch.Size([3, 16, 16])
     """
 
+    unit = "bits per pixel"
+
+    default_beta: ClassVar[Mapping[str, float]] = {"class": 80.0, "score": 10.0}
+    """Where ``beta`` is None, for objectives of a class and of a score."""
+
     def __init__(
         self,
         layer: str = "features.denseblock3",
-        beta: float = 10.0,
+        beta: float | None = None,
         steps: int = 10,
         lr: float = 1.0,
         noise_samples: int = 2,
+        antithetic: bool = True,
         objective: ObjectiveName | Objective = "binary_cross_entropy",
         blur_sigma: float = 1.0,
         initial_alpha: float = 5.0,
@@ -75,45 +87,40 @@ class IBA(Attributor):
         memory: float | None = None,
         seed: int = 0,
     ) -> None:
+        super().__init__(batch_size)
         for name, value, least in (
-            ("beta", beta, 0),
+            ("beta", 0 if beta is None else beta, 0),
             ("steps", steps, 1),
             ("noise_samples", noise_samples, 1),
             ("blur_sigma", blur_sigma, 0),
-            ("batch_size", 1 if batch_size is None else batch_size, 1),
         ):
             if not value >= least:
                 raise ValueError(f"{name}={value!r} must be at least {least}")
         for name, value in (("lr", lr), ("memory", 1 if memory is None else memory)):
             if not value > 0:
                 raise ValueError(f"{name}={value!r} must be greater than 0")
+        self.objective = get_objective(objective)
+        # a function of one's own is taken to explain a class
+        self.explains_class = self.objective not in SCORE_OBJECTIVES
         self.layer = layer
-        self.beta = beta
+        self.beta = beta if beta is not None else self.default_beta["class" if self.explains_class else "score"]
         self.steps = steps
         self.lr = lr
         self.noise_samples = noise_samples
-        self.objective = get_objective(objective)
+        self.antithetic = antithetic
         self.blur_sigma = blur_sigma
         self.initial_alpha = initial_alpha
         self.bfloat16 = bfloat16
-        self.batch_size = batch_size
         self.memory = memory
         self.seed = seed
         self.statistics = FeatureStatistics(statistics_per)
 
-    # what a child changes
-
     @staticmethod
     def noise_share(lambda_: Tensor, complement: Tensor) -> Tensor:
-        """Share of noise in the features that the objective sees: 1 - lambda."""
+        """Share of noise in the features that the objective sees: 1 - lambda (Eq. 1)."""
         return complement
 
     # learning from data
-
-    @property
-    def explains_class(self) -> bool:
-        """False for the regression objectives; a function of one's own is taken to explain a class."""
-        return self.objective not in SCORE_OBJECTIVES
 
     def check(self, model: nn.Module, images: Tensor | None = None) -> None:
         """Raise a LayerError if the model has no such layer or, with images, if its output is no feature map."""
@@ -129,12 +136,7 @@ class IBA(Attributor):
     @contextmanager
     def observing(self, model: nn.Module) -> Iterator[None]:
         """Collect feature statistics from the forward passes made within the context; they replace the former ones."""
-        statistics = FeatureStatistics(self.statistics.per)
-
-        def collect(module: nn.Module, inputs: Any, output: Any) -> None:
-            statistics.update(check_feature_map(output, self.layer))
-
-        with hooked(get_layer(model, self.layer), collect):
+        with observed_statistics(model, self.layer, self.statistics.per) as statistics:
             yield
         self.statistics = statistics
 
@@ -149,17 +151,7 @@ class IBA(Attributor):
             LayerError: the layer does not exist or gives no feature map.
             ValueError: fewer than two images.
         """
-        statistics = FeatureStatistics(self.statistics.per)
-        with frozen(model), torch.no_grad(), precision(_device(model), self.bfloat16):
-            parts: Partition | None = None
-            for images in batches:
-                images = images.to(_device(model))
-                parts = parts or partition(model, self.layer, images)
-                statistics.update(parts.below(images)[0])
-        if statistics.count < 2:
-            raise ValueError(f"the statistics need at least 2 images, the batches held {statistics.count}")
-        statistics.warn_if_few()
-        self.statistics = statistics
+        self.statistics = fitted_statistics(model, self.layer, batches, self.statistics.per, self.bfloat16)
         return self
 
     def synchronize(self) -> None:
@@ -181,32 +173,23 @@ class IBA(Attributor):
 
     # explaining
 
-    def attribute(
-        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
-    ) -> Tensor:
-        """Compute one map per target.
-
-        Args:
-            model: the network to explain; left bit for bit as it was found, also after an exception.
-            images: (B, C, H, W) on the model's device.
-            target: one class index per image, (B,), or several, (B, T); with ``rows``, any N of them, (N,). Floats for
-                ``squared_error``; the other regression objectives need none.
-            rows: the image each target belongs to, int64 (N,). Features are computed once per image, not per target.
-
-        Returns:
-            float32 bits per pixel, >= 0: (B, H, W), (B, T, H, W), or (N, H, W) with ``rows``.
+    def compute(self, model: nn.Module, images: Tensor, targets: Targets) -> Attribution:
+        """Compute one map per target, bits per pixel, >= 0; features are computed once per image, not per target.
 
         Raises:
             RuntimeError: there are no statistics yet.
-            ValueError: shapes of images, target and statistics do not fit.
+            ValueError: the images have another size than those of the statistics.
         """
 
-        def finish(bottleneck: Bottleneck, course: Course) -> Tensor:
-            return bits_per_pixel(bits_per_cell(bottleneck.capacity()), image_size(images)).float()
+        def finish(solution: Solution) -> tuple[Tensor, Tensor]:
+            cells = solution.cells()
+            return bits_per_pixel(cells, image_size(images)).float(), solution.convergence(cells)
 
-        maps = self._explain(model, images, target, rows, finish)
-        joined = torch.cat(maps) if maps else images.new_zeros(0, *image_size(images), dtype=torch.float32)
-        return joined if rows is not None or target is None else joined.view(*target.shape, *image_size(images))
+        parts = self._solutions(model, images, targets, finish)
+        if not parts:
+            return Attribution(images.new_zeros(0, *image_size(images)).float(), images.new_zeros(0).float())
+        maps, convergence = zip(*parts, strict=True)
+        return Attribution(torch.cat(maps), torch.cat(convergence))
 
     def report(
         self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
@@ -220,18 +203,11 @@ class IBA(Attributor):
             rows: see `attribute`.
         """
 
-        def finish(bottleneck: Bottleneck, course: Course) -> dict[str, Tensor]:
-            cells = bits_per_cell(bottleneck.capacity())
-            return {
-                "saliency": bits_per_pixel(cells, image_size(images)),
-                "lambda_": bottleneck.mask()[0],
-                "capacity": cells,
-                "total_bits": cells.sum((1, 2)),
-                "objective": torch.stack([objective for objective, _ in course], 1),
-                "information": torch.stack([bits for _, bits in course], 1),
-            }
+        def finish(solution: Solution) -> dict[str, Tensor]:
+            return solution.report(image_size(images))
 
-        parts = self._explain(model, images, target, rows, finish, watched=True)
+        with self._prepared(model, images, target, rows) as (clean, targets):
+            parts = self._solutions(model, clean, targets, finish, recorded=True)
         if not parts:
             raise ValueError("there is nothing to report on: no target was given")
         names = [field.name for field in fields(BottleneckReport)]
@@ -268,22 +244,19 @@ class IBA(Attributor):
         stacked = torch.stack(maps)
         return stacked.mean(0), stacked.std(0)
 
-    def _explain(
+    def _solutions(
         self,
         model: nn.Module,
         images: Tensor,
-        target: Tensor | None,
-        rows: Tensor | None,
-        finish: Callable[[Bottleneck, Course], T],
-        watched: bool = False,
+        targets: Targets,
+        finish: Callable[[Solution], T],
+        recorded: bool = False,
     ) -> list[T]:
-        """Optimise chunk by chunk; ``finish`` makes what is wanted of each chunk's bottleneck."""
-        targets = Targets.of(images, target, rows)
+        """Optimise chunk by chunk; ``finish`` takes what is wanted from each chunk's solution."""
         self.check_fitted()
         if not len(targets):
             return []
-        with frozen(model), precision(images.device, self.bfloat16):
-            images = images.clone() if images.is_inference() else images.detach()
+        with precision(images.device, self.bfloat16):
             parts = partition(model, self.layer, images)
 
             def problem(start: int, stop: int, layout: torch.memory_format) -> Problem:
@@ -296,7 +269,7 @@ class IBA(Attributor):
             first, layout = in_fastest_layout(images, lambda layout: problem(0, 1, layout), self.bfloat16)
 
             def run(start: int, stop: int) -> T:
-                return finish(*self.solve(problem(start, stop, layout), watched))
+                return finish(self.solve(problem(start, stop, layout), recorded))
 
             size = self.batch_size or chunk_size(first, self.noise_samples, self.memory)
             return list(in_chunks(len(targets), size, run))
@@ -323,21 +296,22 @@ class IBA(Attributor):
             )
         return pose_problem(parts, features, carried, reference, index, values, self.objective)
 
-    def solve(self, problem: Problem, watched: bool = False) -> tuple[Bottleneck, Course]:
-        """Optimise one bottleneck; if ``watched``, also record objective and total bits before each step."""
+    def solve(self, problem: Problem, recorded: bool = False) -> Solution:
+        """Optimise one bottleneck; if ``recorded``, also keep objective and total bits before each step."""
         bottleneck = Bottleneck(problem.features, self.statistics, self.blur_sigma, self.initial_alpha, self.lr)
         generator = torch.Generator(problem.features.device).manual_seed(self.seed)
-        course: Course = []
+        solution = Solution(bottleneck, torch.empty(0))
+        last_fifth = self.steps - max(1, self.steps // 5)
 
-        def watch(objective: Tensor) -> None:
-            course.append((objective, bits_per_cell(bottleneck.capacity()).sum((1, 2))))
+        def watch(step: int, objective: Tensor) -> None:
+            if step == last_fifth:
+                solution.earlier = solution.cells()
+            if recorded:
+                solution.objective.append(objective)
+                solution.information.append(solution.cells().sum((1, 2)))
 
         optimize(
-            problem, bottleneck, self.noise_share, self.beta, self.steps, self.noise_samples, generator,
-            watch if watched else None,
+            problem, bottleneck, self.noise_share, self.beta, self.steps, self.noise_samples, self.antithetic,
+            generator, watch,
         )  # fmt: skip
-        return bottleneck, course
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        return solution

@@ -6,15 +6,16 @@ from typing import Literal
 from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from torch import Tensor, nn
 
-from lightning_chex.attribution.backward import BackwardAttributor, explained_output
+from lightning_chex.attribution.attributor import Attributor
 from lightning_chex.attribution.blur import blur_matrix
 from lightning_chex.attribution.signs import Sign, check_sign, signed_map
+from lightning_chex.attribution.targets import explained_output
 
 BLACK = (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225)
 """A black pixel after the ImageNet normalisation of the images."""
 
 
-class IntegratedGradients(BackwardAttributor):
+class IntegratedGradients(Attributor):
     """Integrated Gradients (Sundararajan et al. 2017) from a baseline to the image, summed over the channels.
 
     Complete: with ``sign="signed"`` a map sums to f(image) - f(baseline), but for the error of ``steps``.
@@ -26,6 +27,9 @@ class IntegratedGradients(BackwardAttributor):
         sign: ``absolute``, ``positive`` (what speaks for the class, the rest 0) or ``signed`` (may be negative).
         batch_size: copies of images run at a time; changes no map.
     """
+
+    unit = "output"
+    explains_class = None
 
     def __init__(
         self,
@@ -75,6 +79,6 @@ class IntegratedGradients(BackwardAttributor):
             self.baseline_of(images),
             additional_forward_args=(target,),
             n_steps=self.steps,
-            internal_batch_size=max(len(images), self.batch_size),
+            internal_batch_size=max(len(images), self.batch_size or 1),
         )
         return signed_map(relevance.float(), self.sign)

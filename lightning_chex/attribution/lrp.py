@@ -9,17 +9,17 @@ from zennit.composites import SpecialFirstLayerMapComposite
 from zennit.rules import Epsilon, Flat, Pass, ZPlus
 from zennit.types import Activation, BatchNorm, Convolution, Linear
 
-from lightning_chex.attribution.attributor import frozen
-from lightning_chex.attribution.backward import BackwardAttributor, explained_output
+from lightning_chex.attribution.attributor import Attributor, frozen
 from lightning_chex.attribution.lrp_canonizers import MergeFollowedBatchNorm, PoolBeforePointwise
 from lightning_chex.attribution.lrp_functional import proportional_functions
 from lightning_chex.attribution.signs import Sign, check_sign, signed_map
+from lightning_chex.attribution.targets import explained_output
 
 # z+ sums what is positive, so its denominators need no large stabiliser, which would leak relevance
 STABILIZER = 1e-9
 
 
-class LRP(BackwardAttributor):
+class LRP(Attributor):
     """LRP (Bach et al. 2015): flat rule in the first layer, z+ in the other convolutions, epsilon in linear layers.
 
     Relevance begins as the explained output and is conserved on its way to the pixels, but for what the biases of
@@ -34,6 +34,9 @@ class LRP(BackwardAttributor):
         epsilon: stabiliser of the linear layers.
         batch_size: targets explained at a time; changes no map.
     """
+
+    unit = "output"
+    explains_class = None
 
     def __init__(self, sign: Sign = "positive", epsilon: float = 1e-6, batch_size: int = 16) -> None:
         super().__init__(batch_size)

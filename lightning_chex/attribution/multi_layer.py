@@ -8,16 +8,17 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from lightning_chex.attribution.attributor import Attributor, frozen
-from lightning_chex.attribution.chunks import chunk_size, in_chunks
+from lightning_chex.attribution.attributor import Attribution, Attributor, frozen
+from lightning_chex.attribution.chunks import in_chunks
+from lightning_chex.attribution.feature_learning import device_of
 from lightning_chex.attribution.iba import IBA
-from lightning_chex.attribution.information import bits_per_cell, bits_per_pixel, image_size
+from lightning_chex.attribution.information import bits_per_pixel, image_size
 from lightning_chex.attribution.layers import check_feature_map, get_layer, hooked
 from lightning_chex.attribution.layout import in_fastest_layout, precision
-from lightning_chex.attribution.objectives import Objective, ObjectiveName
+from lightning_chex.attribution.memory import chunk_size
 from lightning_chex.attribution.optimization import Problem
 from lightning_chex.attribution.partition import partition
-from lightning_chex.attribution.statistics import FeatureStatistics, Granularity
+from lightning_chex.attribution.statistics import FeatureStatistics
 from lightning_chex.attribution.targets import Targets
 from lightning_chex.attribution.thresholds import ThresholdRule, binarize
 
@@ -37,62 +38,35 @@ class MultiLayerIBA(Attributor):
         rule: how a map is binarised: ``rms`` marks values of at least ``threshold`` times the map's root mean square,
             ``top_fraction`` the strongest share ``threshold`` of the pixels, ``otsu`` splits the map's histogram.
         threshold: see ``rule``. The default for ``rms`` is the authors' setting: map / ||map|| >= 0.006 at 224 x 224.
-        steps: see `IBA`.
-        lr: see `IBA`.
-        noise_samples: see `IBA`.
-        objective: see `IBA`.
-        blur_sigma: see `IBA`.
-        initial_alpha: see `IBA`.
-        statistics_per: see `IBA`.
-        bfloat16: see `IBA`.
-        batch_size: see `IBA`.
-        memory: see `IBA`.
-        seed: see `IBA`.
+        iba: further arguments of each layer's `IBA`: steps, objective, noise_samples, ...
     """
+
+    unit = "bits per pixel"
 
     def __init__(
         self,
         layers: Sequence[str] = ("features.denseblock1", "features.denseblock2", "features.denseblock3"),
-        beta: float | Sequence[float] = 10.0,
+        beta: float | Sequence[float] | None = None,
         combine: Combination = "gated",
         rule: ThresholdRule = "rms",
         threshold: float = 0.006 * 224,
-        steps: int = 10,
-        lr: float = 1.0,
-        noise_samples: int = 2,
-        objective: ObjectiveName | Objective = "binary_cross_entropy",
-        blur_sigma: float = 1.0,
-        initial_alpha: float = 5.0,
-        statistics_per: Granularity = "neuron",
-        bfloat16: bool = False,
-        batch_size: int | None = None,
-        memory: float | None = None,
-        seed: int = 0,
+        **iba: Any,
     ) -> None:
         layers = list(layers)
         if len(layers) < 2 or len(set(layers)) < len(layers):
             raise ValueError(f"layers={layers!r} must name at least two different layers")
-        betas = [float(beta)] * len(layers) if isinstance(beta, (int, float)) else list(beta)
+        betas = list(beta) if isinstance(beta, Sequence) else [beta] * len(layers)
         if len(betas) != len(layers):
             raise ValueError(f"beta={beta!r} must be one number or one for each of the {len(layers)} layers")
         if combine not in ("gated", "intersection"):
             raise ValueError(f"combine={combine!r} is unknown; choose gated or intersection")
         binarize(torch.zeros(1, 1, 1), rule, threshold)  # refuses a wrong rule or threshold now
-        self.members = [
-            IBA(
-                layer, weight, steps, lr, noise_samples, objective, blur_sigma, initial_alpha, statistics_per,
-                bfloat16, batch_size, memory, seed,
-            )
-            for layer, weight in zip(layers, betas, strict=True)
-        ]  # fmt: skip
+        self.members = [IBA(layer, weight, **iba) for layer, weight in zip(layers, betas, strict=True)]
+        super().__init__(self.members[0].batch_size)
+        self.explains_class = self.members[0].explains_class
         self.combine = combine
         self.rule: ThresholdRule = rule
         self.threshold = threshold
-
-    @property
-    def explains_class(self) -> bool:
-        """False for the regression objectives."""
-        return self.members[0].explains_class
 
     @property
     def num_observed(self) -> int:
@@ -114,7 +88,7 @@ class MultiLayerIBA(Attributor):
 
     def fit(self, model: nn.Module, batches: Iterable[Tensor]) -> Self:
         """Estimate the statistics of all layers in one pass over the batches; see `IBA.fit`."""
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        device = device_of(model)
         former = [member.statistics for member in self.members]
         with frozen(model), torch.no_grad(), self.observing(model), precision(device, self.members[0].bfloat16):
             for images in batches:
@@ -142,23 +116,22 @@ class MultiLayerIBA(Attributor):
             own = {key.split("/", 1)[1]: v for key, v in state.items() if key.split("/", 1)[0] == member.layer}
             member.statistics = FeatureStatistics.from_state_dict(own)
 
-    def attribute(
-        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
-    ) -> Tensor:
-        """Compute one combined map per target; see `IBA.attribute`.
+    def compute(self, model: nn.Module, images: Tensor, targets: Targets) -> Attribution:
+        """Compute one combined map per target; convergence is that of the layer that moves most.
 
         Returns:
-            float32, shaped as in `IBA.attribute`: bits per pixel of the first layer, 0 where another layer's map stays
-            below the threshold (``gated``); or 0 and 1 (``intersection``).
+            Bits per pixel of the first layer, 0 where another layer's map stays below the threshold (``gated``); or 0
+            and 1 (``intersection``).
         """
-        combined = self._combine(self._layer_maps(model, images, target, rows))
-        return combined if rows is not None or target is None else combined.view(*target.shape, *image_size(images))
+        maps, convergence = self._layer_maps(model, images, targets)
+        return Attribution(self._combine(maps), convergence.amax(0))
 
     def layer_maps(
         self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Compute the maps that are combined, bits per pixel, by layer; shaped as in `IBA.attribute`."""
-        maps = self._layer_maps(model, images, target, rows)
+        """Compute the maps that are combined, bits per pixel, by layer; shaped as in `attribute`."""
+        with self._prepared(model, images, target, rows) as (clean, targets):
+            maps, _ = self._layer_maps(model, clean, targets)
         shape = maps.shape[1:] if rows is not None or target is None else (*target.shape, *image_size(images))
         return {member.layer: own.reshape(shape) for member, own in zip(self.members, maps, strict=True)}
 
@@ -168,16 +141,16 @@ class MultiLayerIBA(Attributor):
             return marked.all(0).float()
         return maps[0] * marked[1:].all(0)
 
-    def _layer_maps(self, model: nn.Module, images: Tensor, target: Tensor | None, rows: Tensor | None) -> Tensor:
-        """Maps of all layers, (L, N, H, W)."""
-        targets = Targets.of(images, target, rows)
+    def _layer_maps(self, model: nn.Module, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Maps of all layers, (L, N, H, W), and their convergence, (L, N)."""
         for member in self.members:
             member.check_fitted()
+        size = image_size(images)
         if not len(targets):
-            return images.new_zeros(len(self.members), 0, *image_size(images), dtype=torch.float32)
+            empty = images.new_zeros(len(self.members), 0, *size, dtype=torch.float32)
+            return empty, empty[..., 0, 0]
         bfloat16 = self.members[0].bfloat16
-        with frozen(model), precision(images.device, bfloat16):
-            images = images.clone() if images.is_inference() else images.detach()
+        with precision(images.device, bfloat16):
             parts = [partition(model, member.layer, images) for member in self.members]
 
             def problems(start: int, stop: int, layout: torch.memory_format) -> list[Problem]:
@@ -193,16 +166,19 @@ class MultiLayerIBA(Attributor):
 
             first, layout = in_fastest_layout(images, lambda layout: problems(0, 1, layout), bfloat16)
 
-            def run(start: int, stop: int) -> Tensor:
-                maps = []
+            def run(start: int, stop: int) -> tuple[Tensor, Tensor]:
+                maps, convergence = [], []
                 for member, problem in zip(self.members, problems(start, stop, layout), strict=True):
-                    bottleneck, _ = member.solve(problem)
-                    maps.append(bits_per_pixel(bits_per_cell(bottleneck.capacity()), image_size(images)).float())
-                return torch.stack(maps)
+                    solution = member.solve(problem)
+                    cells = solution.cells()
+                    maps.append(bits_per_pixel(cells, size).float())
+                    convergence.append(solution.convergence(cells))
+                return torch.stack(maps), torch.stack(convergence)
 
             one = self.members[0]
-            size = one.batch_size or min(chunk_size(problem, one.noise_samples, one.memory) for problem in first)
-            return torch.cat(list(in_chunks(len(targets), size, run)), dim=1)
+            rows = one.batch_size or min(chunk_size(problem, one.noise_samples, one.memory) for problem in first)
+            maps, convergence = zip(*in_chunks(len(targets), rows, run), strict=True)
+            return torch.cat(maps, 1), torch.cat(convergence, 1)
 
     def _features(self, model: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Features of all layers and the model's output, from one pass."""

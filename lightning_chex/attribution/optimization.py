@@ -34,10 +34,6 @@ class Problem:
     objective: Objective
 
 
-Course = list[tuple[Tensor, Tensor]]
-"""Objective and total bits, (N,) each, before each step."""
-
-
 def pose_problem(
     parts: Partition,
     features: Tensor,
@@ -79,8 +75,9 @@ def optimize(
     beta: float,
     steps: int,
     noise_samples: int,
+    antithetic: bool,
     generator: torch.Generator,
-    watch: Callable[[Tensor], None] | None = None,
+    watch: Callable[[int, Tensor], None],
 ) -> None:
     """Minimise beta L_I +- objective over the bottleneck's alpha (Eq. 3 and 4).
 
@@ -95,8 +92,9 @@ def optimize(
         beta: weight of the information term.
         steps: how many updates.
         noise_samples: noise draws per step.
+        antithetic: draw them as pairs of opposite sign.
         generator: where the noise comes from.
-        watch: called at each step with the objective per row, (N,), before the update.
+        watch: called at each step, before the update, with its number from 0 and the objective per row, (N,).
     """
     rows = len(problem.features)
     again = torch.arange(rows, device=problem.features.device).repeat(noise_samples)
@@ -106,8 +104,8 @@ def optimize(
     weight = beta / problem.features[0].numel()
     shield = _in_place_shield(problem)
     affine = affine_batch_norm(problem.features.device)
-    for _ in range(steps):
-        noise = bottleneck.draw_noise(noise_samples, generator)
+    for step in range(steps):
+        noise = bottleneck.draw_noise(noise_samples, generator, antithetic)
         lambda_, complement = bottleneck.mask()
         mixed = bottleneck.mix(noise, noise_share(lambda_, complement))
         leaf = mixed.to(problem.features.dtype).requires_grad_(True)
@@ -115,8 +113,7 @@ def optimize(
             output = at_least_float32(problem.parts.above(shield(leaf), carried))
         losses = problem.objective(output, target, reference)
         (gradient,) = torch.autograd.grad(losses.sum() / noise_samples, leaf)
-        if watch is not None:
-            watch(losses.detach().unflatten(0, (noise_samples, rows)).mean(0))
+        watch(step, losses.detach().unflatten(0, (noise_samples, rows)).mean(0))
         gradient = bottleneck.signal_gradient(noise, gradient.to(bottleneck.alpha.dtype))
         bottleneck.step(weight, lambda_, complement, gradient)
 

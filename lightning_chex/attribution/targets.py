@@ -1,4 +1,4 @@
-"""Which classes of which images to explain."""
+"""Which outputs of which images to explain."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -39,6 +39,39 @@ def top_classes(output: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     classes = output.topk(k, dim=1).indices
     rows = torch.arange(len(output), device=output.device).repeat_interleave(k)
     return rows, classes.flatten()
+
+
+def explained_output(output: Tensor, target: Tensor | None) -> Tensor:
+    """Pick the output each target explains.
+
+    Args:
+        output: (N, K), (N, 1) or (N,).
+        target: integer indices of the K outputs, (N,); None or floats for the only output there is.
+
+    Returns:
+        (N,).
+
+    Raises:
+        ValueError: there is no such output.
+    """
+    if not isinstance(output, Tensor) or output.ndim not in (1, 2):
+        found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"the model's output is {found}; it must be a tensor (B, K), (B, 1) or (B,)")
+    if target is None or target.is_floating_point():
+        if output.ndim == 2 and output.shape[1] != 1:
+            raise ValueError(f"the model has {output.shape[1]} outputs: give the index of one per image as target")
+        return output.reshape(-1)
+    if output.ndim == 1 or target.dtype == torch.bool:
+        raise ValueError(
+            f"target of dtype {target.dtype} does not suit an output of shape {tuple(output.shape)}: give integer "
+            "indices for (B, K) outputs, and target=None for a single score"
+        )
+    if not 0 <= int(target.min()) <= int(target.max()) < output.shape[1]:
+        raise ValueError(
+            f"target lies between {int(target.min())} and {int(target.max())}; the model has outputs 0 to "
+            f"{output.shape[1] - 1}"
+        )
+    return output.gather(1, target[:, None])[:, 0]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from lightning_chex.attribution import Attributor, FeatureStatistics
 
-WITHOUT_EFFECT = frozenset({"batch_size", "memory"})
-"""Settings that change no map."""
+WITHOUT_EFFECT = frozenset({"batch_size", "memory", "explains_class"})
+"""Attributes that change no map, or follow from others."""
 
 
 def describe(attributor: Attributor) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""The template that runs every method: what it hands to a method of one's own, and what it takes back."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_chex.attribution import IBA, Attributor, GradCAM, MultiLayerIBA, RandomMap, explained_output
+
+
+class Sensitivity(Attributor):
+    """What a user writes: squared gradient of the explained output, changing its inputs in place."""
+
+    explains_class = None
+
+    def maps(self, model, images, target):
+        images.requires_grad_()
+        (gradient,) = torch.autograd.grad(explained_output(model(images), target).sum(), images)
+        with torch.no_grad():
+            images.zero_()
+            if target is not None:
+                target.zero_()
+        return gradient.square().sum(1)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 3)).train()
+
+
+def test_a_method_of_ones_own_gets_clean_tensors_whatever_calls_it(model):
+    images, target = torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 2, 1, 0])
+    kept, wanted = images.clone(), target.clone()
+    expected = Sensitivity().attribute(model, images, target)
+    with torch.inference_mode():
+        made_inside, target_inside = images.clone(), target.clone()
+        inside = Sensitivity().attribute(model, made_inside, target_inside)
+    with torch.no_grad():
+        without_gradients = Sensitivity().attribute(model, images, target)
+    torch.testing.assert_close(inside, expected, rtol=0, atol=0)
+    torch.testing.assert_close(without_gradients, expected, rtol=0, atol=0)
+    assert not expected.requires_grad and not inside.is_inference() and expected.dtype == torch.float32
+    assert torch.equal(images, kept) and torch.equal(target, wanted)
+    assert torch.equal(made_inside, kept) and torch.equal(target_inside, wanted)
+    assert model.training and all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+def test_chunks_rows_and_several_targets_give_the_maps_of_one_at_a_time(model):
+    images = torch.randn(4, 3, 8, 8)
+    target = torch.tensor([[0, 1], [2, 0], [1, 1], [2, 1]])
+    method = Sensitivity(batch_size=3)
+    maps = method.attribute(model, images, target)
+    assert maps.shape == (4, 2, 8, 8)
+    for row in range(4):
+        for t in range(2):
+            alone = Sensitivity().attribute(model, images[row : row + 1], target[row, t][None])
+            torch.testing.assert_close(maps[row, t], alone[0], rtol=1e-5, atol=1e-8)
+    rows = torch.tensor([3, 0, 3])
+    torch.testing.assert_close(
+        method.attribute(model, images, torch.tensor([2, 1, 1]), rows),
+        torch.stack([maps[3, 0], maps[0, 1], maps[3, 1]]), rtol=1e-5, atol=1e-8,
+    )  # fmt: skip
+    nothing = torch.zeros(0, dtype=torch.long)
+    assert method.attribute(model, images, nothing, nothing).shape == (0, 8, 8)
+    assert method.explain(model, images, target).convergence.isnan().all()
+
+
+def test_what_a_method_returns_is_checked(model):
+    class Flat(Attributor):
+        def maps(self, model, images, target):
+            return images.mean((1, 2, 3))
+
+    class Nothing(Attributor):
+        pass
+
+    images, target = torch.randn(2, 3, 8, 8), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match=r"Flat.maps returned shape \(2,\), not a tensor \(2, 8, 8\)"):
+        Flat().attribute(model, images, target)
+    with pytest.raises(NotImplementedError, match="Nothing must implement maps"):
+        Nothing().attribute(model, images, target)
+    with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
+        Sensitivity(batch_size=0)
+    with pytest.raises(TypeError, match=r"Old overrides attribute\(\), .* implement maps\(model, images, target\)"):
+
+        class Old(Attributor):
+            def attribute(self, model, images, target=None, rows=None):
+                return images[:, 0]
+
+
+def test_convergence_is_the_maps_change_over_the_last_fifth_of_the_steps(model):
+    images, target = torch.randn(3, 3, 8, 8), torch.tensor([0, 1, 2])
+    # at the layer's own resolution, 6 x 6, cells are pixels
+    settings = {"layer": "2", "seed": 3, "beta": 5.0}
+    whole = IBA(steps=10, **settings).fit(model, [torch.randn(60, 3, 8, 8)])
+    part = IBA(steps=8, **settings)
+    part.load_state_dict(whole.state_dict())
+    end, earlier = (one.report(model, images, target).capacity for one in (whole, part))
+    expected = (end - earlier).abs().sum((1, 2)) / end.sum((1, 2))
+    found = whole.explain(model, images, target)
+    torch.testing.assert_close(found.convergence, expected, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(whole.report(model, images, target).convergence, expected, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(found.maps, whole.attribute(model, images, target), rtol=0, atol=0)
+    longer = IBA(steps=300, lr=0.2, **settings)
+    longer.load_state_dict(whole.state_dict())
+    assert (longer.explain(model, images, target).convergence < found.convergence).all()
+
+
+def test_several_layers_report_the_one_that_moves_most(model):
+    images, target = torch.randn(2, 3, 8, 8), torch.tensor([0, 1])
+    several = MultiLayerIBA(layers=["0", "2"], steps=5, beta=3.0).fit(model, [torch.randn(60, 3, 8, 8)])
+    apart = torch.stack([one.explain(model, images, target).convergence for one in several.members])
+    torch.testing.assert_close(several.explain(model, images, target).convergence, apart.amax(0), rtol=1e-4, atol=1e-7)
+
+
+def test_every_method_says_its_unit():
+    assert IBA().unit == MultiLayerIBA().unit == "bits per pixel"
+    assert GradCAM().unit != RandomMap().unit
