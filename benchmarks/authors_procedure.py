@@ -1,7 +1,8 @@
 """IBA as the authors' public code runs it, written plainly from its description: the yardstick for speed and agreement.
 
 One image at a time, repeated ten times for ten noise draws; the whole network forward and backward at each of ten
-steps, its weights not frozen; the map read from the last forward pass, before the last update is applied.
+steps, its weights not frozen. The loss is the binary cross entropy against a one-hot vector, mean over all outputs,
+plus beta times the mean information. The map is read from the last forward pass, before the last update is applied.
 """
 
 import math
@@ -50,8 +51,9 @@ def explain_one(
             output = model(copies)
             if adam is None:
                 adam = torch.optim.Adam([state["alpha"]], lr=1.0)
-            wanted = torch.ones(10, device=image.device)
-            loss = beta * state["nats"].mean() + F.binary_cross_entropy_with_logits(output[:, target], wanted)
+            wanted = torch.zeros_like(output)
+            wanted[:, target] = 1
+            loss = beta * state["nats"].mean() + F.binary_cross_entropy_with_logits(output, wanted)
             adam.zero_grad()
             loss.backward()
             adam.step()

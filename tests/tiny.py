@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_chex.attribution import IBA
+from lightning_chex.attribution import IBA, Attribution, Targets
 from lightning_chex.data.sample import collate
 
 LAYER = "2"
@@ -130,13 +130,11 @@ class SpyIBA(IBA):
         self.targets: list[Tensor | None] = []
         self.weights: list[dict[str, Tensor]] = []
 
-    def attribute(
-        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
-    ) -> Tensor:
-        self.images.append(images.clone() if rows is None else images[rows])
-        self.targets.append(None if target is None else target.clone())
+    def compute(self, model: nn.Module, images: Tensor, targets: Targets) -> Attribution:
+        self.images.append(images[targets.rows])
+        self.targets.append(None if targets.values is None else targets.values.clone())
         self.weights.append({name: value.clone() for name, value in model.state_dict().items()})
-        return super().attribute(model, images, target, rows)
+        return super().compute(model, images, targets)
 
 
 def tiny_trainer(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:

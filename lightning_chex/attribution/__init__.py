@@ -13,7 +13,7 @@ from lightning_chex.attribution.multi_layer import MultiLayerIBA
 from lightning_chex.attribution.objectives import OBJECTIVES
 from lightning_chex.attribution.solution import BottleneckReport
 from lightning_chex.attribution.statistics import FEW_IMAGES, FeatureStatistics
-from lightning_chex.attribution.targets import explained_output, positive_labels, top_classes
+from lightning_chex.attribution.targets import Targets, explained_output, positive_labels, top_classes
 
 __all__ = [
     "FEW_IMAGES",
@@ -34,6 +34,7 @@ __all__ = [
     "MultiLayerIBA",
     "PriorMap",
     "RandomMap",
+    "Targets",
     "explained_output",
     "frozen",
     "positive_labels",

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, final
+from typing import Any, Self, final
 from weakref import WeakKeyDictionary
 
 import torch
@@ -56,7 +56,7 @@ class Attributor:
         torch.Size([4, 8, 8])
     """
 
-    unit: ClassVar[str] = "arbitrary units"
+    unit: str = "arbitrary units"
     """What a value of a map means."""
 
     explains_class: bool | None = True

@@ -64,6 +64,8 @@ class MultiLayerIBA(Attributor):
         self.members = [IBA(layer, weight, **iba) for layer, weight in zip(layers, betas, strict=True)]
         super().__init__(self.members[0].batch_size)
         self.explains_class = self.members[0].explains_class
+        if combine == "intersection":
+            self.unit = "1 where all layers agree, else 0"
         self.combine = combine
         self.rule: ThresholdRule = rule
         self.threshold = threshold

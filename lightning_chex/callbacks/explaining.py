@@ -1,5 +1,6 @@
 """Explaining batches of images: which class of which image, the maps, and how well they meet the boxes."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from lightning_chex.attribution import Attributor, frozen
+from lightning_chex.attribution import Attribution, Attributor, frozen
 from lightning_chex.metrics import (
     LocalizationIoU,
     boxes_to_mask,
@@ -63,13 +64,14 @@ class Explainer:
                 output = self.network(batch["image"]).float()
             rows, targets = self._targets(batch, output)
             with self.precision():
-                saliency = self.attributor.attribute(self.network, batch["image"], targets, rows)
+                found = self.attributor.explain(self.network, batch["image"], targets, rows)
+            saliency = found.maps
             regions, boxes = self._regions(batch, rows, targets, saliency.shape[-2:])
             boxed = regions.flatten(1).any(1)
             if self.class_names:
                 self._measure(saliency[boxed], regions[boxed], targets[boxed])
             iou = intersection_over_union(top_fraction_mask(saliency, self.fraction), regions)
-            yield from self._explanations(batch, output, rows, targets, saliency, boxes, boxed, iou)
+            yield from self._explanations(batch, output, rows, targets, found, boxes, boxed, iou)
 
     def _targets(self, batch: dict[str, Any], output: Tensor) -> tuple[Tensor, Tensor]:
         """Pairs of an image's row in the batch and what to explain of it: a class index, or the true score."""
@@ -112,13 +114,13 @@ class Explainer:
         output: Tensor,
         rows: Tensor,
         targets: Tensor,
-        saliency: Tensor,
+        found: Attribution,
         boxes: list[Tensor],
         boxed: Tensor,
         iou: Tensor,
     ) -> Iterator[Explanation]:
         grey = batch["image"].float().mean(1).cpu()
-        saliency = saliency.float().cpu()
+        saliency, convergence = found.maps.cpu(), found.convergence.tolist()
         predictions = output.sigmoid() if self.class_names else output.reshape(-1)
         for i, (row, target) in enumerate(zip(rows.tolist(), targets.tolist(), strict=True)):
             shade = grey[row] - grey[row].min()
@@ -132,6 +134,7 @@ class Explainer:
                 truth=float(batch["label"][row, target] if self.class_names else target),
                 boxes=boxes[i],
                 iou=float(iou[i]) if boxed[i] else None,
+                convergence=None if math.isnan(convergence[i]) else convergence[i],
             )
 
     def scores(self) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_chex.attribution import Attributor, FeatureStatistics
 
-WITHOUT_EFFECT = frozenset({"batch_size", "memory", "explains_class"})
+WITHOUT_EFFECT = frozenset({"batch_size", "memory", "explains_class", "unit"})
 """Attributes that change no map, or follow from others."""
 
 

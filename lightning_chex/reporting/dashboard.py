@@ -20,7 +20,7 @@ PICTURE_LIMIT = 48
 LEVELS = {1: (0.20, "strongest 20 %"), 2: (0.05, "strongest 5 %"), 3: (0.01, "strongest 1 %")}
 """Mask value -> share of the pixels and its name."""
 
-TABLE_COLUMNS = ["epoch", "number", "target", "prediction", "truth", "bits", "iou"]
+TABLE_COLUMNS = ["epoch", "number", "target", "prediction", "truth", "bits", "convergence", "iou"]
 
 
 EVALUATION_COLUMNS = ["name", "kind", "measure", "better", "over", "value", "ci_low", "ci_high", "n"]
@@ -58,7 +58,8 @@ def image_arguments(explanations: Sequence[Explanation]) -> dict[str, list[Any]]
 def table_rows(explanations: Sequence[Explanation], epoch: int) -> list[list[Any]]:
     """One row per explanation, in the order of ``TABLE_COLUMNS``."""
     return [
-        [epoch, number, e.target_name, e.prediction, e.truth, e.bits, e.iou] for number, e in enumerate(explanations)
+        [epoch, number, e.target_name, e.prediction, e.truth, e.bits, e.convergence, e.iou]
+        for number, e in enumerate(explanations)
     ]
 
 

@@ -19,6 +19,8 @@ class Explanation:
         truth: the label of the class, or the true score.
         boxes: expert boxes of the explained class, float32 (N, 4) x1, y1, x2, y2 in pixels; N may be 0.
         iou: IoU of the strongest pixels with the boxes, None without boxes.
+        convergence: relative change of the map over the last fifth of the optimisation steps; None for methods that do
+            not iterate.
     """
 
     image_id: str
@@ -30,6 +32,7 @@ class Explanation:
     truth: float
     boxes: Tensor
     iou: float | None
+    convergence: float | None = None
 
     @property
     def bits(self) -> float:

@@ -66,7 +66,8 @@ class ClassificationTask(ChestXrayTask):
         pretrained: start from timm's ImageNet weights; needs a network the first time.
         loss: ``bce``, or ``weighted_bce``, which weighs each class's positives by negatives / positives of the training
             split.
-        optimizer: name of a timm optimiser (adamw, sgd, momentum, ...).
+        optimizer: name of a timm optimiser: adamw, momentum (plain SGD with momentum, the paper's), sgd (Nesterov's
+            variant of it), ...
         lr: learning rate; the peak one for ``one_cycle``.
         weight_decay: weight decay, not applied to biases and normalisation layers.
         momentum: momentum of the optimisers that have one.

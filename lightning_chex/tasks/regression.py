@@ -24,7 +24,8 @@ class RegressionTask(ChestXrayTask):
             middle.
         backbone: name of a timm model. DenseNet-121 is the paper's.
         pretrained: start from timm's ImageNet weights; needs a network the first time.
-        optimizer: name of a timm optimiser (adamw, sgd, momentum, ...).
+        optimizer: name of a timm optimiser: adamw, momentum (plain SGD with momentum, the paper's), sgd (Nesterov's
+            variant of it), ...
         lr: learning rate; the peak one for ``one_cycle``.
         weight_decay: weight decay, not applied to biases and normalisation layers.
         momentum: momentum of the optimisers that have one.

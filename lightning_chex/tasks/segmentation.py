@@ -56,7 +56,8 @@ class SegmentationTask(ChestXrayTask):
     Args:
         encoder: name of an encoder of segmentation-models-pytorch.
         pretrained: start the encoder from ImageNet weights; needs a network the first time.
-        optimizer: name of a timm optimiser (adamw, sgd, momentum, ...).
+        optimizer: name of a timm optimiser: adamw, momentum (plain SGD with momentum, the paper's), sgd (Nesterov's
+            variant of it), ...
         lr: learning rate; the peak one for ``one_cycle``.
         weight_decay: weight decay, not applied to biases and normalisation layers.
         momentum: momentum of the optimisers that have one.

@@ -25,7 +25,9 @@ class Known(nn.Module):
 class Columns(Attributor):
     """A map whose strongest pixels are the left columns, as many as the target's index says."""
 
-    def attribute(self, model, images, target=None, rows=None):
+    explains_class = None
+
+    def maps(self, model, images, target):
         saliency = torch.zeros(len(target), SIDE, SIDE)
         for one, index in zip(saliency, target.tolist(), strict=True):
             one[:, : int(index) + 1] = 1.0

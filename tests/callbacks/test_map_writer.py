@@ -55,10 +55,10 @@ class Breaking(SpyIBA):
         super().__init__(**options)
         self._breaks_at = breaks_at
 
-    def attribute(self, *arguments, **options):
+    def compute(self, *arguments):
         if len(self.images) == self._breaks_at:
             raise OSError("the power has failed")
-        return super().attribute(*arguments, **options)
+        return super().compute(*arguments)
 
 
 def phantom(**options):

@@ -48,6 +48,22 @@ def test_pretrained_asks_for_weights_and_names_with_weights_are_known(monkeypatc
     assert asked == [("densenet121.tv_in1k", {"num_classes": 3, "pretrained": True})]
 
 
+@pytest.mark.parametrize(("name", "nesterov"), [("momentum", False), ("sgd", True)])
+def test_momentum_is_the_papers_optimiser_and_sgd_is_nesterovs(name, nesterov):
+    task = RegressionTask(backbone=SMALL, optimizer=name, lr=0.1, weight_decay=0.0, momentum=0.9)
+    optimizer = task.configure_optimizer()
+    assert isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["nesterov"] is nesterov
+    weight = next(task.model.parameters())
+    start, gradients = weight.detach().clone(), [torch.randn_like(weight) for _ in range(3)]
+    velocity, expected = torch.zeros_like(weight), start.clone()
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        optimizer.step()
+        velocity = 0.9 * velocity + gradient
+        expected -= 0.1 * (gradient + 0.9 * velocity if nesterov else velocity)
+    torch.testing.assert_close(weight.detach(), expected)
+
+
 @pytest.mark.parametrize("name", ["adamw", "sgd", "momentum", "rmsprop"])
 def test_biases_and_normalisation_are_not_decayed(name):
     task = RegressionTask(backbone=SMALL, optimizer=name, lr=0.3, weight_decay=0.2)
