@@ -53,7 +53,10 @@ def trained_network(path: Path | None, steps: int, size: int) -> nn.Module:
 
 def ours(layer: str) -> dict[str, IBA]:
     """The ways of ours that are compared with the authors', by the letter of their row."""
-    published: dict[str, Any] = {"objective": "one_hot_binary_cross_entropy", "beta": 10.0, "steps": 10}
+    published: dict[str, Any] = {
+        "objective": "one_hot_binary_cross_entropy", "beta": 10.0, "steps": 10, "lr": 1.0, "lr_schedule": "constant",
+        "adam_betas": (0.9, 0.999), "initial_alpha": 5.0,
+    }  # fmt: skip
     return {
         "b": IBA(layer, noise_samples=10, antithetic=False, **published),
         "o": IBA(layer, **published),

@@ -20,8 +20,9 @@ from lightning_chex.attribution.statistics import FeatureStatistics
 SIGMA_FLOOR = 0.01
 """Smallest deviation used in the information term (the authors' setting)."""
 
-ALPHA_LIMIT = 80.0
-"""|alpha| is kept below this: exp(-80) is still a normal float32 number, so 1 - lambda never becomes zero."""
+ALPHA_LIMIT = 16.0
+"""|alpha| is kept below this: beyond, lambda or 1 - lambda is less than float32 resolves beside 1, so that nothing in Z
+changes any more, but gradients become denormal numbers, with which a CPU computes some thirty times slower."""
 
 
 class Bottleneck:
@@ -37,10 +38,17 @@ class Bottleneck:
         blur_sigma: width of G in cells.
         initial_alpha: alpha at the start.
         lr: Adam's learning rate.
+        adam_betas: decay of Adam's running means of the gradient and of its square.
     """
 
     def __init__(
-        self, features: Tensor, statistics: FeatureStatistics, blur_sigma: float, initial_alpha: float, lr: float
+        self,
+        features: Tensor,
+        statistics: FeatureStatistics,
+        blur_sigma: float,
+        initial_alpha: float,
+        lr: float,
+        adam_betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         dtype = torch.promote_types(features.dtype, torch.float32)
         features = features.to(dtype)
@@ -57,7 +65,11 @@ class Bottleneck:
         fused = self.alpha.device.type in ("cpu", "cuda")
         # a view in memory order: the fused kernel would copy other layouts at every step
         self._parameter = self._in_memory_order(self.alpha)
-        self._adam = torch.optim.Adam([self._parameter], lr=lr, fused=fused)
+        self._adam = torch.optim.Adam([self._parameter], lr=lr, betas=adam_betas, fused=fused)
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Change Adam's learning rate for the steps that follow."""
+        self._adam.param_groups[0]["lr"] = lr
 
     def draw_noise(self, samples: int, generator: torch.Generator, antithetic: bool = True) -> Tensor:
         """epsilon ~ N(mu, sigma^2), (samples, C, h, w); shared by all images: no map depends on its batch.

@@ -14,8 +14,6 @@ class InverseIBA(IBA):
     TO BE SAID: MEASURED.
     """
 
-    default_beta = {"class": 80.0, "score": 10.0}
-
     @staticmethod
     def noise_share(lambda_: Tensor, complement: Tensor) -> Tensor:
         """Share of noise in the features that the objective sees: lambda itself."""

@@ -126,7 +126,7 @@ def test_beta_does_not_depend_on_the_number_of_outputs(game):
     torch.testing.assert_close(bits(wide, "network.1", "binary_cross_entropy", 0.3), one, rtol=1e-4, atol=1e-7)
     # the authors' mean over the outputs gives the explained class 1 / K: with 16 for 2 outputs, an eighth of the weight
     mean = bits(wide, "network.1", "one_hot_binary_cross_entropy", 0.3)
-    assert mean.sum() < 0.1 * bits(network, "1", "one_hot_binary_cross_entropy", 0.3).sum()
+    assert mean.sum() < 0.3 * bits(network, "1", "one_hot_binary_cross_entropy", 0.3).sum()
     eightfold = bits(network, "1", "one_hot_binary_cross_entropy", 8 * 0.3)
     torch.testing.assert_close(mean, eightfold, rtol=1e-2, atol=1e-4)
 
@@ -157,7 +157,7 @@ def test_noise_is_drawn_in_pairs_or_each_alone():
 @pytest.mark.parametrize("game", [IBA, InverseIBA])
 def test_deviation_is_zero_while_everything_is_kept(game):
     model = OneCell(2.0, 1, 1)
-    attributor = game(layer="features", objective="deviation", steps=1, initial_alpha=70.0 if game is IBA else -70.0)
+    attributor = game(layer="features", objective="deviation", steps=1, initial_alpha=16.0 if game is IBA else -16.0)
     attributor.fit(model, [torch.randn(60, 1, 4, 4)])
     assert (attributor.report(model, torch.randn(3, 1, 4, 4)).objective[:, 0] < 1e-10).all()
 
