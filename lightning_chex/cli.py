@@ -30,7 +30,10 @@ from lightning_chex.attribution import LayerError
 from lightning_chex.callbacks import IBACallback, PredictionWriter
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.data.errors import DataError
+from lightning_chex.evaluation.checkpoint import check_fits
+from lightning_chex.evaluation.checkpoint_contents import CheckpointError
 from lightning_chex.reporting.summary import summary
+from lightning_chex.tasks.task import ChestXrayTask
 from lightning_chex.trainer import ChexTrainer
 
 DESCRIPTION = """Train chest X-ray models and see, at every validation, what they look at.
@@ -83,6 +86,8 @@ class SaveConfig(SaveConfigCallback):
 class ChexCLI(LightningCLI):
     """LightningCLI whose model learns its classes from the data and whose files all lie under one root."""
 
+    _checkpoint: dict[str, Any] | None = None
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's own commands and those of `ChexTrainer`, with the arguments that are no options."""
@@ -119,9 +124,9 @@ class ChexCLI(LightningCLI):
                 del self.config[self.subcommand][unused]
             return
         config = self.config[self.subcommand] if self.subcommand else self.config
-        check_checkpoint(config.get("ckpt_path"))
+        self._checkpoint = check_checkpoint(config.get("ckpt_path"), str(self.subcommand))
         if getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
-            name_outputs(str(self.subcommand), config)
+            name_outputs(str(self.subcommand), config, self._checkpoint)
         if self.subcommand == "explain":  # its files lie in a folder of their own, and it is no run to be logged
             config.trainer.logger = False
             return
@@ -149,6 +154,12 @@ class ChexCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:  # the parser's, whatever the constructor raised
             raise MisconfigurationException(concise(str(error))) from error
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is not None and isinstance(self.model, ChestXrayTask):
+            try:  # of other modules on_load_checkpoint may do what must not be done twice
+                check_fits(self.model, checkpoint, self.config[self.subcommand].ckpt_path)
+            except CheckpointError as error:
+                raise MisconfigurationException(str(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer; ``predict`` also writes its table."""

@@ -15,12 +15,11 @@ from lightning_chex.callbacks.explained_model import network_of
 from lightning_chex.callbacks.map_folder import read_index
 from lightning_chex.callbacks.map_writer import MapWriter
 from lightning_chex.callbacks.undisturbed import undisturbed
-from lightning_chex.evaluation.checkpoint import CheckpointError, load_weights, origin, saved_statistics
+from lightning_chex.evaluation.checkpoint import load_weights, origin, saved_statistics
 from lightning_chex.evaluation.checkpoint_contents import Checkpoint
 from lightning_chex.evaluation.chexlocalize import write_segmentations
 from lightning_chex.evaluation.examples import curves_of, examples
 from lightning_chex.evaluation.lungs import LungNetwork
-from lightning_chex.evaluation.records import OtherEvaluationError
 from lightning_chex.evaluation.run import Evaluated, Subject, evaluate
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.metrics import Otsu, TopFraction
@@ -151,7 +150,7 @@ class ChexTrainer(pl.Trainer):
             )
             report = Path(output_dir).expanduser() / "report.html"
             write_report(report, found.results, curves_of(found.curves), examples(found))
-        except (CheckpointError, OtherEvaluationError, ValueError) as error:
+        except ValueError as error:
             raise MisconfigurationException(str(error)) from error
         except OSError as error:  # what is measured is on record: nothing of it is lost
             raise MisconfigurationException(
