@@ -1,6 +1,7 @@
 """The arguments of the command line: how they are parsed, completed, complained about and logged."""
 
 import os
+import re
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping
@@ -8,17 +9,30 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import DefaultHelpFormatter
+import yaml
+from jsonargparse import DefaultHelpFormatter, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import lightning_chex.data
 from lightning_chex.data.overview import recognise
 from lightning_chex.evaluation.checkpoint_contents import CheckpointError, read_checkpoint
+from lightning_chex.yaml_text import check_size
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """The parser's own, which leaves the lines of the description as they are."""
+
+
+_load = get_loader("yaml")
+
+
+def _load_in_bounds(text: str) -> Any:
+    check_size(text)
+    return _load(text)
+
+
+set_loader("yaml", _load_in_bounds, exceptions=(yaml.YAMLError,))  # of every file and value the parser reads
 
 
 class Parser(LightningArgumentParser):
@@ -31,6 +45,17 @@ class Parser(LightningArgumentParser):
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
         self.exit(2, f"error: {concise(message).removesuffix('.')}; {command} --help lists the options\n")
+
+
+def check_text(arguments: list[str]) -> None:
+    """Refuse arguments that cannot be written down, such as a folder whose name is of an older encoding.
+
+    Raises:
+        MisconfigurationException: one is not UTF-8.
+    """
+    for argument in arguments:
+        if re.search(r"[\ud800-\udfff]", argument):  # how Python passes on bytes that are no text
+            raise MisconfigurationException(f"the argument {ascii(argument)} is not UTF-8: rename the file or folder")
 
 
 def with_default_config(arguments: list[str]) -> list[str]:

@@ -4,7 +4,8 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import yaml
@@ -20,6 +21,7 @@ from lightning_chex.arguments import (
     HelpFormatter,
     Parser,
     check_checkpoint,
+    check_text,
     concise,
     name_outputs,
     with_default_config,
@@ -32,6 +34,7 @@ from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.data.errors import DataError
 from lightning_chex.evaluation.checkpoint import check_fits
 from lightning_chex.evaluation.checkpoint_contents import CheckpointError
+from lightning_chex.messages import one_line, way_out
 from lightning_chex.reporting.summary import summary
 from lightning_chex.tasks.task import ChestXrayTask
 from lightning_chex.trainer import ChexTrainer
@@ -102,6 +105,16 @@ class ChexCLI(LightningCLI):
         self._subcommand_method_arguments[subcommand] = added
         return parser
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run; an error of a disk learns where this command writes: a failed write knows no name."""
+        try:
+            super()._run_subcommand(subcommand)
+        except OSError as error:
+            if error.errno and error.filename is None:
+                config = self.config[subcommand]
+                error.filename = config.get("output_dir") or config.trainer.default_root_dir
+            raise
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the model the names of the data's classes or scores."""
         parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
@@ -133,6 +146,7 @@ class ChexCLI(LightningCLI):
         root = Path(config.trainer.default_root_dir or ".").expanduser()
         try:
             root.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=root).close()  # a folder that is there may lie on a disk nobody may write to
         except OSError as error:
             raise MisconfigurationException(
                 f"trainer.default_root_dir={str(root)!r} cannot be written to ({error.strerror}): give another folder"
@@ -283,6 +297,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     try:
+        check_text(arguments)
         ChexCLI(
             save_config_callback=SaveConfig,
             trainer_class=ChexTrainer,
@@ -299,11 +314,20 @@ def main(args: Sequence[str] | None = None) -> None:
         )
     except (DataError, LayerError, MisconfigurationException) as error:
         # a DataLoader worker wraps the error into its traceback, which ends with the message
-        print(f"error: {str(error).rpartition('errors.DataError: ')[2].strip()}", file=sys.stderr)
-        raise SystemExit(2) from error
+        _refuse(str(error).rpartition("errors.DataError: ")[2].strip(), error)
+    except Exception as error:
+        told = way_out(error)
+        if told is None:  # an error of this program, whose traceback is wanted
+            raise
+        _refuse(told, error)
     except KeyboardInterrupt:  # while training Lightning catches it itself
         print("\ninterrupted: evaluate, explain and prepare go on where they were when given again", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _refuse(message: str, error: Exception) -> NoReturn:
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    raise SystemExit(2) from error
 
 
 def score_names(data: Any) -> tuple[str, ...]:

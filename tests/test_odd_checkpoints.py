@@ -89,7 +89,10 @@ ODD = {
     "tensor": (lambda path, trained: torch.save(torch.zeros(2), path), "it holds a Tensor"),
     "no_keys": (lambda path, trained: torch.save({"a": 1}, path), "it has no state_dict, pytorch-lightning_version"),
     "weights": (lambda path, trained: torch.save(spoilt(trained)["state_dict"], path), "it has no state_dict"),
-    "runs": (lambda path, trained: torch.save(spoilt(trained, extra=Runs()), path), "it holds posix.system, which could run code"),
+    "runs": (
+        lambda path, trained: torch.save(spoilt(trained, extra=Runs()), path),
+        "it holds posix.system, which could run code",
+    ),
     "odd_weights": (lambda path, trained: torch.save(spoilt(trained, state_dict=[1]), path), "state_dict is a list"),
     "odd_names": (lambda path, trained: torch.save(spoilt(trained, state_dict={"a": 1}), path), "other things than"),
     "odd_settings": (lambda path, trained: torch.save(spoilt(trained, hyper_parameters=3), path), "is a int"),

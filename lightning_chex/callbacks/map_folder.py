@@ -8,7 +8,6 @@
 A map is written under another name and renamed when it is whole, and its row follows: what the index names is there.
 """
 
-import csv
 import io
 import json
 import os
@@ -21,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from lightning_chex.csv_text import csv_lines, csv_rows
 
 RECORD = "explanation.json"
 
@@ -131,21 +132,20 @@ class MapFolder:
 
     def write(self, maps: Sequence[tuple[Row, NDArray[np.float32] | None, NDArray[np.uint8] | None]]) -> None:
         """Write maps (H, W) and overlays (H, W, 3), then their rows; a map of None is there already, with its row."""
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
+        rows = []
         for row, saliency, overlay in maps:
             if saliency is not None:
                 content = io.BytesIO()
                 np.save(content, saliency)
                 _replace(self.folder / row.file, content.getvalue())
-                writer.writerow([getattr(row, field.name) for field in fields(Row)])
+                rows.append([getattr(row, field.name) for field in fields(Row)])
             if overlay is not None:
                 picture = io.BytesIO()
                 Image.fromarray(overlay).save(picture, "png")
                 _replace(self._overlay(row.file), picture.getvalue())
         new = not self.index.exists()
         with self.index.open("a", newline="", encoding="utf-8") as file:
-            file.write((",".join(self.header) + "\n" if new else "") + lines.getvalue())
+            file.write((",".join(self.header) + "\n" if new else "") + csv_lines(rows))
 
     def consolidate(self, order: Iterable[str] = ()) -> dict[str, list[Row]]:
         """Join the indices of all processes in ``index.csv``; process 0 alone may call this, while none is writing.
@@ -167,7 +167,7 @@ class MapFolder:
             content = path.read_bytes()
             # a process that was killed may have left half a line, of which half a number is a number too
             whole_lines = content[: content.rfind(b"\n") + 1].decode("utf-8")
-            for cells in csv.reader(io.StringIO(whole_lines, newline="")):
+            for cells in csv_rows(whole_lines):
                 if len(cells) == len(self.header) and cells != self.header:
                     row = Row(*cells)
                     if row.targets.isdigit() and (self.folder / row.file).is_file():
@@ -175,13 +175,8 @@ class MapFolder:
         whole = {image: list(rows.values()) for image, rows in found.items() if _is_complete(rows)}
         places = {image: place for place, image in enumerate(order)}
         images = sorted(whole, key=lambda image: places.get(image, len(places)))
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(self.header)
-        writer.writerows(
-            [getattr(row, field.name) for field in fields(Row)] for image in images for row in whole[image]
-        )
-        _replace(self.folder / "index.csv", lines.getvalue().encode())
+        rows = [[getattr(row, field.name) for field in fields(Row)] for image in images for row in whole[image]]
+        _replace(self.folder / "index.csv", csv_lines([self.header, *rows]).encode())
         for path in paths:
             if path.name != "index.csv":
                 path.unlink()
@@ -197,8 +192,8 @@ class MapFolder:
 
 def read_index(folder: Path) -> list[Row]:
     """Read the rows of a finished explanation."""
-    with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
-        return [Row(*cells) for cells in list(csv.reader(file))[1:]]
+    content = (folder / "index.csv").read_bytes().decode("utf-8")
+    return [Row(*cells) for cells in csv_rows(content)[1:]]
 
 
 def _holds_maps(folder: Path) -> bool:

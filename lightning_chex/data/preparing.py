@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,8 +16,9 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from lightning_chex.csv_text import csv_lines
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import ImageReader, first_few
+from lightning_chex.data.images import ImageReader, check_names, check_regular, first_few
 from lightning_chex.data.prepared import (
     COLUMNS,
     Manifest,
@@ -132,8 +132,9 @@ class _Images(Dataset[tuple[int, np.ndarray | None, Row, str]]):
         path = self.paths[number]
         size = self.transform.size
         frame = np.zeros((size, size), dtype=np.uint8)
-        source, small, failure = np.zeros((0, 0)), np.zeros((0, 0)), ""
+        source, small, content, failure = np.zeros((0, 0)), np.zeros((0, 0)), b"", ""
         try:
+            check_regular(path)
             content = Path(path).read_bytes()
             source = self.read(path)
             small = self.transform.resize(source)
@@ -141,7 +142,7 @@ class _Images(Dataset[tuple[int, np.ndarray | None, Row, str]]):
         except DataError as error:
             failure = str(error)
         except OSError as error:
-            content, failure = b"", f"cannot read image {path} ({error.strerror})"
+            failure = f"cannot read image {path} ({error.strerror})"
         shapes = (*small.shape, *source.shape)
         row = (*map(str, shapes), str(len(content)), hashlib.sha256(content).hexdigest())
         return number, frame, (*row, hashlib.sha256(frame.data).hexdigest()), failure
@@ -151,13 +152,7 @@ def _is_whole(folder: Path, names: list[str], paths: list[str]) -> bool:
     """Say whether a copy is there; refuse a place where none can be."""
     if not paths:
         raise DataError("there is no image to prepare")
-    # not UTF-8, or what a table of lines does not bring back
-    odd = [name for name in names if re.search(r"[\x00-\x1f\ud800-\udfff]", name)]
-    if odd:
-        raise DataError(
-            f"the names of {len(odd)} images have control characters or are not UTF-8: {first_few(map(ascii, odd))}; "
-            "rename the files"
-        )
+    check_names(names)
     taken = {Path(path).parent.resolve() for path in paths}
     inside = taken & {folder.resolve(), *folder.resolve().parents}
     if inside:
@@ -260,13 +255,10 @@ def _make(work: Path, todo: _Images, workers: int) -> Iterator[tuple[int, Row, s
 
 def _finish(work: Path, names: list[str], rows: list[Row], size: int) -> None:
     """Write index and manifest, and have all of it on disk."""
-    table, sources = io.StringIO(), hashlib.sha256()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    sources = hashlib.sha256()
     for name, row in zip(names, rows, strict=True):
-        writer.writerow((name, *row))
         sources.update(f"{name}\t{row[4]}\t{row[5]}\n".encode())
-    content = table.getvalue()
+    content = csv_lines([COLUMNS, *((name, *row) for name, row in zip(names, rows, strict=True))])
     unreadable = [name for name, row in zip(names, rows, strict=True) if row[0] == "0"]
     if unreadable:
         rank_zero_warn(

@@ -1,6 +1,5 @@
 """From records to results: means over maps and over classes with bootstrap intervals by patient, curves, a table."""
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_chex.csv_text import csv_lines
 from lightning_chex.evaluation.cases import SCORE
 from lightning_chex.evaluation.measures import MEASURES, described
 from lightning_chex.evaluation.measuring import LEVELS
@@ -236,10 +236,8 @@ def write_cases(path: Path, rows: Iterable[Row]) -> None:
 
 def _write_table(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
     partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows({column: _cell(row[column]) for column in columns} for row in rows)
+    cells = [[_cell(row[column]) for column in columns] for row in rows]
+    partial.write_text(csv_lines([columns, *cells]), encoding="utf-8", newline="")
     partial.replace(path)
 
 
