@@ -15,6 +15,7 @@ from lightning_chex.evaluation.cases import SCORE
 from lightning_chex.evaluation.measures import MEASURES, described
 from lightning_chex.evaluation.measuring import LEVELS
 from lightning_chex.evaluation.records import Key, Records
+from lightning_chex.files import write_whole
 from lightning_chex.metrics import Estimate, mask_sizes, summarize, tuned_levels
 
 Row = dict[str, Any]
@@ -235,10 +236,8 @@ def write_cases(path: Path, rows: Iterable[Row]) -> None:
 
 
 def _write_table(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
-    partial = path.with_suffix(".partial")
     cells = [[_cell(row[column]) for column in columns] for row in rows]
-    partial.write_text(csv_lines([columns, *cells]), encoding="utf-8", newline="")
-    partial.replace(path)
+    write_whole(path, csv_lines([columns, *cells]), sync=True)
 
 
 def _cell(value: Any) -> Any:
@@ -268,6 +267,4 @@ def without_nan(value: Any) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps(content, indent=1) + "\n", sync=True)
