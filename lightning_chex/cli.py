@@ -1,5 +1,6 @@
 """The command line: LightningCLI with this package's defaults, errors of one line, and a summary at the end."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -28,8 +29,8 @@ from lightning_chex.arguments import (
     with_recognised_data,
     without_folders,
 )
-from lightning_chex.attribution import LayerError
-from lightning_chex.callbacks import IBACallback, PredictionWriter
+from lightning_chex.attribution import LayerError, NotFiniteError
+from lightning_chex.callbacks import FiniteWeights, IBACallback, PredictionWriter
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.data.errors import DataError
 from lightning_chex.evaluation.checkpoint import check_fits
@@ -177,16 +178,17 @@ class ChexCLI(LightningCLI):
                 raise MisconfigurationException(str(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Build the trainer; ``predict`` also writes its table."""
+        """Build the trainer; ``fit`` ends where the weights are lost, ``predict`` also writes its table."""
         if self.subcommand in DATA_COMMANDS:
             return ChexTrainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
         trainer = super().instantiate_trainer(**kwargs)
         if self.subcommand == "explain":
             trainer.callbacks = [own for own in trainer.callbacks if not isinstance(own, SaveConfig)]  # type: ignore
-        if self.subcommand == "predict":
-            callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-            if not any(isinstance(callback, PredictionWriter) for callback in callbacks):
-                callbacks.append(PredictionWriter())
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if self.subcommand == "fit" and not any(isinstance(one, FiniteWeights) for one in callbacks):
+            callbacks.insert(0, FiniteWeights())
+        if self.subcommand == "predict" and not any(isinstance(one, PredictionWriter) for one in callbacks):
+            callbacks.append(PredictionWriter())
         return trainer
 
     def before_fit(self) -> None:
@@ -297,6 +299,7 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: bad arguments or bad data, after one line on standard error.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    logging.raiseExceptions = False  # W&B's own log on a full disk: its tracebacks would bury the one line
     try:
         check_text(arguments)
         ChexCLI(
@@ -313,7 +316,7 @@ def main(args: Sequence[str] | None = None) -> None:
             load_from_checkpoint_support=False,  # hyper-parameters stay plain; load_from_checkpoint works with those
             args=with_default_config(with_recognised_data(arguments)),
         )
-    except (DataError, LayerError, MisconfigurationException) as error:
+    except (DataError, LayerError, NotFiniteError, MisconfigurationException) as error:
         # a DataLoader worker wraps the error into its traceback, which ends with the message
         _refuse(str(error).rpartition("errors.DataError: ")[2].strip(), error)
     except Exception as error:

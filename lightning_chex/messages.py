@@ -30,6 +30,8 @@ _WAYS_OUT = {
     errno.EMFILE: "allow more open files (ulimit -n), or take fewer --data.num_workers",
 }
 
+_OF_THE_TARGET = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
 _SHARED_MEMORY = "out of shared memory|No space left on device|unable to (?:open|write to|allocate) (?:file|shared)"
 
 _RESTORING = "pytorch_lightning.trainer.connectors.checkpoint_connector"
@@ -60,7 +62,9 @@ def way_out(error: Exception) -> str | None:
         A line; None where the program may be at fault, whose traceback is then wanted.
     """
     if isinstance(error, OSError) and error.errno in _WAYS_OUT:
-        place = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        # of a copy that has found no room, the second name is that of the full disk
+        place = error.filename2 if error.filename2 and error.errno in _OF_THE_TARGET else error.filename
+        place = os.fsdecode(place) if isinstance(place, bytes) else place
         return f"{place or 'a file'}: {error.strerror}; {_WAYS_OUT[error.errno]}. What was written before is kept"
     if isinstance(error, RuntimeError) and re.search(_SHARED_MEMORY, str(error)):
         return (
