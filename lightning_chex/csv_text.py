@@ -19,9 +19,7 @@ def csv_lines(rows: Iterable[Iterable[object]]) -> str:
     >>> csv_lines([["=1+1", -0.5, "a,b"]])
     '\'=1+1,-0.5,"a,b"\n'
     """
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows([_shown(cell) for cell in row] for row in rows)
-    return lines.getvalue()
+    return "".join(f"{_line(row)}\n" for row in rows)
 
 
 def csv_rows(lines: str) -> list[list[str]]:
@@ -32,6 +30,12 @@ def csv_rows(lines: str) -> list[list[str]]:
 def plain_cell(cell: str) -> str:
     """Return a cell of `csv_lines` as it was before."""
     return cell[1:] if _MARKED.match(cell) else cell
+
+
+def _line(row: Iterable[object]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow([_shown(cell) for cell in row])  # so that both marks are quoted
+    return line.getvalue().removesuffix("\r\n")
 
 
 def _shown(cell: object) -> object:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
@@ -86,8 +85,7 @@ def _not_finite(module: pl.LightningModule) -> list[str]:
 
 
 def _newest(trainer: pl.Trainer) -> str | None:
-    """The checkpoint this run has written last."""
-    callbacks: list[Checkpoint] = trainer.checkpoint_callbacks
-    paths = {getattr(one, name, "") for one in callbacks for name in ("last_model_path", "best_model_path")}
-    written = [Path(path) for path in paths if path and Path(path).is_file()]
-    return str(max(written, key=lambda path: path.stat().st_mtime)) if written else None
+    """The checkpoint this run has written last; the callbacks name the next one before it is there."""
+    folders = {getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks}
+    written = [path for folder in folders if folder for path in Path(folder).glob("*.ckpt")]
+    return str(max(written, key=lambda path: path.stat().st_mtime_ns)) if written else None
