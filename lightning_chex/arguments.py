@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 import lightning_chex.data
 from lightning_chex.data.overview import recognise
 from lightning_chex.evaluation.checkpoint_contents import CheckpointError, read_checkpoint
+from lightning_chex.messages import one_line
 from lightning_chex.yaml_text import check_size
 
 
@@ -44,7 +45,7 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
-        self.exit(2, f"error: {concise(message).removesuffix('.')}; {command} --help lists the options\n")
+        self.exit(2, f"error: {one_line(concise(message)).removesuffix('.')}; {command} --help lists the options\n")
 
 
 def check_text(arguments: list[str]) -> None:

@@ -1,7 +1,9 @@
 """Lightning's Trainer with the commands of this package; the methods' signatures are the command line's options."""
 
 import copy
+import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -77,14 +79,11 @@ class ChexTrainer(pl.Trainer):
             raise MisconfigurationException(
                 f"inspect needs a data module of lightning_chex.data, not {type(datamodule).__name__}: give --data"
             )
+        folder = Path(output_dir).expanduser()
+        _check_place(folder)
         found = datamodule.overview()
         print(overview_text(found))
-        try:
-            print(f"\npictures        {write_overview(found, Path(output_dir).expanduser())}")
-        except OSError as error:
-            raise MisconfigurationException(
-                f"output_dir={output_dir!r} cannot be written to ({error.strerror}): give another folder"
-            ) from error
+        print(f"\npictures        {write_overview(found, folder)}")
 
     def evaluate(
         self,
@@ -291,3 +290,15 @@ class ChexTrainer(pl.Trainer):
             precision_name=str(self.precision),
             network_name=network,
         )
+
+
+def _check_place(folder: Path) -> None:
+    """See, before any long work, that a folder can be made or written to; nothing is left there."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        folder.exists()  # refuses names that are too long
+        TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise MisconfigurationException(
+            f"output_dir={str(folder)!r} cannot be written to ({error.strerror}): give another folder"
+        ) from error
