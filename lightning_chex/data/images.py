@@ -162,13 +162,13 @@ def check_regular(path: str | Path) -> None:
     """Make sure that reading a file ends: from a pipe that nobody writes to it never would.
 
     Raises:
-        DataError: it is a pipe, a socket, a device or a folder.
+        DataError: it is a pipe, a socket or a device. Of a folder reading it tells.
     """
     try:
         mode = os.stat(path).st_mode
     except OSError:
         return  # reading it tells what is wrong
-    if not stat.S_ISREG(mode):
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise DataError(f"cannot read image {path}: it is no regular file; remove it")
 
 
