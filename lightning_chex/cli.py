@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
@@ -31,7 +30,7 @@ from lightning_chex.arguments import (
 )
 from lightning_chex.attribution import LayerError, NotFiniteError
 from lightning_chex.callbacks import FiniteWeights, IBACallback, PredictionWriter
-from lightning_chex.callbacks.run_folder import run_folder
+from lightning_chex.callbacks.run_folder import check_place, run_folder
 from lightning_chex.data.errors import DataError
 from lightning_chex.evaluation.checkpoint import check_fits
 from lightning_chex.evaluation.checkpoint_contents import CheckpointError
@@ -146,13 +145,8 @@ class ChexCLI(LightningCLI):
             config.trainer.logger = False
             return
         root = Path(config.trainer.default_root_dir or ".").expanduser()
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            TemporaryFile(dir=root).close()  # a folder that is there may lie on a disk nobody may write to
-        except OSError as error:
-            raise MisconfigurationException(
-                f"trainer.default_root_dir={str(root)!r} cannot be written to ({error.strerror}): give another folder"
-            ) from error
+        check_place(root, "trainer.default_root_dir")
+        root.mkdir(parents=True, exist_ok=True)
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
         for logger in loggers:
             if getattr(logger, "class_path", "").endswith(".WandbLogger"):

@@ -1,9 +1,7 @@
 """Lightning's Trainer with the commands of this package; the methods' signatures are the command line's options."""
 
 import copy
-import os
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -16,6 +14,7 @@ from lightning_chex.callbacks import IBACallback
 from lightning_chex.callbacks.explained_model import network_of
 from lightning_chex.callbacks.map_folder import read_index
 from lightning_chex.callbacks.map_writer import MapWriter
+from lightning_chex.callbacks.run_folder import check_place
 from lightning_chex.callbacks.undisturbed import undisturbed
 from lightning_chex.evaluation.checkpoint import load_weights, origin, saved_statistics
 from lightning_chex.evaluation.checkpoint_contents import Checkpoint
@@ -80,7 +79,7 @@ class ChexTrainer(pl.Trainer):
                 f"inspect needs a data module of lightning_chex.data, not {type(datamodule).__name__}: give --data"
             )
         folder = Path(output_dir).expanduser()
-        _check_place(folder)
+        check_place(folder, "output_dir")
         found = datamodule.overview()
         print(overview_text(found))
         print(f"\npictures        {write_overview(found, folder)}")
@@ -290,15 +289,3 @@ class ChexTrainer(pl.Trainer):
             precision_name=str(self.precision),
             network_name=network,
         )
-
-
-def _check_place(folder: Path) -> None:
-    """See, before any long work, that a folder can be made or written to; nothing is left there."""
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    try:
-        folder.exists()  # refuses names that are too long
-        TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise MisconfigurationException(
-            f"output_dir={str(folder)!r} cannot be written to ({error.strerror}): give another folder"
-        ) from error

@@ -96,7 +96,7 @@ def test_bad_data_are_named_before_training(place, sources, capsys, spoil, words
         (
             NIH,
             ["--data.root={}/nih", f"--trainer.default_root_dir={__file__}"],
-            ["trainer.default_root_dir=", "cannot be written to (File exists): give another folder"],
+            ["trainer.default_root_dir=", "cannot be written to (Not a directory): give another folder"],
         ),
         (["--config", "nowhere.yaml"], [], ["File does not exist", "nowhere.yaml"]),
     ],
