@@ -1,24 +1,39 @@
 """The arguments of the command line: how they are parsed, completed, complained about and logged."""
 
 import os
+import re
 import sys
-import zipfile
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import DefaultHelpFormatter
+import yaml
+from jsonargparse import DefaultHelpFormatter, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import lightning_chex.data
 from lightning_chex.data.overview import recognise
-from lightning_chex.evaluation.checkpoint_contents import Checkpoint
+from lightning_chex.evaluation.checkpoint_contents import CheckpointError, read_checkpoint
+from lightning_chex.messages import one_line
+from lightning_chex.yaml_text import check_size
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """The parser's own, which leaves the lines of the description as they are."""
+
+
+_load = get_loader("yaml")
+
+
+def _load_in_bounds(text: str) -> Any:
+    check_size(text)
+    return _load(text)
+
+
+set_loader("yaml", _load_in_bounds, exceptions=(yaml.YAMLError,))  # of every file and value the parser reads
 
 
 class Parser(LightningArgumentParser):
@@ -30,7 +45,18 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
-        self.exit(2, f"error: {concise(message).removesuffix('.')}; {command} --help lists the options\n")
+        self.exit(2, f"error: {one_line(concise(message)).removesuffix('.')}; {command} --help lists the options\n")
+
+
+def check_text(arguments: list[str]) -> None:
+    """Refuse arguments that cannot be written down, such as a folder whose name is of an older encoding.
+
+    Raises:
+        MisconfigurationException: one is not UTF-8.
+    """
+    for argument in arguments:
+        if re.search(r"[\ud800-\udfff]", argument):  # how Python passes on bytes that are no text
+            raise MisconfigurationException(f"the argument {ascii(argument)} is not UTF-8: rename the file or folder")
 
 
 def with_default_config(arguments: list[str]) -> list[str]:
@@ -80,29 +106,37 @@ def without_folders(config: Any) -> Any:
     return config
 
 
-def check_checkpoint(path: str | None) -> None:
-    """Refuse a missing file before anything is read; Lightning's own words and addresses are its own business."""
-    if path and path not in ("best", "last", "hpc") and "://" not in path and not Path(path).exists():
-        raise MisconfigurationException(f"ckpt_path={path!r} does not exist: give a .ckpt file that a run has written")
-    if path and Path(path).is_file() and not zipfile.is_zipfile(path):  # what torch.save writes is a zip archive
-        raise MisconfigurationException(
-            f"ckpt_path={path!r} is no checkpoint: give a .ckpt file that a run has written"
-        )
+def check_checkpoint(path: str | None, command: str) -> dict[str, Any] | None:
+    """Refuse a file that is no whole checkpoint before anything else is read.
+
+    Args:
+        path: what was given as ``ckpt_path``; Lightning's own words and addresses are its own business.
+        command: ``fit`` also needs what a training goes on from.
+
+    Returns:
+        What the file holds, see ``read_checkpoint``; None where no file was given.
+
+    Raises:
+        MisconfigurationException: it is none.
+    """
+    if not path or path in ("best", "last", "hpc") or "://" in path:
+        return None
+    try:
+        return read_checkpoint(path, to_resume=command == "fit")
+    except CheckpointError as error:
+        raise MisconfigurationException(str(error)) from error
 
 
-def name_outputs(command: str, config: Any) -> None:
+def name_outputs(command: str, config: Any, checkpoint: Mapping[str, Any] | None) -> None:
     """A folder of images does not say what the model tells: the checkpoint does."""
     if command not in ("predict", "explain"):
         raise MisconfigurationException(
             f"{command} needs labels, and ImageFolderDataModule has none: use predict or explain, or give --data the "
             "data module of a data set with a table"
         )
-    if not config.get("ckpt_path"):
+    if checkpoint is None:
         raise MisconfigurationException("no checkpoint is given: --ckpt_path FILE.ckpt names the trained model")
-    try:
-        settings = Checkpoint.read(config.ckpt_path).settings
-    except ValueError as error:
-        raise MisconfigurationException(str(error)) from error
+    settings = checkpoint.get("hyper_parameters", {})
     for name in ("class_names", "score_names"):
         if not config.data.init_args.get(name):
             config.data.init_args[name] = list(settings.get(name, ())) or None

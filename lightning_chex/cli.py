@@ -1,10 +1,11 @@
 """The command line: LightningCLI with this package's defaults, errors of one line, and a summary at the end."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import yaml
@@ -20,17 +21,23 @@ from lightning_chex.arguments import (
     HelpFormatter,
     Parser,
     check_checkpoint,
+    check_text,
     concise,
     name_outputs,
     with_default_config,
     with_recognised_data,
     without_folders,
 )
-from lightning_chex.attribution import LayerError
-from lightning_chex.callbacks import IBACallback, PredictionWriter
-from lightning_chex.callbacks.run_folder import run_folder
+from lightning_chex.attribution import LayerError, NotFiniteError
+from lightning_chex.callbacks import FiniteWeights, IBACallback, PredictionWriter
+from lightning_chex.callbacks.run_folder import check_place, run_folder
 from lightning_chex.data.errors import DataError
+from lightning_chex.evaluation.checkpoint import check_fits
+from lightning_chex.evaluation.checkpoint_contents import CheckpointError
+from lightning_chex.files import write_whole
+from lightning_chex.messages import one_line, way_out
 from lightning_chex.reporting.summary import summary
+from lightning_chex.tasks.task import ChestXrayTask
 from lightning_chex.trainer import ChexTrainer
 
 DESCRIPTION = """Train chest X-ray models and see, at every validation, what they look at.
@@ -75,13 +82,15 @@ class SaveConfig(SaveConfigCallback):
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_none=False)
-        (folder / self.config_filename).write_text(text)
+        write_whole(folder / self.config_filename, text, sync=True)
         for logger in trainer.loggers:
             logger.log_hyperparams(without_folders(yaml.safe_load(text)))
 
 
 class ChexCLI(LightningCLI):
     """LightningCLI whose model learns its classes from the data and whose files all lie under one root."""
+
+    _checkpoint: dict[str, Any] | None = None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -96,6 +105,16 @@ class ChexCLI(LightningCLI):
         added = parser.add_method_arguments(klass, subcommand, skip=skip, sub_configs=True)
         self._subcommand_method_arguments[subcommand] = added
         return parser
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run; an error of a disk learns where this command writes: a failed write knows no name."""
+        try:
+            super()._run_subcommand(subcommand)
+        except OSError as error:
+            if error.errno and error.filename is None:
+                config = self.config[subcommand]
+                error.filename = config.get("output_dir") or config.trainer.default_root_dir
+            raise
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the model the names of the data's classes or scores."""
@@ -119,19 +138,15 @@ class ChexCLI(LightningCLI):
                 del self.config[self.subcommand][unused]
             return
         config = self.config[self.subcommand] if self.subcommand else self.config
-        check_checkpoint(config.get("ckpt_path"))
+        self._checkpoint = check_checkpoint(config.get("ckpt_path"), str(self.subcommand))
         if getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
-            name_outputs(str(self.subcommand), config)
+            name_outputs(str(self.subcommand), config, self._checkpoint)
         if self.subcommand == "explain":  # its files lie in a folder of their own, and it is no run to be logged
             config.trainer.logger = False
             return
         root = Path(config.trainer.default_root_dir or ".").expanduser()
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MisconfigurationException(
-                f"trainer.default_root_dir={str(root)!r} cannot be written to ({error.strerror}): give another folder"
-            ) from error
+        check_place(root, "trainer.default_root_dir")
+        root.mkdir(parents=True, exist_ok=True)
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
         for logger in loggers:
             if getattr(logger, "class_path", "").endswith(".WandbLogger"):
@@ -149,18 +164,25 @@ class ChexCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:  # the parser's, whatever the constructor raised
             raise MisconfigurationException(concise(str(error))) from error
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is not None and isinstance(self.model, ChestXrayTask):
+            try:  # of other modules on_load_checkpoint may do what must not be done twice
+                check_fits(self.model, checkpoint, self.config[self.subcommand].ckpt_path)
+            except CheckpointError as error:
+                raise MisconfigurationException(str(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Build the trainer; ``predict`` also writes its table."""
+        """Build the trainer; ``fit`` ends where the weights are lost, ``predict`` also writes its table."""
         if self.subcommand in DATA_COMMANDS:
             return ChexTrainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
         trainer = super().instantiate_trainer(**kwargs)
         if self.subcommand == "explain":
             trainer.callbacks = [own for own in trainer.callbacks if not isinstance(own, SaveConfig)]  # type: ignore
-        if self.subcommand == "predict":
-            callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-            if not any(isinstance(callback, PredictionWriter) for callback in callbacks):
-                callbacks.append(PredictionWriter())
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if self.subcommand == "fit" and not any(isinstance(one, FiniteWeights) for one in callbacks):
+            callbacks.insert(0, FiniteWeights())
+        if self.subcommand == "predict" and not any(isinstance(one, PredictionWriter) for one in callbacks):
+            callbacks.append(PredictionWriter())
         return trainer
 
     def before_fit(self) -> None:
@@ -198,7 +220,7 @@ class ChexCLI(LightningCLI):
         """Keep the configuration beside the results, and say which images could not be read."""
         config = self.config["evaluate"]
         text = self._parser("evaluate").dump(config, skip_none=False)
-        (Path(config["output_dir"]).expanduser() / "config.yaml").write_text(text)
+        write_whole(Path(config["output_dir"]).expanduser() / "config.yaml", text)
         for logger in self.trainer.loggers:
             logger.log_hyperparams(without_folders(yaml.safe_load(text)))
             if isinstance(logger, WandbLogger):
@@ -260,7 +282,7 @@ class ChexCLI(LightningCLI):
         if names and self.trainer.is_global_zero:
             path = (folder or run_folder(self.trainer)) / "unreadable_images.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(names) + "\n")
+            write_whole(path, "\n".join(names) + "\n")
             print(f"unreadable images, skipped: {len(names)}, listed in {path}")
 
 
@@ -271,7 +293,9 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: bad arguments or bad data, after one line on standard error.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    logging.raiseExceptions = False  # W&B's own log on a full disk: its tracebacks would bury the one line
     try:
+        check_text(arguments)
         ChexCLI(
             save_config_callback=SaveConfig,
             trainer_class=ChexTrainer,
@@ -286,13 +310,22 @@ def main(args: Sequence[str] | None = None) -> None:
             load_from_checkpoint_support=False,  # hyper-parameters stay plain; load_from_checkpoint works with those
             args=with_default_config(with_recognised_data(arguments)),
         )
-    except (DataError, LayerError, MisconfigurationException) as error:
+    except (DataError, LayerError, NotFiniteError, MisconfigurationException) as error:
         # a DataLoader worker wraps the error into its traceback, which ends with the message
-        print(f"error: {str(error).rpartition('errors.DataError: ')[2].strip()}", file=sys.stderr)
-        raise SystemExit(2) from error
+        _refuse(str(error).rpartition("errors.DataError: ")[2].strip(), error)
+    except Exception as error:
+        told = way_out(error)
+        if told is None:  # an error of this program, whose traceback is wanted
+            raise
+        _refuse(told, error)
     except KeyboardInterrupt:  # while training Lightning catches it itself
         print("\ninterrupted: evaluate, explain and prepare go on where they were when given again", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _refuse(message: str, error: Exception) -> NoReturn:
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    raise SystemExit(2) from error
 
 
 def score_names(data: Any) -> tuple[str, ...]:

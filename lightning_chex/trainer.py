@@ -14,13 +14,13 @@ from lightning_chex.callbacks import IBACallback
 from lightning_chex.callbacks.explained_model import network_of
 from lightning_chex.callbacks.map_folder import read_index
 from lightning_chex.callbacks.map_writer import MapWriter
+from lightning_chex.callbacks.run_folder import check_place
 from lightning_chex.callbacks.undisturbed import undisturbed
-from lightning_chex.evaluation.checkpoint import CheckpointError, load_weights, origin, saved_statistics
+from lightning_chex.evaluation.checkpoint import load_weights, origin, saved_statistics
 from lightning_chex.evaluation.checkpoint_contents import Checkpoint
 from lightning_chex.evaluation.chexlocalize import write_segmentations
 from lightning_chex.evaluation.examples import curves_of, examples
 from lightning_chex.evaluation.lungs import LungNetwork
-from lightning_chex.evaluation.records import OtherEvaluationError
 from lightning_chex.evaluation.run import Evaluated, Subject, evaluate
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.metrics import Otsu, TopFraction
@@ -78,14 +78,11 @@ class ChexTrainer(pl.Trainer):
             raise MisconfigurationException(
                 f"inspect needs a data module of lightning_chex.data, not {type(datamodule).__name__}: give --data"
             )
+        folder = Path(output_dir).expanduser()
+        check_place(folder, "output_dir")
         found = datamodule.overview()
         print(overview_text(found))
-        try:
-            print(f"\npictures        {write_overview(found, Path(output_dir).expanduser())}")
-        except OSError as error:
-            raise MisconfigurationException(
-                f"output_dir={output_dir!r} cannot be written to ({error.strerror}): give another folder"
-            ) from error
+        print(f"\npictures        {write_overview(found, folder)}")
 
     def evaluate(
         self,
@@ -151,7 +148,7 @@ class ChexTrainer(pl.Trainer):
             )
             report = Path(output_dir).expanduser() / "report.html"
             write_report(report, found.results, curves_of(found.curves), examples(found))
-        except (CheckpointError, OtherEvaluationError, ValueError) as error:
+        except ValueError as error:
             raise MisconfigurationException(str(error)) from error
         except OSError as error:  # what is measured is on record: nothing of it is lost
             raise MisconfigurationException(

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
+from lightning_chex.cli import main
+
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 TINY = [
@@ -19,3 +23,15 @@ TINY = [
 def written(folder: Path) -> set[str]:
     """Every file below a folder."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def the_error(capsys, *arguments: str) -> str:
+    """Run, and return the one line that standard error ends with."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "Traceback" not in "\n".join(lines) and [line for line in lines if line.startswith("error:")] == lines[-1:]
+    assert not any("usage:" in line for line in lines)
+    return lines[-1]

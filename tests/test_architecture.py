@@ -13,8 +13,15 @@ import lightning_chex
 
 ROOT = Path(lightning_chex.__file__).parent
 
+# what every part may import: leaves that know nothing of images or models
+LEAVES = {"csv_text", "files", "messages", "yaml_text"}
+
 # what a part may import of the others; it may always import itself
 ALLOWED: dict[str, set[str]] = {
+    "csv_text": set(),
+    "files": set(),
+    "messages": set(),
+    "yaml_text": set(),
     "data": set(),
     "tasks": set(),
     "attribution": set(),
@@ -75,7 +82,7 @@ def offences(module: str, source: str) -> list[str]:
     for name in imports_of(source, module):
         library = name.split(".")[0]
         if library == "lightning_chex" and name.count("."):
-            if part_of(name) not in ALLOWED[part] | {part}:
+            if part_of(name) not in ALLOWED[part] | LEAVES | {part}:
                 found.append(name)
         elif part not in CONFINED.get(library, {part}):
             found.append(name)

@@ -4,11 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import CONFIGS, TINY, written
+from commands import CONFIGS, TINY, the_error, written
 from fakes import write_cohen, write_nih
 
 from lightning_chex.arguments import concise
-from lightning_chex.cli import main
 
 NIH = ["--config", str(CONFIGS / "nih_classification.yaml")]
 COHEN = ["--config", str(CONFIGS / "cohen_regression.yaml")]
@@ -50,18 +49,6 @@ def no_images(root: Path) -> None:
     shutil.rmtree(root / "images_001")
 
 
-def the_error(capsys, *arguments: str) -> str:
-    """Run, and return the one line that standard error ends with."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    assert stop.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert "Traceback" not in "\n".join(lines) and [line for line in lines if line.startswith("error:")] == lines[-1:]
-    assert not any("usage:" in line for line in lines)
-    return lines[-1]
-
-
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -100,12 +87,16 @@ def test_bad_data_are_named_before_training(place, sources, capsys, spoil, words
         (NIH, ["--data.root={}/nih", "--model.lr=-1"], ["lr=-1.0 must be greater than 0"]),
         (NIH, ["--data.root={}/nih", "--data.batch_size=0"], ["batch_size is 0: give at least 1"]),
         (NIH, ["--data.root={}/nih", "--data.sise=3"], ["Option 'sise' is not accepted", "fit --help"]),
-        (NIH, ["--data.root={}/nih", "--ckpt_path=nowhere.ckpt"], ["ckpt_path='nowhere.ckpt' does not exist"]),
-        (NIH, ["--data.root={}/nih", f"--ckpt_path={__file__}"], ["is no checkpoint: give a .ckpt file"]),
+        (NIH, ["--data.root={}/nih", "--ckpt_path=nowhere.ckpt"], ["ckpt_path='nowhere.ckpt'", "it does not exist"]),
+        (
+            NIH,
+            ["--data.root={}/nih", f"--ckpt_path={__file__}"],
+            ["it is another kind of file, or cut short; give a .ckpt file"],
+        ),
         (
             NIH,
             ["--data.root={}/nih", f"--trainer.default_root_dir={__file__}"],
-            ["trainer.default_root_dir=", "cannot be written to (File exists): give another folder"],
+            ["trainer.default_root_dir=", "cannot be written to (Not a directory): give another folder"],
         ),
         (["--config", "nowhere.yaml"], [], ["File does not exist", "nowhere.yaml"]),
     ],

@@ -7,7 +7,7 @@ from lightning_chex.attribution.gradient import Gradient
 from lightning_chex.attribution.iba import IBA
 from lightning_chex.attribution.integrated_gradients import IntegratedGradients
 from lightning_chex.attribution.inverse_iba import InverseIBA
-from lightning_chex.attribution.layers import LayerError
+from lightning_chex.attribution.layers import LayerError, NotFiniteError
 from lightning_chex.attribution.lrp import LRP
 from lightning_chex.attribution.multi_layer import MultiLayerIBA
 from lightning_chex.attribution.objectives import OBJECTIVES
@@ -32,6 +32,7 @@ __all__ = [
     "InverseIBA",
     "LayerError",
     "MultiLayerIBA",
+    "NotFiniteError",
     "PriorMap",
     "RandomMap",
     "Targets",

@@ -13,6 +13,10 @@ class LayerError(ValueError):
     """The layer to explain at does not exist, or its output is not a feature map."""
 
 
+class NotFiniteError(ValueError):
+    """The network gives NaN or infinity, so there is nothing to explain."""
+
+
 def get_layer(model: nn.Module, layer: str) -> nn.Module:
     """Find a module by its dotted name.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_chex.attribution.bottleneck import Bottleneck
+from lightning_chex.attribution.layers import NotFiniteError
 from lightning_chex.attribution.normalization import affine_batch_norm
 from lightning_chex.attribution.objectives import Objective
 from lightning_chex.attribution.partition import Partition, select_carried
@@ -138,7 +139,10 @@ def _in_place_shield(problem: Problem) -> Callable[[Tensor], Tensor]:
 def _check_reference(reference: Tensor, values: Tensor | None) -> None:
     """Refuse what would otherwise give a map of NaN, or an assertion deep inside a GPU kernel."""
     if not torch.isfinite(reference).all():
-        raise ValueError("the model's output is NaN or infinite: check the images and the model's weights")
+        raise NotFiniteError(
+            "the model's output is NaN or infinite: its training has diverged (train with a lower learning rate), or "
+            "an image is odd (inspect the data)"
+        )
     if values is not None and not values.is_floating_point() and reference.ndim == 2 and len(values):
         low, high = int(values.min()), int(values.max())
         if low < 0 or high >= reference.shape[1]:

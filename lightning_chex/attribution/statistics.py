@@ -6,8 +6,11 @@ from typing import Literal, Self
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
+
+from lightning_chex.attribution.layers import NotFiniteError
+from lightning_chex.files import write_whole
 
 ACTIVE_FRACTION = 0.01
 """A neuron that is non-zero in this share of the images or fewer carries no information (the authors' setting)."""
@@ -52,7 +55,8 @@ class FeatureStatistics:
         """Add a batch of features (B, C, h, w); an empty batch changes nothing.
 
         Raises:
-            ValueError: the features are not finite, or not of the shape seen before.
+            NotFiniteError: the features are not finite.
+            ValueError: they are not of the shape seen before.
         """
         if features.shape[0] == 0:
             return
@@ -64,7 +68,10 @@ class FeatureStatistics:
             samples = values[:, :1].numel() if self.per == "channel" else len(values)
             mean = values.sum(over, dtype=wide, keepdim=True) / samples
             if not torch.isfinite(mean).all():
-                raise ValueError("the features contain NaN or infinity: check the images and the model's weights")
+                raise NotFiniteError(
+                    "the model's features are NaN or infinite: its training has diverged (train with a lower learning "
+                    "rate), or an image is odd (inspect the data)"
+                )
             centred = values - mean.to(values.dtype)
             # the rounding of the mean to the features' precision leaves a remainder, taken out again
             remainder = centred.sum(over, dtype=wide, keepdim=True)
@@ -162,7 +169,7 @@ class FeatureStatistics:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the statistics to a safetensors file."""
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, path)
+        write_whole(path, save({name: value.contiguous() for name, value in self.state_dict().items()}), sync=True)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:

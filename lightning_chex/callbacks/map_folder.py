@@ -8,12 +8,10 @@
 A map is written under another name and renamed when it is whole, and its row follows: what the index names is there.
 """
 
-import csv
-import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from lightning_chex.csv_text import csv_lines, csv_rows
+from lightning_chex.files import remove_unfinished, write_whole
 
 RECORD = "explanation.json"
 
@@ -74,7 +75,7 @@ class MapFolder:
             (folder / "maps").mkdir(parents=True, exist_ok=True)
             if overlays:
                 (folder / "overlays").mkdir(exist_ok=True)
-            _replace(folder / f".rank{rank}", b"")
+            write_whole(folder / f".rank{rank}", b"")
             (folder / f".rank{rank}").unlink()
         except OSError as error:
             raise MisconfigurationException(
@@ -114,7 +115,7 @@ class MapFolder:
     def record(self, settings: Mapping[str, Any], **more: Any) -> None:
         """Write ``explanation.json``: the settings a continued run has to have, and what else is known."""
         text = json.dumps({"settings": settings, **more}, indent=2, ensure_ascii=False) + "\n"
-        _replace(self.folder / RECORD, text.encode())
+        write_whole(self.folder / RECORD, text, sync=True)
 
     @property
     def holds_maps(self) -> bool:
@@ -131,21 +132,16 @@ class MapFolder:
 
     def write(self, maps: Sequence[tuple[Row, NDArray[np.float32] | None, NDArray[np.uint8] | None]]) -> None:
         """Write maps (H, W) and overlays (H, W, 3), then their rows; a map of None is there already, with its row."""
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
+        rows = []
         for row, saliency, overlay in maps:
             if saliency is not None:
-                content = io.BytesIO()
-                np.save(content, saliency)
-                _replace(self.folder / row.file, content.getvalue())
-                writer.writerow([getattr(row, field.name) for field in fields(Row)])
+                write_whole(self.folder / row.file, partial(np.save, arr=saliency))
+                rows.append([getattr(row, field.name) for field in fields(Row)])
             if overlay is not None:
-                picture = io.BytesIO()
-                Image.fromarray(overlay).save(picture, "png")
-                _replace(self._overlay(row.file), picture.getvalue())
+                write_whole(self._overlay(row.file), partial(Image.fromarray(overlay).save, format="png"))
         new = not self.index.exists()
         with self.index.open("a", newline="", encoding="utf-8") as file:
-            file.write((",".join(self.header) + "\n" if new else "") + lines.getvalue())
+            file.write((",".join(self.header) + "\n" if new else "") + csv_lines(rows))
 
     def consolidate(self, order: Iterable[str] = ()) -> dict[str, list[Row]]:
         """Join the indices of all processes in ``index.csv``; process 0 alone may call this, while none is writing.
@@ -158,8 +154,7 @@ class MapFolder:
         Returns:
             The rows of the images that need no map any more.
         """
-        for path in self.folder.rglob(".*.unfinished"):  # of a run that was killed
-            path.unlink(missing_ok=True)
+        remove_unfinished(self.folder)
         paths = [path for path in [self.folder / "index.csv"] if path.exists()]
         paths += sorted(self.folder.glob("index_rank*.csv"))
         found: dict[str, dict[str, Row]] = {}
@@ -167,7 +162,7 @@ class MapFolder:
             content = path.read_bytes()
             # a process that was killed may have left half a line, of which half a number is a number too
             whole_lines = content[: content.rfind(b"\n") + 1].decode("utf-8")
-            for cells in csv.reader(io.StringIO(whole_lines, newline="")):
+            for cells in csv_rows(whole_lines):
                 if len(cells) == len(self.header) and cells != self.header:
                     row = Row(*cells)
                     if row.targets.isdigit() and (self.folder / row.file).is_file():
@@ -175,13 +170,8 @@ class MapFolder:
         whole = {image: list(rows.values()) for image, rows in found.items() if _is_complete(rows)}
         places = {image: place for place, image in enumerate(order)}
         images = sorted(whole, key=lambda image: places.get(image, len(places)))
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(self.header)
-        writer.writerows(
-            [getattr(row, field.name) for field in fields(Row)] for image in images for row in whole[image]
-        )
-        _replace(self.folder / "index.csv", lines.getvalue().encode())
+        rows = [[getattr(row, field.name) for field in fields(Row)] for image in images for row in whole[image]]
+        write_whole(self.folder / "index.csv", csv_lines([self.header, *rows]), sync=True)
         for path in paths:
             if path.name != "index.csv":
                 path.unlink()
@@ -197,8 +187,8 @@ class MapFolder:
 
 def read_index(folder: Path) -> list[Row]:
     """Read the rows of a finished explanation."""
-    with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
-        return [Row(*cells) for cells in list(csv.reader(file))[1:]]
+    content = (folder / "index.csv").read_bytes().decode("utf-8")
+    return [Row(*cells) for cells in csv_rows(content)[1:]]
 
 
 def _holds_maps(folder: Path) -> bool:
@@ -221,13 +211,3 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, An
 def _short(value: Any) -> str:
     words = json.dumps(value, ensure_ascii=False)
     return words if len(words) <= 60 else f"{words[:57]}..."
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """Predictions as a table on disk."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
 
 from lightning_chex.callbacks.run_folder import run_folder
+from lightning_chex.csv_text import csv_lines
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -31,9 +31,8 @@ class PredictionWriter(BasePredictionWriter):
         folder.mkdir(parents=True, exist_ok=True)
         rank = trainer.global_rank
         self.path = folder / ("predictions.csv" if rank == 0 else f"predictions_rank{rank}.csv")
-        with self.path.open("w", newline="") as file:
-            names = getattr(pl_module, "class_names", None) or getattr(pl_module, "score_names", ["severity"])
-            csv.writer(file).writerow(["image_id", *names])
+        names = getattr(pl_module, "class_names", None) or getattr(pl_module, "score_names", ["severity"])
+        self.path.write_text(csv_lines([["image_id", *names]]), encoding="utf-8", newline="")
 
     def write_on_batch_end(
         self,
@@ -47,7 +46,7 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Append the rows of one batch: what was written stays, whatever happens later."""
         assert self.path is not None  # set by setup("predict"), which precedes every batch
-        with self.path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            for image_id, values in zip(prediction["image_id"], prediction["prediction"], strict=True):
-                writer.writerow([image_id, *(f"{value:.6g}" for value in values.reshape(-1).tolist())])
+        images = zip(prediction["image_id"], prediction["prediction"], strict=True)
+        lines = csv_lines([name, *(f"{value:.6g}" for value in values.reshape(-1).tolist())] for name, values in images)
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            file.write(lines)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_chex.data.class_weights import pos_weight
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import ImageReader, first_few, read_grey
+from lightning_chex.data.images import ImageReader, check_names, first_few, read_grey
 from lightning_chex.data.order import telling_order
 from lightning_chex.data.overview import overview
 from lightning_chex.data.predicted import Predicted, choose
@@ -158,6 +158,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
         """
         if not self._checked:
             self.check()
+            check_names(self._images["image_id"])
             if self.prepared is not None:
                 self.read = self._open_prepared(self.prepared)
             self._checked = True

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ ImageReader = Callable[[str | Path], np.ndarray]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 
 _SUFFIX = re.compile(r"\.(png|jpe?g|dcm)$", re.IGNORECASE)
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # the last: bytes that are no UTF-8
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # all that Pillow raises
@@ -45,10 +47,14 @@ def resolve_inside(root: Path, name: str | Path) -> Path:
     """Return the true path of ``root / name``.
 
     Raises:
-        DataError: it lies outside ``root``, by ``..``, as an absolute path or through a symbolic link.
+        DataError: it lies outside ``root``, by ``..``, as an absolute path or through a symbolic link, or nowhere,
+            through links in a circle.
     """
-    base = root.resolve()
-    path = (base / name).resolve()
+    try:
+        base = root.resolve()
+        path = (base / name).resolve()
+    except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise the latter for links in a circle
+        raise DataError(f"cannot follow {root / name} ({error}): remove the link, or give another path") from error
     if not path.is_relative_to(base):
         raise DataError(f"{str(name)!r} leads out of the data root {root}: keep the data, not a link to it, in there")
     return path
@@ -104,6 +110,7 @@ def read_grey(path: str | Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, empty, damaged, or of an unknown kind.
     """
+    check_regular(path)
     if _holds_dicom(path):
         return read_dicom(path)
     try:
@@ -120,6 +127,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: the header cannot be read.
     """
+    check_regular(path)
     if _holds_dicom(path):
         return dicom_size(path)
     try:
@@ -150,6 +158,34 @@ def check_images(paths: Sequence[str | Path]) -> None:
         )
 
 
+def check_regular(path: str | Path) -> None:
+    """Make sure that reading a file ends: from a pipe that nobody writes to it never would.
+
+    Raises:
+        DataError: it is a pipe, a socket or a device. Of a folder reading it tells.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return  # reading it tells what is wrong
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise DataError(f"cannot read image {path}: it is no regular file; remove it")
+
+
+def check_names(ids: Iterable[str]) -> None:
+    """Make sure that the names of images can be written into tables, one a line.
+
+    Raises:
+        DataError: some have control characters, or are no UTF-8; with their number and the first ones.
+    """
+    odd = [name for name in ids if _NO_TEXT.search(name)]
+    if odd:
+        raise DataError(
+            f"the names of {len(odd)} images have control characters or are not UTF-8: {first_few(map(ascii, odd))}; "
+            "rename the files"
+        )
+
+
 def first_few(names: Iterable[object], limit: int = 3) -> str:
     """Join the first names of a list for a message, with dots if there are more."""
     shown = list(map(str, names))
@@ -163,6 +199,7 @@ def _holds_dicom(path: str | Path) -> bool:
 
 def _problem(path: str | Path) -> str | None:
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             start = file.read(24)
             if not start:
@@ -180,7 +217,7 @@ def _problem(path: str | Path) -> str | None:
     except OSError as error:
         return f"{path} ({error.strerror})"
     except DataError as error:
-        return f"{path} ({error.__cause__})"
+        return f"{path} ({error.__cause__ or 'no regular file'})"
     return None
 
 

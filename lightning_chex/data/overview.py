@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import image_size
+from lightning_chex.data.images import check_names, image_size
 from lightning_chex.data.tables import MissingImagesWarning, contents, data_root
 from lightning_chex.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
@@ -60,6 +60,7 @@ def overview(module: "ChestXrayDataModule", num_samples: int) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         module.check()
+        check_names(module._images["image_id"])
     parts = module.parts()
     missing = [warning.message for warning in caught if isinstance(warning.message, MissingImagesWarning)]
     patients = {name: set(getattr(dataset, "patient_ids", ())) for name, dataset in parts.items()}

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lightning_chex.csv_text import plain_cell
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import ImageReader, first_few
 from lightning_chex.data.transforms import ImageTransform
@@ -195,7 +196,8 @@ def read_index(folder: Path, manifest: Manifest) -> pd.DataFrame:
     if hashlib.sha256(content).hexdigest() != manifest.index_sha256:
         raise DataError(f"{path} was changed after the copy was made: delete the copy and prepare anew")
     texts = {name: str for name in COLUMNS if name == "image_id" or name.endswith("sha256")}
-    return pd.read_csv(path, dtype=texts, keep_default_na=False)
+    index = pd.read_csv(path, dtype=texts, keep_default_na=False)
+    return index.assign(image_id=index["image_id"].map(plain_cell))
 
 
 def map_images(folder: Path) -> np.ndarray:

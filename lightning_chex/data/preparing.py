@@ -5,9 +5,7 @@ import hashlib
 import io
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from lightning_chex.csv_text import csv_lines
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import ImageReader, first_few
+from lightning_chex.data.images import ImageReader, check_names, check_regular, first_few
 from lightning_chex.data.prepared import (
     COLUMNS,
     Manifest,
@@ -30,6 +29,7 @@ from lightning_chex.data.prepared import (
 )
 from lightning_chex.data.transforms import ImageTransform
 from lightning_chex.data.unreadable import OnUnreadable, check_share
+from lightning_chex.files import hold, remove_unfinished, write_whole
 
 _CHUNK = 16  # images that travel from a worker at once
 _SCAFFOLD = ("plan.json", "progress.csv", "lock")
@@ -82,7 +82,8 @@ def prepare_copy(
             open_prepared(folder, size, sources, read)
             print(f"{folder} is whole already: nothing to do")
             return folder
-        with _at_work_in(work):
+        with hold(work):
+            remove_unfinished(work)
             _begin(work, names, size)
             rows = _recall(work, paths)
             left = [number for number in range(len(names)) if number not in rows]
@@ -105,6 +106,8 @@ def prepare_copy(
                 (folder / name).unlink(missing_ok=True)
     except KeyboardInterrupt as error:
         raise DataError(f"interrupted; what is done stays in {work}: give the same command again to go on") from error
+    except BlockingIOError as error:
+        raise DataError(f"{work}: {error.strerror}: wait for it, or give another output_dir") from error
     except OSError as error:
         raise DataError(
             f"cannot write the prepared copy to {folder}: {error.strerror or error}; {len(names)} images of {size} "
@@ -132,8 +135,9 @@ class _Images(Dataset[tuple[int, np.ndarray | None, Row, str]]):
         path = self.paths[number]
         size = self.transform.size
         frame = np.zeros((size, size), dtype=np.uint8)
-        source, small, failure = np.zeros((0, 0)), np.zeros((0, 0)), ""
+        source, small, content, failure = np.zeros((0, 0)), np.zeros((0, 0)), b"", ""
         try:
+            check_regular(path)
             content = Path(path).read_bytes()
             source = self.read(path)
             small = self.transform.resize(source)
@@ -141,7 +145,7 @@ class _Images(Dataset[tuple[int, np.ndarray | None, Row, str]]):
         except DataError as error:
             failure = str(error)
         except OSError as error:
-            content, failure = b"", f"cannot read image {path} ({error.strerror})"
+            failure = f"cannot read image {path} ({error.strerror})"
         shapes = (*small.shape, *source.shape)
         row = (*map(str, shapes), str(len(content)), hashlib.sha256(content).hexdigest())
         return number, frame, (*row, hashlib.sha256(frame.data).hexdigest()), failure
@@ -151,13 +155,7 @@ def _is_whole(folder: Path, names: list[str], paths: list[str]) -> bool:
     """Say whether a copy is there; refuse a place where none can be."""
     if not paths:
         raise DataError("there is no image to prepare")
-    # not UTF-8, or what a table of lines does not bring back
-    odd = [name for name in names if re.search(r"[\x00-\x1f\ud800-\udfff]", name)]
-    if odd:
-        raise DataError(
-            f"the names of {len(odd)} images have control characters or are not UTF-8: {first_few(map(ascii, odd))}; "
-            "rename the files"
-        )
+    check_names(names)
     taken = {Path(path).parent.resolve() for path in paths}
     inside = taken & {folder.resolve(), *folder.resolve().parents}
     if inside:
@@ -172,21 +170,6 @@ def _is_whole(folder: Path, names: list[str], paths: list[str]) -> bool:
         raise DataError(f"output_dir {folder} holds other files: give a new or an empty folder")
     read_manifest(folder)
     return True
-
-
-@contextmanager
-def _at_work_in(work: Path) -> Iterator[None]:
-    """Keep a second process out; the lock goes with the process, however that ends."""
-    import fcntl  # not on every system; only who writes a copy needs it
-
-    work.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "w") as lock:
-        try:
-            # of the kind that worker processes do not inherit: they may outlive a killed parent for seconds
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise DataError(f"another process is preparing {work}: wait for it, or give another output_dir") from error
-        yield
 
 
 def _begin(work: Path, names: list[str], size: int) -> None:
@@ -211,7 +194,7 @@ def _begin(work: Path, names: list[str], size: int) -> None:
         except OSError:
             images.unlink()  # it may hold all the room that was left
             raise
-    _write(path, json.dumps(plan))
+    write_whole(path, json.dumps(plan), sync=True)
 
 
 def _recall(work: Path, paths: list[str]) -> dict[int, Row]:
@@ -227,7 +210,7 @@ def _recall(work: Path, paths: list[str]) -> dict[int, Row]:
                 same_file = row[0] != "0" and row[4] == lengths[number]
                 if same_file and hashlib.sha256(images[number]).hexdigest() == row[-1]:
                     rows[number] = row
-    _write(log, "".join(_line(number, row) for number, row in rows.items()))
+    write_whole(log, "".join(_line(number, row) for number, row in rows.items()), sync=True)
     return rows
 
 
@@ -260,13 +243,10 @@ def _make(work: Path, todo: _Images, workers: int) -> Iterator[tuple[int, Row, s
 
 def _finish(work: Path, names: list[str], rows: list[Row], size: int) -> None:
     """Write index and manifest, and have all of it on disk."""
-    table, sources = io.StringIO(), hashlib.sha256()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    sources = hashlib.sha256()
     for name, row in zip(names, rows, strict=True):
-        writer.writerow((name, *row))
         sources.update(f"{name}\t{row[4]}\t{row[5]}\n".encode())
-    content = table.getvalue()
+    content = csv_lines([COLUMNS, *((name, *row) for name, row in zip(names, rows, strict=True))])
     unreadable = [name for name, row in zip(names, rows, strict=True) if row[0] == "0"]
     if unreadable:
         rank_zero_warn(
@@ -279,19 +259,7 @@ def _finish(work: Path, names: list[str], rows: list[Row], size: int) -> None:
         sources_sha256=sources.hexdigest(),
         index_sha256=hashlib.sha256(content.encode()).hexdigest(),
     )
-    _sync(work / "images.npy")
-    _write(work / "index.csv", content)
-    _write(work / "manifest.json", json.dumps(asdict(manifest), indent=2) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a small file in one step: it is there in full or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(text.encode())
-    _sync(part)
-    os.replace(part, path)
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    with open(work / "images.npy", "rb") as images:
+        os.fsync(images.fileno())
+    write_whole(work / "index.csv", content, sync=True)
+    write_whole(work / "manifest.json", json.dumps(asdict(manifest), indent=2) + "\n", sync=True)

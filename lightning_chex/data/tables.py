@@ -40,7 +40,8 @@ def data_root(root: str | Path | None) -> Path:
         if path.is_dir():
             contents(path)  # may be opened
             return path
-        found = "is a file" if path.exists() else "does not exist"
+        missing = "is a link that leads nowhere" if path.is_symlink() else "does not exist"
+        found = "is a file" if path.exists() else missing
     raise DataError(f"root is {str(root)!r}, which {found}: give the folder the data set was unpacked to")
 
 

@@ -9,11 +9,8 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_chex.attribution import Attributor
+from lightning_chex.evaluation.checkpoint_contents import CheckpointError, read_checkpoint
 from lightning_chex.evaluation.feature_statistics import Saved
-
-
-class CheckpointError(ValueError):
-    """The file is no checkpoint of this model."""
 
 
 def load_weights(model: pl.LightningModule, path: Path) -> dict[str, Any]:
@@ -30,22 +27,35 @@ def load_weights(model: pl.LightningModule, path: Path) -> dict[str, Any]:
         CheckpointError: another kind of file, or of another model.
         MisconfigurationException: weights of other classes or scores.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        state = checkpoint.pop("state_dict")
-    except Exception as error:  # torch raises what it likes for other files
-        raise CheckpointError(
-            f"ckpt_path={str(path)!r} cannot be read as a checkpoint ({_first_line(error)})"
-        ) from error
-    model.on_load_checkpoint(checkpoint)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"ckpt_path={str(path)!r} does not fit the model of the configuration ({_first_line(error)}): give the "
-            "configuration it was trained with"
-        ) from error
+    checkpoint = read_checkpoint(path)
+    check_fits(model, checkpoint, path)
+    model.load_state_dict(checkpoint.pop("state_dict"))
     return checkpoint
+
+
+def check_fits(model: pl.LightningModule, checkpoint: dict[str, Any], path: str | Path) -> None:
+    """See that a checkpoint's weights have a place in a model, and that all of it would be filled.
+
+    Args:
+        model: of the settings the checkpoint was made with.
+        checkpoint: as from ``read_checkpoint``; the model's ``on_load_checkpoint`` may change it.
+        path: where it comes from, for messages.
+
+    Raises:
+        CheckpointError: they have not.
+        MisconfigurationException: weights of other classes or scores.
+    """
+    model.on_load_checkpoint(checkpoint)
+    theirs = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+    ours = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    odd = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
+    if odd:
+        there, here = theirs.get(odd[0], "missing"), ours.get(odd[0], "missing")
+        raise CheckpointError(
+            f"ckpt_path={str(path)!r} does not fit the model of the configuration, {type(model).__name__}: {len(odd)} "
+            f"tensors differ, such as {odd[0]} ({there} in the file, {here} in the model): give the configuration it "
+            "was trained with, or another checkpoint"
+        )
 
 
 def origin(path: Path | None, model: pl.LightningModule) -> dict[str, str]:
@@ -77,8 +87,3 @@ def saved_statistics(checkpoint: dict[str, Any], callbacks: Sequence[pl.Callback
         if isinstance(attributor, Attributor) and state:
             found.append((attributor, state))
     return found
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,13 +1,30 @@
-"""What a checkpoint says beside its weights, without reading them."""
+"""What a checkpoint file holds: the one place where such files are read, and judged before anything is made of them."""
 
 import hashlib
-import pickle
+import os
+import re
+import stat
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
+REMEDY = "give a .ckpt file that a run has written"
+
+_PARTS: dict[str, type] = {"state_dict": Mapping, "pytorch-lightning_version": str}
+_PARTS_TO_RESUME: dict[str, type] = {
+    **_PARTS,
+    **{"epoch": int, "global_step": int, "loops": Mapping, "optimizer_states": list, "lr_schedulers": list},
+}
+_OPTIONAL_PARTS: dict[str, type] = {"hyper_parameters": Mapping, "callbacks": Mapping}
+
+
+class CheckpointError(ValueError):
+    """The file is no checkpoint, or not one of this model; the message names it and the way out."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +48,92 @@ class Checkpoint:
         """Read a file that Lightning has written; nothing in it is executed.
 
         Raises:
-            ValueError: it is not there, or is no such file.
+            CheckpointError: see `read_checkpoint`.
         """
+        content = read_checkpoint(path)
+        with open(os.path.expanduser(path), "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(Path(path).name, digest, content.get("callbacks", {}), content.get("hyper_parameters", {}))
+
+
+def read_checkpoint(path: str | Path, argument: str = "ckpt_path", to_resume: bool = False) -> dict[str, Any]:
+    """Read a file that Lightning has written, and see that it is built like one; nothing in it is executed.
+
+    Args:
+        path: the file.
+        argument: what the user gave it as, for messages.
+        to_resume: it also has to hold what a training needs to go on.
+
+    Returns:
+        What it holds. Tensors are on the CPU and mapped: their values stay on disk until they are used.
+
+    Raises:
+        CheckpointError: it is not there or no such file, or its weights are not numbers any more.
+    """
+    place = os.path.expanduser(path)
+    reason = _no_file(place)
+    content: Any = None
+    if not reason:
         try:
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            # mapped, so that the weights stay on disk
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            callbacks, settings = content.get("callbacks", {}), content.get("hyper_parameters", {})
-            lacking = {"state_dict", "pytorch-lightning_version"} - content.keys()
-            if lacking:
-                raise AttributeError(f"it holds no {' and no '.join(sorted(lacking))}")
-        except OSError as error:
-            raise ValueError(f"ckpt_path={str(path)!r} cannot be read ({error.strerror}): give a .ckpt file") from error
-        except (RuntimeError, pickle.UnpicklingError, AttributeError, EOFError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(
-                f"ckpt_path={str(path)!r} is no checkpoint of a run ({reason}): give a .ckpt file"
-            ) from error
-        return cls(Path(path).name, digest, callbacks, settings)
+            content = torch.load(place, map_location="cpu", weights_only=True, mmap=True)
+            reason = _odd_part(content, _PARTS_TO_RESUME if to_resume else _PARTS) or _not_a_number(content)
+        except Exception as error:  # torch raises what it likes for other files
+            reason = _why_unreadable(error)
+    if reason:
+        raise CheckpointError(f"{argument}={str(path)!r} is no checkpoint to use: {reason}")
+    return content
+
+
+def _no_file(path: str | Path) -> str | None:
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            return f"it is a folder; {REMEDY}"
+        if not stat.S_ISREG(status.st_mode):  # to read from a pipe would wait for ever
+            return f"it is no regular file; {REMEDY}"
+        if not status.st_size:
+            return f"it is empty; {REMEDY}"
+        return None if zipfile.is_zipfile(path) else f"it is another kind of file, or cut short; {REMEDY}"
+    except FileNotFoundError:
+        return f"it does not exist; {REMEDY}"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror}); {REMEDY}"
+    except ValueError:  # a NUL
+        return f"no file can have this name; {REMEDY}"
+
+
+def _why_unreadable(error: Exception) -> str:
+    refused = re.search(r"\bGLOBAL (\w[\w.]*)", str(error))  # what torch would have had to import
+    if refused:
+        return f"it holds {refused[1]}, which could run code, and only tensors and plain values are read; {REMEDY}"
+    first_line = next(iter(str(error).strip().splitlines()), "")[:200]
+    return f"it is another kind of file, or damaged ({type(error).__name__}: {first_line}); {REMEDY}"
+
+
+def _odd_part(content: Any, parts: Mapping[str, type]) -> str | None:
+    """Say what a checkpoint must have, and this one has not or not of the right kind."""
+    if not isinstance(content, dict):
+        return f"it holds a {type(content).__name__} where a run keeps a dict; {REMEDY}"
+    lacking = [name for name in parts if name not in content]
+    if lacking and not _PARTS.keys() & set(lacking):
+        return f"it has no {', '.join(lacking)}, so it holds weights alone and no training can go on from it; {REMEDY}"
+    if lacking:
+        return f"it has no {', '.join(lacking)}; {REMEDY}"
+    kinds = {**parts, **{name: kind for name, kind in _OPTIONAL_PARTS.items() if name in content}}
+    odd = [name for name, kind in kinds.items() if not isinstance(content[name], kind)]
+    if odd:
+        return f"its {odd[0]} is a {type(content[odd[0]]).__name__}; {REMEDY}"
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content["state_dict"].items()):
+        return f"its state_dict holds other things than tensors by name; {REMEDY}"
+    return None
+
+
+def _not_a_number(content: Mapping[str, Any]) -> str | None:
+    weights: Mapping[str, Tensor] = content["state_dict"]
+    odd = [name for name, value in weights.items() if value.is_floating_point() and value.isnan().any()]
+    if not odd:
+        return None
+    return (
+        f"{len(odd)} of its {len(weights)} tensors hold NaN ({odd[0]} for one), so its training had diverged; give an "
+        "earlier one, or train again with a lower lr"
+    )

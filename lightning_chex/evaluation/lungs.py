@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_chex.attribution import frozen
-from lightning_chex.evaluation.checkpoint import CheckpointError, origin
+from lightning_chex.evaluation.checkpoint import origin
+from lightning_chex.evaluation.checkpoint_contents import CheckpointError, read_checkpoint
 from lightning_chex.tasks import SegmentationTask
 from lightning_chex.tasks.backbone import UNET_STRIDE
 
@@ -23,6 +24,7 @@ class LungNetwork:
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
+        read_checkpoint(path, "lungs")
         try:
             task = SegmentationTask.load_from_checkpoint(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch and Lightning raise what they like for other files

@@ -22,6 +22,7 @@ from lightning_chex.attribution import (
     frozen,
 )
 from lightning_chex.attribution.layers import feature_map_layers
+from lightning_chex.yaml_text import load_yaml
 
 CONTROLS = ("EveryPixel", "RandomMap", "PriorMap", "LungField")
 """Maps that know nothing of the model; ``LungField`` where lungs are known. They are in every evaluation."""
@@ -131,7 +132,7 @@ def _from_file(name: str, known: dict[str, Attributor]) -> Attributor:
     if path.suffix not in _YAML:
         raise ValueError(f"method {name!r} is unknown: choose from {', '.join(known)}, or give a YAML file")
     try:
-        settings = yaml.safe_load(path.read_text())
+        settings = load_yaml(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(
             f"method {name!r} cannot be read ({error}): give a YAML file with class_path and init_args"

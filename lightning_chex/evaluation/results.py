@@ -1,6 +1,5 @@
 """From records to results: means over maps and over classes with bootstrap intervals by patient, curves, a table."""
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -11,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_chex.csv_text import csv_lines
 from lightning_chex.evaluation.cases import SCORE
 from lightning_chex.evaluation.measures import MEASURES, described
 from lightning_chex.evaluation.measuring import LEVELS
 from lightning_chex.evaluation.records import Key, Records
+from lightning_chex.files import write_whole
 from lightning_chex.metrics import Estimate, mask_sizes, summarize, tuned_levels
 
 Row = dict[str, Any]
@@ -235,12 +236,8 @@ def write_cases(path: Path, rows: Iterable[Row]) -> None:
 
 
 def _write_table(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows({column: _cell(row[column]) for column in columns} for row in rows)
-    partial.replace(path)
+    cells = [[_cell(row[column]) for column in columns] for row in rows]
+    write_whole(path, csv_lines([columns, *cells]), sync=True)
 
 
 def _cell(value: Any) -> Any:
@@ -270,6 +267,4 @@ def without_nan(value: Any) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps(content, indent=1) + "\n", sync=True)

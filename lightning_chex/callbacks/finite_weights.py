@@ -1,0 +1,91 @@
+"""The end of a training whose weights are no numbers any more."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+
+class FiniteWeights(pl.Callback):
+    """End a training that has diverged, before its weights are explained, measured or saved.
+
+    Once a weight is NaN or infinite every later step is lost. Weights are looked at every so many training steps,
+    before a validation, at the end of an epoch, and before a checkpoint is written: what is on disk can be used. The
+    loss is watched too, without waiting for the device, to say when it began. ``fit`` has this callback by itself.
+
+    Args:
+        every_n_steps: training batches between two looks, at least 1.
+    """
+
+    def __init__(self, every_n_steps: int = 50) -> None:
+        super().__init__()
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps={every_n_steps} must be at least 1")
+        self.every_n_steps = every_n_steps
+        self._since: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the first step whose loss is no number."""
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor):
+            never = torch.full((), -1, device=loss.device)
+            since = never if self._since is None else self._since
+            begins = (since < 0) & ~loss.detach().isfinite().all()
+            self._since = torch.where(begins, trainer.global_step, since)
+        if (batch_idx + 1) % self.every_n_steps == 0:
+            self._look(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the weights."""
+        self._look(trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the weights of a training before they are measured."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._look(trainer, pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Look at the weights before they take the place of better ones."""
+        self._look(trainer, pl_module)
+
+    def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        odd = _not_finite(pl_module)
+        if not odd:
+            self._since = None  # mixed precision passes over a single step like that
+            return
+        since = -1 if self._since is None else int(self._since)
+        began = f"the loss of step {since} was NaN or infinite, and now" if since >= 0 else "now"
+        kept = _newest(trainer)
+        raise MisconfigurationException(
+            f"the training has diverged: {began}, at step {trainer.global_step} (epoch {trainer.current_epoch}), "
+            f"{len(odd)} of the weights are, {odd[0]} for one. They are not saved; "
+            + (f"the last whole checkpoint is {kept}. " if kept else "no checkpoint was written before. ")
+            + "Ways out: a lower model.lr, trainer.gradient_clip_val, trainer.precision 32-true, or a look at images "
+            "and labels (inspect)" + ("; go on from the checkpoint by --ckpt_path" if kept else "")
+        )
+
+
+def _not_finite(module: pl.LightningModule) -> list[str]:
+    """Names of the parameters, and of what normalisation layers have collected, that hold NaN or infinity."""
+    tensors = [(name, value.detach()) for name, value in module.named_parameters()]
+    tensors += [(name, value) for name, value in module.named_buffers() if name.endswith(("_mean", "_var"))]
+    floating = [(name, value) for name, value in tensors if value.is_floating_point()]
+    if not floating:
+        return []
+    fine = torch.stack([value.isfinite().all().to(module.device) for _, value in floating]).tolist()
+    return [name for (name, _), is_fine in zip(floating, fine, strict=True) if not is_fine]
+
+
+def _newest(trainer: pl.Trainer) -> str | None:
+    """The checkpoint this run has written last; the callbacks name the next one before it is there."""
+    folders = {getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks}
+    written = [path for folder in folders if folder for path in Path(folder).glob("*.ckpt")]
+    return str(max(written, key=lambda path: path.stat().st_mtime_ns)) if written else None

@@ -1,0 +1,86 @@
+"""What a user is told: in one line, whatever names it quotes, and with a way out where a disk or a file is at fault."""
+
+import errno
+import os
+import re
+import traceback
+
+_OTHER_FOLDER = "give another folder"
+
+_WAYS_OUT = {
+    errno.ENOSPC: "make room there, or give another folder",
+    errno.EDQUOT: "make room there, or give another folder",
+    errno.EFBIG: "give a folder on another disk",
+    errno.EROFS: _OTHER_FOLDER,
+    errno.EACCES: "get the right to it, or give another one",
+    errno.EPERM: "get the right to it, or give another one",
+    errno.ENAMETOOLONG: "a name takes 255 bytes at the most, a path 4,095: give a shorter one",
+    errno.ELOOP: "remove the link that leads back to itself, or give another path",
+    errno.ENOENT: "it was removed while this was at work, or never was there: give another one",
+    errno.ENOTDIR: "a part of this path is a file: give another folder",
+    errno.EISDIR: "give a file",
+    errno.EEXIST: _OTHER_FOLDER,
+    errno.ENOTEMPTY: _OTHER_FOLDER,
+    errno.EIO: "look after the disk, or give a folder on another one",
+    errno.ESTALE: "the network drive has lost it: look after the connection",
+    errno.ENXIO: "give a regular file",
+    errno.EINVAL: "the file system does not take it: give another folder",
+    errno.EAGAIN: "wait for the other one, or give another folder",
+    errno.EBUSY: "wait until it is free, or give another folder",
+    errno.EMFILE: "allow more open files (ulimit -n), or take fewer --data.num_workers",
+}
+
+_OF_THE_TARGET = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+_SHARED_MEMORY = "out of shared memory|No space left on device|unable to (?:open|write to|allocate) (?:file|shared)"
+
+_RESTORING = "pytorch_lightning.trainer.connectors.checkpoint_connector"
+
+
+def one_line(text: str, longest: int = 300) -> str:
+    r"""Write a text so that it stays one line and moves no cursor, whatever it quotes.
+
+    Args:
+        text: a message, or a name from outside.
+        longest: of words with more characters the middle is left out.
+
+    >>> one_line("a\nb \x1b[31mc")
+    'a\\nb \\x1b[31mc'
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    half = longest // 2
+    return re.sub(rf"\S{{{longest + 1},}}", lambda word: f"{word[0][:half]}[...]{word[0][-half:]}", shown)
+
+
+def way_out(error: Exception) -> str | None:
+    """Say what went wrong outside of the program, where, and what to do about it.
+
+    Args:
+        error: any.
+
+    Returns:
+        A line; None where the program may be at fault, whose traceback is then wanted.
+    """
+    if isinstance(error, OSError) and error.errno in _WAYS_OUT:
+        # of a copy that has found no room, the second name is that of the full disk
+        place = error.filename2 if error.filename2 and error.errno in _OF_THE_TARGET else error.filename
+        place = os.fsdecode(place) if isinstance(place, bytes) else place
+        return f"{place or 'a file'}: {error.strerror}; {_WAYS_OUT[error.errno]}. What was written before is kept"
+    if isinstance(error, RuntimeError) and re.search(_SHARED_MEMORY, str(error)):
+        return (
+            "there is no room left in the shared memory of the workers that read images (/dev/shm): give "
+            "--data.num_workers 0, or a larger one (docker run --shm-size 8g). What was written before is kept"
+        )
+    if _happened_in(error, _RESTORING, "restore", "_restore", "resume"):
+        reason = " ".join(str(error).split())[:300]
+        return (
+            f"the checkpoint does not fit this training or this model ({type(error).__name__}: {reason}): give the "
+            "configuration it was trained with, or another checkpoint"
+        )
+    return None
+
+
+def _happened_in(error: Exception, module: str, *functions: str) -> bool:
+    """Whether a function of a module, by the beginning of its name, was at work."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(f.f_globals.get("__name__") == module and f.f_code.co_name.startswith(functions) for f, _ in frames)
