@@ -18,7 +18,7 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.pixels.common import PhotometricInterpretation
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
 from lightning_chex.data.dicom_brightness import brightness_of
 from lightning_chex.data.errors import DataError
@@ -149,20 +149,22 @@ def _check_header(header: Dataset) -> None:
             f"its header says {stored} bits stored with the highest at {high}: only the lowest bits, up to "
             f"{stored - 1}, are read; convert the file"
         )
-    _check_decoder(syntax)
+    _check_decoder(syntax, stored)
 
 
-def _check_decoder(syntax: UID) -> None:
+def _check_decoder(syntax: UID, bits: int) -> None:
+    """Refuse a compression that nothing here decodes."""
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
         raise _Unreadable(f"transfer syntax {_name(syntax)} is none of still images; convert the file") from error
-    if not decoder.is_available:
-        # pydicom tells for each plugin what it lacks
-        raise _Unreadable(
-            f"no decoder for transfer syntax {_name(syntax)} is installed; install one of these packages: "
-            + "; ".join(decoder.missing_dependencies)
-        )
+    beyond_pillow = syntax == JPEGExtended12Bit and bits > 8 and decoder.available_plugins == ("pillow",)
+    if decoder.is_available and not beyond_pillow:
+        return
+    remedy = f"install one of these packages: {'; '.join(decoder.missing_dependencies)}"  # pydicom knows for each
+    if syntax in (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1):
+        remedy = "pip install 'lightning-chex[dicom-jpeg]' brings one (under the GPL-3.0), or convert the file"
+    raise _Unreadable(f"no decoder for transfer syntax {_name(syntax)} of {bits} bits is installed; {remedy}")
 
 
 def _name(syntax: UID) -> str:
