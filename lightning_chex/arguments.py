@@ -20,6 +20,9 @@ from lightning_chex.evaluation.checkpoint_contents import CheckpointError, read_
 from lightning_chex.messages import one_line
 from lightning_chex.yaml_text import check_size
 
+_PATH_SETTING = re.compile(r"^(?!class_path$)(.*_)?(root|dir|dirpath|path|prepared|images|masks|lungs)$")
+"""Names of settings that are folders or files whenever they are text."""
+
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """The parser's own, which leaves the lines of the description as they are."""
@@ -91,19 +94,24 @@ def concise(message: str) -> str:
     return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(account))
 
 
-def without_folders(config: Any) -> Any:
-    """Copy a configuration, every path reduced to its last part: folder names may tell more than a log should know."""
+def without_folders(config: Any, name: str = "") -> Any:
+    """Copy a configuration for a log, ``(path)`` instead of each path: any part of one may name a person or a clinic.
+
+    Args:
+        config: a part of the configuration.
+        name: of the setting it is the value of; some take nothing else than paths, which may look like words.
+    """
     if isinstance(config, dict):
-        return {key: without_folders(value) for key, value in config.items()}
+        return {key: without_folders(value, str(key)) for key, value in config.items()}
     if isinstance(config, list):
-        return [without_folders(value) for value in config]
-    if (
-        isinstance(config, str)
-        and os.sep in config
-        and (config.startswith(("~", "..")) or os.path.isabs(config) or os.path.exists(config))
-    ):
-        return Path(config).name
+        return [without_folders(value, name) for value in config]
+    if isinstance(config, str) and config and (_PATH_SETTING.search(name) or _is_path(config)):
+        return "(path)"
     return config
+
+
+def _is_path(text: str) -> bool:
+    return os.sep in text and (text.startswith(("~", "..")) or os.path.isabs(text) or os.path.exists(text))
 
 
 def check_checkpoint(path: str | None, command: str) -> dict[str, Any] | None:

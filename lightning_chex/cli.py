@@ -78,7 +78,7 @@ class SaveConfig(SaveConfigCallback):
         super().__init__(parser, config, **(kwargs | {"save_to_log_dir": False}))
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write ``config.yaml``; loggers get the same without the names of folders on this machine."""
+        """Write ``config.yaml``; loggers get the same without paths of this machine."""
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_none=False)
@@ -340,6 +340,8 @@ def _keep_wandb_private(root: Path) -> None:
         "WANDB_DATA_DIR": str(root / "wandb" / "data"),
         "WANDB_X_DISABLE_META": "true",  # else command line, program path and working folder are recorded
         "WANDB_CONSOLE": "off",  # what is printed names folders
+        "WANDB_HOST": "",  # else the machine's name
+        "WANDB_GIT_REMOTE": "",  # else the address the git repository came from, with the user it belongs to
         "WANDB_QUIET": "true",
     }.items():
         os.environ.setdefault(name, value)
