@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import yaml
+from jsonargparse import set_parsing_settings
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
@@ -24,6 +25,8 @@ from lightning_chex.arguments import (
     check_text,
     concise,
     name_outputs,
+    refuse_addresses,
+    refuse_addresses_in,
     with_default_config,
     with_recognised_data,
     without_folders,
@@ -133,11 +136,16 @@ class ChexCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Keep W&B's files below the run's root, and what it collects unasked at home."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        refuse_addresses(config)
         if self.subcommand in DATA_COMMANDS:
             for unused in ("model", "trainer"):
-                del self.config[self.subcommand][unused]
+                del config[unused]
             return
-        config = self.config[self.subcommand] if self.subcommand else self.config
+        if "weights_only" in config:
+            if config.weights_only is False:
+                raise MisconfigurationException("weights_only=False would let a checkpoint run code: leave it out")
+            config.weights_only = True  # left open, an environment variable could decide otherwise
         self._checkpoint = check_checkpoint(config.get("ckpt_path"), str(self.subcommand))
         if getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
             name_outputs(str(self.subcommand), config, self._checkpoint)
@@ -294,8 +302,10 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     logging.raiseExceptions = False  # W&B's own log on a full disk: its tracebacks would bury the one line
+    set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning lets configurations come from anywhere
     try:
         check_text(arguments)
+        refuse_addresses_in(arguments)
         ChexCLI(
             save_config_callback=SaveConfig,
             trainer_class=ChexTrainer,
