@@ -22,7 +22,9 @@ _PARTS_TO_RESUME: dict[str, type] = {
     **_PARTS,
     **{"epoch": int, "global_step": int, "loops": Mapping, "optimizer_states": list, "lr_schedulers": list},
 }
-_OPTIONAL_PARTS: dict[str, type] = {"hyper_parameters": Mapping, "callbacks": Mapping}
+_OPTIONAL_PARTS: dict[str, type] = {
+    **{"hyper_parameters": Mapping, "callbacks": Mapping, "optimizer_states": list, "lr_schedulers": list},
+}
 
 
 class CheckpointError(ValueError):
@@ -143,6 +145,9 @@ def _odd_part(content: Any, parts: Mapping[str, type]) -> str | None:
     odd = [name for name, kind in kinds.items() if not isinstance(content[name], kind)]
     if odd:
         return f"its {odd[0]} is a {type(content[odd[0]]).__name__}; {REMEDY}"
+    for name in ("optimizer_states", "lr_schedulers"):
+        if not all(isinstance(state, Mapping) for state in content.get(name, [])):
+            return f"its {name} holds other things than states; {REMEDY}"
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content["state_dict"].items()):
         return f"its state_dict holds other things than tensors by name; {REMEDY}"
     return None
