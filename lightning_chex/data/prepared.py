@@ -175,7 +175,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"cannot read {path}: {error}; delete the copy and prepare anew") from error
     if manifest.format != FORMAT:
         raise DataError(f"{path} says {manifest.format!r}, but this version reads {FORMAT!r}: prepare another copy")
