@@ -65,6 +65,7 @@ DESCRIPTION = """Train chest X-ray models and see, at every validation, what the
       the options of one class
 
 Without --config the embedded example's settings hold; with it, nothing of them does.
+A configuration can name any class and so run code: only use configurations you trust.
 Everything a run writes lies under --trainer.default_root_dir (runs), its configuration too."""
 
 DATA_COMMANDS = ("inspect", "prepare")

@@ -177,6 +177,7 @@ def test_the_logged_configuration_names_no_folder(monkeypatch):
                 "{fit,validate,test,predict,",
                 "inspect",
                 "prepare",
+                "only use configurations you trust",
                 "--trainer.default_root_dir",
             ],
         ),

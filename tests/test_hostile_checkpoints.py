@@ -191,7 +191,8 @@ def test_an_address_inside_a_configuration_is_refused_too(place, capsys, no_netw
     error = the_error(capsys, "fit", "--config", str(place / "x.yaml"))
     assert "http://localhost:1/" in error
     (place / "x.yaml").write_text(
-        "ckpt_path: http://localhost:1/x\nmodel: {class_path: ClassificationTask}\ndata: {class_path: SyntheticDataModule}\n"
+        "ckpt_path: http://localhost:1/x\nmodel: {class_path: ClassificationTask}\n"
+        "data: {class_path: SyntheticDataModule}\n"
     )
     assert "ckpt_path='http://localhost:1/x' is an address" in the_error(capsys, "fit", "-c", str(place / "x.yaml"))
 
