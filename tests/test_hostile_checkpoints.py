@@ -8,6 +8,7 @@ from hostile import CANARY, CHANGED, HARMLESS, WRITTEN, write
 from lightning_chex.cli import main
 from lightning_chex.evaluation.checkpoint_contents import CheckpointError, read_checkpoint
 from lightning_chex.evaluation.checkpoint_limits import is_address
+from lightning_chex.evaluation.lungs import LungNetwork
 from lightning_chex.tasks import SegmentationTask
 
 PHANTOM = [
@@ -97,14 +98,10 @@ def test_names_of_code_are_only_names(place, trained, victim, capsys, command, k
 
 
 @pytest.mark.parametrize("kind", ["instantiator", "target", "name_of_settings", "old_settings", "networks", "version"])
-def test_names_of_code_in_a_lung_network_are_only_names(place, lungs, victim, capsys, monkeypatch, kind):
+def test_names_of_code_in_a_lung_network_are_only_names(place, lungs, victim, monkeypatch, kind):
     write(kind, place / "x.ckpt", lungs, victim)
     fetched = []
     monkeypatch.setattr("lightning_chex.tasks.backbone._fetched", lambda name, build: fetched.append(name))
-    error = the_error(capsys, "evaluate", *PHANTOM, "--ckpt_path=x", f"--lungs={place / 'x.ckpt'}")
-    assert "ckpt_path='x'" in error  # the first thing that is wrong; the lungs themselves:
-    from lightning_chex.evaluation.lungs import LungNetwork
-
     try:
         LungNetwork(place / "x.ckpt", torch.device("cpu"))
     except CheckpointError as told:
