@@ -205,3 +205,12 @@ def test_weights_only_cannot_be_switched_off(place, trained, capsys, monkeypatch
     )
     main(["validate", *PHANTOM, f"--ckpt_path={trained}"])
     assert len(asked) > 1 and set(asked) == {True}  # ours, then Lightning's
+
+
+def test_a_lung_network_fetches_no_weights(place, lungs, monkeypatch):
+    content = torch.load(lungs, weights_only=True)
+    torch.save({**content, "hyper_parameters": {**content["hyper_parameters"], "pretrained": True}}, place / "x.ckpt")
+    fetched = []
+    monkeypatch.setattr("lightning_chex.tasks.backbone._fetched", lambda name, build: fetched.append(name))
+    LungNetwork(place / "x.ckpt", torch.device("cpu"))
+    assert not fetched
