@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP := -m pip install --quiet --progress-bar off
+LOCK := requirements.lock
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint lock clean
 
 demo: $(READY)  ## train on the phantom, explain at every validation, end with a summary
 	$(BIN)/python -m lightning_chex fit
@@ -17,14 +19,26 @@ lint: $(READY)
 	$(BIN)/ruff format --check lightning_chex tests benchmarks
 	$(BIN)/mypy
 
+# Quantus, a reference in tests (GPL), comes alone: the opencv-python it asks for overwrites opencv-python-headless.
+define install
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python $(PIP) --upgrade pip $(2)
+	$(1)/bin/python $(PIP) -e '.[dev]' $(2)
+	$(1)/bin/python $(PIP) --no-deps 'quantus>=0.6,<0.7' $(2)
+endef
+
 # Rebuilt when the dependencies change, and after an interrupted installation: the stamp is written last.
-$(READY): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --progress-bar off -e '.[dev]'
-	# a reference in tests (LGPL); alone, as the opencv-python it asks for overwrites opencv-python-headless
-	$(BIN)/python -m pip install --quiet --progress-bar off --no-deps 'quantus>=0.6,<0.7'
+# `make test LOCK=` takes the newest versions instead, for a Python or a platform that lacks one of those locked.
+$(READY): pyproject.toml $(LOCK)
+	$(call install,$(VENV),$(if $(LOCK),--constraint $(LOCK)))
 	touch $(READY)
 
+lock:  ## write down the newest versions that pyproject.toml admits; run the tests with them before they are committed
+	rm -rf .venv-lock
+	$(call install,.venv-lock,)
+	{ sed -n '/^#/p' requirements.lock; .venv-lock/bin/python -m pip freeze --all --exclude-editable; } > .venv-lock/new
+	mv .venv-lock/new requirements.lock
+	rm -rf .venv-lock
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf $(VENV) .venv-lock .pytest_cache .ruff_cache .mypy_cache *.egg-info

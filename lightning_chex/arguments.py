@@ -6,19 +6,22 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import DefaultHelpFormatter, get_loader, set_loader
+from jsonargparse import DefaultHelpFormatter, Namespace, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import lightning_chex.data
 from lightning_chex.data.overview import recognise
 from lightning_chex.evaluation.checkpoint_contents import CheckpointError, read_checkpoint
+from lightning_chex.evaluation.checkpoint_limits import is_address
 from lightning_chex.messages import one_line
 from lightning_chex.yaml_text import check_size
+
+_PATH_SETTING = re.compile(r"^(?!class_path$)(.*_)?(root|dir|dirpath|path|prepared|images|masks|lungs)$")
+"""Names of settings that are folders or files whenever they are text."""
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -91,26 +94,69 @@ def concise(message: str) -> str:
     return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(account))
 
 
-def without_folders(config: Any) -> Any:
-    """Copy a configuration, every path reduced to its last part: folder names may tell more than a log should know."""
+def without_folders(config: Any, name: str = "") -> Any:
+    """Copy a configuration for a log, ``(path)`` instead of each path: any part of one may name a person or a clinic.
+
+    Args:
+        config: a part of the configuration.
+        name: of the setting it is the value of; some take nothing else than paths, which may look like words.
+    """
     if isinstance(config, dict):
-        return {key: without_folders(value) for key, value in config.items()}
+        return {key: without_folders(value, str(key)) for key, value in config.items()}
     if isinstance(config, list):
-        return [without_folders(value) for value in config]
-    if (
-        isinstance(config, str)
-        and os.sep in config
-        and (config.startswith(("~", "..")) or os.path.isabs(config) or os.path.exists(config))
-    ):
-        return Path(config).name
+        return [without_folders(value, name) for value in config]
+    if isinstance(config, str) and config and (_PATH_SETTING.search(name) or _is_path(config)):
+        return "(path)"
     return config
+
+
+def _is_path(text: str) -> bool:
+    return os.sep in text and (text.startswith(("~", "..")) or os.path.isabs(text) or os.path.exists(text))
+
+
+def refuse_addresses_in(arguments: list[str]) -> None:
+    """Refuse addresses where a file of settings is read while arguments are parsed.
+
+    Raises:
+        MisconfigurationException: there is one.
+    """
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, value = argument.partition("=")
+        if option in ("-c", "--config", "--data", "--model", "--trainer", "--attributor"):
+            _refuse_address(option.lstrip("-"), value if equals else following)
+
+
+def refuse_addresses(config: Namespace) -> None:
+    """Refuse addresses for files and folders before anything is fetched: what is read has to lie on this machine.
+
+    Args:
+        config: of a subcommand. The data modules and tasks of others, and loggers, may go where they like.
+
+    Raises:
+        MisconfigurationException: there is one.
+    """
+    others = not str(config.get("data.class_path")).startswith("lightning_chex.")
+    for key, value in config.items():  # the leaves, by dotted names
+        name = key.rpartition(".")[2]
+        ours = "." not in key or key == "trainer.default_root_dir" or (key.startswith("data.") and not others)
+        if ours and (_PATH_SETTING.search(name) or name in ("methods", "rle")):
+            for one in value if isinstance(value, list) else [value]:
+                _refuse_address(key.replace(".init_args", ""), one)
+
+
+def _refuse_address(name: str, value: Any) -> None:
+    if isinstance(value, str) and is_address(value):
+        raise MisconfigurationException(
+            f"{name}={value!r} is an address, and nothing is fetched: download it, if you trust its source, and give "
+            "the file or folder"
+        )
 
 
 def check_checkpoint(path: str | None, command: str) -> dict[str, Any] | None:
     """Refuse a file that is no whole checkpoint before anything else is read.
 
     Args:
-        path: what was given as ``ckpt_path``; Lightning's own words and addresses are its own business.
+        path: what was given as ``ckpt_path``; Lightning's own words are its own business.
         command: ``fit`` also needs what a training goes on from.
 
     Returns:
@@ -119,7 +165,7 @@ def check_checkpoint(path: str | None, command: str) -> dict[str, Any] | None:
     Raises:
         MisconfigurationException: it is none.
     """
-    if not path or path in ("best", "last", "hpc") or "://" in path:
+    if not path or path in ("best", "last", "hpc"):
         return None
     try:
         return read_checkpoint(path, to_resume=command == "fit")

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import yaml
+from jsonargparse import set_parsing_settings
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
@@ -24,6 +25,8 @@ from lightning_chex.arguments import (
     check_text,
     concise,
     name_outputs,
+    refuse_addresses,
+    refuse_addresses_in,
     with_default_config,
     with_recognised_data,
     without_folders,
@@ -62,6 +65,7 @@ DESCRIPTION = """Train chest X-ray models and see, at every validation, what the
       the options of one class
 
 Without --config the embedded example's settings hold; with it, nothing of them does.
+A configuration can name any class and so run code: only use configurations you trust.
 Everything a run writes lies under --trainer.default_root_dir (runs), its configuration too."""
 
 DATA_COMMANDS = ("inspect", "prepare")
@@ -78,7 +82,7 @@ class SaveConfig(SaveConfigCallback):
         super().__init__(parser, config, **(kwargs | {"save_to_log_dir": False}))
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write ``config.yaml``; loggers get the same without the names of folders on this machine."""
+        """Write ``config.yaml``; loggers get the same without paths of this machine."""
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_none=False)
@@ -133,11 +137,16 @@ class ChexCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Keep W&B's files below the run's root, and what it collects unasked at home."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        refuse_addresses(config)
         if self.subcommand in DATA_COMMANDS:
             for unused in ("model", "trainer"):
-                del self.config[self.subcommand][unused]
+                del config[unused]
             return
-        config = self.config[self.subcommand] if self.subcommand else self.config
+        if "weights_only" in config:
+            if config.weights_only is False:
+                raise MisconfigurationException("weights_only=False would let a checkpoint run code: leave it out")
+            config.weights_only = True  # left open, an environment variable could decide otherwise
         self._checkpoint = check_checkpoint(config.get("ckpt_path"), str(self.subcommand))
         if getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
             name_outputs(str(self.subcommand), config, self._checkpoint)
@@ -294,8 +303,10 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     logging.raiseExceptions = False  # W&B's own log on a full disk: its tracebacks would bury the one line
+    set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning lets configurations come from anywhere
     try:
         check_text(arguments)
+        refuse_addresses_in(arguments)
         ChexCLI(
             save_config_callback=SaveConfig,
             trainer_class=ChexTrainer,
@@ -340,6 +351,8 @@ def _keep_wandb_private(root: Path) -> None:
         "WANDB_DATA_DIR": str(root / "wandb" / "data"),
         "WANDB_X_DISABLE_META": "true",  # else command line, program path and working folder are recorded
         "WANDB_CONSOLE": "off",  # what is printed names folders
+        "WANDB_HOST": "",  # else the machine's name
+        "WANDB_GIT_REMOTE": "",  # else the address the git repository came from, with the user it belongs to
         "WANDB_QUIET": "true",
     }.items():
         os.environ.setdefault(name, value)

@@ -153,14 +153,18 @@ def test_the_logged_configuration_names_no_folder(monkeypatch):
         "none": None,
     }
     assert without_folders(given) == {
-        "root": "nih",
-        "home": "nih",
-        "relative": "data",
+        "root": "(path)",
+        "home": "(path)",
+        "relative": "(path)",
         "monitor": "val/auroc",
-        "list": ["b", {"deep": "d.yaml"}],
+        "list": ["(path)", {"deep": "(path)"}],
         "number": 3,
         "none": None,
     }
+    plain = {"root": "ms-smith", "save_dir": "ms-smith", "ckpt_path": "x.ckpt", "images": "ms-smith", "prepared": "a"}
+    assert without_folders(plain) == dict.fromkeys(plain, "(path)")  # a folder beside the working one
+    words = {"class_path": "a.B", "backbone": "timm/densenet121", "num_images": 3, "layout": "images", "root": ""}
+    assert without_folders(words) == words
 
 
 @pytest.mark.parametrize(
@@ -173,6 +177,7 @@ def test_the_logged_configuration_names_no_folder(monkeypatch):
                 "{fit,validate,test,predict,",
                 "inspect",
                 "prepare",
+                "only use configurations you trust",
                 "--trainer.default_root_dir",
             ],
         ),

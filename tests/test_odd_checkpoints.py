@@ -77,7 +77,7 @@ def of_another_module(path, trained):
 
 ODD = {
     "plain_zip": (plain_zip, "damaged"),
-    "script": (script, "damaged"),
+    "script": (script, "is compressed and may become of any size"),
     "empty": (lambda path, trained: path.touch(), "it is empty"),
     "folder": (lambda path, trained: path.mkdir(), "it is a folder"),
     "text": (lambda path, trained: path.write_text("epoch: 3\n"), "another kind of file"),

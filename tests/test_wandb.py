@@ -16,7 +16,11 @@ from PIL import Image
 from lightning_chex.data.nih import NIHDataModule
 from lightning_chex.data.sample import PATHOLOGIES
 
+PATH = os.pathsep.join([str(CONFIGS.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
 SECRET = "folder-of-dr-nobody"
+LAST = "ward-of-dr-nobody"  # of the data root's folders
+USER, GIT_USER = "user-zq-nobody", "remote-zq-nobody"
+HOST = "host-zq-nobody"  # so that the search for it can find nothing else
 
 
 def give_telling_patient_ids(root: Path) -> None:
@@ -34,11 +38,15 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wandb")
     home, work = folder / "home", folder / "work"
     home.mkdir()
-    root = write_nih(folder / SECRET / "nih")
+    (folder / "start").mkdir()
+    (folder / "start" / "sitecustomize.py").write_text(f"import socket\nsocket.gethostname = lambda: {HOST!r}\n")
+    root = write_nih(folder / SECRET / LAST)
     give_telling_patient_ids(root)
     git = ["git", "-c", "user.name=n", "-c", "user.email=n@example.org", "-C", str(work)]
     subprocess.run(["git", "init", "-q", str(work)], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    remote = f"https://{GIT_USER}@git.example.org/{GIT_USER}/x.git"
+    subprocess.run([*git, "remote", "add", "origin", remote], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     config = ["--config", str(CONFIGS / "nih_classification.yaml"), "--data.root", str(root)]
     options = [*TINY, "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1", "--trainer.default_root_dir=out"]
@@ -46,7 +54,12 @@ def run(tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-m", "lightning_chex", "fit", *config, *options],
         cwd=work,
-        env={**environment, "HOME": str(home), "PYTHONPATH": str(CONFIGS.parent)},
+        env={
+            **environment,
+            **dict.fromkeys(["USER", "LOGNAME"], USER),
+            "HOME": str(home),
+            "PYTHONPATH": os.pathsep.join([str(folder / "start"), PATH]),
+        },
         capture_output=True,
         text=True,
     )
@@ -78,7 +91,7 @@ def test_the_whole_configuration_is_recorded(run):
     assert model["class_path"] == "lightning_chex.tasks.ClassificationTask"
     assert model["init_args"]["loss"] == "weighted_bce" and model["init_args"]["lr"] == 5e-4
     assert data["class_path"] == "lightning_chex.data.NIHDataModule"
-    assert data["init_args"]["size"] == 64 and data["init_args"]["root"] == "nih"
+    assert data["init_args"]["size"] == 64 and data["init_args"]["root"] == "(path)"
     explaining = run.settings["trainer"]["callbacks"][0]["init_args"]
     assert explaining["num_images"] == 32 and explaining["attributor"]["init_args"]["layer"] == "features.denseblock3"
     assert explaining["attributor"]["init_args"]["beta"] == 10  # what the file leaves to defaults is recorded too
@@ -152,6 +165,11 @@ def test_a_table_has_a_row_for_every_map(run):
 def test_nothing_private_is_in_the_run(run):
     private = [
         SECRET,
+        LAST,
+        USER,
+        GIT_USER,
+        "git.example.org",
+        HOST,
         str(run.root),
         str(run.home),
         "patient-zq",
@@ -159,9 +177,10 @@ def test_nothing_private_is_in_the_run(run):
         "--trainer.",
         "__main__",
     ]
-    contents = {"run": b"".join(wandb_reader.payloads(run.file.read_bytes()))} | {
-        name: (run.files / name).read_bytes() for name in written(run.files)
-    }
+    folder = run.file.parent
+    contents = {name: (folder / name).read_bytes() for name in written(folder)}
+    contents["run"] = b"".join(wandb_reader.payloads(run.file.read_bytes()))
+    assert {record.run.host for record in run.records if record.HasField("run")} == {""}
     assert len(contents) > 10 and b"val/iba_iou" in contents["run"]  # there is something to find
     for name, content in contents.items():
         for word in private:

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -157,7 +158,14 @@ class FeatureStatistics:
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Tensor]) -> Self:
-        """Build statistics from `state_dict`."""
+        """Build statistics from `state_dict`.
+
+        Raises:
+            ValueError: it is none, or holds values that no images give.
+        """
+        odd = _odd_state(state)
+        if odd:
+            raise ValueError(f"these are no feature statistics ({odd}): collect them anew")
         shape = torch.Size(state["shape"].tolist())
         statistics = cls("neuron" if state["mean"].shape == shape or not shape else "channel")
         statistics.count = int(state["count"])
@@ -173,8 +181,15 @@ class FeatureStatistics:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
-        """Read statistics written by `save`."""
-        return cls.from_state_dict(load_file(path))
+        """Read statistics written by `save`.
+
+        Raises:
+            ValueError: the file cannot be read, or holds something else.
+        """
+        try:
+            return cls.from_state_dict(load_file(path))
+        except (OSError, SafetensorError, ValueError) as error:
+            raise ValueError(f"{str(path)!r} cannot be read as feature statistics ({error})") from error
 
     def synchronize(self) -> None:
         """Merge the statistics of all processes into each of them; a process may have seen no image at all."""
@@ -186,3 +201,25 @@ class FeatureStatistics:
         for state in states:
             merged.merge(self.from_state_dict(state))
         self.__dict__.update(merged.__dict__)
+
+
+def _odd_state(state: dict[str, Tensor]) -> str | None:
+    """Say what in a state no images can have given."""
+    names = {"count", "shape", "mean", "sum_of_squares", "nonzero"}
+    if not names <= state.keys() or not all(isinstance(state[name], Tensor) for name in names):
+        return f"they need the tensors {', '.join(sorted(names))}"
+    count, shape, values = (
+        state["count"],
+        state["shape"],
+        [state[name] for name in ("mean", "sum_of_squares", "nonzero")],
+    )
+    if count.numel() != 1 or count.is_floating_point() or int(count) < 0 or shape.ndim != 1 or len(shape) not in (0, 3):
+        return "count is a number of images, shape the three sides of the features"
+    if int(count) == 0:
+        return None
+    whole = tuple(shape.tolist())
+    if {tuple(value.shape) for value in values} not in ({whole}, {(*whole[:1], 1, 1)}):
+        return f"shape is {whole}, the values are {', '.join(str(tuple(value.shape)) for value in values)}"
+    if not all(value.isfinite().all() for value in values) or any((value < 0).any() for value in values[1:]):
+        return "they hold NaN, infinity or a sum of squares below 0"
+    return None

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 from pydicom import Dataset, dcmread
+from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.pixels.common import PhotometricInterpretation
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
 from lightning_chex.data.dicom_brightness import brightness_of
+from lightning_chex.data.dicom_sizes import MAX_PIXELS, inflates_too_far, stream_size
 from lightning_chex.data.errors import DataError
 
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
@@ -31,7 +33,6 @@ _OPTIONAL = (
     *("VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth"),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "FloatPixelData", "DoubleFloatPixelData", "PixelData"),
 )
-_MAX_PIXELS = 2**28  # ten times the largest detector: whoever claims more lies
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
@@ -111,6 +112,8 @@ def _open(path: str | Path, defer_size: int | None = None) -> Dataset:
     if os.path.getsize(path) == 0:
         raise _Unreadable("the file is empty; replace it with an intact copy")
     try:
+        if inflates_too_far(path):
+            raise _Unreadable("it is packed, and holds more than any image; replace it with an intact copy")
         return dcmread(path, specific_tags=[*_NEEDED, *_OPTIONAL], defer_size=defer_size)
     except InvalidDicomError as error:
         raise _Unreadable("it does not have the mark of a DICOM file; replace it with the original") from error
@@ -137,7 +140,7 @@ def _check_header(header: Dataset) -> None:
     if frames != 1:
         raise _Unreadable(f"it has {frames} frames; an X-ray has one: export the frame that is meant")
     rows, columns, bits, stored = header.Rows, header.Columns, header.BitsAllocated, header.BitsStored
-    if not (rows > 0 and columns > 0 and rows * columns <= _MAX_PIXELS):
+    if not (rows > 0 and columns > 0 and rows * columns <= MAX_PIXELS):
         raise _Unreadable(f"its header says {rows} rows x {columns} columns; replace it with an intact copy")
     if bits not in (8, 16) or not 0 < stored <= bits:
         raise _Unreadable(
@@ -149,20 +152,22 @@ def _check_header(header: Dataset) -> None:
             f"its header says {stored} bits stored with the highest at {high}: only the lowest bits, up to "
             f"{stored - 1}, are read; convert the file"
         )
-    _check_decoder(syntax)
+    _check_decoder(syntax, stored)
 
 
-def _check_decoder(syntax: UID) -> None:
+def _check_decoder(syntax: UID, bits: int) -> None:
+    """Refuse a compression that nothing here decodes."""
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
         raise _Unreadable(f"transfer syntax {_name(syntax)} is none of still images; convert the file") from error
-    if not decoder.is_available:
-        # pydicom tells for each plugin what it lacks
-        raise _Unreadable(
-            f"no decoder for transfer syntax {_name(syntax)} is installed; install one of these packages: "
-            + "; ".join(decoder.missing_dependencies)
-        )
+    beyond_pillow = syntax == JPEGExtended12Bit and bits > 8 and decoder.available_plugins == ("pillow",)
+    if decoder.is_available and not beyond_pillow:
+        return
+    remedy = f"install one of these packages: {'; '.join(decoder.missing_dependencies)}"  # pydicom knows for each
+    if syntax in (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1):
+        remedy = "pip install 'lightning-chex[dicom-jpeg]' brings one (under the GPL-3.0), or convert the file"
+    raise _Unreadable(f"no decoder for transfer syntax {_name(syntax)} of {bits} bits is installed; {remedy}")
 
 
 def _name(syntax: UID) -> str:
@@ -198,6 +203,9 @@ def _decode(header: Dataset) -> np.ndarray:
     syntax = header.file_meta.TransferSyntaxUID
     expected = (header.Rows, header.Columns)
     try:
+        size = stream_size(get_frame(header.PixelData, 0, number_of_frames=1)) if syntax.is_encapsulated else None
+        if size not in (None, expected):  # a decoder would make room for what the stream says
+            raise ValueError(f"they are {size[0]} rows x {size[1]} columns")
         values = pixel_array(header, correct_unused_bits=False)  # a padding value may use bits no pixel does
     except Exception as error:  # see _telling
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

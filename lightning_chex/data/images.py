@@ -22,6 +22,7 @@ _SUFFIX = re.compile(r"\.(png|jpe?g|dcm)$", re.IGNORECASE)
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # the last: bytes that are no UTF-8
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_FORMATS = ("PNG", "JPEG", "GIF")  # Pillow knows forty more, some of them by running other programs
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # all that Pillow raises
 
 
@@ -114,7 +115,7 @@ def read_grey(path: str | Path) -> np.ndarray:
     if _holds_dicom(path):
         return read_dicom(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             image.load()
             return _to_grey(image)
     except _UNREADABLE as error:
@@ -131,7 +132,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     if _holds_dicom(path):
         return dicom_size(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             return image.size
     except _UNREADABLE as error:
         raise DataError(f"cannot read image {path}: {error}; replace it with an intact copy") from error

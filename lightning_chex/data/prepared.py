@@ -175,7 +175,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"cannot read {path}: {error}; delete the copy and prepare anew") from error
     if manifest.format != FORMAT:
         raise DataError(f"{path} says {manifest.format!r}, but this version reads {FORMAT!r}: prepare another copy")
@@ -209,7 +209,7 @@ def map_images(folder: Path) -> np.ndarray:
     path = folder / "images.npy"
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise DataError(f"cannot read {path}: {error}; delete the copy and prepare anew") from error
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 3:
         raise DataError(f"{path} does not hold images, uint8 (N, size, size): delete the copy and prepare anew")

@@ -1,8 +1,10 @@
 """Reading the label tables publishers ship, and matching them with the images on disk."""
 
+import gzip
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,9 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import first_few, image_id
+
+MOST_BYTES = 2**30
+"""A packed table may become so large: a hundred times the largest that is published."""
 
 
 class MissingImagesWarning(UserWarning):
@@ -108,6 +113,7 @@ def read_table(path: Path, columns: Sequence[str], separator: str = ",") -> pd.D
             rows or no proper name.
     """
     with intact(path, f"a table separated by {separator!r}"):
+        _check_unpacked(path)
         first = pd.read_csv(
             path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
@@ -142,6 +148,18 @@ def read_table(path: Path, columns: Sequence[str], separator: str = ",") -> pd.D
             f"{path} has more than one row for {double.sum()} images: {first_few(table[columns[0]][double])}; keep one"
         )
     return table
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse a packed table that would fill the memory."""
+    if path.suffix != ".gz":
+        return
+    with gzip.open(path) as file:
+        if (
+            sum(len(piece) for piece in islice(iter(lambda: file.read(2**20), b""), MOST_BYTES // 2**20 + 1))
+            > MOST_BYTES
+        ):
+            raise DataError(f"{path} holds more than {MOST_BYTES >> 20} MiB, packed: get an intact copy")
 
 
 def image_ids(names: pd.Series, path: Path) -> pd.Series:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_chex.evaluation.checkpoint_limits import is_address, odd_tensor, packed_part, stray_path
+
 REMEDY = "give a .ckpt file that a run has written"
 
 _PARTS: dict[str, type] = {"state_dict": Mapping, "pytorch-lightning_version": str}
@@ -20,7 +22,9 @@ _PARTS_TO_RESUME: dict[str, type] = {
     **_PARTS,
     **{"epoch": int, "global_step": int, "loops": Mapping, "optimizer_states": list, "lr_schedulers": list},
 }
-_OPTIONAL_PARTS: dict[str, type] = {"hyper_parameters": Mapping, "callbacks": Mapping}
+_OPTIONAL_PARTS: dict[str, type] = {
+    **{"hyper_parameters": Mapping, "callbacks": Mapping, "optimizer_states": list, "lr_schedulers": list},
+}
 
 
 class CheckpointError(ValueError):
@@ -75,8 +79,11 @@ def read_checkpoint(path: str | Path, argument: str = "ckpt_path", to_resume: bo
     content: Any = None
     if not reason:
         try:
-            content = torch.load(place, map_location="cpu", weights_only=True, mmap=True)
-            reason = _odd_part(content, _PARTS_TO_RESUME if to_resume else _PARTS) or _not_a_number(content)
+            reason = _packed(place)
+            if not reason:
+                content = torch.load(place, map_location="cpu", weights_only=True, mmap=True)
+                parts = _PARTS_TO_RESUME if to_resume else _PARTS
+                reason = _odd_part(content, parts) or _beyond_limits(content, place) or _not_a_number(content)
         except Exception as error:  # torch raises what it likes for other files
             reason = _why_unreadable(error)
     if reason:
@@ -85,6 +92,8 @@ def read_checkpoint(path: str | Path, argument: str = "ckpt_path", to_resume: bo
 
 
 def _no_file(path: str | Path) -> str | None:
+    if is_address(str(path)):  # Lightning would fetch it, and read some of these with a pickle that runs code
+        return f"it is an address, and nothing is fetched; download the file, if you trust its source, and {REMEDY}"
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
@@ -100,6 +109,19 @@ def _no_file(path: str | Path) -> str | None:
         return f"it cannot be read ({error.strerror}); {REMEDY}"
     except ValueError:  # a NUL
         return f"no file can have this name; {REMEDY}"
+
+
+def _packed(path: str | Path) -> str | None:
+    part = packed_part(path)
+    return part and f"its part {part!r} is compressed and may become of any size; {REMEDY}"
+
+
+def _beyond_limits(content: Mapping[str, Any], path: str | Path) -> str | None:
+    odd = odd_tensor(content, os.path.getsize(path))
+    if odd:
+        return f"{odd}; {REMEDY}"
+    stray = stray_path(content.get("callbacks", {}))
+    return stray and f"a callback's state has {stray}, a file that a training would delete; {REMEDY}"
 
 
 def _why_unreadable(error: Exception) -> str:
@@ -123,6 +145,9 @@ def _odd_part(content: Any, parts: Mapping[str, type]) -> str | None:
     odd = [name for name, kind in kinds.items() if not isinstance(content[name], kind)]
     if odd:
         return f"its {odd[0]} is a {type(content[odd[0]]).__name__}; {REMEDY}"
+    for name in ("optimizer_states", "lr_schedulers"):
+        if not all(isinstance(state, Mapping) for state in content.get(name, [])):
+            return f"its {name} holds other things than states; {REMEDY}"
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content["state_dict"].items()):
         return f"its state_dict holds other things than tensors by name; {REMEDY}"
     return None

@@ -26,7 +26,8 @@ class LungNetwork:
     def __init__(self, path: Path, device: torch.device) -> None:
         read_checkpoint(path, "lungs")
         try:
-            task = SegmentationTask.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+            # whatever it says: its weights are all in it, none are fetched
+            task = SegmentationTask.load_from_checkpoint(path, map_location="cpu", weights_only=True, pretrained=False)
         except Exception as error:  # torch and Lightning raise what they like for other files
             raise CheckpointError(
                 f"lungs={str(path)!r} is no checkpoint of a SegmentationTask ({type(error).__name__}): train one with "
