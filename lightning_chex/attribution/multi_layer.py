@@ -132,8 +132,8 @@ class MultiLayerIBA(Attributor):
         self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Compute the maps that are combined, bits per pixel, by layer; shaped as in `attribute`."""
-        with self._prepared(model, images, target, rows) as (clean, targets):
-            maps, _ = self._layer_maps(model, clean, targets)
+        with self._prepared(model, images, target, rows) as (network, clean, targets):
+            maps, _ = self._layer_maps(network, clean, targets)
         shape = maps.shape[1:] if rows is not None or target is None else (*target.shape, *image_size(images))
         return {member.layer: own.reshape(shape) for member, own in zip(self.members, maps, strict=True)}
 

@@ -22,6 +22,7 @@ from lightning_chex.attribution import (
     frozen,
 )
 from lightning_chex.attribution.layers import feature_map_layers
+from lightning_chex.attribution.unwrapping import named_layers
 
 CONTROLS = ("EveryPixel", "RandomMap", "PriorMap", "LungField")
 """Maps that know nothing of the model; ``LungField`` where lungs are known. They are in every evaluation."""
@@ -116,7 +117,7 @@ def _title(name: str) -> str:
 
 
 def _has(network: nn.Module, layer: str) -> bool:
-    return layer in dict(network.named_modules())
+    return layer in named_layers(network)
 
 
 def _check(title: str, method: Attributor, network: nn.Module, images: Tensor, score: bool) -> None:
