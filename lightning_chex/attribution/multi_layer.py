@@ -92,9 +92,10 @@ class MultiLayerIBA(Attributor):
         """Estimate the statistics of all layers in one pass over the batches; see `IBA.fit`."""
         device = device_of(model)
         former = [member.statistics for member in self.members]
-        with frozen(model), torch.no_grad(), self.observing(model), precision(device, self.members[0].bfloat16):
+        bfloat16 = self.members[0].bfloat16
+        with frozen(model) as network, torch.no_grad(), self.observing(network), precision(device, bfloat16):
             for images in batches:
-                model(images.to(device))
+                network(images.to(device))
         if self.num_observed < 2:
             count = self.num_observed
             for member, statistics in zip(self.members, former, strict=True):

@@ -26,7 +26,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     weights are the network's) and ``checkpoint_wrapper``, in any number.
     """
     while True:
-        inside = next((name for name in OWN_NAMES if list(model._modules) == [name]), None)
+        inside = next((name for name in OWN_NAMES if name in model._modules and len(model._modules) == 1), None)
         if inside is None and not isinstance(model, _MODULE_WRAPPERS):
             return model
         model = model._modules[inside or "module"]  # type: ignore[assignment]
