@@ -212,7 +212,8 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """Evaluation mode, no parameter gradients, autograd usable; everything restored afterwards, also on an exception.
 
     Yields the network as its author wrote it, see `as_written`. Leaves inference mode too, so that it can be entered
-    from a Lightning validation hook. ``.grad`` is never touched. Threads take turns: what one found while another was inside is not what has to be restored.
+    from a Lightning validation hook. ``.grad`` is never touched. Threads take turns: what one found while another was
+    inside is not what has to be restored.
     """
     with _one_at_a_time:
         lock = _locks.setdefault(unwrap(model), threading.RLock())
