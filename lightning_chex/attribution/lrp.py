@@ -13,8 +13,8 @@ from lightning_chex.attribution.attributor import Attributor, frozen
 from lightning_chex.attribution.lrp_canonizers import MergeFollowedBatchNorm, PoolBeforePointwise
 from lightning_chex.attribution.lrp_functional import proportional_functions
 from lightning_chex.attribution.signs import Sign, check_sign, signed_map
-from lightning_chex.attribution.unwrapping import named_layers
 from lightning_chex.attribution.targets import explained_output
+from lightning_chex.attribution.unwrapping import named_layers
 
 # z+ sums what is positive, so its denominators need no large stabiliser, which would leak relevance
 STABILIZER = 1e-9
