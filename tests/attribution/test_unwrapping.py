@@ -30,6 +30,8 @@ from lightning_chex.attribution import (
     MultiLayerIBA,
     frozen,
 )
+from lightning_chex.attribution.partition import partition
+from lightning_chex.attribution.replay import ReplayPartition
 
 pytestmark = pytest.mark.filterwarnings("ignore:the feature statistics rest on", "error:.*cannot be cut at")
 
@@ -138,16 +140,26 @@ def test_maps_of_a_wrapped_network_are_those_of_the_plain_one(wrapping):
         assert torch.equal(maps, explained(method(), plain, images())), name
 
 
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_a_wrapped_network_is_cut_by_its_graph(wrapping):
+    """Not by a replay of its whole forward pass, which gives the same maps, only slower."""
+    model = WRAPPINGS[wrapping](network())
+    with frozen(model) as plain, torch.no_grad():
+        parts = partition(plain, "1.1", images())
+        assert not isinstance(parts, ReplayPartition)
+        torch.testing.assert_close(parts.above(*parts.below(images())), plain(images()))
+
+
 def test_features_are_observed_in_compiled_passes():
     """Also where they ran compiled before, and under inference mode, as in a validation."""
     plain, wrapped = network().eval(), torch.compile(network().eval(), **AOT_EAGER)
     statistics = []
     for model in (plain, wrapped):
         iba = IBA("1.1")
-        with torch.no_grad():
+        with torch.inference_mode():
             model(images())
-        with torch.inference_mode(), iba.observing(model):
-            model(images())
+            with iba.observing(model):
+                model(images())
         assert iba.num_observed == 4
         statistics.append(iba.state_dict())
     assert all(torch.equal(value, statistics[1][name]) for name, value in statistics[0].items())
