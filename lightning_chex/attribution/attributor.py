@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_chex.attribution.chunks import in_chunks
 from lightning_chex.attribution.information import image_size
 from lightning_chex.attribution.targets import Targets
+from lightning_chex.attribution.unwrapping import as_written, unwrap
 
 NOT_CONVERGED = 0.1
 """A map whose `Attribution.convergence` is larger is called not converged."""
@@ -84,7 +85,7 @@ class Attributor:
         """Compute the maps of N targets, one per image: the hook of a method.
 
         Args:
-            model: the network, frozen, in evaluation mode.
+            model: the network, frozen, in evaluation mode, as its author wrote it: no wrapper, nothing compiled.
             images: (N, C, H, W), copies outside of inference mode and of any graph.
             target: a copy too: a class index or a score each, (N,); None where none was given.
 
@@ -145,8 +146,8 @@ class Attributor:
         self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
     ) -> Attribution:
         """Compute the maps as `attribute` does, and tell how well they have converged."""
-        with self._prepared(model, images, target, rows) as (clean, targets):
-            found = self.compute(model, clean, targets)
+        with self._prepared(model, images, target, rows) as (network, clean, targets):
+            found = self.compute(network, clean, targets)
         if rows is not None or target is None:
             return found
         return Attribution(found.maps.view(*target.shape, *image_size(images)), found.convergence.view(target.shape))
@@ -154,11 +155,11 @@ class Attributor:
     @contextmanager
     def _prepared(
         self, model: nn.Module, images: Tensor, target: Tensor | None, rows: Tensor | None
-    ) -> Iterator[tuple[Tensor, Targets]]:
-        """The model frozen, the images and targets detached and free of inference mode."""
+    ) -> Iterator[tuple[nn.Module, Tensor, Targets]]:
+        """The network, frozen and out of its wrappers; the images and targets detached and free of inference mode."""
         targets = Targets.of(images, target, rows)
-        with frozen(model):
-            yield images.clone() if images.is_inference() else images.detach(), targets
+        with frozen(model) as network:
+            yield network, images.clone() if images.is_inference() else images.detach(), targets
 
     # what a method may need to know beforehand; the defaults need nothing
 
@@ -207,16 +208,17 @@ class Attributor:
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """Evaluation mode, no parameter gradients, autograd usable; everything restored afterwards, also on an exception.
 
-    Leaves inference mode too, so that it can be entered from a Lightning validation hook. ``.grad`` is never touched.
-    Threads take turns: what one found while another was inside is not what has to be restored.
+    Yields the network as its author wrote it, see `as_written`. Leaves inference mode too, so that it can be entered
+    from a Lightning validation hook. ``.grad`` is never touched. Threads take turns: what one found while another was
+    inside is not what has to be restored.
     """
     with _one_at_a_time:
-        lock = _locks.setdefault(model, threading.RLock())
-    with lock, _frozen(model):
-        yield
+        lock = _locks.setdefault(unwrap(model), threading.RLock())
+    with lock, as_written(model) as network, _frozen(network):
+        yield network
 
 
 _one_at_a_time = threading.Lock()

@@ -12,6 +12,7 @@ from lightning_chex.attribution.layers import check_feature_map, get_layer, hook
 from lightning_chex.attribution.layout import precision
 from lightning_chex.attribution.partition import Partition, partition
 from lightning_chex.attribution.statistics import FeatureStatistics, Granularity
+from lightning_chex.attribution.unwrapping import as_written
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def observed_statistics(model: nn.Module, layer: str, per: Granularity) -> Itera
     def collect(module: nn.Module, inputs: Any, output: Any) -> None:
         statistics.update(check_feature_map(output, layer))
 
-    with hooked(get_layer(model, layer), collect):
+    with as_written(model) as network, hooked(get_layer(network, layer), collect):
         yield statistics
 
 
@@ -37,11 +38,11 @@ def fitted_statistics(
     """
     statistics = FeatureStatistics(per)
     device = device_of(model)
-    with frozen(model), torch.no_grad(), precision(device, bfloat16):
+    with frozen(model) as network, torch.no_grad(), precision(device, bfloat16):
         parts: Partition | None = None
         for images in batches:
             images = images.to(device)
-            parts = parts or partition(model, layer, images)
+            parts = parts or partition(network, layer, images)
             statistics.update(parts.below(images)[0])
     if statistics.count < 2:
         raise ValueError(f"the statistics need at least 2 images, the batches held {statistics.count}")

@@ -36,14 +36,14 @@ class GradCAM(Attributor):
         module = get_layer(model, self.layer)
         if images is None:
             return
-        with frozen(model), torch.no_grad():
+        with frozen(model) as network, torch.no_grad():
             watch = _Watch(self.layer, images)
             try:
                 with hooked(module, watch):
-                    model(images)
+                    network(images)
                 watch.check_calls()
             except LayerError as error:
-                names = ", ".join(feature_map_layers(model, images))
+                names = ", ".join(feature_map_layers(network, images))
                 raise LayerError(f"{error}; layers with a feature map: {names}") from None
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:

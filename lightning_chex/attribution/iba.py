@@ -139,11 +139,11 @@ class IBA(Attributor):
         """Raise a LayerError if the model has no such layer or, with images, if its output is no feature map."""
         get_layer(model, self.layer)
         if images is not None:
-            with frozen(model), torch.no_grad():
+            with frozen(model) as network, torch.no_grad():
                 try:
-                    partition(model, self.layer, images).below(images)
+                    partition(network, self.layer, images).below(images)
                 except LayerError as error:
-                    names = ", ".join(feature_map_layers(model, images))
+                    names = ", ".join(feature_map_layers(network, images))
                     raise LayerError(f"{error}; layers with a feature map: {names}") from None
 
     @contextmanager
@@ -219,8 +219,8 @@ class IBA(Attributor):
         def finish(solution: Solution) -> dict[str, Tensor]:
             return solution.report(image_size(images))
 
-        with self._prepared(model, images, target, rows) as (clean, targets):
-            parts = self._solutions(model, clean, targets, finish, recorded=True)
+        with self._prepared(model, images, target, rows) as (network, clean, targets):
+            parts = self._solutions(network, clean, targets, finish, recorded=True)
         if not parts:
             raise ValueError("there is nothing to report on: no target was given")
         names = [field.name for field in fields(BottleneckReport)]

@@ -1,12 +1,14 @@
 """Layers of a model: finding one by name, and telling whether its output is a feature map."""
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from lightning_chex.attribution.unwrapping import OWN_NAMES, named_layers, unwrap
 
 
 class LayerError(ValueError):
@@ -18,13 +20,15 @@ class NotFiniteError(ValueError):
 
 
 def get_layer(model: nn.Module, layer: str) -> nn.Module:
-    """Find a module by its dotted name.
+    """Find a module by its dotted name, through the wrappers of `unwrap`, whose own names may be in it or not.
 
     Raises:
-        LayerError: no module has that name; the message lists the nearest names.
+        LayerError: no module has that name, and the message lists the nearest names; or it is TorchScript.
     """
-    modules = dict(model.named_modules())
+    modules = named_layers(model)
+    layer = plain_name(modules, layer)
     if layer and layer in modules:
+        _check_is_python(modules, layer)
         return modules[layer]
     names = [name for name in modules if name]
     # a wrong prefix is the commonest slip: let the last part of the name find its like too
@@ -33,8 +37,31 @@ def get_layer(model: nn.Module, layer: str) -> nn.Module:
     # nothing like it: the model's main parts, then what they hold
     top = list(dict.fromkeys(nearest)) or sorted(names, key=lambda name: name.count("."))[:12]
     raise LayerError(
-        f"layer={layer!r} is not a module of {type(model).__name__}; nearest names: {', '.join(top) or 'none'}"
+        f"layer={layer!r} is not a module of {type(unwrap(model)).__name__}; nearest names: {', '.join(top) or 'none'}"
     )
+
+
+def plain_name(names: Container[str], layer: str) -> str:
+    """What a layer is called without wrappers, if ``names`` has such a one; else what it was called.
+
+    Example:
+        >>> plain_name(["layer3.0"], "_orig_mod.layer3._orig_mod.0")
+        'layer3.0'
+    """
+    parts = [part for part in layer.split(".") if part not in OWN_NAMES]
+    # "module" may be the network's own name
+    candidates = (layer, ".".join(parts), ".".join(part for part in parts if part != "module"))
+    return next((name for name in candidates if name in names), layer)
+
+
+def _check_is_python(modules: Mapping[str, nn.Module], layer: str) -> None:
+    parts = layer.split(".")
+    holders = (modules.get(".".join(parts[:i])) for i in range(len(parts) + 1))
+    if any(isinstance(holder, torch.jit.ScriptModule) for holder in holders):
+        raise LayerError(
+            f"layer={layer!r} is TorchScript, whose features can be neither seen nor changed: give the network before "
+            "torch.jit.script or torch.jit.trace, or a method that needs no layer, such as Gradient"
+        )
 
 
 def check_feature_map(features: Any, layer: str, images: Tensor | None = None) -> Tensor:
@@ -83,8 +110,8 @@ def feature_map_layers(model: nn.Module, images: Tensor, limit: int = 12) -> lis
         return hook
 
     with ExitStack() as stack, torch.no_grad():
-        for name, module in model.named_modules():
-            if name:
+        for name, module in named_layers(model).items():
+            if name and not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
                 stack.enter_context(hooked(module, note(name)))
         model(images)
     # the latest layers are the usual ones; of them the blocks rather than what is inside

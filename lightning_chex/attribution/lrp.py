@@ -14,6 +14,7 @@ from lightning_chex.attribution.lrp_canonizers import MergeFollowedBatchNorm, Po
 from lightning_chex.attribution.lrp_functional import proportional_functions
 from lightning_chex.attribution.signs import Sign, check_sign, signed_map
 from lightning_chex.attribution.targets import explained_output
+from lightning_chex.attribution.unwrapping import named_layers
 
 # z+ sums what is positive, so its denominators need no large stabiliser, which would leak relevance
 STABILIZER = 1e-9
@@ -47,7 +48,7 @@ class LRP(Attributor):
 
     def check(self, model: nn.Module, images: Tensor | None = None) -> None:
         """Raise a ValueError if a module with weights has no rule."""
-        for name, module in model.named_modules():
+        for name, module in named_layers(model).items():
             ruled = isinstance(module, (Linear, BatchNorm))
             if not ruled and next(module.parameters(recurse=False), None) is not None:
                 raise ValueError(

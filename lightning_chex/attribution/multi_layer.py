@@ -92,9 +92,10 @@ class MultiLayerIBA(Attributor):
         """Estimate the statistics of all layers in one pass over the batches; see `IBA.fit`."""
         device = device_of(model)
         former = [member.statistics for member in self.members]
-        with frozen(model), torch.no_grad(), self.observing(model), precision(device, self.members[0].bfloat16):
+        bfloat16 = self.members[0].bfloat16
+        with frozen(model) as network, torch.no_grad(), self.observing(network), precision(device, bfloat16):
             for images in batches:
-                model(images.to(device))
+                network(images.to(device))
         if self.num_observed < 2:
             count = self.num_observed
             for member, statistics in zip(self.members, former, strict=True):
@@ -132,8 +133,8 @@ class MultiLayerIBA(Attributor):
         self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Compute the maps that are combined, bits per pixel, by layer; shaped as in `attribute`."""
-        with self._prepared(model, images, target, rows) as (clean, targets):
-            maps, _ = self._layer_maps(model, clean, targets)
+        with self._prepared(model, images, target, rows) as (network, clean, targets):
+            maps, _ = self._layer_maps(network, clean, targets)
         shape = maps.shape[1:] if rows is not None or target is None else (*target.shape, *image_size(images))
         return {member.layer: own.reshape(shape) for member, own in zip(self.members, maps, strict=True)}
 

@@ -5,8 +5,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, fx, nn
 
-from lightning_chex.attribution.layers import LayerError, check_feature_map, get_layer, hooked
+from lightning_chex.attribution.layers import LayerError, check_feature_map, get_layer, hooked, plain_name
 from lightning_chex.attribution.replay import NotReplayable, ReplayPartition
+from lightning_chex.attribution.unwrapping import named_layers, unwrap
 
 
 class Partition(Protocol):
@@ -40,6 +41,8 @@ def partition(model: nn.Module, layer: str, example: Tensor) -> Partition:
         LayerError: there is no such layer, or it gives no feature map.
     """
     get_layer(model, layer)
+    model = unwrap(model)
+    layer = plain_name(named_layers(model), layer)
     try:
         return _GraphPartition(model, layer)
     except _NotCuttable as error:

@@ -41,6 +41,8 @@ class ReplayPartition:
             for name, module in model.named_modules()
             if name and name not in containers and name != layer and name.rpartition(".")[0] in containers
         ]
+        if any(isinstance(module, torch.jit.ScriptModule) for module in self._outer):
+            raise NotReplayable("a module below the layer is TorchScript, which takes no hooks")
         self._hollow = True
         with torch.no_grad():
             output = model(example)

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 import lightning_chex
 from lightning_chex.attribution import Attributor
+from lightning_chex.attribution.unwrapping import unwrap
 
 
 def network_of(pl_module: pl.LightningModule, name: str) -> nn.Module:
-    """Return the network to which layer names refer; the LightningModule itself for an empty name.
+    """Return the network to which layer names refer, out of its wrappers; the LightningModule itself for an empty name.
 
     Raises:
         MisconfigurationException: it has no such module.
@@ -24,7 +25,7 @@ def network_of(pl_module: pl.LightningModule, name: str) -> nn.Module:
             f"network={name!r} is not a module of {type(pl_module).__name__}; "
             f"it has {', '.join(name for name, _ in pl_module.named_children()) or 'none'}"
         )
-    return network
+    return unwrap(network)
 
 
 def check_model(pl_module: pl.LightningModule, network: str, attributor: Attributor) -> str:

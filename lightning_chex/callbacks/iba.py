@@ -33,6 +33,10 @@ class IBACallback(pl.Callback):
     files into the run's folder and, with a ``WandbLogger``, logged as images with switchable boxes. ``test`` does the
     same with the test images.
 
+    A compiled network is explained as it was written, so validations that are explained run uncompiled (set
+    ``every_n_epochs`` where that is too slow); nothing is compiled for it, or anew after it. Gradient checkpointing is
+    off meanwhile.
+
     The sanity check is skipped, the model is left bit for bit as it was, and the global random state is not touched.
 
     Args:

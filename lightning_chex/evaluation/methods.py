@@ -22,6 +22,7 @@ from lightning_chex.attribution import (
     frozen,
 )
 from lightning_chex.attribution.layers import feature_map_layers
+from lightning_chex.attribution.unwrapping import named_layers
 from lightning_chex.yaml_text import load_yaml
 
 CONTROLS = ("EveryPixel", "RandomMap", "PriorMap", "LungField")
@@ -117,7 +118,7 @@ def _title(name: str) -> str:
 
 
 def _has(network: nn.Module, layer: str) -> bool:
-    return layer in dict(network.named_modules())
+    return layer in named_layers(network)
 
 
 def _check(title: str, method: Attributor, network: nn.Module, images: Tensor, score: bool) -> None:
