@@ -17,9 +17,10 @@ ROOT = Path(lightning_chex.__file__).parent
 ALLOWED: dict[str, set[str]] = {
     "data": set(),
     "tasks": set(),
-    "attribution": set(),
-    "metrics": set(),
-    "reporting": set(),
+    "thresholds": set(),
+    "attribution": {"thresholds"},
+    "metrics": {"thresholds"},
+    "reporting": {"thresholds"},
     "callbacks": {"evaluation", "attribution", "metrics", "reporting"},
     "evaluation": {"data", "tasks", "attribution", "metrics", "reporting"},
     "trainer": {"callbacks", "evaluation", "attribution", "metrics", "reporting"},

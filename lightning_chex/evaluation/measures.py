@@ -146,7 +146,7 @@ MEASURES: dict[str, Measure] = {
         "Blank maps",
         None,
         "sanity",
-        "Share of maps that are the same everywhere: they say nothing, and overlap as a map that marks every pixel.",
+        "Share of maps that are the same everywhere: they say nothing. One of zeros marks no pixel, another one every pixel.",
     ),
     "randomization": Measure(
         "Similarity after randomisation",

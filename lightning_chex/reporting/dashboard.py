@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lightning_chex.reporting.explanation import Explanation
 from lightning_chex.reporting.pictures import overlay
 from lightning_chex.reporting.results import Cell, Results
+from lightning_chex.thresholds import top_fraction_mask
 
 PICTURE_LIMIT = 48
 """W&B slows down beyond some fifty pictures a step."""
@@ -103,10 +104,9 @@ def _measure_rows(view: Results, key: str) -> list[list[Any]]:
 
 def levels(explanation: Explanation) -> NDArray[np.uint8]:
     """The map in steps, uint8 (H, W): 0 outside, then the keys of ``LEVELS`` from wide to narrow."""
-    saliency = explanation.saliency.numpy()
-    mask = np.zeros(saliency.shape, np.uint8)
+    mask = np.zeros(tuple(explanation.saliency.shape), np.uint8)
     for value, (share, _) in LEVELS.items():
-        mask[(saliency >= np.quantile(saliency, 1 - share)) & (saliency > 0)] = value
+        mask[top_fraction_mask(explanation.saliency[None], share)[0].numpy()] = value
     return mask
 
 
