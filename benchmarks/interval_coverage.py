@@ -3,7 +3,7 @@
     python benchmarks/interval_coverage.py --output benchmarks/results/interval_coverage.md
 
 Made-up values with the shapes of real ones: skewed, with many zeros, alike within a patient, and one to nine maps a
-patient. The true mean is that of 400,000 patients; the nominal coverage is .95. Percentiles and BCa are SciPy's, the
+patient, or one each. The true mean is that of 400,000 patients; the nominal coverage is .95. Percentiles and BCa are SciPy's, the
 studentised interval is the package's own.
 """
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +73,15 @@ VALUES: dict[str, Draw] = {
     "IoU, by number of maps": by_number,
     "paired difference": difference,
 }
+SINGLE = {"IoU, mostly zeros, one map each": mostly_zeros, "IoU, skewed, one map each": skewed}
+"""As in NIH ChestX-ray8, where most patients with a box have one."""
+OVER_CLASSES = "IoU, mean over 4 classes"
 
 
-def maps_of(rng: np.random.Generator, patients: int) -> np.ndarray:
-    """The patient of each map: half of them have one, some have nine."""
+def maps_of(rng: np.random.Generator, patients: int, single: bool = False) -> np.ndarray:
+    """The patient of each map: half of them have one, some have nine; or everyone has one."""
+    if single:
+        return np.arange(patients)
     return np.repeat(
         np.arange(patients), np.minimum(rng.geometric(0.5, patients) + 5 * (rng.random(patients) < 0.1), 9)
     )
@@ -102,9 +108,11 @@ def held(estimate: Estimate, truth: float) -> tuple[bool, float]:
     return estimate.ci_low <= truth <= estimate.ci_high, estimate.ci_high - estimate.ci_low
 
 
-def trial(rng: np.random.Generator, draw: Draw, patients: int, truth: float, resamples: int) -> dict[str, tuple]:
+def trial(
+    rng: np.random.Generator, draw: Draw, patients: int, truth: float, resamples: int, single: bool
+) -> dict[str, tuple]:
     """Whether each interval of one made-up data set holds the truth, and its width."""
-    person = maps_of(rng, patients)
+    person = maps_of(rng, patients, single)
     values = draw(rng, person)
     found = {"studentised": held(summarize(values, person.tolist(), resamples=resamples).mean, truth)}
     for method in ("percentile", "BCa"):
@@ -144,6 +152,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--patients", type=int, nargs="+", default=[10, 16, 30, 60])
+    parser.add_argument("--values", nargs="+", default=[*VALUES, *SINGLE, OVER_CLASSES], help="rows to fill")
     parser.add_argument("--output", type=Path, help="write the table to this file too")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")  # SciPy's, where all values are equal
@@ -165,20 +174,22 @@ def main() -> None:
     ]
     print("\n".join(lines), flush=True)
     rng = np.random.default_rng(0)
-    many = maps_of(rng, 400_000)
 
     def add(name: str, patients: int, once: Callable[[], dict[str, tuple]]) -> None:
         lines.append(row(name, patients, [once() for _ in range(options.trials)]))
         print(lines[-1], flush=True)
 
-    for name, draw in VALUES.items():
-        truth = float(draw(rng, many).mean())
+    for name, draw in {**VALUES, **SINGLE}.items():
+        if name in options.values:
+            single = name in SINGLE
+            truth = float(draw(rng, maps_of(rng, 400_000, single)).mean())
+            for patients in options.patients:
+                add(name, patients, partial(trial, rng, draw, patients, truth, options.resamples, single))
+    if OVER_CLASSES in options.values:
+        values, classes = class_values(rng, maps_of(rng, 400_000))
+        truth = float(np.mean([values[classes == k].mean() for k in range(CLASSES)]))
         for patients in options.patients:
-            add(name, patients, lambda d=draw, p=patients, t=truth: trial(rng, d, p, t, options.resamples))
-    values, classes = class_values(rng, many)
-    truth = float(np.mean([values[classes == k].mean() for k in range(CLASSES)]))
-    for patients in options.patients:
-        add("IoU, mean over 4 classes", patients, lambda p=patients: class_trial(rng, p, truth, options.resamples))
+            add(OVER_CLASSES, patients, partial(class_trial, rng, patients, truth, options.resamples))
     if options.output:
         options.output.write_text("\n".join(lines) + "\n")
 

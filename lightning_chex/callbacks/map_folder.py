@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from lightning_chex.reporting.explanation import BITS_NOTE
+
 RECORD = "explanation.json"
 
 
@@ -34,7 +36,8 @@ class Row:
         target: the class, or the name of the score.
         prediction: the model's probability of the class, or its score.
         truth: the label, empty where it is not known.
-        total: sum of the map. The column is called ``bits`` where that is the unit, else ``sum``.
+        total: sum of the map. The column is called ``bits`` where that is the unit, else ``sum``; what bits compare
+            with is said in ``explanation.json``.
         file: the map, relative to the folder.
         width: of the image file in pixels, empty where it is not known; ``reporting/frames.py`` leads back to it.
         height: the same.
@@ -113,7 +116,8 @@ class MapFolder:
 
     def record(self, settings: Mapping[str, Any], **more: Any) -> None:
         """Write ``explanation.json``: the settings a continued run has to have, and what else is known."""
-        text = json.dumps({"settings": settings, **more}, indent=2, ensure_ascii=False) + "\n"
+        told = {"settings": settings, **more, **({"bits": BITS_NOTE} if "bits" in self.header else {})}
+        text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
         _replace(self.folder / RECORD, text.encode())
 
     @property

@@ -165,7 +165,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(classifier, whole, 
     from lightning_chex.evaluation import evaluator
 
     calls = 0
-    original = evaluator.Evaluator.explain
+    original = evaluator.Evaluator.explained
 
     def breaks(self, method, cases):
         nonlocal calls
@@ -174,7 +174,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(classifier, whole, 
             raise Interrupted
         return original(self, method, cases)
 
-    monkeypatch.setattr(evaluator.Evaluator, "explain", breaks)
+    monkeypatch.setattr(evaluator.Evaluator, "explained", breaks)
     options = [f"--methods={methods_of(classifier)}"]
     with pytest.raises(Interrupted):
         evaluated(classifier, tmp_path / "out", *options)
@@ -190,7 +190,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(classifier, whole, 
         assert (tmp_path / "out" / name).read_bytes() == (whole[0] / name).read_bytes()
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     calls = 0  # and a third time nothing is explained again
-    monkeypatch.setattr(evaluator.Evaluator, "explain", lambda *_: pytest.fail("explained what is on record"))
+    monkeypatch.setattr(evaluator.Evaluator, "explained", lambda *_: pytest.fail("explained what is on record"))
     assert evaluated(classifier, tmp_path / "out", *options) == whole[1]
 
 
@@ -384,3 +384,48 @@ def test_a_gpu_gives_what_a_cpu_gives(classifier, tmp_path):
     for name, found in here["methods"].items():
         for key in ("iou/oracle", "insertion_auc", "road_morf"):
             assert there["methods"][name][key]["value"] == pytest.approx(found[key]["value"], abs=0.02), (name, key)
+
+
+def test_differences_are_those_of_the_same_cases(whole):
+    folder, results = whole
+    values: dict[str, dict[tuple[str, str], dict[str, str]]] = {}
+    for row in csv.DictReader((folder / "per_image.csv").open()):
+        values.setdefault(row["method"], {})[row["image"], row["target"]] = row
+    methods, controls = list(results["methods"]), list(results["controls"])
+    expected = [(m, o) for k, m in enumerate(methods) for o in [*methods[k + 1 :], *controls]]
+    for key in ("iou/otsu", "deletion_auc"):
+        pairs = {(each["method"], each["other"]): each for each in results["differences"][key]}
+        assert list(pairs) == expected
+        for (method, other), found in pairs.items():
+            less = [
+                float(own[key]) - float(values[other][case][key])
+                for case, own in values[method].items()
+                if own[key] and values[other][case][key]
+            ]
+            assert found["n"] == len(less) and found["value"] == pytest.approx(np.mean(less), abs=1e-5)
+            assert found["ci_low"] <= found["value"] <= found["ci_high"] and "per_class" not in found
+            assert found["patients"] <= results["protocol"]["data"]["patients"]
+    assert {"blank", "convergence"}.isdisjoint(results["differences"])  # no direction is the better one
+    assert all(each["other"] in methods for each in results["differences"]["randomization"])
+
+
+def test_how_far_maps_had_converged_goes_from_where_they_are_made_into_the_report(classifier, tmp_path, monkeypatch):
+    from lightning_chex.evaluation import evaluator
+
+    original = evaluator.Evaluator.explained
+
+    def follows(self, method, cases):
+        made, convergence = original(self, method, cases)
+        if isinstance(method, IBA):
+            convergence = torch.linspace(0.05, 0.3, len(cases))
+        return made, convergence
+
+    monkeypatch.setattr(evaluator.Evaluator, "explained", follows)
+    results = evaluated(classifier, tmp_path, f"--methods=[Gradient,{classifier.files['Quick']}]", "--limit=3")
+    rows = [row for row in csv.DictReader((tmp_path / "per_image.csv").open()) if row["method"] == "Quick"]
+    own = [float(row["convergence"]) for row in rows]
+    found = results["methods"]["Quick"]
+    assert found["convergence"]["value"] == pytest.approx(np.median(own)) and found["convergence"]["n"] == len(own)
+    assert found["unconverged"]["value"] == pytest.approx(np.mean([value > 0.1 for value in own])) and len(set(own)) > 1
+    assert "convergence" not in results["methods"]["Gradient"]
+    assert 'id="convergence"' in (tmp_path / "report.html").read_text()

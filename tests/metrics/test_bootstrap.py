@@ -124,6 +124,18 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
     assert 0.88 <= held / 200 <= 0.99
 
 
+def test_with_16_patients_and_mostly_zeros_it_nearly_does():
+    """Percentiles hold the truth of these in .82; other values in benchmarks/results/interval_coverage.md."""
+    generator = np.random.default_rng(4)
+    held = 0
+    for _ in range(400):
+        # a quarter is found, with an IoU of a fifth in the mean
+        values = generator.beta(1, 4, 16) * (generator.random(16) > generator.beta(1.2, 0.4, 16))
+        one = summarize(values, list(range(16)), resamples=400).mean
+        held += one.ci_low <= 0.05 <= one.ci_high
+    assert 0.88 <= held / 400 <= 0.99
+
+
 def test_the_seed_decides_and_confidence_widens():
     values, patients = np.arange(30.0), list(range(30))
     assert summarize(values, patients) == summarize(values, patients)
