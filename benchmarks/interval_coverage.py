@@ -3,8 +3,8 @@
     python benchmarks/interval_coverage.py --output benchmarks/results/interval_coverage.md
 
 Made-up values with the shapes of real ones: skewed, with many zeros, alike within a patient, and one to nine maps a
-patient, or one each. The true mean is that of 400,000 patients; the nominal coverage is .95. Percentiles and BCa are SciPy's, the
-studentised interval is the package's own.
+patient, or one each. The true mean is that of 400,000 patients; the nominal coverage is .95. Percentiles and BCa are
+SciPy's, the studentised interval is the package's own.
 """
 
 import argparse
