@@ -151,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--patients", type=int, nargs="+", default=[10, 16, 30, 60])
+    parser.add_argument("--patients", type=int, nargs="+", default=[10, 16, 30])
     parser.add_argument("--values", nargs="+", default=[*VALUES, *SINGLE, OVER_CLASSES], help="rows to fill")
     parser.add_argument("--output", type=Path, help="write the table to this file too")
     options = parser.parse_args()

@@ -172,8 +172,8 @@ class Evaluator:
             of the steps, on the CPU, (N,): NaN where the method optimises nothing.
         """
         with self.precision():
-            made = method.attribute(self.network, cases.images, cases.target, cases.rows)
-        convergence = torch.full((len(cases),), torch.nan)
+            found = method.explain(self.network, cases.images, cases.target, cases.rows)
+        made, convergence = found.maps, found.convergence.cpu()
         if made.shape != cases.regions.shape:
             raise ValueError(
                 f"{type(method).__name__} gives maps {tuple(made.shape)} for {len(cases)} targets of images of "

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from lightning_chex.attribution import NOT_CONVERGED
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -25,9 +27,6 @@ class Measure:
 
 IOU_ACCURACIES = (0.1, 0.25, 0.5, 0.75)
 IOBB_ACCURACIES = (0.1, 0.25, 0.5, 0.75, 0.9)
-
-UNCONVERGED_ABOVE = 0.1
-"""Relative change over the last fifth of the steps above which a map's optimisation is called not converged."""
 
 MEASURES: dict[str, Measure] = {
     "iou/top_fraction": Measure(
@@ -167,7 +166,7 @@ MEASURES: dict[str, Measure] = {
         "Not converged",
         None,
         "sanity",
-        f"Share of maps that changed by more than {UNCONVERGED_ABOVE:.0%} over the last fifth of the steps: with more "
+        f"Share of maps that changed by more than {NOT_CONVERGED:.0%} over the last fifth of the steps: with more "
         "steps they would be other maps.",
     ),
     "randomization": Measure(

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_chex.attribution import NOT_CONVERGED
 from lightning_chex.evaluation.cases import SCORE
-from lightning_chex.evaluation.measures import MEASURES, UNCONVERGED_ABOVE, described
+from lightning_chex.evaluation.measures import MEASURES, described
 from lightning_chex.evaluation.measuring import LEVELS
 from lightning_chex.evaluation.records import Key, Records
 from lightning_chex.metrics import Estimate, mask_sizes, summarize, tuned_levels
@@ -154,7 +155,7 @@ class Assembly:
                 row["values"]["iou/tuned"] = row["curves"]["iou_at_level"][level]
             changed = _number(row["values"].get("convergence"))
             if not math.isnan(changed):
-                row["values"]["unconverged"] = float(changed > UNCONVERGED_ABOVE)
+                row["values"]["unconverged"] = float(changed > NOT_CONVERGED)
             rows.append(row)
         return rows
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 _BLOCK = 2**22  # numbers at once
 
-_LEAST_ERROR = 0.25
+_LEAST_ERROR = 0.125
 """Least standard error of a resample, in those of the data: one that draws nearly the same patients throughout would
 otherwise make the interval as wide as one likes."""
 

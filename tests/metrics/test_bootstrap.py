@@ -40,7 +40,7 @@ def studentised_by_hand(statistic, people: int, resamples: int) -> tuple[np.ndar
     scaled = []
     for _ in range(resamples):
         weights = generator.multinomial(people, np.full(people, 1 / people)).astype(float)
-        scaled.append((statistic(weights) - value) / np.maximum(error(weights), own / 4))
+        scaled.append((statistic(weights) - value) / np.maximum(error(weights), own / 8))
     low, high = np.quantile(scaled, [0.025, 0.975], axis=0)
     return value - high * own, value - low * own
 
