@@ -22,6 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.csv_text import csv_lines, csv_rows
 from lightning_chex.files import remove_unfinished, write_whole
+from lightning_chex.reporting.explanation import BITS_NOTE
 
 RECORD = "explanation.json"
 
@@ -35,7 +36,8 @@ class Row:
         target: the class, or the name of the score.
         prediction: the model's probability of the class, or its score.
         truth: the label, empty where it is not known.
-        total: sum of the map. The column is called ``bits`` where that is the unit, else ``sum``.
+        total: sum of the map. The column is called ``bits`` where that is the unit, else ``sum``; what bits compare
+            with is said in ``explanation.json``.
         file: the map, relative to the folder.
         width: of the image file in pixels, empty where it is not known; ``reporting/frames.py`` leads back to it.
         height: the same.
@@ -114,8 +116,9 @@ class MapFolder:
 
     def record(self, settings: Mapping[str, Any], **more: Any) -> None:
         """Write ``explanation.json``: the settings a continued run has to have, and what else is known."""
-        text = json.dumps({"settings": settings, **more}, indent=2, ensure_ascii=False) + "\n"
-        write_whole(self.folder / RECORD, text, sync=True)
+        told = {"settings": settings, **more, **({"bits": BITS_NOTE} if "bits" in self.header else {})}
+        write_whole(self.folder / RECORD, json.dumps(told, indent=2, ensure_ascii=False) + "
+", sync=True)
 
     @property
     def holds_maps(self) -> bool:

@@ -138,17 +138,23 @@ class Evaluator:
 
     def saliency(self, name: str, cases: Cases) -> Tensor:
         """Maps of one method or control, float32 (N, H, W): those on record, the others made."""
+        return self._maps(name, cases)[0]
+
+    def _maps(self, name: str, cases: Cases) -> tuple[Tensor, Tensor]:
+        """The same, and how far their optimisation had converged (N,): NaN of those on record, and of controls."""
+        convergence = torch.full((len(cases),), torch.nan)
         if name not in self.methods:
-            return self._control(name, cases)
+            return self._control(name, cases), convergence
         kept = [self.records.load_map(name, key) for key in cases.keys]
         missing = [i for i, found in enumerate(kept) if found is None]
         if missing:
             chosen = cases.select(missing)
-            made = self.explain(self.methods[name], chosen)
+            made, convergence[missing] = self.explained(self.methods[name], chosen)
             for i, saliency in zip(missing, made, strict=True):
                 kept[i] = saliency
         maps = [torch.as_tensor(found, device=cases.images.device) for found in kept]
-        return torch.stack(maps) if maps else cases.images.new_zeros(0, *cases.images.shape[-2:])
+        stacked = torch.stack(maps) if maps else cases.images.new_zeros(0, *cases.images.shape[-2:])
+        return stacked, convergence
 
     def _made(self, name: str, cases: Cases) -> Tensor:
         """Maps of one method or control, made anew."""
@@ -156,8 +162,18 @@ class Evaluator:
 
     def explain(self, method: Attributor, cases: Cases) -> Tensor:
         """Maps of one method, made anew, float32 (N, H, W), what is not finite set to 0."""
+        return self.explained(method, cases)[0]
+
+    def explained(self, method: Attributor, cases: Cases) -> tuple[Tensor, Tensor]:
+        """The same, and how far each map's optimisation had converged.
+
+        Returns:
+            Maps, float32 (N, H, W); and the relative L1 change of each map in bits per feature cell over the last fifth
+            of the steps, on the CPU, (N,): NaN where the method optimises nothing.
+        """
         with self.precision():
-            made = method.attribute(self.network, cases.images, cases.target, cases.rows)
+            found = method.explain(self.network, cases.images, cases.target, cases.rows)
+        made, convergence = found.maps, found.convergence.cpu()
         if made.shape != cases.regions.shape:
             raise ValueError(
                 f"{type(method).__name__} gives maps {tuple(made.shape)} for {len(cases)} targets of images of "
@@ -169,7 +185,7 @@ class Evaluator:
                 f"{broken} of {len(made)} maps of {type(method).__name__} hold NaN or infinity, which count as 0",
                 stacklevel=2,
             )
-        return made.float().nan_to_num(0.0, 0.0, 0.0)
+        return made.float().nan_to_num(0.0, 0.0, 0.0), convergence
 
     def _control(self, name: str, cases: Cases) -> Tensor:
         if name == "LungField":  # the only control that looks at the image's own truth: where the lungs are
@@ -182,13 +198,14 @@ class Evaluator:
         if not missing:
             return
         chosen = cases.select(missing)
-        saliency = self.saliency(name, chosen)
+        saliency, convergence = self._maps(name, chosen)
         if name in self.methods:
             for key, own in zip(chosen.keys, saliency, strict=True):
                 self.records.save_map(name, key, own)
         values, curves = localize(saliency, chosen, self.fraction)
         more_values, more_curves = correlate_with_severity(saliency, chosen)
-        self._keep("localization", name, chosen, values | more_values, curves | more_curves)
+        followed = {} if convergence.isnan().all() else {"convergence": convergence}
+        self._keep("localization", name, chosen, values | more_values | followed, curves | more_curves)
 
     def _missing(self, part: str, name: str, cases: Cases) -> list[int]:
         known = self.records.of(part, name)

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from lightning_chex.attribution import NOT_CONVERGED
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -13,12 +15,14 @@ class Measure:
         better: which way is better; None where neither is.
         group: ``localization``, ``perturbation``, ``severity`` or ``sanity``.
         explanation: what it says, in a sentence.
+        statistic: what is told of its values over maps: their mean, with an interval, or their median.
     """
 
     title: str
     better: Literal["higher", "lower"] | None
     group: str
     explanation: str
+    statistic: Literal["mean", "median"] = "mean"
 
 
 IOU_ACCURACIES = (0.1, 0.25, 0.5, 0.75)
@@ -146,7 +150,24 @@ MEASURES: dict[str, Measure] = {
         "Blank maps",
         None,
         "sanity",
-        "Share of maps that are the same everywhere: they say nothing, and overlap as a map that marks every pixel.",
+        "Share of maps that are the same everywhere: they say nothing. One of zeros marks no pixel, another one every "
+        "pixel.",
+    ),
+    "convergence": Measure(
+        "Change at the end",
+        None,
+        "sanity",
+        "How much the map, in bits per feature cell, changed over the last fifth of the optimisation's steps, as a "
+        "share of its bits (relative L1 change): near 0 where it has converged. The median over maps; methods that "
+        "optimise nothing have none.",
+        "median",
+    ),
+    "unconverged": Measure(
+        "Not converged",
+        None,
+        "sanity",
+        f"Share of maps that changed by more than {NOT_CONVERGED:.0%} over the last fifth of the steps: with more "
+        "steps they would be other maps.",
     ),
     "randomization": Measure(
         "Similarity after randomisation",

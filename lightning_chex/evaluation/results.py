@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_chex.attribution import NOT_CONVERGED
 from lightning_chex.csv_text import csv_lines
 from lightning_chex.evaluation.cases import SCORE
 from lightning_chex.evaluation.measures import MEASURES, described
@@ -95,13 +96,16 @@ class Assembly:
 
     def measures(self, name: str) -> dict[str, Any]:
         """Every measure of a method that has a value, in the form of ``results.json``."""
-        rows = self.rows[name]
         found = {}
-        for key in MEASURES:
-            values = [_number(row["values"].get(key)) for row in rows]
+        for key, measure in MEASURES.items():
+            values = self.values(name, key)
             if not all(map(math.isnan, values)):
-                found[key] = self._summary(values)
+                found[key] = self.summary(values) if measure.statistic == "mean" else self._median(values)
         return found
+
+    def values(self, name: str, key: str) -> list[float]:
+        """One measure of a method, a value a case; NaN where it was not taken."""
+        return [_number(row["values"].get(key)) for row in self.rows[name]]
 
     def curves(self, pixels: int, sizes: int) -> list[CurvePoint]:
         """Every curve of every method.
@@ -150,6 +154,9 @@ class Assembly:
             if name in self.levels and "iou_at_level" in row["curves"]:
                 level = round(self.levels[name][kind] * (len(LEVELS) - 1))
                 row["values"]["iou/tuned"] = row["curves"]["iou_at_level"][level]
+            changed = _number(row["values"].get("convergence"))
+            if not math.isnan(changed):
+                row["values"]["unconverged"] = float(changed > NOT_CONVERGED)
             rows.append(row)
         return rows
 
@@ -159,7 +166,8 @@ class Assembly:
         classes = torch.tensor([self._class_of(key) for key in self.tuning])
         return tuned_levels(iou, LEVELS, classes, max(1, len(self.class_names)))
 
-    def _summary(self, values: Sequence[float]) -> dict[str, Any]:
+    def summary(self, values: Sequence[float]) -> dict[str, Any]:
+        """Mean of one value a case, over maps, over classes and per class, in the form of ``results.json``."""
         patients = [case.patient for case in self.cases]
         classes = self._classes if self.class_names else None
         summary = summarize(
@@ -171,6 +179,12 @@ class Assembly:
             per_class = zip(self.class_names, summary.per_class, strict=True)
             result["per_class"] = {name: _plain(estimate) for name, estimate in per_class if estimate.n}
         return result
+
+    def _median(self, values: Sequence[float]) -> dict[str, Any]:
+        """The same for a median, over maps alone and without an interval."""
+        known = [(value, case.patient) for value, case in zip(values, self.cases, strict=True) if value == value]
+        middle = float(np.median([value for value, _ in known]))
+        return _plain(Estimate(middle, math.nan, math.nan, len(known), len({patient for _, patient in known})))
 
     def _point(self, name: str, curve: str, x: float, values: Sequence[float]) -> list[CurvePoint]:
         if all(map(math.isnan, values)):
@@ -199,12 +213,17 @@ _SHARED_AXES = ("insertion", "deletion", "road_morf", "road_lerf", "randomizatio
 
 
 def results_of(
-    assembly: Assembly, kind: str, left_out: Mapping[str, str], protocol: Mapping[str, Any]
+    assembly: Assembly,
+    differences: Mapping[str, Any],
+    kind: str,
+    left_out: Mapping[str, str],
+    protocol: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What ``results.json`` holds.
 
     Args:
         assembly: of the records.
+        differences: between methods, see ``lightning_chex.evaluation.differences``.
         kind: what maps were judged by.
         left_out: why methods are missing, by name.
         protocol: see ``Protocol.account``.
@@ -219,6 +238,7 @@ def results_of(
             "measures": described({key for measures in found.values() for key in measures}),
             "methods": {name: found[name] for name in assembly.methods},
             "controls": {name: found[name] for name in assembly.controls},
+            "differences": dict(differences),
             "left_out": dict(left_out),
             "protocol": dict(protocol),
         }

@@ -14,6 +14,7 @@ from lightning_chex.attribution import Attributor, EveryPixel, RandomMap
 from lightning_chex.data.errors import DataError
 from lightning_chex.evaluation.cases import Cases, LungFinder, RegionKind, region_kind
 from lightning_chex.evaluation.describe import describe
+from lightning_chex.evaluation.differences import differences
 from lightning_chex.evaluation.evaluator import Evaluator
 from lightning_chex.evaluation.feature_statistics import training_batches
 from lightning_chex.evaluation.learning import learn
@@ -161,7 +162,7 @@ def evaluate(
         0 if tuning is None else tuning.count,
         limit,
     )
-    results = results_of(assembly, kind, left_out, account)
+    results = results_of(assembly, differences(assembly), kind, left_out, account)
     curves = assembly.curves(example.shape[-2] * example.shape[-1], settings.sensitivity_sizes)
     write_json(folder / "results.json", results)
     write_curves(folder / "curves.csv", curves)

@@ -31,11 +31,9 @@ from lightning_chex.metrics.thresholds import (
     Otsu,
     ThresholdRule,
     TopFraction,
-    otsu_mask,
-    relative_level_mask,
-    top_fraction_mask,
     tuned_levels,
 )
+from lightning_chex.thresholds import otsu_mask, relative_level_mask, top_fraction_mask
 
 __all__ = [
     "ClassLevel",

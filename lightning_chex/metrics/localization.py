@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_chex.metrics.overlap import intersection_over_union
 from lightning_chex.metrics.region_measure import RegionMeasure
-from lightning_chex.metrics.thresholds import top_fraction_mask
+from lightning_chex.thresholds import top_fraction_mask
 
 
 class LocalizationIoU(RegionMeasure):

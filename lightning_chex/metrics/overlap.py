@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lightning_chex.metrics.thresholds import relative_level_mask
+from lightning_chex.thresholds import is_zero, relative_level_mask
 
 
 def boxes_to_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -85,7 +85,8 @@ def oracle_iou(saliency: Tensor, region: Tensor) -> Tensor:
         region: bool (B, H, W).
 
     Returns:
-        float32 (B,); at least the region's share of the image, which marking every pixel gives.
+        float32 (B,); at least the region's share of the image, which marking every pixel gives; but 0 for a map of
+        zeros, which marks nothing under every rule.
 
     Example:
         >>> oracle_iou(torch.tensor([[[3.0, 2.0, 1.0]]]), torch.tensor([[[True, True, False]]]))
@@ -98,4 +99,4 @@ def oracle_iou(saliency: Tensor, region: Tensor) -> Tensor:
     iou = intersection / (marked + inside.sum(1, keepdim=True) - intersection)
     # a threshold cannot part equal values
     iou[:, :-1] = iou[:, :-1].masked_fill(values[:, 1:] == values[:, :-1], 0.0)
-    return iou.amax(1)
+    return iou.amax(1).masked_fill(is_zero(saliency), 0.0)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lightning_chex.reporting.explanation import Explanation
 from lightning_chex.reporting.pictures import overlay
 from lightning_chex.reporting.results import Cell, Results
+from lightning_chex.thresholds import top_fraction_mask
 
 PICTURE_LIMIT = 48
 """W&B slows down beyond some fifty pictures a step."""
@@ -21,8 +22,9 @@ LEVELS = {1: (0.20, "strongest 20 %"), 2: (0.05, "strongest 5 %"), 3: (0.01, "st
 """Mask value -> share of the pixels and its name."""
 
 TABLE_COLUMNS = ["epoch", "number", "target", "prediction", "truth", "bits", "convergence", "iou"]
+"""Of the table of single maps; see ``BITS_NOTE`` for what bits compare with."""
 
-
+DIFFERENCE_COLUMNS = ["name", "less", "measure", "better", "value", "ci_low", "ci_high", "n", "patients"]
 EVALUATION_COLUMNS = ["name", "kind", "measure", "better", "over", "value", "ci_low", "ci_high", "n"]
 EVALUATION_TABLES = {
     "localization": (
@@ -70,8 +72,9 @@ def evaluation_tables(results: Mapping[str, Any]) -> dict[str, tuple[list[str], 
         results: the dict of ``results.json``.
 
     Returns:
-        Name of the table -> columns and rows, a row for each mean over maps, over classes and of a class. Tables
-        without a row are left out; measures of no known kind are in ``further``.
+        Name of the table -> columns and rows, a row for each mean over maps, over classes and of a class; and
+        ``differences``, a row for each pair of methods, or of a method and a control, and measure. Tables without a
+        row are left out; measures of no known kind are in ``further``.
 
     Raises:
         ValueError: a part of ``results`` is missing.
@@ -81,7 +84,24 @@ def evaluation_tables(results: Mapping[str, Any]) -> dict[str, tuple[list[str], 
     known = {key for shown in keys.values() for key in shown}
     keys["further"] = [key for key in view.keys(*view.measures) if key not in known]
     made = {table: [row for key in shown for row in _measure_rows(view, key)] for table, shown in keys.items()}
-    return {table: (list(EVALUATION_COLUMNS), rows) for table, rows in made.items() if rows}
+    tables = {table: (list(EVALUATION_COLUMNS), rows) for table, rows in made.items() if rows}
+    if pairs := _difference_rows(view):
+        tables["differences"] = (list(DIFFERENCE_COLUMNS), pairs)
+    return tables
+
+
+def _difference_rows(view: Results) -> list[list[Any]]:
+    pairs = [
+        (name, other)
+        for place, name in enumerate(view.methods)
+        for other in [*view.methods[place + 1 :], *view.controls]
+    ]
+    return [
+        [name, other, key, view.better(key), cell.value, cell.ci_low, cell.ci_high, cell.n, cell.patients]
+        for key in view.measures
+        for name, other in pairs
+        if (cell := view.difference(name, other, key)).value is not None
+    ]
 
 
 def _measure_rows(view: Results, key: str) -> list[list[Any]]:
@@ -103,10 +123,9 @@ def _measure_rows(view: Results, key: str) -> list[list[Any]]:
 
 def levels(explanation: Explanation) -> NDArray[np.uint8]:
     """The map in steps, uint8 (H, W): 0 outside, then the keys of ``LEVELS`` from wide to narrow."""
-    saliency = explanation.saliency.numpy()
-    mask = np.zeros(saliency.shape, np.uint8)
+    mask = np.zeros(tuple(explanation.saliency.shape), np.uint8)
     for value, (share, _) in LEVELS.items():
-        mask[(saliency >= np.quantile(saliency, 1 - share)) & (saliency > 0)] = value
+        mask[top_fraction_mask(explanation.saliency[None], share)[0].numpy()] = value
     return mask
 
 

@@ -1,9 +1,10 @@
 """An evaluation in a few lines, for the terminal."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_chex.reporting.comparison import MIN_PATIENTS, beaten, judged
+from lightning_chex.reporting.comparison import MIN_PATIENTS, beaten, judged, withheld
 from lightning_chex.reporting.results import IOU_RULES, Results, number
 
 _COLUMNS = {
@@ -25,7 +26,8 @@ def results_text(results: Mapping[str, Any]) -> str:
         results: the dict of ``results.json``.
 
     Returns:
-        A table. A star marks a method that does better than every control, 95 % intervals not overlapping.
+        A table, with the n of every column below its heading, and of a cell with another n beside its value. A star
+        marks a method that does better than every control, see ``comparison.py``.
 
     Raises:
         ValueError: a part of ``results`` is missing.
@@ -34,18 +36,25 @@ def results_text(results: Mapping[str, Any]) -> str:
     keys = [key for key in _COLUMNS if view.has(key) and (key not in IOU_RULES or key == view.headline)]
     if not keys:
         return "Nothing was measured."
-    width = max(map(len, ["control", *view.names]))
-    lines = [_line("method", [_heading(view, key) for key in keys], width)]
-    lines += [_line(name, [_value(view, name, key) for key in keys], width) for name in view.methods]
-    if view.controls:
-        lines.append(_line("control", [""] * len(keys), width))
-        lines += [_line(name, [_value(view, name, key) for key in keys], width) for name in view.controls]
-    counts = [view.cell(name, key).n for name in view.names for key in keys if view.cell(name, key).value is not None]
-    span = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
-    rule = f"; IoU by the rule: {IOU_RULES[view.headline]}" if view.headline else ""
-    lines.append(f"n = {span}{rule}; (-) lower is better")
+    counts = [_common_count(view, key) for key in keys]
+    rows = [("method", [_heading(view, key) for key in keys]), ("n", [f"{count:,} " for count in counts])]
+    for name in view.names:
+        if name in view.controls[:1]:
+            rows.append(("control", [""] * len(keys)))
+        rows.append((name, [_value(view, name, key, count) for key, count in zip(keys, counts, strict=True)]))
+    lines = _aligned(rows)
+    rule = f"IoU by the rule: {IOU_RULES[view.headline]}; " if view.headline else ""
+    lines.append(f"{rule}(-) lower is better; n: maps behind a column's means, beside a value: behind that one")
+    reasons = [withheld(view, key) for key in keys if key != "randomization" and view.controls]
     if any("*" in line for line in lines):
-        lines.append(f"* better than every control, 95 % intervals of {MIN_PATIENTS} patients or more not overlapping")
+        lines.append(
+            "* better than every control: 95 % interval of the paired difference clear of 0, "
+            f"{MIN_PATIENTS} patients or more"
+        )
+    if any(reasons):
+        lines.append(f"not marked: {'; '.join(dict.fromkeys(filter(None, reasons)))}")
+    if shares := [f"{name} {share:.0%}" for name in view.methods if (share := view.cell(name, "unconverged").value)]:
+        lines.append(f"maps whose optimisation has not converged: {', '.join(shares)}")
     lines += [f"left out: {name}: {why}" for name, why in view.left_out.items()]
     return "\n".join(lines)
 
@@ -54,14 +63,25 @@ def _heading(view: Results, key: str) -> str:
     return f"{_COLUMNS[key]}{' (-)' if view.better(key) == 'lower' else ''}"
 
 
-def _value(view: Results, name: str, key: str) -> str:
+def _common_count(view: Results, key: str) -> int:
+    """The n that most values of a column have."""
+    cells = [view.cell(name, key) for name in view.names]
+    return Counter(cell.n for cell in cells if cell.value is not None).most_common(1)[0][0]
+
+
+def _value(view: Results, name: str, key: str, count: int) -> str:
     controls = judged(view, key)
     # a control that ignores the network is no yardstick for how much maps change with it
-    above = name in view.methods and key != "randomization" and controls and beaten(view, name, key) == controls
+    marked = name in view.methods and key != "randomization" and controls
+    above = marked and beaten(view, name, key, controls) == controls
+    cell = view.cell(name, key)
     # plain letters: a terminal may know no others
-    value = number(view.cell(name, key).value).replace("−", "-").replace("–", "-")
-    return f"{value}{'*' if above else ' '}"
+    value = number(cell.value).replace("−", "-").replace("–", "-")
+    own = f" ({cell.n:,})" if cell.value is not None and cell.n != count else ""
+    return f"{value}{own}{'*' if above else ' '}"
 
 
-def _line(name: str, cells: list[str], width: int) -> str:
-    return f"{name:<{width}}{''.join(f'{cell:>13}' for cell in cells)}".rstrip()
+def _aligned(rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    first = max(len(name) for name, _ in rows)
+    wide = max(13, *(len(cell) + 1 for _, cells in rows for cell in cells))
+    return [f"{name:<{first}}{''.join(f'{cell:>{wide}}' for cell in cells)}".rstrip() for name, cells in rows]

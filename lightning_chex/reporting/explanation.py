@@ -4,6 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+BITS_NOTE = (
+    "Bits of maps compare only within one version of this program and one setting of the method (objective, beta, "
+    "layer, steps), and with the paper's only in its own setting (configs/paper)."
+)
+"""What has to be said wherever bits are shown."""
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -36,7 +42,7 @@ class Explanation:
 
     @property
     def bits(self) -> float:
-        """Total information in the map."""
+        """Total information in the map; see ``BITS_NOTE`` for what it compares with."""
         return float(self.saliency.sum())
 
     @property

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_chex.files import write_whole
-from lightning_chex.reporting.explanation import Explanation
+from lightning_chex.reporting.explanation import BITS_NOTE, Explanation
 
 COLORMAP = colormaps["inferno"]
 BOX_COLOR = "#35e0d0"
@@ -54,6 +55,7 @@ def figure(explanation: Explanation) -> Figure:
     right.set_title(explanation.caption, fontsize=9, parse_math=False)
     scale = ScalarMappable(Normalize(0, max(float(explanation.saliency.max()), 1e-12)), COLORMAP)
     made.colorbar(scale, ax=right, label="bits per pixel", shrink=0.9)
+    made.supxlabel(BITS_NOTE, fontsize=6.5)
     return made
 
 
@@ -65,6 +67,7 @@ def sheet(explanations: Sequence[Explanation], title: str) -> Figure:
     made = Figure(figsize=(5.2 * columns, 2.85 * rows + 0.4), layout="constrained")
     FigureCanvasAgg(made)
     made.suptitle(title, fontsize=11)
+    made.supxlabel(fill(BITS_NOTE, 84 * columns), fontsize=7)
     axes = made.subplots(rows, 2 * columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()

@@ -34,8 +34,21 @@ class Cell:
         """Both ends are known."""
         return self.ci_low is not None and self.ci_high is not None
 
+    @property
+    def negative(self) -> "Cell":
+        """The same of the negative values."""
+        value, low, high = (None if end is None else -end for end in (self.value, self.ci_high, self.ci_low))
+        return Cell(value, low, high, self.n, self.patients)
+
 
 _EMPTY = Cell(None, None, None, 0)
+
+
+def _cell(found: Mapping[str, Any] | None) -> Cell:
+    if not found:
+        return _EMPTY
+    value, low, high = (_number(found.get(part)) for part in ("value", "ci_low", "ci_high"))
+    return Cell(value, low, high, int(found.get("n") or 0), found.get("patients"))
 
 
 class Results:
@@ -63,6 +76,11 @@ class Results:
         self.methods: list[str] = list(results["methods"])
         self.controls: list[str] = [name for name in results["controls"] or {} if name not in results["methods"]]
         self._estimates = {**(results["controls"] or {}), **results["methods"]}
+        self._differences = {
+            (key, pair["method"], pair["other"]): pair
+            for key, pairs in (results.get("differences") or {}).items()
+            for pair in pairs
+        }
 
     @property
     def names(self) -> list[str]:
@@ -86,10 +104,16 @@ class Results:
             found = found.get("class_mean")
         elif found and class_name is not None:
             found = (found.get("per_class") or {}).get(class_name)
-        if not found:
-            return _EMPTY
-        value, low, high = (_number(found.get(part)) for part in ("value", "ci_low", "ci_high"))
-        return Cell(value, low, high, int(found.get("n") or 0), found.get("patients"))
+        return _cell(found)
+
+    def difference(self, name: str, other: str, key: str, *, over_classes: bool = False) -> Cell:
+        """The mean of ``name`` less ``other`` on the cases of both, over maps or classes; empty where it is unknown."""
+        for pair, sign in (((key, name, other), 1), ((key, other, name), -1)):
+            found = self._differences.get(pair)
+            if found is not None:
+                cell = _cell(found.get("class_mean") if over_classes else found)
+                return cell if sign == 1 else cell.negative
+        return _EMPTY
 
     def has(self, key: str, *, class_name: str | None = None, over_classes: bool = False) -> bool:
         """Whether any method or control has a value."""

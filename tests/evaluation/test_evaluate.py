@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_evaluations import SETTINGS
 
-from lightning_chex.attribution import IBA
+from lightning_chex.attribution import IBA, NOT_CONVERGED
 from lightning_chex.cli import main
 from lightning_chex.data import SyntheticDataModule
 from lightning_chex.tasks import ClassificationTask, RegressionTask
@@ -70,13 +70,13 @@ def test_every_method_and_control_has_every_measure(whole):
     assert results["regions"] == "boxes" and results["left_out"] == {} and results["task"] == "classification"
     targets = results["protocol"]["data"]["targets"]
     for found in results["methods"].values():
-        # a Grad-CAM map can be empty, and then has nothing to be like
-        assert set(found) | {"randomization"} == set(results["measures"])
+        # a Grad-CAM map can be empty, and then has nothing to be like; and only some methods optimise anything
+        assert set(found) | {"randomization", "convergence", "unconverged"} == set(results["measures"])
         assert found["iou/otsu"]["n"] == targets > found["insertion_auc"]["n"] > 0
         assert found["iou/oracle"]["value"] >= found["iou/tuned"]["value"]
         assert sum(own["n"] for own in found["iou/otsu"]["per_class"].values()) == targets
     for found in results["controls"].values():
-        assert set(found) == set(results["measures"]) - {"randomization"}
+        assert set(found) == set(results["measures"]) - {"randomization", "convergence", "unconverged"}
     assert results["controls"]["EveryPixel"]["blank"]["value"] == 1 > results["methods"]["Gradient"]["blank"]["value"]
     assert (folder / "report.html").stat().st_size > 10_000
 
@@ -165,7 +165,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(classifier, whole, 
     from lightning_chex.evaluation import evaluator
 
     calls = 0
-    original = evaluator.Evaluator.explain
+    original = evaluator.Evaluator.explained
 
     def breaks(self, method, cases):
         nonlocal calls
@@ -174,7 +174,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(classifier, whole, 
             raise Interrupted
         return original(self, method, cases)
 
-    monkeypatch.setattr(evaluator.Evaluator, "explain", breaks)
+    monkeypatch.setattr(evaluator.Evaluator, "explained", breaks)
     options = [f"--methods={methods_of(classifier)}"]
     with pytest.raises(Interrupted):
         evaluated(classifier, tmp_path / "out", *options)
@@ -190,7 +190,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(classifier, whole, 
         assert (tmp_path / "out" / name).read_bytes() == (whole[0] / name).read_bytes()
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     calls = 0  # and a third time nothing is explained again
-    monkeypatch.setattr(evaluator.Evaluator, "explain", lambda *_: pytest.fail("explained what is on record"))
+    monkeypatch.setattr(evaluator.Evaluator, "explained", lambda *_: pytest.fail("explained what is on record"))
     assert evaluated(classifier, tmp_path / "out", *options) == whole[1]
 
 
@@ -384,3 +384,40 @@ def test_a_gpu_gives_what_a_cpu_gives(classifier, tmp_path):
     for name, found in here["methods"].items():
         for key in ("iou/oracle", "insertion_auc", "road_morf"):
             assert there["methods"][name][key]["value"] == pytest.approx(found[key]["value"], abs=0.02), (name, key)
+
+
+def test_differences_are_those_of_the_same_cases(whole):
+    folder, results = whole
+    values: dict[str, dict[tuple[str, str], dict[str, str]]] = {}
+    for row in csv.DictReader((folder / "per_image.csv").open()):
+        values.setdefault(row["method"], {})[row["image"], row["target"]] = row
+    methods, controls = list(results["methods"]), list(results["controls"])
+    expected = [(m, o) for k, m in enumerate(methods) for o in [*methods[k + 1 :], *controls]]
+    for key in ("iou/otsu", "deletion_auc"):
+        pairs = {(each["method"], each["other"]): each for each in results["differences"][key]}
+        assert list(pairs) == expected
+        for (method, other), found in pairs.items():
+            less = [
+                float(own[key]) - float(values[other][case][key])
+                for case, own in values[method].items()
+                if own[key] and values[other][case][key]
+            ]
+            assert found["n"] == len(less) and found["value"] == pytest.approx(np.mean(less), abs=1e-5)
+            assert found["ci_low"] <= found["value"] <= found["ci_high"] and "per_class" not in found
+            assert found["patients"] <= results["protocol"]["data"]["patients"]
+    assert {"blank", "convergence"}.isdisjoint(results["differences"])  # no direction is the better one
+    assert all(each["other"] in methods for each in results["differences"]["randomization"])
+
+
+def test_how_far_maps_had_converged_goes_from_the_method_into_the_report(whole):
+    folder, results = whole
+    rows = list(csv.DictReader((folder / "per_image.csv").open()))
+    for name in ("IBA", "MultiLayerIBA"):
+        own = [float(row["convergence"]) for row in rows if row["method"] == name]
+        found = results["methods"][name]
+        assert found["convergence"]["value"] == pytest.approx(np.median(own), rel=1e-4) and len(set(own)) > 1
+        assert found["convergence"]["n"] == len(own) == results["protocol"]["data"]["targets"]
+        share = np.mean([value > NOT_CONVERGED for value in own])
+        assert found["unconverged"]["value"] == pytest.approx(share)
+    assert "convergence" not in results["methods"]["Gradient"]
+    assert 'id="convergence"' in (folder / "report.html").read_text()

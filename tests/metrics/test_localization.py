@@ -34,7 +34,7 @@ def test_at_least_one_pixel_is_marked():
 def test_ties_with_the_weakest_marked_pixel_are_marked_too():
     saliency = torch.tensor([[[3.0, 2.0, 2.0, 2.0, 0.0]]])
     assert top_fraction_mask(saliency, 0.4)[0, 0].tolist() == [True, True, True, True, False]
-    assert top_fraction_mask(torch.zeros(1, 4, 4), 0.05).all()
+    assert top_fraction_mask(torch.full((1, 4, 4), 0.2), 0.05).all()
 
 
 def test_the_zeros_of_a_sparse_map_are_never_marked():

@@ -38,7 +38,7 @@ def test_otsu_does_not_care_for_scale_and_marks_all_of_a_constant_map():
     maps = torch.rand(4, 6, 6, generator=torch.Generator().manual_seed(0))
     assert torch.equal(otsu_mask(maps), otsu_mask(maps * 1e-6 - 3e-7))
     assert otsu_mask(torch.full((1, 3, 3), 0.1)).all()
-    assert otsu_mask(torch.zeros(2, 1, 1)).all()
+    assert otsu_mask(torch.ones(2, 1, 1)).all()
 
 
 def test_levels_by_hand():

@@ -49,6 +49,8 @@ SEVERITY = {
     "zone_correlation": ("Correlation within an image", "higher", 0.0, 0.45),
 }
 
+OPTIMISED = {"convergence": "Change at the end", "unconverged": "Not converged"}
+
 
 def made_up_results(kind: str = "classes", n: int = 240, methods: list[str] | None = None) -> dict[str, Any]:
     """Results as ``results.json`` holds them, of ``classes``, ``detectors`` or a ``regression``."""
@@ -65,13 +67,22 @@ def made_up_results(kind: str = "classes", n: int = 240, methods: list[str] | No
     def estimates(name: str) -> dict[str, Any]:
         return {key: _estimate(generator, keys[key][2:], SKILL.get(name, 0.3), n, named) for key in keys}
 
-    return {
+    found = {
+        "methods": {name: estimates(name) for name in chosen},
+        "controls": {name: estimates(name) for name in [*CONTROLS, *(["LungField"] if zones else [])]},
+    }
+    measures |= {
+        key: {"title": title, "better": None, "group": "", "explanation": ""} for key, title in OPTIMISED.items()
+    }
+    for place, name in enumerate(name for name in chosen if "IBA" in name):
+        median = {"value": 0.04 + 0.05 * place, "ci_low": None, "ci_high": None, "n": n, "patients": n // 2}
+        found["methods"][name] |= {"convergence": median, "unconverged": {**median, "value": 0.2 * place}}
+    return found | {
+        "differences": made_up_differences(measures, found["methods"], found["controls"]),
         "task": "regression" if kind == "regression" else "classification",
         "class_names": list(named),
         "regions": "zones" if zones else "boxes",
         "measures": measures,
-        "methods": {name: estimates(name) for name in chosen},
-        "controls": {name: estimates(name) for name in [*CONTROLS, *(["LungField"] if zones else [])]},
         "left_out": {"RegressionIBA_MSE": "made up: explains a score, and the model gives classes"}
         if not zones
         else {},
@@ -93,6 +104,36 @@ def made_up_results(kind: str = "classes", n: int = 240, methods: list[str] | No
             "settings": {"step": 25, "masks": 30, "sizes": [1, 10, 100]},
             "versions": {"lightning_chex": "0.0.0-made-up", "torch": None},
         },
+    }
+
+
+def made_up_differences(measures, methods, controls) -> dict[str, Any]:
+    """Clear of 0 where the intervals of two means do not overlap: real ones are narrower, which nothing here tells."""
+    made = {}
+    for key in (key for key, measure in measures.items() if measure["better"]):
+        pairs = []
+        for place, method in enumerate(methods):
+            for other in [*list(methods)[place + 1 :], *controls]:
+                own, its = methods[method].get(key), {**controls, **methods}[other].get(key)
+                if own and its and own["value"] is not None and its["value"] is not None:
+                    less = _less(own, its)
+                    if "class_mean" in own and "class_mean" in its:
+                        less["class_mean"] = _less(own["class_mean"], its["class_mean"])
+                    pairs.append({"method": method, "other": other, **less})
+        if pairs:
+            made[key] = pairs
+    return made
+
+
+def _less(own, its) -> dict[str, Any]:
+    ends = [own["ci_low"], own["ci_high"], its["ci_low"], its["ci_high"]]
+    known = all(end is not None and math.isfinite(end) for end in ends)
+    return {
+        "value": own["value"] - its["value"],
+        "ci_low": ends[0] - ends[3] if known else None,
+        "ci_high": ends[1] - ends[2] if known else None,
+        "n": min(own["n"], its["n"]),
+        "patients": min(own["patients"], its["patients"]),
     }
 
 

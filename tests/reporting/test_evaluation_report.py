@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from made_up import CONTROLS, METHODS, made_up_curves, made_up_examples, made_up_results
+from made_up import CONTROLS, METHODS, made_up_curves, made_up_differences, made_up_examples, made_up_results
 from page_reader import Node, read_page, rows
 
 from lightning_chex.reporting.comparison import best_method
@@ -39,18 +39,28 @@ def section(page: Node, name: str) -> Node:
     return next(each for each in page.all("section") if each.attributes["id"] == name)
 
 
-def one(key: str, values: dict[str, tuple[float, float, float] | None], better="higher", controls=("PriorMap",)):
-    """Results of one measure: name -> value and interval."""
+def tables(page: Node) -> list[Node]:
+    """The tables of means: a row a method and a control."""
+    known = [each for each in page.all("section") if each.attributes["id"] != "differences"]
+    return [table for each in known for table in each.all("table")]
+
+
+def one(
+    key: str, values: dict[str, tuple[float, float, float] | None], better="higher", controls=("PriorMap",), patients=30
+):
+    """Results of one measure: name -> value and interval; a difference is clear of 0 where two do not overlap."""
 
     def estimate(value):
         value, low, high = value or (None, None, None)
-        return {key: {"value": value, "ci_low": low, "ci_high": high, "n": 9, "patients": 12}}
+        return {key: {"value": value, "ci_low": low, "ci_high": high, "n": 9, "patients": patients}}
 
+    measures = {key: {"title": key, "better": better, "group": "", "explanation": ""}}
+    methods = {name: estimate(value) for name, value in values.items() if name not in controls}
+    others = {name: estimate(value) for name, value in values.items() if name in controls}
     return {
         **{"task": "classification", "class_names": ["Mass"], "regions": "boxes", "left_out": {}, "protocol": {}},
-        "measures": {key: {"title": key, "better": better, "group": "", "explanation": ""}},
-        "methods": {name: estimate(value) for name, value in values.items() if name not in controls},
-        "controls": {name: estimate(value) for name, value in values.items() if name in controls},
+        **{"measures": measures, "methods": methods, "controls": others},
+        "differences": made_up_differences(measures, methods, others),
     }
 
 
@@ -58,9 +68,8 @@ def one(key: str, values: dict[str, tuple[float, float, float] | None], better="
 def test_every_method_and_every_control_stands_in_every_table_and_picture_row(pages, kind):
     results = made_up_results(kind)
     names = [*results["methods"], *results["controls"]]
-    tables = list(pages[kind].all("table"))
-    assert len(tables) >= 4
-    for table in tables:
+    assert len(tables(pages[kind])) >= 4
+    for table in tables(pages[kind]):
         assert [name for name in rows(table) if name in names] == names
         # controls are set apart from methods
         (below,) = table.all("tbody", "controls")
@@ -100,12 +109,14 @@ def test_the_page_needs_nothing_else(pages, kind):
 
 
 def test_sections_are_those_with_data(pages, tmp_path):
-    shared = ["perturbation", "sensitivity_n", "randomization", "examples"]
-    assert sections(pages["classes"]) == ["iou", "classes", "place", *shared, "left-out", "protocol"]
-    assert sections(pages["detectors"]) == ["iou", "classes", "place", "severity", *shared, "protocol"]
-    assert sections(pages["regression"]) == ["severity", *shared, "protocol"]
+    shared = ["perturbation", "sensitivity_n", "randomization", "convergence", "examples"]
+    place = ["differences", "iou", "classes", "place"]
+    assert sections(pages["classes"]) == [*place, *shared, "left-out", "protocol"]
+    assert sections(pages["detectors"]) == [*place, "severity", *shared, "protocol"]
+    assert sections(pages["regression"]) == ["differences", "severity", *shared, "protocol"]
     assert sections(page_of(tmp_path, one("road", {"IBA": (0.2, 0.1, 0.3), "PriorMap": (0.1, 0, 0.2)}))) == [
-        "perturbation"
+        "differences",
+        "perturbation",
     ]
     nothing = one("road", {})
     page = page_of(tmp_path, nothing)
@@ -116,7 +127,7 @@ def test_a_value_stands_with_its_interval_and_its_number(tmp_path):
     results = one("iou/otsu", {"IBA": (0.12345, 0.1, 0.2), "LRP": None, "PriorMap": (-0.05, -0.1, 0.0)})
     results["methods"]["LRP"]["iou/otsu"]["ci_low"] = math.nan
     results["methods"]["IBA"]["iou/otsu"]["class_mean"] = {"value": 0.3, "ci_low": 0.25, "ci_high": 0.35, "n": 7}
-    (table,) = page_of(tmp_path, results).all("table")
+    (table,) = tables(page_of(tmp_path, results))
     found = rows(table)
     assert found["method"] == ["over boxesn = 9", "over classesn = 7", paper.HEADING]
     assert found["IBA"] == ["0.1230.100–0.200", "0.3000.250–0.350", "0.114"]
@@ -127,7 +138,7 @@ def test_a_value_stands_with_its_interval_and_its_number(tmp_path):
 def test_an_unequal_number_is_said_in_its_cell(tmp_path):
     results = one("road", {"IBA": (0.2, 0.1, 0.3), "LRP": (0.2, 0.1, 0.3), "PriorMap": (0.1, 0.0, 0.2)})
     results["methods"]["LRP"]["road"]["n"] = 1200
-    (table,) = page_of(tmp_path, results).all("table")
+    (table,) = tables(page_of(tmp_path, results))
     found = rows(table)
     assert found["method"] == ["ROADn = 9"]
     assert "n =" not in found["IBA"][0] and found["LRP"][0].endswith(", n = 1,200")
@@ -151,18 +162,18 @@ def test_an_unequal_number_is_said_in_its_cell(tmp_path):
     ],
 )
 def test_the_best_method_is_bold_only_where_it_is_clear_of_the_controls(tmp_path, better, values, marked):
-    (table,) = page_of(tmp_path, one("road", values, better)).all("table")
+    (table,) = tables(page_of(tmp_path, one("road", values, better)))
     bold = [next(row.all("th")).text for row in table.all("tr") if list(row.all("b"))]
     dagger = [name for name, cells in rows(table).items() if any("†" in cell for cell in cells)]
     assert bold == (list(marked[1:]) if marked and marked[0] == "b" else [])
     assert dagger == (list(marked[1:]) if marked and marked[0] == "†" else [])
-    note = next(page_of(tmp_path, one("road", values, better)).all("div", "table")).text
-    assert ("not above the controls" in note) == bool(dagger)
+    note = section(page_of(tmp_path, one("road", values, better)), "perturbation").text
+    assert ("not better than every control" in note) == bool(dagger)
 
 
 def test_every_control_counts_for_the_mark(tmp_path):
     values = {"IBA": (0.5, 0.4, 0.6), "PriorMap": (0.2, 0.1, 0.3), "LungField": (0.41, 0.35, 0.45)}
-    (table,) = page_of(tmp_path, one("road", values, controls=("PriorMap", "LungField"))).all("table")
+    (table,) = tables(page_of(tmp_path, one("road", values, controls=("PriorMap", "LungField"))))
     assert not list(table.all("b")) and rows(table)["IBA"][0].startswith("0.500†")
 
 
@@ -176,9 +187,10 @@ def test_the_outcome_names_the_controls_that_methods_beat(tmp_path):
         **{"PriorMap": (0.3, 0.25, 0.35), "RandomMap": (0.1, 0.08, 0.12)},
     }
     assert outcome(page_of(tmp_path, one("iou/otsu", values, controls=("PriorMap", "RandomMap")))) == [
-        "Mean IoU, threshold rule “Otsu”: IBA and Gradient do better than every control (the best "
+        "Mean IoU, threshold rule “Otsu” (n = 9): IBA and Gradient do better than every control (the best "
         "control is PriorMap, 0.300); "
-        "GradCAM does better than RandomMap only; LRP does better than none of them."
+        "GradCAM does better than RandomMap only; LRP does better than none of them. "
+        "Among the methods, IBA does better than GradCAM and LRP, and is not told from Gradient."
     ]
 
 
@@ -188,9 +200,13 @@ def test_the_outcome_says_plainly_when_nothing_is_better(tmp_path):
     assert "no method does better than any control" in sentence
     (sentence,) = outcome(page_of(tmp_path, one("iou/otsu", values, controls=())))
     assert "no control was measured" in sentence
-    alone = {"IBA": (0.5, None, None), "PriorMap": (0.3, None, None)}
-    (sentence,) = outcome(page_of(tmp_path, one("iou/otsu", alone)))
-    assert "fewer than 10 patients" in sentence
+    clear = {"IBA": (0.5, 0.45, 0.6), "PriorMap": (0.3, 0.25, 0.35)}
+    (sentence,) = outcome(page_of(tmp_path, one("iou/otsu", clear, patients=29)))
+    assert sentence.endswith(": 29 patients, fewer than 30, so nothing is called better or worse.")
+    older = one("iou/otsu", clear)
+    del older["differences"]  # of an earlier version
+    (sentence,) = outcome(page_of(tmp_path, older))
+    assert "these results hold no paired differences, so nothing is called better or worse" in sentence
 
 
 def test_the_oracle_is_never_the_headline(tmp_path):
@@ -291,7 +307,7 @@ def test_one_method_is_enough(tmp_path, controls):
     if not controls:
         results["controls"] = {}
     page = page_of(tmp_path, results, made_up_curves(results, 5), made_up_examples(results, 32))
-    for table in page.all("table"):
+    for table in tables(page):
         assert "GradCAM" in rows(table)
         assert bool(list(table.all("tbody", "controls"))) == controls
     if not controls:
@@ -302,7 +318,7 @@ def test_one_method_is_enough(tmp_path, controls):
 def test_a_measure_the_page_does_not_know_is_not_lost(tmp_path):
     page = page_of(tmp_path, one("novel/0.3", {"IBA": (0.7, 0.6, 0.8), "PriorMap": (0.1, 0.0, 0.2)}))
     assert sections(page) == ["further"]
-    assert rows(next(page.all("table")))["IBA"] == ["0.7000.600–0.800"]
+    assert rows(tables(page)[0])["IBA"] == ["0.7000.600–0.800"]
 
 
 def test_curves_of_methods_that_are_not_in_the_results_are_not_shown(tmp_path):
@@ -361,7 +377,7 @@ def test_a_curve_without_a_value_is_neither_drawn_nor_named(tmp_path):
         Curve("LRP", "randomization", [0, 1], [None, math.nan], [None] * 2, [None] * 2, [0, 0]),
     ]
     page = page_of(tmp_path, results, curves)
-    assert sections(page) == ["perturbation", "sensitivity_n"]
+    assert sections(page) == ["differences", "perturbation", "sensitivity_n"]
     (key,) = section(page, "sensitivity_n").all("ul", "legend")
     assert [item.text for item in key.all("li")] == ["IBA"]
 
@@ -369,9 +385,9 @@ def test_a_curve_without_a_value_is_neither_drawn_nor_named(tmp_path):
 def test_nothing_is_marked_where_controls_are_no_yardstick(tmp_path):
     values = {"IBA": (0.1, 0.0, 0.2), "PriorMap": (1.0, 0.99, 1.0)}
     for key, better in (("randomization", "lower"), ("road_morf", "lower")):
-        (table,) = page_of(tmp_path, one(key, values, better)).all("table")
+        (table,) = tables(page_of(tmp_path, one(key, values, better)))
         assert not list(table.all("b")) and "†" not in table.text
-    (table,) = page_of(tmp_path, one("deletion_auc", values, "lower")).all("table")
+    (table,) = tables(page_of(tmp_path, one("deletion_auc", values, "lower")))
     assert [each.text for each in table.all("b")] == ["0.100"]
 
 
@@ -379,5 +395,7 @@ def test_few_patients_make_nothing_better():
     results = one("iou/otsu", {"IBA": (0.5, 0.4, 0.6), "PriorMap": (0.2, 0.1, 0.3)})
     assert best_method(Results(results), "iou/otsu") == (frozenset({"IBA"}), True)
     for found in (*results["methods"].values(), *results["controls"].values()):
-        found["iou/otsu"]["patients"] = 9
-    assert best_method(Results(results), "iou/otsu") == (frozenset({"IBA"}), False)
+        found["iou/otsu"]["patients"] = 29
+    assert best_method(Results(results), "iou/otsu") == (frozenset({"IBA"}), True)  # the pairs' patients count
+    results["differences"]["iou/otsu"][0]["patients"] = 29
+    assert best_method(Results(results), "iou/otsu") == (frozenset(), False)

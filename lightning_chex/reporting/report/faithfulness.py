@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element
 from lightning_chex.reporting.evaluation import Curve
 from lightning_chex.reporting.report.charts import legend, line_chart, scatter
 from lightning_chex.reporting.report.palette import Look
-from lightning_chex.reporting.report.parts import curves_named, explained, figures, section
+from lightning_chex.reporting.report.parts import counted, counted_of, curves_named, explained, figures, section
 from lightning_chex.reporting.report.tables import Column, measure_table
 from lightning_chex.reporting.results import Results
 
@@ -20,6 +20,8 @@ PERTURBATION = {
     "road_lerf": ("weakest first", "remove and debias"),
 }
 
+CONVERGENCE = {"convergence": "median change", "unconverged": "share of maps not converged"}
+
 
 def faithfulness(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look]) -> list[Element | None]:
     """All sections about the network; None for those without data."""
@@ -27,6 +29,7 @@ def faithfulness(results: Results, curves: Sequence[Curve], looks: Mapping[str, 
         _perturbation(results, curves, looks),
         _sensitivity(results, curves, looks),
         _randomization(results, curves, looks),
+        _convergence(results),
     ]
 
 
@@ -40,9 +43,10 @@ def _perturbation(results: Results, curves: Sequence[Curve], looks: Mapping[str,
         if results.has(f"insertion_auc{suffix}") and results.has(f"deletion_auc{suffix}")
     ]
     if clouds:
+        counts = counted(results.cell(name, key).n for name in results.names for key in keys)
         caption = (
-            "Insertion against deletion AUC, with 95 % intervals (the paper's Figure 2). Upper left is best; a "
-            "method amid the hollow controls does no better than an order of pixels that knows nothing."
+            f"Insertion against deletion AUC, with 95 % intervals (the paper's Figure 2), {counts}. Upper left is "
+            "best; what the hollow controls reach, an order of pixels that knows nothing reaches too."
         )
         blocks.append(figures(caption, clouds, legend(results.names, looks)))
     if keys:
@@ -64,9 +68,8 @@ def _perturbation(results: Results, curves: Sequence[Curve], looks: Mapping[str,
         charts = [line_chart(found, looks, title, x_label, output) for title, found in drawn if found]
         if charts:
             methods = list(dict.fromkeys(curve.method for _, found in drawn for curve in found))
-            caption = (
-                f"{' and '.join(title.lower() for title, found in drawn if found).capitalize()}: mean and 95 % band."
-            )
+            what = " and ".join(title.lower() for title, found in drawn if found).capitalize()
+            caption = f"{what}: mean and 95 % band, {counted_of(curve for _, found in drawn for curve in found)}."
             blocks.append(figures(caption, charts, legend(methods, looks)))
     if not blocks:
         return None
@@ -121,6 +124,22 @@ def _randomization(results: Results, curves: Sequence[Curve], looks: Mapping[str
     )
 
 
+def _convergence(results: Results) -> Element | None:
+    keys = results.keys(*CONVERGENCE)
+    if not keys:
+        return None
+    columns = [Column(CONVERGENCE[key], key, marked=False) for key in keys]
+    return section(
+        "convergence",
+        "Did the optimisation converge?",
+        "The bottleneck methods find each map by an optimisation of a fixed number of steps. One that still changes "
+        "over the last fifth of them would be another map with more steps: set steps higher. Methods and controls "
+        "that optimise nothing have no value.",
+        measure_table(results, "Change of the maps over the last fifth of the steps", columns),
+        explained(results, keys),
+    )
+
+
 def _one(
     results: Results,
     curves: Sequence[Curve],
@@ -138,7 +157,7 @@ def _one(
     blocks = []
     if drawn:
         chart = line_chart(drawn, looks, title.partition(" (")[0], x_label, y_label, log_x=log_x)
-        caption = "Mean over maps and 95 % band."
+        caption = f"Mean over maps and 95 % band, {counted_of(drawn)}."
         blocks.append(figures(caption, [chart], legend([curve.method for curve in drawn], looks)))
     if results.has(key):
         marked = key != "randomization"

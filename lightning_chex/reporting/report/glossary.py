@@ -1,7 +1,9 @@
-"""What the methods and controls are, in a sentence each, for a reader who knows none of them."""
+"""What the methods, the controls and the words are, in a sentence each, for a reader who knows none of them."""
 
 from xml.etree.ElementTree import Element
 
+from lightning_chex.reporting.comparison import MIN_PATIENTS
+from lightning_chex.reporting.explanation import BITS_NOTE
 from lightning_chex.reporting.report.markup import element
 from lightning_chex.reporting.report.parts import details
 from lightning_chex.reporting.results import Results
@@ -30,6 +32,25 @@ CONTROLS = {
     "PriorMap": "the mean region of other images, whatever this one shows",
     "LungField": "marks the lungs",
 }
+
+
+TERMS = {
+    "n": "How many maps a mean is over. It stands below the heading of a column, and in every cell that has another "
+    "one; every figure says its own. Measures that cost much are taken on fewer images, so one table can hold means of "
+    "very different weight, and a mean of fewer than ten maps says little.",
+    "95 % interval": "Where the mean over all patients like these lies, by redrawing patients, each with all of their "
+    "maps (studentised bootstrap). It stays wide with few patients, and may reach beyond what a value can be.",
+    "Better": f"The 95 % interval of the mean difference on the same cases, of {MIN_PATIENTS} patients or more, is "
+    "clear of 0. With fewer patients nothing is called better. Where it is not clear of 0, nothing is shown, which "
+    "does not mean that two methods are equal. Intervals are not corrected for their number.",
+    "Bits": BITS_NOTE,
+}
+
+
+def terms() -> Element:
+    """The words of the page, to be unfolded."""
+    parts = [part for name, meaning in TERMS.items() for part in (element("dt", name), element("dd", meaning))]
+    return details("What n, intervals, “better” and bits mean here", element("dl", *parts))
 
 
 def glossary(results: Results) -> Element | None:

@@ -7,7 +7,7 @@ from lightning_chex.reporting.evaluation import Curve
 from lightning_chex.reporting.report import paper
 from lightning_chex.reporting.report.charts import legend, line_chart
 from lightning_chex.reporting.report.palette import Look
-from lightning_chex.reporting.report.parts import curves_named, details, explained, figures, section
+from lightning_chex.reporting.report.parts import counted_of, curves_named, details, explained, figures, section
 from lightning_chex.reporting.report.tables import Column, PaperColumn, PaperRow, measure_table
 from lightning_chex.reporting.results import IOU_RULES, Results
 
@@ -99,7 +99,9 @@ def _class_table(results: Results, key: str) -> Element:
             by_place = {k: figures_[name] for k, name in enumerate(shown) if name in figures_}
             # the paper's mean is over boxes of all eight classes
             rows.append(PaperRow(f"InverseIBA, {loss}", {**by_place, len(shown): paper.BOX_MEAN[loss]}))
-    return measure_table(results, f"IoU by {kind}, threshold rule: {IOU_RULES[key]}", columns, paper_rows=rows)
+    caption = f"IoU by {kind}, threshold rule: {IOU_RULES[key]}"
+    note = f"A single {kind} carries no mark: it has few patients, and of many columns some would be marked by chance."
+    return measure_table(results, caption, columns, paper_rows=rows, notes=[note])
 
 
 def _other(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look]) -> Element | None:
@@ -122,9 +124,8 @@ def _other(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look])
             "threshold, from the map's least to its greatest value",
             "mean IoU",
         )
-        blocks.append(
-            figures("IoU at every threshold, the same one for all images", [chart], legend(_names(at_level), looks))
-        )
+        caption = f"IoU at every threshold, the same one for all images, with 95 % band, {counted_of(at_level)}."
+        blocks.append(figures(caption, [chart], legend(_names(at_level), looks)))
     if not blocks:
         return None
     return section(

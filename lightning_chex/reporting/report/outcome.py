@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from lightning_chex.reporting.comparison import MIN_PATIENTS, beaten, judged
+from lightning_chex.reporting.comparison import beaten, judged, withheld
+from lightning_chex.reporting.report.parts import counted
 from lightning_chex.reporting.results import IOU_RULES, Results, number
 
 
@@ -50,34 +51,38 @@ def _weights(results: Results) -> tuple[str, list[str]] | None:
         span = f"by {number(known[low])} for {low}"
     else:
         span = f"by {number(known[low])} ({low}) to {number(known[high])} ({high})"
+    counts = _counted(results, "randomization")
     return (
         "Do the maps depend on what was learnt?",
-        [f"With all weights drawn anew, they correlate with the originals {span}."],
+        [f"With all weights drawn anew, they correlate with the originals {span} ({counts})."],
     )
 
 
 def _sentences(results: Results, question: str, parts: Sequence[tuple[str, str]]) -> tuple[str, list[str]] | None:
     if not parts or not results.methods:
         return None
-    return question, [f"{words}: {_comparison(results, key)}." for words, key in parts]
+    return question, [f"{words} ({_counted(results, key)}): {_comparison(results, key)}." for words, key in parts]
+
+
+def _counted(results: Results, key: str) -> str:
+    return counted(results.cell(name, key).n for name in results.names)
 
 
 def _comparison(results: Results, key: str) -> str:
-    """Which methods do better than which controls, intervals not overlapping."""
+    """Which methods do better than which controls, and than which methods the best one does."""
     controls = judged(results, key)
     methods = [name for name in results.methods if results.cell(name, key).value is not None]
     if not methods:
         return "no method was measured"
     if not controls:
         return "no control was measured, so nothing says which methods are better than chance"
-    cells = [results.cell(name, key) for name in [*methods, *controls]]
-    if not any(cell.has_interval and (cell.patients or MIN_PATIENTS) >= MIN_PATIENTS for cell in cells):
-        return f"fewer than {MIN_PATIENTS} patients, so no method can be told from the controls"
+    if why := withheld(results, key):
+        return f"{why}, so nothing is called better or worse"
     groups: dict[tuple[str, ...], list[str]] = {}
     for name in methods:
-        groups.setdefault(tuple(beaten(results, name, key)), []).append(name)
+        groups.setdefault(tuple(beaten(results, name, key, controls)), []).append(name)
     if set(groups) == {()}:
-        return f"no method does better than any control with intervals that do not overlap{_best_control(results, key)}"
+        return f"no method does better than any control{_best_control(results, key)}{_among(results, methods, key)}"
     said = []
     for below, names in sorted(groups.items(), key=lambda item: -len(item[0])):
         verb = "does" if len(names) == 1 else "do"
@@ -88,7 +93,23 @@ def _comparison(results: Results, key: str) -> str:
             said.append(f"{words(names)} {verb} better than {words(below)} only")
         else:
             said.append(f"{words(names)} {verb} better than none of them")
-    return "; ".join(said)
+    return "; ".join(said) + _among(results, methods, key)
+
+
+def _among(results: Results, methods: Sequence[str], key: str) -> str:
+    """Which other methods the one with the best value is told from."""
+    if len(methods) < 2:
+        return ""
+    sign = -1.0 if results.better(key) == "lower" else 1.0
+    best = max(methods, key=lambda name: sign * (results.cell(name, key).value or 0.0))
+    others = [name for name in methods if name != best]
+    below = beaten(results, best, key, others)
+    if not below:
+        return f". Among the methods, {best} has the best value, but does better than none of the others"
+    if len(below) == len(others):
+        return f". Among the methods, {best} does better than every other"
+    apart = [name for name in others if name not in below]
+    return f". Among the methods, {best} does better than {words(below)}, and is not told from {words(apart)}"
 
 
 def _best_control(results: Results, key: str) -> str:

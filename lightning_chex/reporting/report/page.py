@@ -8,9 +8,10 @@ from xml.etree.ElementTree import Element
 from lightning_chex.files import write_whole
 from lightning_chex.reporting.comparison import MIN_PATIENTS
 from lightning_chex.reporting.evaluation import Curve, ExampleRow
+from lightning_chex.reporting.report.differences import differences
 from lightning_chex.reporting.report.examples import examples
-from lightning_chex.reporting.report.faithfulness import PERTURBATION, faithfulness
-from lightning_chex.reporting.report.glossary import glossary
+from lightning_chex.reporting.report.faithfulness import CONVERGENCE, PERTURBATION, faithfulness
+from lightning_chex.reporting.report.glossary import glossary, terms
 from lightning_chex.reporting.report.localization import ACCURACY, OTHER, localization
 from lightning_chex.reporting.report.markup import element, to_html
 from lightning_chex.reporting.report.outcome import outcome
@@ -22,7 +23,7 @@ from lightning_chex.reporting.report.style import css
 from lightning_chex.reporting.report.tables import Column, measure_table
 from lightning_chex.reporting.results import Results
 
-_SHOWN = ("iou", *OTHER, *ACCURACY, *PERTURBATION, *SEVERITY, "sensitivity_n", "randomization")
+_SHOWN = ("iou", *OTHER, *ACCURACY, *PERTURBATION, *SEVERITY, "sensitivity_n", "randomization", *CONVERGENCE)
 
 
 def write_report(
@@ -49,6 +50,7 @@ def report_page(results: Results, curves: Sequence[Curve], rows: Sequence[Exampl
     """The page as a tree; sections without data are left out."""
     look = looks(results.methods, results.controls)
     sections = [
+        differences(results),
         *localization(results, curves, look),
         severity(results, curves, look),
         *faithfulness(results, curves, look),
@@ -109,13 +111,15 @@ def _opening(title: str, results: Results) -> list[Element]:
         else element("p", "Nothing was measured that could be compared."),
         element(
             "p",
-            f"“Better” means: 95 % intervals, of {MIN_PATIENTS} patients or more, that do not overlap. This is strict: "
-            "overlapping intervals do not show that two methods are equal.",
+            "“Better” means: the 95 % interval of the mean difference on the same cases, of "
+            f"{MIN_PATIENTS} patients or more, is clear of 0; the intervals are not corrected for their number. Where "
+            "one holds 0, nothing is shown, which does not mean that two methods are equal.",
             class_="note",
         ),
         element("h2", "What was evaluated"),
         facts(results),
         *([known] if (known := glossary(results)) is not None else []),
+        terms(),
     ]
 
 

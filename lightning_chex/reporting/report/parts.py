@@ -1,6 +1,6 @@
 """What every section of the page is built from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from xml.etree.ElementTree import Element
 
 from lightning_chex.reporting.evaluation import Curve
@@ -54,6 +54,23 @@ def curves_named(curves: Sequence[Curve], name: str, results: Results) -> list[C
     """The curves of one kind with a value, methods first, in the order of the tables."""
     found = {c.method: c for c in curves if c.name == name and any(v is not None and v == v for v in c.value)}
     return [found[method] for method in results.names if method in found]
+
+
+def counted(numbers: Iterable[int]) -> str:
+    """How many values means rest on, in a few letters; those of nothing are left out.
+
+    Example:
+        >>> counted([29, 29, 0]), counted([2, 29]), counted([])
+        ('n = 29', 'n = 2 to 29', 'n = 0')
+    """
+    known = [number for number in numbers if number] or [0]
+    low, high = min(known), max(known)
+    return f"n = {low:,}" if low == high else f"n = {low:,} to {high:,}"
+
+
+def counted_of(curves: Iterable[Curve]) -> str:
+    """The same for curves."""
+    return counted(number for curve in curves for number in curve.n)
 
 
 def _direction(better: object) -> Element | None:

@@ -7,7 +7,7 @@ from lightning_chex.reporting.evaluation import Curve
 from lightning_chex.reporting.report import paper
 from lightning_chex.reporting.report.charts import legend, line_chart
 from lightning_chex.reporting.report.palette import Look
-from lightning_chex.reporting.report.parts import curves_named, explained, figures, section
+from lightning_chex.reporting.report.parts import counted_of, curves_named, explained, figures, section
 from lightning_chex.reporting.report.tables import Column, PaperColumn, measure_table
 from lightning_chex.reporting.results import Results
 
@@ -35,7 +35,8 @@ def severity(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look
         )
         blocks.append(
             figures(
-                "Mean of the map over zones of each score, with 95 % band; a map that follows severity rises.",
+                f"Mean of the map over zones of each score, with 95 % band, {counted_of(drawn)} zones; a map that "
+                "follows severity rises.",
                 [chart],
                 legend([curve.method for curve in drawn], looks),
             )

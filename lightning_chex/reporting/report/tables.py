@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeGuard
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.comparison import MIN_PATIENTS, best_method, judged
+from lightning_chex.reporting.comparison import best_method, judged, withheld
 from lightning_chex.reporting.report import paper
 from lightning_chex.reporting.report.markup import element
 from lightning_chex.reporting.results import Cell, Results, number
@@ -72,7 +72,7 @@ def measure_table(
     paper_rows: Sequence[PaperRow] = (),
     notes: Sequence[str] = (),
 ) -> Element:
-    """Write a table that scrolls in a box of its own, and below it what its signs mean."""
+    """Write a table of means, and below it what its signs mean."""
     marks = [_marks(results, column) for column in columns]
     counts = [_common_count(results, column) for column in columns]
     rows = [_row(results, name, columns, marks, counts) for name in results.methods]
@@ -88,12 +88,17 @@ def measure_table(
             element("tbody", element("tr", head), *(_paper_row(row, columns) for row in paper_rows), class_="paper")
         )
     table = element("table", element("thead", *_head(columns, counts)), *bodies)
+    return scrolling(caption, table, [*_signs(results, columns, marks), *notes])
+
+
+def scrolling(caption: str, table: Element, notes: Sequence[str]) -> Element:
+    """A table in a box of its own that scrolls, its caption above and notes below it."""
     return element(
         "div",
         # outside the table, which may be wider than the screen
         element("p", caption, class_="caption"),
         element("div", table, class_="scroll", tabindex="0", role="region", aria_label=caption),
-        element("p", " ".join([*_signs(results, columns, marks), *notes]), class_="note"),
+        element("p", " ".join(notes), class_="note"),
         class_="table",
     )
 
@@ -104,9 +109,20 @@ def _band(words: str, width: str) -> Element:
 
 
 def _marks(results: Results, column: Column | PaperColumn) -> tuple[frozenset[str], bool]:
-    if isinstance(column, PaperColumn) or not column.marked or not judged(results, column.key, **column.of):
+    if not _markable(column, results):
         return frozenset(), False
-    return best_method(results, column.key, **column.of)
+    return best_method(results, column.key, over_classes=column.over_classes)
+
+
+def _markable(column: Column | PaperColumn, results: Results) -> TypeGuard[Column]:
+    """Controls say what its values are worth. Single classes have too few patients each, and there are many of them."""
+    return (
+        isinstance(column, Column)
+        and column.marked
+        and column.class_name is None
+        and results.better(column.key) is not None
+        and bool(judged(results, column.key, over_classes=column.over_classes))
+    )
 
 
 def _common_count(results: Results, column: Column | PaperColumn) -> int:
@@ -160,14 +176,15 @@ def _cell(cell: Cell, best: bool, above: bool, count: int) -> Element:
     value = number(cell.value)
     if cell.value is None:
         return element("td", value, class_="none")
-    small = _interval(cell)
+    small = interval(cell)
     if cell.n != count:
         small += f", n = {cell.n:,}"
     shown = element("b", value) if best and above else element("span", value, "†" if best else None)
     return element("td", shown, element("small", small))
 
 
-def _interval(cell: Cell) -> str:
+def interval(cell: Cell) -> str:
+    """Both ends for people."""
     if cell.ci_low is None or cell.ci_high is None:
         return "no interval"
     # a dash beside a minus is hard to read
@@ -198,14 +215,12 @@ def _signs(
 ) -> list[str]:
     said = ["Small print: 95 % interval, bootstrap by patient; – stands for no value."]
     if any(best and above for best, above in marks):
-        said.append(
-            f"Bold: the best method, its interval, of {MIN_PATIENTS} patients or more, clear of every control's."
-        )
+        said.append("Bold: the best method, better than every control by the paired differences.")
     if any(best and not above for best, above in marks):
-        said.append(
-            "† the best method, but not above the controls: the intervals overlap or rest on fewer than "
-            f"{MIN_PATIENTS} patients, or a control does better."
-        )
+        said.append("† the best method, but not better than every control by the paired differences.")
     if not results.controls:
         said.append("No control was evaluated, so no value is set bold.")
+    reasons = [withheld(results, column.key) for column in columns if _markable(column, results)]
+    if any(reasons):
+        said.append(f"Not marked: {'; '.join(dict.fromkeys(filter(None, reasons)))}.")
     return said
