@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_chex.attribution.attributor import frozen
+from lightning_chex.attribution.counting import counted
 from lightning_chex.attribution.layers import check_feature_map, get_layer, hooked
 from lightning_chex.attribution.layout import precision
 from lightning_chex.attribution.partition import Partition, partition
@@ -20,7 +21,7 @@ def observed_statistics(model: nn.Module, layer: str, per: Granularity) -> Itera
     statistics = FeatureStatistics(per)
 
     def collect(module: nn.Module, inputs: Any, output: Any) -> None:
-        statistics.update(check_feature_map(output, layer))
+        statistics.update(counted(check_feature_map(output, layer)))
 
     with hooked(get_layer(model, layer), collect):
         yield statistics
