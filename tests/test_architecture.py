@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "attribution": set(),
     "metrics": set(),
     "reporting": set(),
-    "callbacks": {"evaluation", "attribution", "metrics", "reporting"},
+    "callbacks": {"evaluation", "tasks", "attribution", "metrics", "reporting"},
     "evaluation": {"data", "tasks", "attribution", "metrics", "reporting"},
     "trainer": {"callbacks", "evaluation", "attribution", "metrics", "reporting"},
     "arguments": {"data", "evaluation"},

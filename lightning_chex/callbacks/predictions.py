@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
 
 from lightning_chex.callbacks.run_folder import run_folder
+from lightning_chex.tasks.repeats import unrepeated_rows
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -49,5 +50,8 @@ class PredictionWriter(BasePredictionWriter):
         assert self.path is not None  # set by setup("predict"), which precedes every batch
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)
-            for image_id, values in zip(prediction["image_id"], prediction["prediction"], strict=True):
-                writer.writerow([image_id, *(f"{value:.6g}" for value in values.reshape(-1).tolist())])
+            names, rows = prediction["image_id"], prediction["prediction"]
+            counted = unrepeated_rows(trainer, batch, len(names), batch_idx, dataloader_idx).tolist()
+            for image_id, values, own in zip(names, rows, counted, strict=True):
+                if own:
+                    writer.writerow([image_id, *(f"{value:.6g}" for value in values.reshape(-1).tolist())])

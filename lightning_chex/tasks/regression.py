@@ -94,11 +94,11 @@ class RegressionTask(ChestXrayTask):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collect one validation batch."""
-        self._collect(batch, "val")
+        self._collect(*self.evaluated(batch, batch_idx), "val")
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collect one test batch."""
-        self._collect(batch, "test")
+        self._collect(*self.evaluated(batch, batch_idx), "test")
 
     def on_validation_epoch_end(self) -> None:
         """Log what the validation batches gave."""
@@ -108,10 +108,10 @@ class RegressionTask(ChestXrayTask):
         """Log what the test batches gave."""
         self._log_scores("test")
 
-    def _collect(self, batch: dict[str, Any], stage: str) -> None:
-        output = self(batch["image"])
+    def _collect(self, output: Tensor, label: Tensor, stage: str) -> None:
+        if not len(output):
+            return
         score = self.score(output).float()
-        label = batch["label"]
         getattr(self, f"{stage}_loss").update(self.loss(output, label), weight=len(score))
         if self._has_parts:
             getattr(self, f"{stage}_part_mae").update(score, label)
