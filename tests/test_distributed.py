@@ -1,0 +1,167 @@
+"""However many processes share the images, each image counts once: in scores, statistics, figures and tables."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import together
+from tiny import CLASS_NAMES, SpyIBA, TinyData, tiny_trainer
+
+from lightning_chex.callbacks import IBACallback, PredictionWriter
+from lightning_chex.callbacks.map_writer import MapWriter
+from lightning_chex.data import PATHOLOGIES, SyntheticDataModule
+from lightning_chex.tasks import ClassificationTask, RegressionTask
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+COUNTS = (1, 2, 3, 13)
+BACKBONE, LAYER = "test_resnet", "layer2"
+
+
+class Still(ClassificationTask):
+    """Trains and stays as it is, whatever images a process trains on."""
+
+    def on_train_epoch_start(self) -> None:
+        self.model.eval()
+
+
+def classifier(classes: tuple[str, ...] = CLASS_NAMES) -> ClassificationTask:
+    torch.manual_seed(0)
+    task = Still(classes, backbone=BACKBONE, optimizer="momentum", lr=1e-30, weight_decay=0)
+    with torch.no_grad():
+        task.model.get_classifier().weight.mul_(10)  # type: ignore[operator]  # or all predictions are nearly alike
+    return task
+
+
+def data_of(count: int, score: bool = False, offers: bool = True) -> TinyData:
+    """A data module of somebody else, whose loaders Lightning shares out among the processes."""
+    data = TinyData(score=score, num_val=count)
+    data.test = data.val
+    if not offers:
+        data.explained_dataset = None  # type: ignore[assignment]
+    return data
+
+
+def trainer_of(folder: Path, processes: int, *callbacks: Any, **options: Any) -> Any:
+    several = {"devices": processes, "strategy": "ddp"} if processes > 1 else {}
+    return tiny_trainer(folder, *callbacks, num_sanity_val_steps=0, limit_train_batches=1, **several, **options)
+
+
+def run(stage: str, count: int, folder: Path, processes: int, offers: bool = True, **options: Any) -> dict[str, Any]:
+    """Explain with two callbacks, one all images, one three of them; say what was logged, learnt and drawn."""
+    attributors = SpyIBA(layer=LAYER), SpyIBA(layer=LAYER)
+    everything = IBACallback(attributors[0], num_images=-1, batch_size=3, save_pictures=False)
+    some = IBACallback(attributors[1], num_images=3, name="some", save_pictures=stage == "validate" and count == 13)
+    trainer = trainer_of(folder, processes, everything, some, **options)
+    task, data = classifier(), data_of(count, offers=offers)
+    if stage == "test":  # by the statistics of a validation
+        trainer.validate(task, data, verbose=False)
+    work = trainer.fit if stage == "fit" else getattr(trainer, stage)
+    work(task, data, **({} if stage == "fit" else {"verbose": False}))
+    drawn = folder / "explanations" / "validate_some"
+    return {
+        "logged": dict(trainer.callback_metrics),
+        "statistics": attributors[0].state_dict(),
+        "explained": [sum(len(images) for images in spy.images) for spy in attributors],
+        "drawn": sorted(path.name for path in drawn.glob("*.png")) if trainer.is_global_zero else None,
+    }
+
+
+def regression(count: int, folder: Path, processes: int) -> dict[str, Any]:
+    torch.manual_seed(0)
+    trainer = trainer_of(folder, processes)
+    trainer.validate(RegressionTask((0, 12), backbone=BACKBONE), data_of(count, score=True), verbose=False)
+    return {"logged": dict(trainer.callback_metrics)}
+
+
+def predicted(count: int, folder: Path, processes: int) -> list[str]:
+    """Names in the table this process has written of our own images."""
+    writer = PredictionWriter()
+    data = SyntheticDataModule(num_train=2, num_val=1, num_test=count, size=32, batch_size=4)
+    trainer_of(folder, processes, writer).predict(classifier(PATHOLOGIES), data, return_predictions=False)
+    assert writer.path is not None
+    with writer.path.open(newline="") as file:
+        return [row[0] for row in list(csv.reader(file))[1:]]
+
+
+def explained(count: int, folder: Path, processes: int) -> list[str]:
+    writer = MapWriter(SpyIBA(layer=LAYER), folder, targets="top")
+    data = SyntheticDataModule(num_train=60, num_val=1, num_test=count, size=32, batch_size=4)
+    trainer_of(folder, processes, writer).predict(classifier(PATHOLOGIES), data, return_predictions=False)
+    return (folder / "index.csv").read_text().splitlines()
+
+
+def everything(folder: Path, processes: int) -> dict[str, Any]:
+    """All that is compared, in one go: to start a process takes longer."""
+    found: dict[str, Any] = {}
+    for count in COUNTS:
+        for stage in ("validate", "test", "fit"):
+            found[f"{stage} {count}"] = run(stage, count, folder / f"{stage}{count}", processes)
+        found[f"regression {count}"] = regression(count, folder, processes)
+        found[f"predicted {count}"] = predicted(count, folder / f"predicted{count}", processes)
+    found["not offered 13"] = run("validate", 13, folder / "not offered", processes, offers=False)
+    found["explained 2"] = explained(2, folder / "explained", processes)
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> dict[str, Any]:
+    return everything(tmp_path_factory.mktemp("alone"), 1)
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def ranks(request, tmp_path_factory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("together")
+    return together(request.param, everything, folder / "results", folder, request.param)
+
+
+RUNS = [f"{stage} {count}" for stage in ("validate", "test", "fit") for count in COUNTS] + ["not offered 13"]
+
+
+@pytest.mark.parametrize("name", RUNS + [f"regression {count}" for count in COUNTS])
+def test_all_processes_log_what_one_does(alone, ranks, name):
+    expected = alone[name]["logged"]
+    assert len(expected) >= 3
+    for rank in ranks:
+        logged = rank[name]["logged"]
+        assert logged.keys() == expected.keys()
+        for key, value in expected.items():
+            if "train" not in key:
+                torch.testing.assert_close(logged[key], value, rtol=0, atol=1e-6, equal_nan=True, msg=f"{name} {key}")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_statistics_rest_on_every_image_once(alone, ranks, name):
+    expected = alone[name]["statistics"]
+    assert int(expected["count"]) == int(name.split()[-1])
+    for rank in ranks:
+        for key, value in expected.items():
+            torch.testing.assert_close(rank[name]["statistics"][key], value, rtol=1e-5, atol=1e-6, msg=f"{name} {key}")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_image_is_explained_once(alone, ranks, name):
+    shares = [rank[name]["explained"] for rank in ranks]
+    assert [sum(share) for share in zip(*shares, strict=True)] == alone[name]["explained"]
+    count = int(name.split()[-1])
+    assert alone[name]["explained"] == ([0, 0] if count < 2 else [count, min(3, count)])
+
+
+@pytest.mark.parametrize("name", ["validate 13", "not offered 13"])
+def test_the_same_images_are_drawn_in_the_same_order(alone, ranks, name):
+    assert [drawn.split("__")[0] for drawn in alone[name]["drawn"]] == [f"{i:03d}_image-1-{i}" for i in range(3)]
+    assert ranks[0][name]["drawn"] == alone[name]["drawn"]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_every_image_is_in_one_table_once(alone, ranks, count):
+    expected = alone[f"predicted {count}"]
+    assert len(set(expected)) == count
+    assert sorted(sum((rank[f"predicted {count}"] for rank in ranks), [])) == sorted(expected)
+
+
+def test_a_map_is_written_for_fewer_images_than_processes(alone, ranks):
+    kept = [[line.split(",")[:2] for line in found["explained 2"]] for found in (alone, ranks[0])]
+    assert kept[0] == kept[1] and len(kept[0]) == 3  # with the header
