@@ -30,8 +30,13 @@ class Still(ClassificationTask):
 def classifier(classes: tuple[str, ...] = CLASS_NAMES) -> ClassificationTask:
     torch.manual_seed(0)
     task = Still(classes, backbone=BACKBONE, optimizer="momentum", lr=1e-30, weight_decay=0)
+    return spread(task)
+
+
+def spread(task: Any) -> Any:
+    """Make the predictions of an untrained task less alike."""
     with torch.no_grad():
-        task.model.get_classifier().weight.mul_(10)  # type: ignore[operator]  # or all predictions are nearly alike
+        task.model.get_classifier().weight.mul_(10)
     return task
 
 
@@ -52,27 +57,29 @@ def trainer_of(folder: Path, processes: int, *callbacks: Any, **options: Any) ->
 def run(stage: str, count: int, folder: Path, processes: int, offers: bool = True, **options: Any) -> dict[str, Any]:
     """Explain with two callbacks, one all images, one three of them; say what was logged, learnt and drawn."""
     attributors = SpyIBA(layer=LAYER), SpyIBA(layer=LAYER)
-    everything = IBACallback(attributors[0], num_images=-1, batch_size=3, save_pictures=False)
-    some = IBACallback(attributors[1], num_images=3, name="some", save_pictures=stage == "validate" and count == 13)
+    drawn = stage == "validate" and count == 13
+    everything = IBACallback(attributors[0], num_images=-1, batch_size=3, top_fraction=0.3, save_pictures=False)
+    some = IBACallback(attributors[1], num_images=3, top_fraction=0.3, name="some", save_pictures=drawn)
     trainer = trainer_of(folder, processes, everything, some, **options)
     task, data = classifier(), data_of(count, offers=offers)
     if stage == "test":  # by the statistics of a validation
         trainer.validate(task, data, verbose=False)
     work = trainer.fit if stage == "fit" else getattr(trainer, stage)
     work(task, data, **({} if stage == "fit" else {"verbose": False}))
-    drawn = folder / "explanations" / "validate_some"
+    pictures = folder / "explanations" / "validate_some"
     return {
         "logged": dict(trainer.callback_metrics),
         "statistics": attributors[0].state_dict(),
         "explained": [sum(len(images) for images in spy.images) for spy in attributors],
-        "drawn": sorted(path.name for path in drawn.glob("*.png")) if trainer.is_global_zero else None,
+        "drawn": sorted(path.name for path in pictures.glob("*.png")) if trainer.is_global_zero else None,
     }
 
 
 def regression(count: int, folder: Path, processes: int) -> dict[str, Any]:
     torch.manual_seed(0)
     trainer = trainer_of(folder, processes)
-    trainer.validate(RegressionTask((0, 12), backbone=BACKBONE), data_of(count, score=True), verbose=False)
+    task = spread(RegressionTask((0, 12), backbone=BACKBONE))
+    trainer.validate(task, data_of(count, score=True), verbose=False)
     return {"logged": dict(trainer.callback_metrics)}
 
 

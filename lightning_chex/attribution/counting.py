@@ -6,43 +6,57 @@ from contextvars import ContextVar
 
 from torch import Tensor
 
-_rows: ContextVar[Tensor | None] = ContextVar("rows that count", default=None)
 
+class Counting:
+    """Says which images of the batch at hand count, to all that begin to observe a model within `governing`.
 
-@contextmanager
-def counting(rows: Tensor | None) -> Iterator[None]:
-    """Within the context, `Attributor.observing` learns from these images of every batch only.
+    Each observer keeps to the one it began under, so that several can observe the same forward passes and learn from
+    different images. A method of one's own that observes asks for `present()` when it begins, and for `kept` at each
+    batch.
 
-    Contexts nest; the innermost one holds. A method of one's own that observes asks `counted` for its features.
-
-    Args:
-        rows: bool (B,), True for an image that counts; None for all images.
+    Attributes:
+        rows: bool (B,), True for an image that counts; None for all images. Set anew before each batch.
 
     Example:
         >>> import torch
-        >>> with counting(torch.tensor([True, False, True])):
-        ...     counted(torch.tensor([[1.0], [2.0], [3.0]])).tolist()
+        >>> counting = Counting()
+        >>> with counting.governing():
+        ...     found = Counting.present()
+        >>> counting.rows = torch.tensor([True, False, True])
+        >>> found.kept(torch.tensor([[1.0], [2.0], [3.0]])).tolist()
         [[1.0], [3.0]]
     """
-    former = _rows.get()
-    _rows.set(rows)
-    try:
-        yield
-    finally:
-        _rows.set(former)
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None
+
+    @staticmethod
+    def present() -> "Counting":
+        """The innermost one that governs here; else one by which all images count."""
+        return _present.get() or Counting()
+
+    @contextmanager
+    def governing(self) -> Iterator[None]:
+        """Within the context, it is `present`."""
+        token = _present.set(self)
+        try:
+            yield
+        finally:
+            _present.reset(token)
+
+    def kept(self, features: Tensor) -> Tensor:
+        """Keep the features of the images that count.
+
+        Args:
+            features: (B, ...), a row an image.
+
+        Returns:
+            (B', ...). Where the model has made another number of rows of the batch, nobody can say whose they are: then
+            all of them if every image counts, else none.
+        """
+        if self.rows is None or bool(self.rows.all()):
+            return features
+        return features[self.rows.to(features.device)] if len(self.rows) == len(features) else features[:0]
 
 
-def counted(features: Tensor) -> Tensor:
-    """Keep the features of the images that count.
-
-    Args:
-        features: (B, ...), a row an image.
-
-    Returns:
-        (B', ...). Where the model has made another number of rows of the batch, nobody can say whose they are: then all
-        of them if every image counts, else none.
-    """
-    rows = _rows.get()
-    if rows is None or bool(rows.all()):
-        return features
-    return features[rows.to(features.device)] if len(rows) == len(features) else features[:0]
+_present: ContextVar[Counting | None] = ContextVar("the counting that governs", default=None)

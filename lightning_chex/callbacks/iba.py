@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor, counting
+from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor, Counting
 from lightning_chex.callbacks.explained_model import network_of
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.run_folder import run_folder
@@ -75,7 +75,7 @@ class IBACallback(pl.Callback):
         self.name = name
         self.save_pictures = save_pictures
         self.last_sheet: Path | None = None
-        self._observation, self._counting = ExitStack(), ExitStack()
+        self._observation, self._counting = ExitStack(), Counting()
         self._images = ShownImages(num_images, batch_size)
         self._explanations: list[Explanation] = []
 
@@ -132,15 +132,15 @@ class IBACallback(pl.Callback):
         self._images.forget()
         self._explanations = []
         if self._is_due(trainer):
-            self._observation.enter_context(self.attributor.observing(self._network(pl_module)))
+            with self._counting.governing():
+                self._observation.enter_context(self.attributor.observing(self._network(pl_module)))
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Leave out of the statistics what a distributed sampler repeats."""
         if self._is_due(trainer) and isinstance(batch, dict) and "image" in batch:
-            rows = unrepeated_rows(trainer, batch, len(batch["image"]), batch_idx, dataloader_idx)
-            self._counting.enter_context(counting(rows))
+            self._counting.rows = unrepeated_rows(trainer, batch, len(batch["image"]), batch_idx, dataloader_idx)
 
     def on_validation_batch_end(
         self,
@@ -152,7 +152,6 @@ class IBACallback(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Without a data module that offers images, keep the first ones that come by; the sanity check tries one."""
-        self._counting.close()
         if not isinstance(batch, dict) or not {"image", "label"} <= batch.keys():
             found = f"a dict with {', '.join(map(repr, batch))}" if isinstance(batch, dict) else type(batch).__name__
             raise MisconfigurationException(
@@ -170,8 +169,8 @@ class IBACallback(pl.Callback):
         if trainer.sanity_checking:
             self._check_image(trainer, pl_module, batch["image"][:1])
         elif self._is_due(trainer):
-            counted = unrepeated_rows(trainer, batch, len(batch["image"]), batch_idx, dataloader_idx)
-            self._images.keep(trainer, batch, counted)
+            rows = unrepeated_rows(trainer, batch, len(batch["image"]), batch_idx, dataloader_idx)
+            self._images.keep(trainer, batch, rows)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Explain, and log what can be monitored."""
@@ -204,7 +203,6 @@ class IBACallback(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Take the hook off the model; the statistics of a broken validation are dropped."""
-        self._counting.close()
         self._observation.__exit__(type(exception), exception, exception.__traceback__)
 
     def _check_image(self, trainer: pl.Trainer, pl_module: pl.LightningModule, image: Tensor) -> None:

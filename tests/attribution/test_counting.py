@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_chex.attribution import IBA, MultiLayerIBA, counted, counting
+from lightning_chex.attribution import IBA, Counting, MultiLayerIBA
 
 
 def network() -> nn.Sequential:
@@ -14,49 +14,59 @@ def network() -> nn.Sequential:
     ).eval()
 
 
-@pytest.mark.parametrize("method", [IBA(layer="1"), IBA(layer="1", statistics_per="channel")])
-def test_statistics_are_those_of_the_images_that_count(method):
+@pytest.mark.parametrize("per", ["neuron", "channel"])
+def test_statistics_are_those_of_the_images_that_count(per):
     model, images = network(), torch.randn(9, 3, 8, 8)
-    rows = torch.arange(9) % 3 != 1
-    with torch.no_grad(), method.observing(model):
-        for batch, own in zip(images.split(4), rows.split(4), strict=True):
-            with counting(own):
-                model(batch)
-    features = model[:2](images[rows]).double()
-    over = (0,) if method.statistics.per == "neuron" else (0, 2, 3)
-    variance, mean = torch.var_mean(features, over, keepdim=True)
-    assert method.num_observed == 6
-    torch.testing.assert_close(method.statistics.mean, mean[0].float())
-    torch.testing.assert_close(method.statistics.std, variance[0].sqrt().float())
+    # two observers of the same passes, each with images of its own
+    methods, countings = [IBA(layer="1", statistics_per=per) for _ in "ab"], [Counting(), Counting()]
+    choices = [torch.arange(9) % 3 != 1, torch.arange(9) > 3]
+    observations = []
+    for method, counting in zip(methods, countings, strict=True):
+        with counting.governing():
+            observations.append(method.observing(model))
+            observations[-1].__enter__()
+    with torch.no_grad():
+        for start in (0, 4, 8):
+            for counting, rows in zip(countings, choices, strict=True):
+                counting.rows = rows[start : start + 4]
+            model(images[start : start + 4])
+    for observation, method, rows in zip(observations, methods, choices, strict=True):
+        observation.__exit__(None, None, None)
+        features = model[:2](images[rows]).double()
+        variance, mean = torch.var_mean(features, (0,) if per == "neuron" else (0, 2, 3), keepdim=True)
+        assert method.num_observed == int(rows.sum())
+        torch.testing.assert_close(method.statistics.mean, mean[0].float())
+        torch.testing.assert_close(method.statistics.std, variance[0].sqrt().float())
 
 
 def test_all_layers_leave_out_the_same_images_and_a_batch_may_be_left_out_whole():
-    model, method = network(), MultiLayerIBA(layers=["0", "2"])
-    with torch.no_grad(), method.observing(model):
-        for count in (torch.tensor([True, False]), torch.zeros(2, dtype=torch.bool), None):
-            with counting(count):
-                model(torch.randn(2, 3, 8, 8))
+    model, method, counting = network(), MultiLayerIBA(layers=["0", "2"]), Counting()
+    with torch.no_grad(), counting.governing(), method.observing(model):
+        for counting.rows in (torch.tensor([True, False]), torch.zeros(2, dtype=torch.bool), None):
+            model(torch.randn(2, 3, 8, 8))
     assert [member.num_observed for member in method.members] == [3, 3]
 
 
 def test_fit_learns_from_all_it_is_given():
-    with counting(torch.zeros(60, dtype=torch.bool)):
+    counting = Counting()
+    counting.rows = torch.zeros(60, dtype=torch.bool)
+    with counting.governing():
         assert IBA(layer="1").fit(network(), [torch.randn(60, 3, 8, 8)]).num_observed == 60
 
 
-def test_contexts_nest_and_end_with_an_exception_too():
-    features = torch.arange(2.0)
-    with counting(torch.tensor([True, False])):
-        with pytest.raises(KeyError), counting(torch.tensor([False, True])):
-            assert counted(features).tolist() == [1]
+def test_the_innermost_governs_and_ends_with_an_exception_too():
+    outer, inner, features = Counting(), Counting(), torch.arange(2.0)
+    outer.rows, inner.rows = torch.tensor([True, False]), torch.tensor([False, True])
+    with outer.governing():
+        with pytest.raises(KeyError), inner.governing():
+            assert Counting.present() is inner
             raise KeyError
-        assert counted(features).tolist() == [0]
-    assert counted(features) is features
+        assert Counting.present() is outer
+    assert Counting.present().kept(features) is features
 
 
 def test_rows_that_are_not_the_batchs_are_left_out_unless_all_count():
-    crops = torch.arange(6.0)
-    with counting(torch.tensor([True, True, True])):
-        assert len(counted(crops)) == 6
-    with counting(torch.tensor([True, False, True])):
-        assert len(counted(crops)) == 0
+    crops, counting = torch.arange(6.0), Counting()
+    for rows, kept in [([True, True, True], 6), ([True, False, True], 0)]:
+        counting.rows = torch.tensor(rows)
+        assert len(counting.kept(crops)) == kept
