@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from processes import together
-from tiny import CLASS_NAMES, SpyIBA, TinyData, tiny_trainer
+from tiny import CLASS_NAMES, SpyIBA, TinyData, TinyTask, tiny_trainer
 
 from lightning_chex.callbacks import IBACallback, PredictionWriter
 from lightning_chex.callbacks.map_writer import MapWriter
@@ -17,7 +17,7 @@ from lightning_chex.tasks import ClassificationTask, RegressionTask
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 COUNTS = (1, 2, 3, 13)
-BACKBONE, LAYER = "test_resnet", "layer2"
+BACKBONE = "test_resnet"
 
 
 class Still(ClassificationTask):
@@ -28,15 +28,8 @@ class Still(ClassificationTask):
 
 
 def classifier(classes: tuple[str, ...] = CLASS_NAMES) -> ClassificationTask:
-    torch.manual_seed(0)
     task = Still(classes, backbone=BACKBONE, optimizer="momentum", lr=1e-30, weight_decay=0)
-    return spread(task)
-
-
-def spread(task: Any) -> Any:
-    """Make the predictions of an untrained task less alike."""
-    with torch.no_grad():
-        task.model.get_classifier().weight.mul_(10)
+    task.model = TinyTask(classes).model
     return task
 
 
@@ -56,7 +49,7 @@ def trainer_of(folder: Path, processes: int, *callbacks: Any, **options: Any) ->
 
 def run(stage: str, count: int, folder: Path, processes: int, offers: bool = True, **options: Any) -> dict[str, Any]:
     """Explain with two callbacks, one all images, one three of them; say what was logged, learnt and drawn."""
-    attributors = SpyIBA(layer=LAYER), SpyIBA(layer=LAYER)
+    attributors = SpyIBA(), SpyIBA()
     drawn = stage == "validate" and count == 13
     everything = IBACallback(attributors[0], num_images=-1, batch_size=3, top_fraction=0.3, save_pictures=False)
     some = IBACallback(attributors[1], num_images=3, top_fraction=0.3, name="some", save_pictures=drawn)
@@ -69,16 +62,16 @@ def run(stage: str, count: int, folder: Path, processes: int, offers: bool = Tru
     pictures = folder / "explanations" / "validate_some"
     return {
         "logged": dict(trainer.callback_metrics),
-        "statistics": attributors[0].state_dict(),
+        "statistics": [spy.state_dict() for spy in attributors],
         "explained": [sum(len(images) for images in spy.images) for spy in attributors],
         "drawn": sorted(path.name for path in pictures.glob("*.png")) if trainer.is_global_zero else None,
     }
 
 
 def regression(count: int, folder: Path, processes: int) -> dict[str, Any]:
-    torch.manual_seed(0)
     trainer = trainer_of(folder, processes)
-    task = spread(RegressionTask((0, 12), backbone=BACKBONE))
+    task = RegressionTask((0, 12), backbone=BACKBONE)
+    task.model = TinyTask(()).model
     trainer.validate(task, data_of(count, score=True), verbose=False)
     return {"logged": dict(trainer.callback_metrics)}
 
@@ -94,7 +87,7 @@ def predicted(count: int, folder: Path, processes: int) -> list[str]:
 
 
 def explained(count: int, folder: Path, processes: int) -> list[str]:
-    writer = MapWriter(SpyIBA(layer=LAYER), folder, targets="top")
+    writer = MapWriter(SpyIBA(), folder, targets="top")
     data = SyntheticDataModule(num_train=60, num_val=1, num_test=count, size=32, batch_size=4)
     trainer_of(folder, processes, writer).predict(classifier(PATHOLOGIES), data, return_predictions=False)
     return (folder / "index.csv").read_text().splitlines()
@@ -129,31 +122,29 @@ RUNS = [f"{stage} {count}" for stage in ("validate", "test", "fit") for count in
 
 @pytest.mark.parametrize("name", RUNS + [f"regression {count}" for count in COUNTS])
 def test_all_processes_log_what_one_does(alone, ranks, name):
-    expected = alone[name]["logged"]
+    # each trains on images of its own, so the training's loss is of no use here
+    expected = {key: value for key, value in alone[name]["logged"].items() if "train" not in key}
     assert len(expected) >= 3
     for rank in ranks:
-        logged = rank[name]["logged"]
-        assert logged.keys() == expected.keys()
-        for key, value in expected.items():
-            if "train" not in key:
-                torch.testing.assert_close(logged[key], value, rtol=0, atol=1e-6, equal_nan=True, msg=f"{name} {key}")
+        logged = {key: value for key, value in rank[name]["logged"].items() if "train" not in key}
+        torch.testing.assert_close(logged, expected, rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_statistics_rest_on_every_image_once(alone, ranks, name):
+    # of both callbacks: what one of them explains teaches the other nothing
     expected = alone[name]["statistics"]
-    assert int(expected["count"]) == int(name.split()[-1])
+    assert [int(state["count"]) for state in expected] == [int(name.split()[-1])] * 2
     for rank in ranks:
-        for key, value in expected.items():
-            torch.testing.assert_close(rank[name]["statistics"][key], value, rtol=1e-5, atol=1e-6, msg=f"{name} {key}")
+        torch.testing.assert_close(rank[name]["statistics"], expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_image_is_explained_once(alone, ranks, name):
     shares = [rank[name]["explained"] for rank in ranks]
     assert [sum(share) for share in zip(*shares, strict=True)] == alone[name]["explained"]
-    count = int(name.split()[-1])
-    assert alone[name]["explained"] == ([0, 0] if count < 2 else [count, min(3, count)])
+    count, runs = int(name.split()[-1]), 2 if name.startswith("test") else 1  # a test comes after a validation
+    assert alone[name]["explained"] == ([0, 0] if count < 2 else [runs * count, runs * min(3, count)])
 
 
 @pytest.mark.parametrize("name", ["validate 13", "not offered 13"])

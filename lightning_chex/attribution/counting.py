@@ -15,7 +15,8 @@ class Counting:
     batch.
 
     Attributes:
-        rows: bool (B,), True for an image that counts; None for all images. Set anew before each batch.
+        rows: bool (B,), True for an image that counts; or True for all images, False for none. Set anew before each
+            batch.
 
     Example:
         >>> import torch
@@ -28,7 +29,7 @@ class Counting:
     """
 
     def __init__(self) -> None:
-        self.rows: Tensor | None = None
+        self.rows: Tensor | bool = True
 
     @staticmethod
     def present() -> "Counting":
@@ -54,8 +55,8 @@ class Counting:
             (B', ...). Where the model has made another number of rows of the batch, nobody can say whose they are: then
             all of them if every image counts, else none.
         """
-        if self.rows is None or bool(self.rows.all()):
-            return features
+        if isinstance(self.rows, bool) or bool(self.rows.all()):
+            return features if self.rows is not False else features[:0]
         return features[self.rows.to(features.device)] if len(self.rows) == len(features) else features[:0]
 
 

@@ -132,6 +132,7 @@ class IBACallback(pl.Callback):
         self._images.forget()
         self._explanations = []
         if self._is_due(trainer):
+            self._counting.rows = False
             with self._counting.governing():
                 self._observation.enter_context(self.attributor.observing(self._network(pl_module)))
 
@@ -152,6 +153,7 @@ class IBACallback(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Without a data module that offers images, keep the first ones that come by; the sanity check tries one."""
+        self._counting.rows = False  # what other callbacks run through the network between batches teaches nothing
         if not isinstance(batch, dict) or not {"image", "label"} <= batch.keys():
             found = f"a dict with {', '.join(map(repr, batch))}" if isinstance(batch, dict) else type(batch).__name__
             raise MisconfigurationException(

@@ -1,5 +1,7 @@
 """Statistics leave out the images that do not count, and nobody else notices."""
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 from torch import nn
@@ -20,18 +22,15 @@ def test_statistics_are_those_of_the_images_that_count(per):
     # two observers of the same passes, each with images of its own
     methods, countings = [IBA(layer="1", statistics_per=per) for _ in "ab"], [Counting(), Counting()]
     choices = [torch.arange(9) % 3 != 1, torch.arange(9) > 3]
-    observations = []
-    for method, counting in zip(methods, countings, strict=True):
-        with counting.governing():
-            observations.append(method.observing(model))
-            observations[-1].__enter__()
-    with torch.no_grad():
+    with torch.no_grad(), ExitStack() as observations:
+        for method, counting in zip(methods, countings, strict=True):
+            with counting.governing():
+                observations.enter_context(method.observing(model))
         for start in (0, 4, 8):
             for counting, rows in zip(countings, choices, strict=True):
                 counting.rows = rows[start : start + 4]
             model(images[start : start + 4])
-    for observation, method, rows in zip(observations, methods, choices, strict=True):
-        observation.__exit__(None, None, None)
+    for method, rows in zip(methods, choices, strict=True):
         features = model[:2](images[rows]).double()
         variance, mean = torch.var_mean(features, (0,) if per == "neuron" else (0, 2, 3), keepdim=True)
         assert method.num_observed == int(rows.sum())
@@ -42,7 +41,7 @@ def test_statistics_are_those_of_the_images_that_count(per):
 def test_all_layers_leave_out_the_same_images_and_a_batch_may_be_left_out_whole():
     model, method, counting = network(), MultiLayerIBA(layers=["0", "2"]), Counting()
     with torch.no_grad(), counting.governing(), method.observing(model):
-        for counting.rows in (torch.tensor([True, False]), torch.zeros(2, dtype=torch.bool), None):
+        for counting.rows in (torch.tensor([True, False]), torch.zeros(2, dtype=torch.bool), True, False):
             model(torch.randn(2, 3, 8, 8))
     assert [member.num_observed for member in method.members] == [3, 3]
 
