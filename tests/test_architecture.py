@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "attribution": {"thresholds"},
     "metrics": {"thresholds"},
     "reporting": {"thresholds"},
-    "callbacks": {"evaluation", "attribution", "metrics", "reporting"},
+    "callbacks": {"evaluation", "tasks", "attribution", "metrics", "reporting"},
     "evaluation": {"data", "tasks", "attribution", "metrics", "reporting"},
     "trainer": {"callbacks", "evaluation", "attribution", "metrics", "reporting"},
     "arguments": {"data", "evaluation"},

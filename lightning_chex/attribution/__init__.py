@@ -2,6 +2,7 @@
 
 from lightning_chex.attribution.attributor import NOT_CONVERGED, Attribution, Attributor, frozen
 from lightning_chex.attribution.controls import EveryPixel, PriorMap, RandomMap
+from lightning_chex.attribution.counting import Counting
 from lightning_chex.attribution.grad_cam import GradCAM
 from lightning_chex.attribution.gradient import Gradient
 from lightning_chex.attribution.iba import IBA
@@ -23,6 +24,7 @@ __all__ = [
     "OBJECTIVES",
     "Attribution",
     "Attributor",
+    "Counting",
     "BottleneckReport",
     "EveryPixel",
     "FeatureStatistics",

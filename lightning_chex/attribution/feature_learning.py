@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_chex.attribution.attributor import frozen
+from lightning_chex.attribution.counting import Counting
 from lightning_chex.attribution.layers import check_feature_map, get_layer, hooked
 from lightning_chex.attribution.layout import precision
 from lightning_chex.attribution.partition import Partition, partition
@@ -17,11 +18,11 @@ from lightning_chex.attribution.unwrapping import as_written
 
 @contextmanager
 def observed_statistics(model: nn.Module, layer: str, per: Granularity) -> Iterator[FeatureStatistics]:
-    """Statistics that grow with every forward pass ``model`` makes within the context."""
-    statistics = FeatureStatistics(per)
+    """Statistics that grow with every forward pass ``model`` makes on images that count (`Counting`)."""
+    statistics, counting = FeatureStatistics(per), Counting.present()
 
     def collect(module: nn.Module, inputs: Any, output: Any) -> None:
-        statistics.update(check_feature_map(output, layer))
+        statistics.update(counting.kept(check_feature_map(output, layer)))
 
     with as_written(model) as network, hooked(get_layer(network, layer), collect):
         yield statistics

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from lightning_chex.attribution import Attribution, Attributor, frozen
+from lightning_chex.attribution import Attribution, Attributor, EveryPixel, RandomMap, frozen
 from lightning_chex.metrics import (
     LocalizationIoU,
     boxes_to_mask,
@@ -17,6 +17,8 @@ from lightning_chex.metrics import (
     top_fraction_mask,
 )
 from lightning_chex.reporting import Explanation
+
+CONTROLS: dict[str, Attributor] = {"random": RandomMap(), "every_pixel": EveryPixel()}
 
 
 class Explainer:
@@ -48,13 +50,10 @@ class Explainer:
         classes = max(1, len(class_names))
         # a control needs no model: what a map that knows nothing would score under the same rule
         self.iou = LocalizationIoU(classes, fraction).to(device)
-        self.controls = MetricCollection(
-            {"random": LocalizationIoU(classes, fraction), "every_pixel": LocalizationIoU(classes, fraction)}
-        ).to(device)
-        self._generator = torch.Generator().manual_seed(0)
+        self.controls = MetricCollection({name: LocalizationIoU(classes, fraction) for name in CONTROLS}).to(device)
 
     def explain(self, batches: Iterable[dict[str, Any]]) -> Iterator[Explanation]:
-        """Explain every target of every image of the batches; the batches are on the network's device.
+        """Explain every target of every image of the batches of `ShownImages`; they are on the network's device.
 
         Classes with an expert box are explained; without boxes the positive labels; without those the class the model
         finds most likely. A score is explained once per image.
@@ -69,7 +68,7 @@ class Explainer:
             regions, boxes = self._regions(batch, rows, targets, saliency.shape[-2:])
             boxed = regions.flatten(1).any(1)
             if self.class_names:
-                self._measure(saliency[boxed], regions[boxed], targets[boxed])
+                self._measure(batch["image"], rows[boxed], targets[boxed], saliency[boxed], regions[boxed])
             iou = intersection_over_union(top_fraction_mask(saliency, self.fraction), regions)
             yield from self._explanations(batch, output, rows, targets, found, boxes, boxed, iou)
 
@@ -102,11 +101,10 @@ class Explainer:
             boxes[i] = own.cpu()
         return regions, boxes
 
-    def _measure(self, saliency: Tensor, regions: Tensor, targets: Tensor) -> None:
+    def _measure(self, images: Tensor, rows: Tensor, targets: Tensor, saliency: Tensor, regions: Tensor) -> None:
         self.iou.update(saliency, regions, targets)
-        noise = torch.rand(saliency.shape, generator=self._generator).to(saliency)
-        self.controls["random"].update(noise, regions, targets)
-        self.controls["every_pixel"].update(torch.ones_like(saliency), regions, targets)
+        for name, control in CONTROLS.items():
+            self.controls[name].update(control.attribute(self.network, images, targets, rows), regions, targets)
 
     def _explanations(
         self,
@@ -125,7 +123,7 @@ class Explainer:
         for i, (row, target) in enumerate(zip(rows.tolist(), targets.tolist(), strict=True)):
             shade = grey[row] - grey[row].min()
             yield Explanation(
-                image_id=batch["image_id"][row] if "image_id" in batch else f"image {row}",
+                image_id=batch["image_id"][row] if "image_id" in batch else f"image {batch['place'][row]}",
                 image=shade / shade.max().clamp(min=1e-6),
                 saliency=saliency[i],
                 target=target if self.class_names else None,
@@ -135,6 +133,7 @@ class Explainer:
                 boxes=boxes[i],
                 iou=float(iou[i]) if boxed[i] else None,
                 convergence=None if math.isnan(convergence[i]) else convergence[i],
+                place=batch["place"][row],
             )
 
     def scores(self) -> dict[str, Tensor]:

@@ -13,13 +13,14 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor
+from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor, Counting
 from lightning_chex.callbacks.explained_model import network_of
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.callbacks.shown import ShownImages, Stage
 from lightning_chex.reporting import Explanation, write_pictures
 from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, table_rows
+from lightning_chex.tasks.repeats import unrepeated_rows
 
 
 class IBACallback(pl.Callback):
@@ -78,7 +79,7 @@ class IBACallback(pl.Callback):
         self.name = name
         self.save_pictures = save_pictures
         self.last_sheet: Path | None = None
-        self._observation = ExitStack()
+        self._observation, self._counting = ExitStack(), Counting()
         self._images = ShownImages(num_images, batch_size)
         self._explanations: list[Explanation] = []
 
@@ -135,7 +136,16 @@ class IBACallback(pl.Callback):
         self._images.forget()
         self._explanations = []
         if self._is_due(trainer):
-            self._observation.enter_context(self.attributor.observing(self._network(pl_module)))
+            self._counting.rows = False
+            with self._counting.governing():
+                self._observation.enter_context(self.attributor.observing(self._network(pl_module)))
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Leave out of the statistics what a distributed sampler repeats."""
+        if self._is_due(trainer) and isinstance(batch, dict) and "image" in batch:
+            self._counting.rows = unrepeated_rows(trainer, batch, len(batch["image"]), batch_idx, dataloader_idx)
 
     def on_validation_batch_end(
         self,
@@ -147,6 +157,7 @@ class IBACallback(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Without a data module that offers images, keep the first ones that come by; the sanity check tries one."""
+        self._counting.rows = False  # what other callbacks run through the network between batches teaches nothing
         if not isinstance(batch, dict) or not {"image", "label"} <= batch.keys():
             found = f"a dict with {', '.join(map(repr, batch))}" if isinstance(batch, dict) else type(batch).__name__
             raise MisconfigurationException(
@@ -164,7 +175,8 @@ class IBACallback(pl.Callback):
         if trainer.sanity_checking:
             self._check_image(trainer, pl_module, batch["image"][:1])
         elif self._is_due(trainer):
-            self._images.keep(batch, trainer.world_size)
+            rows = unrepeated_rows(trainer, batch, len(batch["image"]), batch_idx, dataloader_idx)
+            self._images.keep(trainer, batch, rows)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Explain, and log what can be monitored."""
@@ -285,9 +297,9 @@ class IBACallback(pl.Callback):
 
 
 def _gather(own: list[Explanation]) -> list[Explanation]:
-    """The explanations of all processes, process after process."""
+    """The explanations of all processes, in the order one process would give them."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return own
     parts: list[list[Explanation]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(parts, own)
-    return list(chain.from_iterable(parts))
+    return sorted(chain.from_iterable(parts), key=lambda explanation: explanation.place)

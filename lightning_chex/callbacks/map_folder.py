@@ -117,8 +117,7 @@ class MapFolder:
     def record(self, settings: Mapping[str, Any], **more: Any) -> None:
         """Write ``explanation.json``: the settings a continued run has to have, and what else is known."""
         told = {"settings": settings, **more, **({"bits": BITS_NOTE} if "bits" in self.header else {})}
-        write_whole(self.folder / RECORD, json.dumps(told, indent=2, ensure_ascii=False) + "
-", sync=True)
+        write_whole(self.folder / RECORD, json.dumps(told, indent=2, ensure_ascii=False) + "\n", sync=True)
 
     @property
     def holds_maps(self) -> bool:

@@ -24,6 +24,7 @@ from lightning_chex.evaluation.checkpoint_contents import Checkpoint
 from lightning_chex.evaluation.describe import describe
 from lightning_chex.evaluation.feature_statistics import Saved, feature_statistics, members, training_batches
 from lightning_chex.reporting import overlay
+from lightning_chex.tasks.repeats import unrepeated_rows
 
 T = TypeVar("T")
 
@@ -122,11 +123,7 @@ class MapWriter(pl.Callback):
                 )
             return
         images = datamodule.choose_predicted(
-            self.split,
-            limit=self.limit,
-            only_positive=self._chosen.positive,
-            finished=finished,
-            at_least=trainer.world_size,
+            self.split, limit=self.limit, only_positive=self._chosen.positive, finished=finished
         )
         self.image_ids = images.image_ids
         if not images.labelled and any(m.objective is OBJECTIVES["squared_error"] for m in members(self.attributor)):
@@ -207,8 +204,9 @@ class MapWriter(pl.Callback):
         predictions = outputs["prediction"].float()
         labels = batch.get("label")
         rows, values = self._targets_of(predictions, labels)
-        wanted = torch.tensor([self._is_new(name) for name in batch["image_id"]], dtype=torch.bool)[rows.cpu()]
-        kept = wanted.to(rows.device)
+        counted = unrepeated_rows(trainer, batch, len(predictions), batch_idx, dataloader_idx).tolist()
+        wanted = [own and self._is_new(name) for own, name in zip(counted, batch["image_id"], strict=True)]
+        kept = torch.tensor(wanted, dtype=torch.bool)[rows.cpu()].to(rows.device)
         rows, values = rows[kept], None if values is None else values[kept]
         saliency = self._explain(trainer, pl_module, batch["image"], values, rows)
         names = [self._names[k] for k in values.tolist()] if self._names and values is not None else []

@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.csv_text import csv_lines
+from lightning_chex.tasks.repeats import unrepeated_rows
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -46,7 +47,12 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Append the rows of one batch: what was written stays, whatever happens later."""
         assert self.path is not None  # set by setup("predict"), which precedes every batch
-        images = zip(prediction["image_id"], prediction["prediction"], strict=True)
-        lines = csv_lines([name, *(f"{value:.6g}" for value in values.reshape(-1).tolist())] for name, values in images)
+        names, rows = prediction["image_id"], prediction["prediction"]
+        counted = unrepeated_rows(trainer, batch, len(names), batch_idx, dataloader_idx).tolist()
+        lines = csv_lines(
+            [name, *(f"{value:.6g}" for value in values.reshape(-1).tolist())]
+            for name, values, own in zip(names, rows, counted, strict=True)
+            if own
+        )
         with self.path.open("a", encoding="utf-8", newline="") as file:
             file.write(lines)

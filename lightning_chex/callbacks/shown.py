@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import default_collate
 
 Stage = Literal["validate", "test"]
 
@@ -34,34 +33,43 @@ class ShownImages:
         offer = getattr(getattr(trainer, "datamodule", None), "explained_dataset", None)
         return None if offer is None else offer(stage)
 
-    def keep(self, batch: dict[str, Any], world_size: int) -> None:
-        """Keep of a passing batch, in main memory, as many images as this process still needs."""
-        wanted = float("inf") if self.num_images == -1 else -(-self.num_images // world_size)
-        room = wanted - sum(len(kept["image"]) for kept in self._kept)
-        if room > 0:
-            count = int(min(room, len(batch["image"])))
-            self._kept.append({key: _to_cpu(value[:count]) for key, value in batch.items()})
+    def keep(self, trainer: pl.Trainer, batch: dict[str, Any], counted: Tensor) -> None:
+        """Keep of a passing batch, in main memory, as many of the images that count as this process still needs."""
+        count = sum(len(kept["image"]) for kept in self._kept)
+        wanted = len(self._share(trainer, self.num_images)) if self.num_images != -1 else count + len(counted)
+        rows = counted.nonzero().flatten().tolist()[: wanted - count]
+        if rows:
+            place = trainer.global_rank + trainer.world_size * count
+            places = [place + trainer.world_size * i for i in range(len(rows))]
+            self._kept.append({key: _rows_of(value, rows) for key, value in batch.items()} | {"place": places})
 
     def batches(self, trainer: pl.Trainer, stage: Stage) -> Iterator[dict[str, Any]]:
-        """Yield this process's share, on its device; shares differ in size, so nothing collective may happen here."""
+        """Yield this process's share, on its device; shares differ in size, so nothing collective may happen here.
+
+        Beside what the data give, a batch holds ``place``: where each image stands among those of all processes.
+        """
         dataset = self.offered(trainer, stage)
-        batches: Any = self._kept
-        if dataset is not None:
-            count = len(dataset) if self.num_images == -1 else min(self.num_images, len(dataset))
-            share = Subset(dataset, range(trainer.global_rank, count, trainer.world_size))
-            collate = getattr(trainer.datamodule, "collate", None)  # type: ignore[attr-defined]
-            # with a generator of its own, or iterating would draw from the global one
-            loader = DataLoader(share, self.batch_size, collate_fn=collate, generator=torch.Generator())
-            batches = loader if len(share) else []
-        for batch in batches:
-            if batch is None:  # all its images were unreadable, and the data module leaves such out
-                continue
+        for batch in self._kept if dataset is None else self._read(trainer, dataset):
             moved = trainer.strategy.batch_to_device(batch)
             # the image alone: boxes and scores would be rounded
             yield moved | {"image": trainer.precision_plugin.convert_input(moved["image"])}
 
+    def _read(self, trainer: pl.Trainer, dataset: Any) -> Iterator[dict[str, Any]]:
+        collate = getattr(trainer.datamodule, "collate", None) or default_collate  # type: ignore[attr-defined]
+        share = self._share(trainer, len(dataset) if self.num_images == -1 else min(self.num_images, len(dataset)))
+        for start in range(0, len(share), self.batch_size):
+            samples = {place: dataset[place] for place in share[start : start + self.batch_size]}
+            # None is unreadable, and the data module leaves such out
+            read = {place: sample for place, sample in samples.items() if sample is not None}
+            if read:
+                yield collate(list(read.values())) | {"place": list(read)}
 
-def _to_cpu(value: Any) -> Any:
+    @staticmethod
+    def _share(trainer: pl.Trainer, count: int) -> range:
+        return range(trainer.global_rank, count, trainer.world_size)
+
+
+def _rows_of(value: Any, rows: list[int]) -> Any:
     if isinstance(value, Tensor):
-        return value.cpu()
-    return [_to_cpu(item) for item in value] if isinstance(value, list) else value
+        return value[rows].cpu()
+    return [value[row].cpu() if isinstance(value[row], Tensor) else value[row] for row in rows]

@@ -11,14 +11,14 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from lightning_chex.data.class_weights import pos_weight
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import ImageReader, check_names, first_few, read_grey
 from lightning_chex.data.order import telling_order
 from lightning_chex.data.overview import overview
-from lightning_chex.data.predicted import Predicted, choose
+from lightning_chex.data.predicted import Predicted, choose, share_of_few
 from lightning_chex.data.prepared import open_prepared
 from lightning_chex.data.preparing import prepare_copy
 from lightning_chex.data.sample import collate
@@ -301,14 +301,16 @@ class ChestXrayDataModule(pl.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """The test images once more, or what `choose_predicted` has chosen."""
-        return self.test_dataloader() if self._predicted is None else self._loader_of(self._predicted.images)
+        chosen = self._predicted
+        images = self.readable(self.dataset("test"), "test split") if chosen is None else chosen.images
+        return self._loader_of(images, sampler=share_of_few(images, self.trainer))
 
     def choose_predicted(self, part: str = "test", **options: Any) -> Predicted:
         """Let ``predict`` see other images than those of the test split, never augmented; see ``data/predicted.py``.
 
         Args:
             part: the name of one of `parts`, or ``all``.
-            options: ``limit``, ``only_positive``, ``finished``, ``at_least``; see ``choose``.
+            options: ``limit``, ``only_positive``, ``finished``; see ``choose``.
 
         Returns:
             What was chosen.
@@ -338,12 +340,15 @@ class ChestXrayDataModule(pl.LightningDataModule):
         dataset = self.readable(self.dataset(split), f"{split} split", replace=split == "train")
         return self._loader_of(dataset, shuffle, drop_last)
 
-    def _loader_of(self, dataset: Dataset, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
+    def _loader_of(
+        self, dataset: Dataset, shuffle: bool = False, drop_last: bool = False, sampler: Sampler | None = None
+    ) -> DataLoader:
         loader = DataLoader if self.on_unreadable == "error" else ReadableLoader
         return loader(
             dataset,
             batch_size=self.batch_size,
             shuffle=shuffle,
+            sampler=sampler,
             drop_last=drop_last,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

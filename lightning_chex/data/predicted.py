@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, DistributedSampler, Subset
 
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import image_size
@@ -58,7 +59,6 @@ def choose(
     limit: int | None = None,
     only_positive: bool = False,
     finished: Collection[str] = frozenset(),
-    at_least: int = 1,
 ) -> Predicted:
     """Choose images of a data module that has been checked.
 
@@ -68,8 +68,6 @@ def choose(
         limit: only so many, the first ones.
         only_positive: leave out images none of whose classes is positive; without labels all stay.
         finished: ids of images not to be read any more.
-        at_least: so many images remain if any does, the last one repeated: every process of a distributed run needs
-            one.
 
     Raises:
         DataError: no such part, or no image in it that is asked for.
@@ -91,5 +89,17 @@ def choose(
         raise DataError(f"there is no {what} in split {part} of {type(module).__name__}: give another split or targets")
     names = [joined.image_ids[index] for index in chosen]
     left = [index for index, name in zip(chosen, names, strict=True) if name not in finished]
-    left += left[-1:] * max(0, at_least - len(left))
     return Predicted(Subset(module.readable(joined, f"{part} images"), left), names, labelled)
+
+
+def share_of_few(images: Any, trainer: pl.Trainer | None) -> DistributedSampler | None:
+    """Give every process an image to predict where there are fewer images than processes: some come again.
+
+    Lightning's own sampler for predict repeats none, and stops with an error where a process has none.
+
+    Returns:
+        What reads this process's share; None where Lightning's sampler will do.
+    """
+    if trainer is None or not 0 < len(images) < trainer.world_size:
+        return None
+    return DistributedSampler(images, trainer.world_size, trainer.global_rank, shuffle=False)

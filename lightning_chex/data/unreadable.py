@@ -90,18 +90,25 @@ class SkipUnreadable(Dataset):
 
 
 class ReadableLoader(DataLoader):
-    """A DataLoader without the batches of which nothing is left."""
+    """A DataLoader without the batches of which nothing is left; ``positions`` count over all that was to be read."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is an iterator of batches too
-        for batch in super().__iter__():
+        for number, batch in enumerate(super().__iter__()):
             if batch is not None:
-                yield batch
+                start = number * getattr(self.batch_sampler, "batch_size", 0)
+                yield {**batch, "positions": [start + position for position in batch["positions"]]}
 
 
 def collate_readable(samples: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Join those samples that could be read, see ``collate``; None if there are none."""
-    readable = [sample for sample in samples if sample is not None]
-    return collate(readable) if readable else None
+    """Join those samples that could be read, see ``collate``; None if there are none.
+
+    Returns:
+        The batch, in which ``positions`` says which of the samples they are.
+    """
+    readable = [(position, sample) for position, sample in enumerate(samples) if sample is not None]
+    if not readable:
+        return None
+    return {**collate([sample for _, sample in readable]), "positions": [position for position, _ in readable]}
 
 
 def check_share(unreadable: int, images: int, name: str, examples: str) -> None:

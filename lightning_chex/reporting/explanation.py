@@ -27,6 +27,7 @@ class Explanation:
         iou: IoU of the strongest pixels with the boxes, None without boxes.
         convergence: relative change of the map over the last fifth of the optimisation steps; None for methods that do
             not iterate.
+        place: where the image stands among those that are shown, by which they are ordered.
     """
 
     image_id: str
@@ -39,6 +40,7 @@ class Explanation:
     boxes: Tensor
     iou: float | None
     convergence: float | None = None
+    place: int = 0
 
     @property
     def bits(self) -> float:

@@ -36,12 +36,16 @@ class MultilabelScores(Metric):
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Add logits (B, K) and labels (B, K) in {0, 1}."""
-        self.logits.append(logits.detach().float())
-        self.labels.append(labels.detach().long())
+        # flat: a process without an image brings the empty tensor to the others', which has one dimension
+        self.logits.append(logits.detach().float().flatten())
+        self.labels.append(labels.detach().float().flatten())
 
     def compute(self) -> dict[str, Tensor]:
         """``auroc``, ``ap`` (means, NaN if no class can be scored), ``auroc/NAME``, ``ap/NAME``, ``classes_scored``."""
-        logits, labels = dim_zero_cat(self.logits).cpu(), dim_zero_cat(self.labels).cpu()
+        logits, labels = (
+            dim_zero_cat(state).cpu().view(-1, len(self.class_names)) for state in (self.logits, self.labels)
+        )
+        labels = labels.long()
         present = [c for c in range(len(self.class_names)) if 0 < labels[:, c].sum() < len(labels)]
         results = {"classes_scored": torch.tensor(float(len(present)))}
         # ranks are all that counts: the sigmoid keeps them in float64, where confident logits stay apart; on the CPU,
@@ -130,11 +134,11 @@ class ClassificationTask(ChestXrayTask):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collect one validation batch."""
-        self._collect(batch, self.val_loss, self.val_scores)
+        self._collect(*self.evaluated(batch, batch_idx), self.val_loss, self.val_scores)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collect one test batch."""
-        self._collect(batch, self.test_loss, self.test_scores)
+        self._collect(*self.evaluated(batch, batch_idx), self.test_loss, self.test_scores)
 
     def on_validation_epoch_end(self) -> None:
         """Log what the validation batches gave."""
@@ -144,10 +148,10 @@ class ClassificationTask(ChestXrayTask):
         """Log what the test batches gave."""
         self._log_scores("test", self.test_loss, self.test_scores)
 
-    def _collect(self, batch: dict[str, Any], loss: Metric, scores: Metric) -> None:
-        logits = self(batch["image"])
-        loss.update(self.loss(logits, batch["label"]), weight=len(logits))
-        scores.update(logits, batch["label"])
+    def _collect(self, logits: Tensor, label: Tensor, loss: Metric, scores: Metric) -> None:
+        if len(logits):
+            loss.update(self.loss(logits, label), weight=len(logits))
+            scores.update(logits, label)
 
     def _log_scores(self, stage: str, loss: Metric, scores: Metric) -> None:
         self.log(f"{stage}/loss", loss.compute(), prog_bar=True)

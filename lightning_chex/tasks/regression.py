@@ -3,13 +3,42 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanAbsoluteError, PearsonCorrCoef
+from torchmetrics import MeanAbsoluteError, Metric
+from torchmetrics.functional.regression import pearson_corrcoef
+from torchmetrics.utilities import dim_zero_cat
 
 from lightning_chex.tasks.backbone import create_backbone
 from lightning_chex.tasks.task import ChestXrayTask, Schedule
+
+
+class PearsonCorrelation(Metric):
+    """Pearson's correlation of scores, NaN for fewer than two or where one side does not vary.
+
+    torchmetrics' own is NaN where no process has more than one score.
+    """
+
+    full_state_update = False
+    predicted: list[Tensor]
+    true: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("predicted", [], dist_reduce_fx="cat")
+        self.add_state("true", [], dist_reduce_fx="cat")
+
+    def update(self, predicted: Tensor, true: Tensor) -> None:
+        """Add predicted and true scores (B,)."""
+        self.predicted.append(predicted.detach().float())
+        self.true.append(true.detach().float())
+
+    def compute(self) -> Tensor:
+        """The correlation; on the CPU, as not every device has float64."""
+        predicted, true = (dim_zero_cat(state).cpu().double() for state in (self.predicted, self.true))
+        return pearson_corrcoef(predicted, true).float() if len(true) > 1 else torch.tensor(torch.nan)
 
 
 class RegressionTask(ChestXrayTask):
@@ -63,7 +92,7 @@ class RegressionTask(ChestXrayTask):
             )  # else the first hundred steps only learn the mean
         self.val_mae, self.test_mae = MeanAbsoluteError(), MeanAbsoluteError()
         self.val_part_mae, self.test_part_mae = MeanAbsoluteError(), MeanAbsoluteError()
-        self.val_pearson, self.test_pearson = PearsonCorrCoef(), PearsonCorrCoef()
+        self.val_pearson, self.test_pearson = PearsonCorrelation(), PearsonCorrelation()
 
     @property
     def _has_parts(self) -> bool:
@@ -94,11 +123,11 @@ class RegressionTask(ChestXrayTask):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collect one validation batch."""
-        self._collect(batch, "val")
+        self._collect(*self.evaluated(batch, batch_idx), "val")
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collect one test batch."""
-        self._collect(batch, "test")
+        self._collect(*self.evaluated(batch, batch_idx), "test")
 
     def on_validation_epoch_end(self) -> None:
         """Log what the validation batches gave."""
@@ -108,10 +137,10 @@ class RegressionTask(ChestXrayTask):
         """Log what the test batches gave."""
         self._log_scores("test")
 
-    def _collect(self, batch: dict[str, Any], stage: str) -> None:
-        output = self(batch["image"])
+    def _collect(self, output: Tensor, label: Tensor, stage: str) -> None:
+        if not len(output):
+            return
         score = self.score(output).float()
-        label = batch["label"]
         getattr(self, f"{stage}_loss").update(self.loss(output, label), weight=len(score))
         if self._has_parts:
             getattr(self, f"{stage}_part_mae").update(score, label)

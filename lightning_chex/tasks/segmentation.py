@@ -129,11 +129,11 @@ class SegmentationTask(ChestXrayTask):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collect one validation batch."""
-        self._collect(batch, self.val_loss, self.val_dice)
+        self._collect(*self.evaluated(batch, batch_idx), self.val_loss, self.val_dice)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collect one test batch."""
-        self._collect(batch, self.test_loss, self.test_dice)
+        self._collect(*self.evaluated(batch, batch_idx), self.test_loss, self.test_dice)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Image names, the masks (B, 2, H, W) and as prediction the share of the image each lung covers (B, 2)."""
@@ -148,10 +148,11 @@ class SegmentationTask(ChestXrayTask):
         """Log what the test batches gave."""
         self._log_scores("test", self.test_loss, self.test_dice)
 
-    def _collect(self, batch: dict[str, Any], loss: Metric, dice: Metric) -> None:
-        logits, truth = self(batch["image"]), self.truth(batch)
-        loss.update(self.loss(logits, truth), weight=len(logits))
-        dice.update(self.score(logits) >= 0.5, truth)
+    def _collect(self, logits: Tensor, truth: Tensor, loss: Metric, dice: Metric) -> None:
+        lungs = int(truth.flatten(2).any(dim=2).sum())
+        if lungs:  # the loss is a mean over them, so it weighs as many: however the images are cut into batches
+            loss.update(self.loss(logits, truth), weight=lungs)
+            dice.update(self.score(logits) >= 0.5, truth)
 
     def _log_scores(self, stage: str, loss: Metric, dice: Metric) -> None:
         self.log(f"{stage}/loss", loss.compute(), prog_bar=True)

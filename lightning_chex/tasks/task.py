@@ -13,6 +13,8 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from lightning_chex.tasks.repeats import unrepeated_rows
+
 Schedule = Literal["constant", "cosine", "one_cycle"]
 
 
@@ -124,6 +126,16 @@ class ChestXrayTask(pl.LightningModule):
         loss = self.loss(self(batch["image"]), self.truth(batch))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
         return loss
+
+    def evaluated(self, batch: dict[str, Any], batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Run a validation or test batch.
+
+        Returns:
+            Output and truth, without images that a distributed run repeats: (B', ...) each, and B' may be 0.
+        """
+        output, truth = self(batch["image"]), self.truth(batch)
+        counted = unrepeated_rows(self.trainer, batch, len(output), batch_idx)
+        return (output, truth) if counted.all() else (output[counted], truth[counted])
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Image names and the predictions of `score` for them."""

@@ -40,6 +40,7 @@ def batch(labels: list, boxes: list[list[tuple]] | None = None) -> dict:
         "image": torch.rand(len(labels), 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)),
         "label": torch.tensor(labels, dtype=torch.float32),
         "image_id": [f"id{i}" for i in range(len(labels))],
+        "place": list(range(len(labels))),
     }
     if boxes is not None:
         made["boxes"] = [torch.tensor([b[1:] for b in each], dtype=torch.float32).reshape(-1, 4) for each in boxes]

@@ -1,0 +1,46 @@
+"""Which images of a batch are there a second time, because a distributed sampler makes the processes' shares even."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.distributed import DistributedSamplerWrapper
+from torch import Tensor
+from torch.utils.data import BatchSampler, DistributedSampler
+
+
+def unrepeated_rows(trainer: pl.Trainer, batch: Any, count: int, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+    """Say which images of a batch of ``validate``, ``test`` or ``predict`` count, each once over all processes.
+
+    Lightning gives the loaders of a distributed run torch's ``DistributedSampler``. What process r reads at position p
+    is number p * processes + r in the order of all images. Behind the last image the first ones come again, so that
+    all processes run as many batches and none waits in vain for another. Those repeats do not count.
+
+    Args:
+        trainer: in the midst of the loop whose batch it is.
+        batch: may say in ``positions`` which of the images read by this process it holds, as a loader that leaves some
+            out does (``data/unreadable.py``); else it holds those that follow on the last batch.
+        count: B, images in the batch.
+        batch_idx: number of the batch.
+        dataloader_idx: number of the loader, of those the trainer has.
+
+    Returns:
+        bool (B,) on the CPU. All True in one process, and where the loader has a sampler of another kind.
+    """
+    batches = None if trainer.world_size == 1 else _batch_sampler(trainer, dataloader_idx)
+    sampler: Any = getattr(batches, "sampler", None)
+    # others, children too, may have another order
+    if type(batches) is not BatchSampler or type(sampler) not in (DistributedSampler, DistributedSamplerWrapper):
+        return torch.ones(count, dtype=torch.bool)
+    positions = batch.get("positions") if isinstance(batch, dict) else None
+    if positions is None:
+        start = batch_idx * batches.batch_size
+        positions = list(range(start, start + count))
+    return torch.tensor(positions) * sampler.num_replicas + sampler.rank < len(sampler.dataset)
+
+
+def _batch_sampler(trainer: pl.Trainer, dataloader_idx: int) -> Any:
+    # not trainer.val_dataloaders, which are those of a former fit even while something else is validated
+    loaders = getattr(trainer._active_loop, "_combined_loader", None)
+    batches = None if loaders is None else getattr(loaders.flattened[dataloader_idx], "batch_sampler", None)
+    return getattr(batches, "_batch_sampler", batches)  # to predict, Lightning wraps it
