@@ -1,0 +1,145 @@
+"""Files that are there whole or not at all, and folders in which one process at a time works."""
+
+import errno
+import os
+import secrets
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+_UNFINISHED = ".unfinished"
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # what file systems without locks answer
+
+
+def write_whole(path: str | Path, content: bytes | str | Callable[[BinaryIO], object], sync: bool = False) -> None:
+    """Write a file so that it is there in full or not at all, whenever the process ends.
+
+    What is written lies in the same folder under a hidden name until it is complete, then takes the file's name in
+    one step. The folder must exist: one that was removed while a program runs is an error, not made anew.
+
+    Args:
+        path: of the file; one that is there is replaced.
+        content: bytes, text (as UTF-8), or a function that writes to a binary file, such as ``figure.savefig``.
+        sync: wait until it is on the disk, so that it outlives a power cut too.
+
+    Raises:
+        OSError: it cannot be written. ``filename`` is the path, ``strerror`` the reason.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_whole(Path(folder, "a.txt"), "all of it")
+    ...     print(Path(folder, "a.txt").read_text())
+    all of it
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    unfinished = path.with_name(f".{secrets.token_hex(8)}{_UNFINISHED}")  # short: the name itself may be at the limit
+    try:
+        with unfinished.open("xb") as file:
+            if isinstance(data, bytes):
+                file.write(data)
+            else:
+                data(file)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        # a failed write knows no name, a failed open or rename the hidden one
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+    finally:
+        _remove(unfinished)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes have left of `write_whole`, at any depth; whoever calls this holds the folder."""
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        _remove(path)
+
+
+class Held:
+    """A folder that this process holds, see `hold`."""
+
+    def __init__(self, folder: Path, descriptor: int) -> None:
+        self._lock = folder / "lock"
+        self._descriptor = descriptor
+        self.folder = folder
+
+    def check(self) -> None:
+        """Make sure that it is still the same folder.
+
+        Raises:
+            FileNotFoundError: it was removed, or another one took its place.
+        """
+        if not _is_open(self._lock, self._descriptor):
+            raise FileNotFoundError(errno.ENOENT, "it was removed while this was at work in it", str(self.folder))
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[Held]:
+    """Keep other processes out of a folder, by a file ``lock`` in it, while the context lasts.
+
+    The lock goes with the process, however that ends: one that is left behind by a killed process holds nothing.
+
+    Args:
+        folder: made if absent.
+
+    Raises:
+        BlockingIOError: another process holds it. ``filename`` is the folder, ``strerror`` says which process.
+        OSError: the folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = _locked(folder / "lock")
+    try:
+        yield Held(folder, descriptor)
+    finally:
+        if _is_open(folder / "lock", descriptor):
+            _remove(folder / "lock")
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int:
+    import fcntl  # not on every system; only who holds a folder needs it
+
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            # of the kind that worker processes do not inherit: they may outlive a killed parent for seconds
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                number = os.read(descriptor, 20).decode("ascii", "replace").strip()
+                os.close(descriptor)
+                reason = f"another process{f' ({number})' if number.isdigit() else ''} is at work in it"
+                raise BlockingIOError(errno.EAGAIN, reason, str(path.parent)) from error
+            if error.errno not in _NO_LOCKS:
+                os.close(descriptor)
+                raise OSError(error.errno, error.strerror, str(path.parent)) from error
+            warnings.warn(
+                f"the file system of {path.parent} knows no locks ({error.strerror}): let no other process work there",
+                stacklevel=4,
+            )
+            return descriptor
+        if _is_open(path, descriptor):
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+            return descriptor
+        os.close(descriptor)  # its holder had removed it after it was opened here: such a lock keeps nobody out
+
+
+def _is_open(path: Path, descriptor: int) -> bool:
+    """Whether the descriptor is of the file that the path names now."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    """Remove a file if it is there; where that fails, what is left does no harm and must hide no other error."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
