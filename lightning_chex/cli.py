@@ -30,6 +30,7 @@ from lightning_chex.attribution import LayerError
 from lightning_chex.callbacks import IBACallback, PredictionWriter
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.data.errors import DataError
+from lightning_chex.files import write_whole
 from lightning_chex.reporting.summary import summary
 from lightning_chex.trainer import ChexTrainer
 
@@ -75,7 +76,7 @@ class SaveConfig(SaveConfigCallback):
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_none=False)
-        (folder / self.config_filename).write_text(text)
+        write_whole(folder / self.config_filename, text, sync=True)
         for logger in trainer.loggers:
             logger.log_hyperparams(without_folders(yaml.safe_load(text)))
 
@@ -198,7 +199,7 @@ class ChexCLI(LightningCLI):
         """Keep the configuration beside the results, and say which images could not be read."""
         config = self.config["evaluate"]
         text = self._parser("evaluate").dump(config, skip_none=False)
-        (Path(config["output_dir"]).expanduser() / "config.yaml").write_text(text)
+        write_whole(Path(config["output_dir"]).expanduser() / "config.yaml", text)
         for logger in self.trainer.loggers:
             logger.log_hyperparams(without_folders(yaml.safe_load(text)))
             if isinstance(logger, WandbLogger):
@@ -260,7 +261,7 @@ class ChexCLI(LightningCLI):
         if names and self.trainer.is_global_zero:
             path = (folder or run_folder(self.trainer)) / "unreadable_images.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(names) + "\n")
+            write_whole(path, "\n".join(names) + "\n")
             print(f"unreadable images, skipped: {len(names)}, listed in {path}")
 
 

@@ -13,7 +13,9 @@ _UNFINISHED = ".unfinished"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # what file systems without locks answer
 
 
-def write_whole(path: str | Path, content: bytes | str | Callable[[BinaryIO], object], sync: bool = False) -> None:
+def write_whole(
+    path: str | os.PathLike[str], content: bytes | str | Callable[[BinaryIO], object], sync: bool = False
+) -> None:
     """Write a file so that it is there in full or not at all, whenever the process ends.
 
     What is written lies in the same folder under a hidden name until it is complete, then takes the file's name in

@@ -6,12 +6,13 @@ from typing import Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_chex.attribution.attributor import Attributor
 from lightning_chex.attribution.information import image_size
+from lightning_chex.files import write_whole
 
 
 class EveryPixel(Attributor):
@@ -104,7 +105,7 @@ class PriorMap(Attributor):
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the maps to a safetensors file."""
-        save_file({"maps": self.class_maps.cpu().contiguous()}, path)
+        write_whole(path, save({"maps": self.class_maps.cpu().contiguous()}), sync=True)
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """The maps of the targets' classes, as large as the images."""

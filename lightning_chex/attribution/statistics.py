@@ -6,8 +6,10 @@ from typing import Literal, Self
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
+
+from lightning_chex.files import write_whole
 
 ACTIVE_FRACTION = 0.01
 """A neuron that is non-zero in this share of the images or fewer carries no information (the authors' setting)."""
@@ -162,7 +164,7 @@ class FeatureStatistics:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the statistics to a safetensors file."""
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, path)
+        write_whole(path, save({name: value.contiguous() for name, value in self.state_dict().items()}), sync=True)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:

@@ -11,9 +11,9 @@ A map is written under another name and renamed when it is whole, and its row fo
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from lightning_chex.files import remove_unfinished, write_whole
 
 RECORD = "explanation.json"
 
@@ -74,7 +76,7 @@ class MapFolder:
             (folder / "maps").mkdir(parents=True, exist_ok=True)
             if overlays:
                 (folder / "overlays").mkdir(exist_ok=True)
-            _replace(folder / f".rank{rank}", b"")
+            write_whole(folder / f".rank{rank}", b"")
             (folder / f".rank{rank}").unlink()
         except OSError as error:
             raise MisconfigurationException(
@@ -114,7 +116,7 @@ class MapFolder:
     def record(self, settings: Mapping[str, Any], **more: Any) -> None:
         """Write ``explanation.json``: the settings a continued run has to have, and what else is known."""
         text = json.dumps({"settings": settings, **more}, indent=2, ensure_ascii=False) + "\n"
-        _replace(self.folder / RECORD, text.encode())
+        write_whole(self.folder / RECORD, text, sync=True)
 
     @property
     def holds_maps(self) -> bool:
@@ -135,14 +137,10 @@ class MapFolder:
         writer = csv.writer(lines, lineterminator="\n")
         for row, saliency, overlay in maps:
             if saliency is not None:
-                content = io.BytesIO()
-                np.save(content, saliency)
-                _replace(self.folder / row.file, content.getvalue())
+                write_whole(self.folder / row.file, partial(np.save, arr=saliency))
                 writer.writerow([getattr(row, field.name) for field in fields(Row)])
             if overlay is not None:
-                picture = io.BytesIO()
-                Image.fromarray(overlay).save(picture, "png")
-                _replace(self._overlay(row.file), picture.getvalue())
+                write_whole(self._overlay(row.file), partial(Image.fromarray(overlay).save, format="png"))
         new = not self.index.exists()
         with self.index.open("a", newline="", encoding="utf-8") as file:
             file.write((",".join(self.header) + "\n" if new else "") + lines.getvalue())
@@ -158,8 +156,7 @@ class MapFolder:
         Returns:
             The rows of the images that need no map any more.
         """
-        for path in self.folder.rglob(".*.unfinished"):  # of a run that was killed
-            path.unlink(missing_ok=True)
+        remove_unfinished(self.folder)
         paths = [path for path in [self.folder / "index.csv"] if path.exists()]
         paths += sorted(self.folder.glob("index_rank*.csv"))
         found: dict[str, dict[str, Row]] = {}
@@ -181,7 +178,7 @@ class MapFolder:
         writer.writerows(
             [getattr(row, field.name) for field in fields(Row)] for image in images for row in whole[image]
         )
-        _replace(self.folder / "index.csv", lines.getvalue().encode())
+        write_whole(self.folder / "index.csv", lines.getvalue(), sync=True)
         for path in paths:
             if path.name != "index.csv":
                 path.unlink()
@@ -221,13 +218,3 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, An
 def _short(value: Any) -> str:
     words = json.dumps(value, ensure_ascii=False)
     return words if len(words) <= 60 else f"{words[:57]}..."
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from lightning_chex.data.prepared import (
 )
 from lightning_chex.data.transforms import ImageTransform
 from lightning_chex.data.unreadable import OnUnreadable, check_share
+from lightning_chex.files import hold, remove_unfinished, write_whole
 
 _CHUNK = 16  # images that travel from a worker at once
 _SCAFFOLD = ("plan.json", "progress.csv", "lock")
@@ -82,7 +82,8 @@ def prepare_copy(
             open_prepared(folder, size, sources, read)
             print(f"{folder} is whole already: nothing to do")
             return folder
-        with _at_work_in(work):
+        with hold(work):
+            remove_unfinished(work)
             _begin(work, names, size)
             rows = _recall(work, paths)
             left = [number for number in range(len(names)) if number not in rows]
@@ -105,6 +106,8 @@ def prepare_copy(
                 (folder / name).unlink(missing_ok=True)
     except KeyboardInterrupt as error:
         raise DataError(f"interrupted; what is done stays in {work}: give the same command again to go on") from error
+    except BlockingIOError as error:
+        raise DataError(f"{work}: {error.strerror}: wait for it, or give another output_dir") from error
     except OSError as error:
         raise DataError(
             f"cannot write the prepared copy to {folder}: {error.strerror or error}; {len(names)} images of {size} "
@@ -174,21 +177,6 @@ def _is_whole(folder: Path, names: list[str], paths: list[str]) -> bool:
     return True
 
 
-@contextmanager
-def _at_work_in(work: Path) -> Iterator[None]:
-    """Keep a second process out; the lock goes with the process, however that ends."""
-    import fcntl  # not on every system; only who writes a copy needs it
-
-    work.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "w") as lock:
-        try:
-            # of the kind that worker processes do not inherit: they may outlive a killed parent for seconds
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise DataError(f"another process is preparing {work}: wait for it, or give another output_dir") from error
-        yield
-
-
 def _begin(work: Path, names: list[str], size: int) -> None:
     """Write down what is to be made and claim the room for it, unless that was done before."""
     plan = {"size": size, "images": len(names), "names": hashlib.sha256("\n".join(names).encode()).hexdigest()}
@@ -211,7 +199,7 @@ def _begin(work: Path, names: list[str], size: int) -> None:
         except OSError:
             images.unlink()  # it may hold all the room that was left
             raise
-    _write(path, json.dumps(plan))
+    write_whole(path, json.dumps(plan), sync=True)
 
 
 def _recall(work: Path, paths: list[str]) -> dict[int, Row]:
@@ -227,7 +215,7 @@ def _recall(work: Path, paths: list[str]) -> dict[int, Row]:
                 same_file = row[0] != "0" and row[4] == lengths[number]
                 if same_file and hashlib.sha256(images[number]).hexdigest() == row[-1]:
                     rows[number] = row
-    _write(log, "".join(_line(number, row) for number, row in rows.items()))
+    write_whole(log, "".join(_line(number, row) for number, row in rows.items()), sync=True)
     return rows
 
 
@@ -279,19 +267,7 @@ def _finish(work: Path, names: list[str], rows: list[Row], size: int) -> None:
         sources_sha256=sources.hexdigest(),
         index_sha256=hashlib.sha256(content.encode()).hexdigest(),
     )
-    _sync(work / "images.npy")
-    _write(work / "index.csv", content)
-    _write(work / "manifest.json", json.dumps(asdict(manifest), indent=2) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a small file in one step: it is there in full or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(text.encode())
-    _sync(part)
-    os.replace(part, path)
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    with open(work / "images.npy", "rb") as images:
+        os.fsync(images.fileno())
+    write_whole(work / "index.csv", content, sync=True)
+    write_whole(work / "manifest.json", json.dumps(asdict(manifest), indent=2) + "\n", sync=True)

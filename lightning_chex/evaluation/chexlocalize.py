@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_chex.files import write_whole
 from lightning_chex.metrics import ThresholdRule
 from lightning_chex.reporting.frames import to_source_frame
 from lightning_chex.reporting.rle import encode_mask
@@ -76,7 +77,5 @@ def write_segmentations(
     """
     result = segmentations(maps, class_names, rule)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    unfinished.write_text(json.dumps(result))
-    os.replace(unfinished, path)
+    write_whole(path, json.dumps(result))
     return len(result)

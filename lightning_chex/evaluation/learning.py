@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lightning_chex.attribution import Attributor
@@ -13,6 +13,7 @@ from lightning_chex.evaluation.feature_statistics import feature_statistics, tra
 from lightning_chex.evaluation.results import write_json
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.evaluation.subject import Subject
+from lightning_chex.files import write_whole
 
 
 def learn(
@@ -64,9 +65,8 @@ def learn(
     place.mkdir(exist_ok=True)
     for name, method in waiting.items():
         if name in chosen and method.num_observed is not None:
-            partial = files[name].with_suffix(".partial")
-            save_file({key: value.contiguous() for key, value in method.state_dict().items()}, partial)
-            partial.replace(files[name])
+            state = {key: value.contiguous() for key, value in method.state_dict().items()}
+            write_whole(files[name], save(state), sync=True)
     write_json(note, known)
     return known
 

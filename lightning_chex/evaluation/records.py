@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_chex.evaluation.naming import map_name
+from lightning_chex.files import write_whole
 
 Key = tuple[str, str]
 """Image id and target name."""
@@ -108,10 +109,7 @@ class Records:
         """Keep a map, float32 (H, W)."""
         path = self.map_path(method, key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.save(file, saliency.cpu().numpy().astype(np.float32))
-        partial.replace(path)  # a map is there whole or not at all
+        write_whole(path, lambda file: np.save(file, saliency.cpu().numpy().astype(np.float32)))
 
     def load_map(self, method: str, key: Key) -> Tensor | None:
         """A map that was kept, or None."""
@@ -122,9 +120,7 @@ class Records:
         return self.folder / "records" / part / f"{method}.jsonl"
 
     def _write_identity(self) -> None:
-        partial = self.folder / f"{_IDENTITY}.partial"
-        partial.write_text(json.dumps(self._identity, indent=1) + "\n")
-        partial.replace(self.folder / _IDENTITY)
+        write_whole(self.folder / _IDENTITY, json.dumps(self._identity, indent=1) + "\n", sync=True)
 
 
 def _read(path: Path) -> dict[Key, dict[str, Any]]:
@@ -133,6 +129,6 @@ def _read(path: Path) -> dict[Key, dict[str, Any]]:
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):  # the process ended in the middle of a line
-        path.write_bytes(whole)
+        write_whole(path, whole)
     rows = [json.loads(line) for line in whole.splitlines()]
     return {(row.pop("image"), row.pop("target")): row for row in rows}

@@ -1,6 +1,7 @@
 """From records to results: means over maps and over classes with bootstrap intervals by patient, curves, a table."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -15,6 +16,7 @@ from lightning_chex.evaluation.cases import SCORE
 from lightning_chex.evaluation.measures import MEASURES, described
 from lightning_chex.evaluation.measuring import LEVELS
 from lightning_chex.evaluation.records import Key, Records
+from lightning_chex.files import write_whole
 from lightning_chex.metrics import Estimate, mask_sizes, summarize, tuned_levels
 
 Row = dict[str, Any]
@@ -235,12 +237,11 @@ def write_cases(path: Path, rows: Iterable[Row]) -> None:
 
 
 def _write_table(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows({column: _cell(row[column]) for column in columns} for row in rows)
-    partial.replace(path)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns)
+    writer.writeheader()
+    writer.writerows({column: _cell(row[column]) for column in columns} for row in rows)
+    write_whole(path, table.getvalue(), sync=True)
 
 
 def _cell(value: Any) -> Any:
@@ -270,6 +271,4 @@ def without_nan(value: Any) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps(content, indent=1) + "\n", sync=True)

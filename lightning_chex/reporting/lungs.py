@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_chex.reporting.pictures import write_figure
+
 _COLUMNS = 6
 _TINT = 0.35
 # the patient's right lung, the left lung, and the outline of the true masks
@@ -46,7 +48,7 @@ def write_lung_sheet(overlays: Sequence[NDArray[np.uint8]], path: Path, title: s
         if number < len(overlays):
             axis.imshow(overlays[number])
     path.parent.mkdir(parents=True, exist_ok=True)
-    made.savefig(path, dpi=80)
+    write_figure(path, made, dpi=80)
 
 
 def _outline(masks: Tensor) -> Tensor:

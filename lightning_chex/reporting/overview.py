@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lightning_chex.reporting.pictures import BOX_COLOR
+from lightning_chex.reporting.pictures import BOX_COLOR, write_figure
 
 SCORE_BINS = (0, 3, 6, 9, 12, 15, 19)
 """Edges of the bins severity is counted in; a score belongs to the bin that begins at or below it."""
@@ -65,7 +65,7 @@ def write_overview(overview: Overview, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{overview['name']}.png"
-    overview_sheet(overview).savefig(path, dpi=90)
+    write_figure(path, overview_sheet(overview), dpi=90)
     return path
 
 

@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_chex.files import write_whole
 from lightning_chex.reporting.explanation import Explanation
 
 COLORMAP = colormaps["inferno"]
@@ -86,10 +87,15 @@ def write_pictures(explanations: Sequence[Explanation], folder: Path, title: str
     folder.mkdir(parents=True, exist_ok=True)
     for i, explanation in enumerate(explanations):
         name = re.sub(r"[^\w.-]+", "_", f"{i:03d}_{explanation.image_id}__{explanation.target_name}")
-        figure(explanation).savefig(folder / f"{name}.png", dpi=80)
+        write_figure(folder / f"{name}.png", figure(explanation), dpi=80)
     path = folder.with_name(f"{folder.name}.png")
-    sheet(explanations, title).savefig(path, dpi=80)
+    write_figure(path, sheet(explanations, title), dpi=80)
     return path
+
+
+def write_figure(path: Path, made: Figure, dpi: float) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    write_whole(path, lambda file: made.savefig(file, format="png", dpi=dpi))
 
 
 def _draw_xray(axis: Axes, explanation: Explanation) -> None:

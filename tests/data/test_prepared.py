@@ -253,7 +253,7 @@ def test_two_calls_do_not_meet(few, tmp_path):
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and not plan.exists():
         time.sleep(0.005)
-    with pytest.raises(DataError, match="another process is preparing"):
+    with pytest.raises(DataError, match="another process .* is at work"):
         prepare_copy(few, read_grey, copy, 12, workers=0)
     process.kill()
     process.join(30)

@@ -11,6 +11,7 @@ from PIL import Image
 from lightning_chex.data.phantom.severity import zone_masks
 from lightning_chex.data.sample import PATHOLOGIES
 from lightning_chex.data.synthetic import SyntheticCXR
+from lightning_chex.files import write_whole
 
 _COLUMNS = 8
 _HEADER, _GAP = 18, 2
@@ -96,4 +97,4 @@ if __name__ == "__main__":
     given = parser.parse_args()
     given.out.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(sheet(given.size, given.seed)).quantize(palette=_palette(), dither=Image.Dither.NONE)
-    image.save(given.out, optimize=True)
+    write_whole(given.out, lambda file: image.save(file, format="PNG", optimize=True))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from lightning_chex.files import write_whole
 from lightning_chex.reporting.comparison import MIN_PATIENTS
 from lightning_chex.reporting.evaluation import Curve, ExampleRow
 from lightning_chex.reporting.report.examples import examples
@@ -41,7 +42,7 @@ def write_report(
     page = report_page(Results(results), curves, examples)
     path.parent.mkdir(parents=True, exist_ok=True)
     # a lone surrogate, as in a file name that is not UTF-8, must not cost the report
-    path.write_text(f"<!DOCTYPE html>\n{to_html(page)}\n", encoding="utf-8", errors="replace")
+    write_whole(path, f"<!DOCTYPE html>\n{to_html(page)}\n".encode(errors="replace"))
 
 
 def report_page(results: Results, curves: Sequence[Curve], rows: Sequence[ExampleRow]) -> Element:
