@@ -81,8 +81,13 @@ def without_folders(config: Any) -> Any:
 
 
 def check_checkpoint(path: str | None) -> None:
-    """Refuse a missing file before anything is read; Lightning's own words and addresses are its own business."""
-    if path and path not in ("best", "last", "hpc") and "://" not in path and not Path(path).exists():
+    """Refuse a missing file before anything is read; addresses and SLURM's own files are Lightning's business."""
+    if path in ("best", "last"):  # Lightning would warn, and go on with weights that nobody has trained
+        raise MisconfigurationException(
+            f"ckpt_path={path!r} is a word for fit alone, which goes on with the last run: give a file that a run has "
+            f"written, such as runs/lightning_chex/RUN/checkpoints/{path}.ckpt"
+        )
+    if path and path != "hpc" and "://" not in path and not Path(path).exists():
         raise MisconfigurationException(f"ckpt_path={path!r} does not exist: give a .ckpt file that a run has written")
     if path and Path(path).is_file() and not zipfile.is_zipfile(path):  # what torch.save writes is a zip archive
         raise MisconfigurationException(

@@ -28,13 +28,14 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"data", "tasks", "attribution", "metrics", "reporting"},
     "trainer": {"callbacks", "evaluation", "attribution", "metrics", "reporting"},
     "arguments": {"data", "evaluation"},
-    "cli": {"arguments", "trainer", "callbacks", "evaluation", "tasks", "data", "attribution", "metrics", "reporting"},
+    "resuming": {"callbacks"},
+    "cli": {"arguments", "resuming", "trainer", "callbacks", "tasks", "data", "attribution", "reporting"},
     "__main__": {"cli"},
 }
 
 # where a library belongs to some parts only
 CONFINED = {
-    "pytorch_lightning": {"arguments", "cli", "trainer", "evaluation", "callbacks", "tasks", "data"},
+    "pytorch_lightning": {"arguments", "resuming", "cli", "trainer", "evaluation", "callbacks", "tasks", "data"},
     "wandb": {"callbacks", "reporting", "cli"},
     "albumentations": {"data"},
     "pandas": {"data"},
