@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_chex.callbacks.run_folder import run_folder
 
@@ -15,7 +16,8 @@ class PredictionWriter(BasePredictionWriter):
     """Write what ``predict`` computes to ``predictions.csv`` in the run's folder, one row per image.
 
     Columns: ``image_id``, then one probability per class, or the score, ``severity``, or one column per score. Each
-    process of a distributed run writes a file of its own, ``predictions_rank1.csv`` and so on.
+    process of a distributed run writes a file of its own, ``predictions_rank1.csv`` and so on. Rows go to
+    ``predictions_unfinished.csv`` as they come; it takes the other name when it is complete.
     """
 
     def __init__(self) -> None:
@@ -31,7 +33,7 @@ class PredictionWriter(BasePredictionWriter):
         folder.mkdir(parents=True, exist_ok=True)
         rank = trainer.global_rank
         self.path = folder / ("predictions.csv" if rank == 0 else f"predictions_rank{rank}.csv")
-        with self.path.open("w", newline="") as file:
+        with self._unfinished.open("w", newline="") as file:
             names = getattr(pl_module, "class_names", None) or getattr(pl_module, "score_names", ["severity"])
             csv.writer(file).writerow(["image_id", *names])
 
@@ -46,8 +48,19 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Append the rows of one batch: what was written stays, whatever happens later."""
-        assert self.path is not None  # set by setup("predict"), which precedes every batch
-        with self.path.open("a", newline="") as file:
+        with self._unfinished.open("a", newline="") as file:
             writer = csv.writer(file)
             for image_id, values in zip(prediction["image_id"], prediction["prediction"], strict=True):
                 writer.writerow([image_id, *(f"{value:.6g}" for value in values.reshape(-1).tolist())])
+        if trainer.received_sigterm:  # Lightning's predict loop does not ask
+            raise SIGTERMException
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The table is complete."""
+        assert self.path is not None
+        self._unfinished.replace(self.path)
+
+    @property
+    def _unfinished(self) -> Path:
+        assert self.path is not None  # set by setup("predict"), which precedes every batch
+        return self.path.with_stem(f"{self.path.stem}_unfinished")
