@@ -126,15 +126,13 @@ def newest_state(run: Path) -> State:
     states, useless = [], []
     for path in sorted((run / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            states.append(_state(path, mmap=True))
+            states.append(_state(path))
         except _UselessError as error:
             useless.append(f"{path.name} {error}")
     # of equals the one written last: it holds the newest states of the callbacks
     for state in sorted(states, key=lambda state: (state.step, state.epoch), reverse=True):
-        try:
-            _state(state.path, mmap=False)  # all of it is read, and its checksums with it
-        except _UselessError as error:
-            useless.append(f"{state.path.name} {error}")
+        if not _is_whole(state.path):
+            useless.append(f"{state.path.name} is torn")
             continue
         if useless:
             rank_zero_info(f"{', '.join(useless)}: passed over")
@@ -208,9 +206,18 @@ def _continue_in(trainer: Any, run: Path) -> None:
                 f"a run logged by {kind} cannot be gone on with, only by {', '.join(_LOGGERS)}: give a checkpoint FILE "
                 "as --ckpt_path, which begins a new run from it"
             )
+        if kind == "CSVLogger":
+            _set_aside(Path(root, own["name"], own["version"], "metrics.csv"))
         for name, value in {"save_dir": root, **_LOGGERS[kind](own["name"], own["version"])}.items():
             logger.init_args[name] = value
     trainer.logger = continued
+
+
+def _set_aside(table: Path) -> None:
+    """Keep the metrics of the first part of a run: Lightning's logger removes a table it finds."""
+    if table.exists() and getattr(rank_zero_only, "rank", 0) == 0:
+        number = 1 + sum(1 for _ in table.parent.glob("metrics_*.csv"))
+        table.rename(table.with_name(f"metrics_{number}.csv"))
 
 
 def _is_run(folder: Path) -> bool:
@@ -226,14 +233,23 @@ class _UselessError(Exception):
     """Not a checkpoint to go on from; says why."""
 
 
-def _state(path: Path, mmap: bool) -> State:
-    """Read a checkpoint; nothing in it is executed."""
+def _state(path: Path) -> State:
+    """Read a checkpoint, its weights left on disk; nothing in it is executed."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError) as error:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, OSError) as error:
         raise _UselessError("is torn") from error
     except pickle.UnpicklingError as error:
         raise _UselessError("holds more than plain values, or is torn") from error
     if not isinstance(content, dict) or not {"epoch", "global_step", "loops", "optimizer_states"} <= content.keys():
         raise _UselessError("holds no state of a training")
     return State(path, int(content["epoch"]), int(content["global_step"]))
+
+
+def _is_whole(path: Path) -> bool:
+    """Compare all of a checkpoint with its checksums: torch does not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError):
+        return False
