@@ -10,7 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_chex.callbacks.run_folder import run_folder
@@ -38,6 +38,9 @@ class LastCheckpoint(Checkpoint):
     SIGTERM. With the random state it holds, a run of one process that is resumed after an epoch ends with the weights
     of one that was never interrupted; in mid-epoch the rest of the epoch is drawn anew.
 
+    Attributes:
+        best_model_path: of the file, once there is one; what Lightning asks a checkpoint callback for.
+
     Args:
         same_run: a run goes on in its own folder, which may be named otherwise now (moved, or seen from another working
             directory): the paths that other checkpoint callbacks remember follow it.
@@ -46,6 +49,7 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, same_run: bool = False) -> None:
         self.same_run = same_run
         self.path: Path | None = None
+        self.best_model_path = ""
         self._random_state: dict[str, Any] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -70,6 +74,7 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: pl.Trainer) -> None:
         if self.path is not None and not trainer.fast_dev_run and not trainer.sanity_checking:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.path, weights_only=False)
+            self.best_model_path = str(self.path)
 
     # the random state
 
@@ -108,7 +113,8 @@ def keep_newest_state(trainer: pl.Trainer, same_run: bool = False) -> None:
     """Make every training of a trainer one that can be gone on with.
 
     Args:
-        trainer: gets a `LastCheckpoint` unless it has one or checkpoints are switched off, and a `RunRecord`.
+        trainer: gets a `LastCheckpoint`, in place of a ``ModelCheckpoint`` without arguments, unless it has one or
+            checkpoints are switched off, and a `RunRecord`.
         same_run: see `LastCheckpoint`.
     """
     with suppress(NotImplementedError):  # some strategies have a way of their own
@@ -118,10 +124,21 @@ def keep_newest_state(trainer: pl.Trainer, same_run: bool = False) -> None:
     own = [callback for callback in callbacks if isinstance(callback, LastCheckpoint)]
     if not own and trainer.checkpoint_callbacks:
         own = [LastCheckpoint()]
+        # Lightning's default would keep the same state once more
+        callbacks[:] = [callback for callback in callbacks if not _is_default(callback)]
         callbacks += own  # after the others, whose states it takes along
     for last in own:
         last.same_run = same_run
     callbacks.append(RunRecord())
+
+
+def _is_default(callback: pl.Callback) -> bool:
+    """Whether this is ``ModelCheckpoint()``, which Lightning adds where there is none."""
+    if type(callback) is not ModelCheckpoint:
+        return False
+    names = ("dirpath", "filename", "monitor", "save_last", "save_top_k", "save_weights_only", "state_key")
+    default = ModelCheckpoint()
+    return all(getattr(callback, name) == getattr(default, name) for name in names)
 
 
 def _moved(value: Any, old: str, new: str) -> Any:

@@ -109,6 +109,10 @@ def test_who_has_one_keeps_it_and_who_wants_no_checkpoint_gets_none(tmp_path):
     trainer = tiny_trainer(tmp_path, own, enable_checkpointing=True)
     keep_newest_state(trainer)
     assert [callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint)] == [own]
+    default, _ = train(tmp_path / "default", epochs=1)  # Lightning's own would hold the same
+    assert [path.name for path in tmp_path.rglob("*.ckpt")] == ["last.ckpt"]
+    assert default.checkpoint_callback.best_model_path == str(tmp_path / "default" / "checkpoints" / "last.ckpt")
+    shutil.rmtree(tmp_path / "default")
     train(tmp_path / "quick", fast_dev_run=True)
     assert not list(tmp_path.rglob("*.ckpt"))
     without = tiny_trainer(tmp_path)  # with checkpoints switched off
