@@ -30,7 +30,7 @@ class RunRecord(pl.Callback):
         self._held: Held | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Hold the folder and begin the record.
+        """Hold the folder.
 
         Raises:
             MisconfigurationException: another process trains there, or the folder cannot be written to.
@@ -40,11 +40,15 @@ class RunRecord(pl.Callback):
         folder = run_folder(trainer)
         try:
             self._held = self._holding.enter_context(hold(folder))
-            self._write(trainer, None)
         except OSError as error:
             raise MisconfigurationException(
                 f"{error.filename}: {error.strerror}; give another --trainer.default_root_dir"
             ) from error
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin the record: what fails before the first batch is no run to go on with."""
+        if self._held is not None:
+            self._write(trainer, None)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make sure that the folder is still there: a training whose files are gone shall not seem to succeed.
