@@ -165,7 +165,12 @@ def check_checkpoint(path: str | None, command: str) -> dict[str, Any] | None:
     Raises:
         MisconfigurationException: it is none.
     """
-    if not path or path in ("best", "last", "hpc"):
+    if path in ("best", "last"):  # Lightning would warn, and go on with weights that nobody has trained
+        raise MisconfigurationException(
+            f"ckpt_path={path!r} is a word for fit alone, which goes on with the last run: give a file that a run has "
+            f"written, such as runs/lightning_chex/RUN/checkpoints/{path}.ckpt"
+        )
+    if not path or path == "hpc":
         return None
     try:
         return read_checkpoint(path, to_resume=command == "fit")

@@ -13,7 +13,7 @@ from jsonargparse import set_parsing_settings
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 import lightning_chex.callbacks
 import lightning_chex.data
@@ -33,6 +33,7 @@ from lightning_chex.arguments import (
 )
 from lightning_chex.attribution import LayerError, NotFiniteError
 from lightning_chex.callbacks import FiniteWeights, IBACallback, PredictionWriter
+from lightning_chex.callbacks.last_checkpoint import keep_newest_state
 from lightning_chex.callbacks.run_folder import check_place, run_folder
 from lightning_chex.data.errors import DataError
 from lightning_chex.evaluation.checkpoint import check_fits
@@ -40,6 +41,7 @@ from lightning_chex.evaluation.checkpoint_contents import CheckpointError
 from lightning_chex.files import write_whole
 from lightning_chex.messages import one_line, way_out
 from lightning_chex.reporting.summary import summary
+from lightning_chex.resuming import go_on, names_run, with_settings_of_run
 from lightning_chex.tasks.task import ChestXrayTask
 from lightning_chex.trainer import ChexTrainer
 
@@ -51,6 +53,8 @@ DESCRIPTION = """Train chest X-ray models and see, at every validation, what the
       the same on your copy of NIH ChestX-ray8
   python -m lightning_chex fit --config FILE --print_config
       every setting and its value; each can be given as an option, such as --trainer.max_epochs 5
+  python -m lightning_chex fit --ckpt_path last
+      go on with the run that was interrupted, in its folder; --ckpt_path runs/lightning_chex/RUN names one
   python -m lightning_chex test --config FILE --ckpt_path runs/.../checkpoints/best.ckpt
       measure and explain a trained model on the test images; predict writes a table
   python -m lightning_chex explain --config FILE --ckpt_path FILE.ckpt --data.root DIR --output_dir OUT
@@ -95,6 +99,8 @@ class ChexCLI(LightningCLI):
     """LightningCLI whose model learns its classes from the data and whose files all lie under one root."""
 
     _checkpoint: dict[str, Any] | None = None
+    _own_settings: Any = None
+    """Of a run that is gone on with."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -147,6 +153,8 @@ class ChexCLI(LightningCLI):
             if config.weights_only is False:
                 raise MisconfigurationException("weights_only=False would let a checkpoint run code: leave it out")
             config.weights_only = True  # left open, an environment variable could decide otherwise
+        if self.subcommand == "fit" and names_run(config.get("ckpt_path")):
+            self._own_settings = go_on(config)
         self._checkpoint = check_checkpoint(config.get("ckpt_path"), str(self.subcommand))
         if getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
             name_outputs(str(self.subcommand), config, self._checkpoint)
@@ -185,13 +193,17 @@ class ChexCLI(LightningCLI):
         if self.subcommand in DATA_COMMANDS:
             return ChexTrainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
         trainer = super().instantiate_trainer(**kwargs)
-        if self.subcommand == "explain":
-            trainer.callbacks = [own for own in trainer.callbacks if not isinstance(own, SaveConfig)]  # type: ignore
         callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if self.subcommand == "explain":
+            callbacks[:] = [own for own in callbacks if not isinstance(own, SaveConfig)]
         if self.subcommand == "fit" and not any(isinstance(one, FiniteWeights) for one in callbacks):
             callbacks.insert(0, FiniteWeights())
         if self.subcommand == "predict" and not any(isinstance(one, PredictionWriter) for one in callbacks):
             callbacks.append(PredictionWriter())
+        keep_newest_state(trainer, same_run=self._own_settings is not None)
+        for own in callbacks:
+            if isinstance(own, SaveConfig) and self._own_settings is not None:
+                own.config = self._own_settings
         return trainer
 
     def before_fit(self) -> None:
@@ -319,11 +331,14 @@ def main(args: Sequence[str] | None = None) -> None:
                 "formatter_class": HelpFormatter,
             },
             load_from_checkpoint_support=False,  # hyper-parameters stay plain; load_from_checkpoint works with those
-            args=with_default_config(with_recognised_data(arguments)),
+            args=with_default_config(with_recognised_data(with_settings_of_run(arguments))),
         )
     except (DataError, LayerError, NotFiniteError, MisconfigurationException) as error:
         # a DataLoader worker wraps the error into its traceback, which ends with the message
         _refuse(str(error).rpartition("errors.DataError: ")[2].strip(), error)
+    except SIGTERMException:  # its own exit code is 0
+        print("ended by SIGTERM", file=sys.stderr)
+        raise SystemExit(143) from None
     except Exception as error:
         told = way_out(error)
         if told is None:  # an error of this program, whose traceback is wanted

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import warnings
 from collections.abc import Callable, Iterator
@@ -58,7 +59,8 @@ def write_whole(
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed processes have left of `write_whole`, at any depth; whoever calls this holds the folder."""
     for path in folder.rglob(f".*{_UNFINISHED}"):
-        _remove(path)
+        if re.fullmatch(r"\.[0-9a-f]{16}", path.stem):
+            _remove(path)
 
 
 class Held:
@@ -86,12 +88,13 @@ def hold(folder: Path) -> Iterator[Held]:
     The lock goes with the process, however that ends: one that is left behind by a killed process holds nothing.
 
     Args:
-        folder: made if absent.
+        folder: made if absent; removed again if nothing was put in.
 
     Raises:
         BlockingIOError: another process holds it. ``filename`` is the folder, ``strerror`` says which process.
         OSError: the folder cannot be written to.
     """
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = _locked(folder / "lock")
     try:
@@ -100,6 +103,8 @@ def hold(folder: Path) -> Iterator[Held]:
         if _is_open(folder / "lock", descriptor):
             _remove(folder / "lock")
         os.close(descriptor)
+        if new and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _locked(path: Path) -> int:

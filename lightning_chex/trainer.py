@@ -1,6 +1,7 @@
 """Lightning's Trainer with the commands of this package; the methods' signatures are the command line's options."""
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from lightning_chex.evaluation.lungs import LungNetwork
 from lightning_chex.evaluation.run import Evaluated, Subject, evaluate
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.metrics import Otsu, TopFraction
+from lightning_chex.output_folder import held
 from lightning_chex.reporting.dashboard import evaluation_tables
 from lightning_chex.reporting.evaluation_text import results_text
 from lightning_chex.reporting.overview import overview_text, write_overview
@@ -135,26 +137,23 @@ class ChexTrainer(pl.Trainer):
             )
         device = self.strategy.root_device
         path = None if ckpt_path is None else Path(ckpt_path).expanduser()
-        try:
-            found = evaluate(
-                self._subject(model, path, network, device),
-                datamodule,
-                Path(output_dir).expanduser(),
-                methods,
-                limit,
-                settings,
-                None if lungs is None else LungNetwork(Path(lungs).expanduser(), device),
-                self.progress_bar_callback is not None,
-            )
-            report = Path(output_dir).expanduser() / "report.html"
-            write_report(report, found.results, curves_of(found.curves), examples(found))
-        except ValueError as error:
-            raise MisconfigurationException(str(error)) from error
-        except OSError as error:  # what is measured is on record: nothing of it is lost
-            raise MisconfigurationException(
-                f"{error.filename or output_dir}: {error.strerror or error}; when that is mended (more room, other "
-                "rights), the same command goes on"
-            ) from error
+        folder = Path(output_dir).expanduser()
+        report = folder / "report.html"
+        with held(folder):
+            try:
+                found = evaluate(
+                    self._subject(model, path, network, device),
+                    datamodule,
+                    folder,
+                    methods,
+                    limit,
+                    settings,
+                    None if lungs is None else LungNetwork(Path(lungs).expanduser(), device),
+                    self.progress_bar_callback is not None,
+                )
+                write_report(report, found.results, curves_of(found.curves), examples(found))
+            except ValueError as error:
+                raise MisconfigurationException(str(error)) from error
         print(f"\n{results_text(found.results)}\n\n  report      {report}")
         for logger in self.loggers:
             if isinstance(logger, WandbLogger):
@@ -233,7 +232,7 @@ class ChexTrainer(pl.Trainer):
             checkpoint,
             saved_statistics({"callbacks": checkpoint.callbacks if checkpoint else {}}, own),
         )
-        with undisturbed(self, writer):
+        with undisturbed(self, writer), held(writer.folder) if self.is_global_zero else nullcontext():
             try:
                 self.predict(
                     model, datamodule=datamodule, return_predictions=False, ckpt_path=ckpt_path, weights_only=True

@@ -30,15 +30,27 @@ ALLOWED: dict[str, set[str]] = {
     "reporting": {"thresholds"},
     "callbacks": {"evaluation", "tasks", "attribution", "metrics", "reporting"},
     "evaluation": {"data", "tasks", "attribution", "metrics", "reporting"},
-    "trainer": {"callbacks", "evaluation", "attribution", "metrics", "reporting"},
+    "trainer": {"output_folder", "callbacks", "evaluation", "attribution", "metrics", "reporting"},
     "arguments": {"data", "evaluation"},
-    "cli": {"arguments", "trainer", "callbacks", "evaluation", "tasks", "data", "attribution", "metrics", "reporting"},
+    "resuming": {"callbacks"},
+    "output_folder": set(),
+    "cli": {"arguments", "resuming", "trainer", "callbacks", "evaluation", "tasks", "data", "attribution", "reporting"},
     "__main__": {"cli"},
 }
 
 # where a library belongs to some parts only
 CONFINED = {
-    "pytorch_lightning": {"arguments", "cli", "trainer", "evaluation", "callbacks", "tasks", "data"},
+    "pytorch_lightning": {
+        "arguments",
+        "resuming",
+        "output_folder",
+        "cli",
+        "trainer",
+        "evaluation",
+        "callbacks",
+        "tasks",
+        "data",
+    },
     "wandb": {"callbacks", "reporting", "cli"},
     "albumentations": {"data"},
     "pandas": {"data"},

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import yaml
 from commands import CONFIGS, TINY, written
 from fakes import write_cohen, write_nih
 from PIL import Image
+from test_files import HOLDER, started
 from tiny import tiny_trainer
 
 from lightning_chex.attribution import IBA
 from lightning_chex.callbacks import IBACallback
+from lightning_chex.callbacks.map_folder import MapFolder
 from lightning_chex.cli import main
 from lightning_chex.data import PATHOLOGIES, NIHDataModule
 from lightning_chex.tasks import ClassificationTask, RegressionTask
@@ -301,3 +304,29 @@ def test_a_file_that_is_no_lightning_checkpoint_or_a_broken_model_is_one_line(pl
     torch.save(whole | {"state_dict": broken}, place / "nan.ckpt")
     assert "NaN or infinite" in the_error(capsys, nih(made, "--ckpt_path", str(place / "nan.ckpt")))
     assert "is a folder" in the_error(capsys, nih(made, "--rle", str(place)))
+
+
+def test_a_folder_that_is_removed_in_mid_run_is_an_error(made, place, capsys, monkeypatch):
+    write = MapFolder.write
+
+    def write_and_remove(folder, maps):
+        write(folder, maps)
+        shutil.rmtree(folder.folder, ignore_errors=True)
+
+    monkeypatch.setattr(MapFolder, "write", write_and_remove)
+    with pytest.raises(SystemExit) as stop:
+        main(nih(made, "--output_dir=out"))
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert stop.value.code == 2 and "out" in line and not Path("out").exists()
+
+
+def test_a_folder_in_which_another_process_works_is_refused(made, place, capsys):
+    process = started(HOLDER, Path("out"))
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main(nih(made, "--output_dir=out"))
+    finally:
+        process.kill()
+        process.wait()
+    assert stop.value.code == 2 and f"another process ({process.pid}) is at work" in capsys.readouterr().err
+    assert written(place / "work") == {"out/lock"}

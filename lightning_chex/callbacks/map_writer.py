@@ -11,7 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor
 
 from lightning_chex.attribution import OBJECTIVES, Attributor
@@ -226,6 +226,8 @@ class MapWriter(pl.Callback):
             self._files.write(made)
 
         self._writing.append(self._writer.submit(write))
+        if trainer.received_sigterm:  # Lightning's predict loop does not ask
+            raise SIGTERMException
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Wait for the last files."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.csv_text import csv_lines
@@ -16,7 +17,8 @@ class PredictionWriter(BasePredictionWriter):
     """Write what ``predict`` computes to ``predictions.csv`` in the run's folder, one row per image.
 
     Columns: ``image_id``, then one probability per class, or the score, ``severity``, or one column per score. Each
-    process of a distributed run writes a file of its own, ``predictions_rank1.csv`` and so on.
+    process of a distributed run writes a file of its own, ``predictions_rank1.csv`` and so on. Rows go to
+    ``predictions_unfinished.csv`` as they come; it takes the other name when it is complete.
     """
 
     def __init__(self) -> None:
@@ -33,7 +35,7 @@ class PredictionWriter(BasePredictionWriter):
         rank = trainer.global_rank
         self.path = folder / ("predictions.csv" if rank == 0 else f"predictions_rank{rank}.csv")
         names = getattr(pl_module, "class_names", None) or getattr(pl_module, "score_names", ["severity"])
-        self.path.write_text(csv_lines([["image_id", *names]]), encoding="utf-8", newline="")
+        self._unfinished.write_text(csv_lines([["image_id", *names]]), encoding="utf-8", newline="")
 
     def write_on_batch_end(
         self,
@@ -46,7 +48,6 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Append the rows of one batch: what was written stays, whatever happens later."""
-        assert self.path is not None  # set by setup("predict"), which precedes every batch
         names, rows = prediction["image_id"], prediction["prediction"]
         counted = unrepeated_rows(trainer, batch, len(names), batch_idx, dataloader_idx).tolist()
         lines = csv_lines(
@@ -54,5 +55,17 @@ class PredictionWriter(BasePredictionWriter):
             for name, values, own in zip(names, rows, counted, strict=True)
             if own
         )
-        with self.path.open("a", encoding="utf-8", newline="") as file:
+        with self._unfinished.open("a", encoding="utf-8", newline="") as file:
             file.write(lines)
+        if trainer.received_sigterm:  # Lightning's predict loop does not ask
+            raise SIGTERMException
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The table is complete."""
+        assert self.path is not None
+        self._unfinished.replace(self.path)
+
+    @property
+    def _unfinished(self) -> Path:
+        assert self.path is not None  # set by setup("predict"), which precedes every batch
+        return self.path.with_stem(f"{self.path.stem}_unfinished")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_chex.evaluation.naming import map_name
-from lightning_chex.files import write_whole
+from lightning_chex.files import remove_unfinished, write_whole
 
 Key = tuple[str, str]
 """Image id and target name."""
@@ -63,6 +63,8 @@ class Records:
         self._identity = identity
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                remove_unfinished(folder)
             self._write_identity()
         except OSError as error:
             raise ValueError(
@@ -96,7 +98,7 @@ class Records:
         """Keep what was measured; on disk when this returns."""
         self.of(part, method).update(rows)
         path = self._path(part, method)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_parents(path)
         with path.open("a") as file:
             for (image, target), values in rows.items():
                 file.write(json.dumps({"image": image, "target": target, **values}) + "\n")
@@ -108,7 +110,7 @@ class Records:
     def save_map(self, method: str, key: Key, saliency: Tensor) -> None:
         """Keep a map, float32 (H, W)."""
         path = self.map_path(method, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_parents(path)
         write_whole(path, lambda file: np.save(file, saliency.cpu().numpy().astype(np.float32)))
 
     def load_map(self, method: str, key: Key) -> Tensor | None:
@@ -121,6 +123,12 @@ class Records:
 
     def _write_identity(self) -> None:
         write_whole(self.folder / _IDENTITY, json.dumps(self._identity, indent=1) + "\n", sync=True)
+
+
+def _make_parents(path: Path) -> None:
+    """Make the two folders above a file; that of the evaluation is there, or was removed, which is an error."""
+    path.parent.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
 
 
 def _read(path: Path) -> dict[Key, dict[str, Any]]:

@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_whole_maps_with_their_rows_and_nothing_else(tmp_path
     monkeypatch.undo()
     assert 0 < len(rows_of(folder)) <= 7 and all((folder / row["file"]).is_file() for row in rows_of(folder))
     assert not list(folder.rglob("*.unfinished"))
-    (folder / "maps" / ".x.npy.1.unfinished").write_bytes(b"half")  # of a process that was killed
+    (folder / "maps" / ".0123456789abcdef.unfinished").write_bytes(b"half")  # of a process that was killed
     explain(folder, overlays=True)
     assert contents(folder) == contents(whole)
 

@@ -41,8 +41,9 @@ def test_what_was_predicted_before_a_failure_stays(tmp_path):
     data.test.broken_at = 5
     with pytest.raises(OSError, match="image 5"):
         tiny_trainer(tmp_path, writer).predict(Predicting(), data, return_predictions=False)
-    assert writer.path == tmp_path / "predictions.csv"
-    assert [row[0] for row in csv.reader(writer.path.open())] == ["image_id", *data.test.ids[:4]]
+    assert writer.path == tmp_path / "predictions.csv" and not writer.path.exists()  # a table of that name is complete
+    kept = tmp_path / "predictions_unfinished.csv"
+    assert [row[0] for row in csv.reader(kept.open())] == ["image_id", *data.test.ids[:4]]
 
 
 def test_predicting_again_begins_a_new_table(tmp_path):

@@ -206,3 +206,16 @@ def test_a_mean_of_two_raters_keeps_its_half_scores(tmp_path):
     found = Assembly(records, ["M"], [], cases, [], [], {}, resamples=5, seed=0).curves(pixels=16, sizes=2)
     points = {point.x: point.value for point in found if point.curve == "relevance_by_score"}
     assert points == {0.0: 0.0, 0.5: 2.0, 1.5: 4.0, 2.5: 5.0, 3.0: 6.0}
+
+
+def test_a_folder_that_is_removed_in_mid_run_is_an_error(classifier, tmp_path, capsys, monkeypatch):
+    add, folder = Records.add, tmp_path / "out"
+
+    def add_and_remove(records, *arguments):
+        add(records, *arguments)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    monkeypatch.setattr(Records, "add", add_and_remove)
+    line = refusal(capsys, classifier, classifier.config, folder, "--methods=[Gradient]")
+    assert f"{folder}: it was removed while this was at work" in line
+    assert not folder.exists()

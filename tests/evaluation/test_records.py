@@ -56,7 +56,7 @@ def test_maps_come_back_to_the_last_bit(tmp_path):
     records.save_map("IBA", ("a/b", "Mass"), saliency)
     assert torch.equal(records.load_map("IBA", ("a/b", "Mass")), saliency)
     assert records.load_map("IBA", ("a_b", "Mass")) is None
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.unfinished"))
 
 
 def test_no_two_names_meet_and_none_leaves_the_folder():

@@ -1,0 +1,255 @@
+"""Going on with an interrupted training: which run it is, from which state, and in the same folder and loggers."""
+
+import pickle
+import warnings
+import zipfile
+from argparse import ArgumentParser
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from lightning_chex.callbacks.run_record import RUN_RECORD, read_record
+from lightning_chex.files import hold
+
+_LOGGERS = {
+    "WandbLogger": lambda name, version: {"project": name, "id": version},
+    "CSVLogger": lambda name, version: {"name": name, "version": version},
+    "TensorBoardLogger": lambda name, version: {"name": name, "version": version},
+}
+"""What makes a logger go on with a run, from that run's name and version."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A checkpoint file with all a training needs to go on.
+
+    Attributes:
+        path: of the file.
+        epoch: the epoch it was saved in, from 0.
+        step: optimizer steps taken.
+    """
+
+    path: Path
+    epoch: int
+    step: int
+
+
+def with_settings_of_run(arguments: list[str]) -> list[str]:
+    """Let ``fit --ckpt_path RUN`` (a run's folder, or ``last``) without ``--config`` take that run's ``config.yaml``.
+
+    Raises:
+        MisconfigurationException: there is no such run, or it has kept no configuration.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--ckpt_path", default="")
+    parser.add_argument("--trainer.default_root_dir", dest="root", default="runs")
+    parser.add_argument("-c", "--config")
+    given, _ = parser.parse_known_args(arguments[1:])
+    if arguments[:1] != ["fit"] or given.config is not None or not names_run(given.ckpt_path):
+        return arguments
+    run = find_run(given.ckpt_path, given.root)
+    config = run / "config.yaml"
+    if not config.is_file():
+        raise MisconfigurationException(f"{run} holds no config.yaml: give --config, the file it was begun with")
+    return ["fit", "--config", str(config), *arguments[1:], "--ckpt_path", str(run)]
+
+
+def go_on(config: Any) -> Any:
+    """Change the configuration of a ``fit`` whose ``ckpt_path`` names a run so that it goes on with that run.
+
+    Returns:
+        The configuration without these changes, with which a new run would begin.
+
+    Raises:
+        MisconfigurationException: there is nothing to go on from, another process trains there, or the settings are of
+            another run.
+        SystemExit: with code 0, when the run is finished.
+    """
+    run = find_run(config.ckpt_path, config.trainer.default_root_dir)
+    _check_settings(run, config)
+    if done := _finished(run, config.trainer.max_epochs, config.trainer.max_steps):
+        print(done)
+        raise SystemExit(0)
+    try:
+        # told now, not when a logger has begun; RunRecord holds the folder while it trains
+        with hold(run) if getattr(rank_zero_only, "rank", 0) == 0 else nullcontext():
+            state = newest_state(run)
+    except OSError as error:
+        raise MisconfigurationException(f"{error.filename}: {error.strerror}") from error
+    rank_zero_info(f"going on with {run} from {state.path.name}: epoch {state.epoch}, step {state.step}")
+    config.ckpt_path = None
+    own = config.clone()
+    config.ckpt_path = str(state.path)
+    _continue_in(config.trainer, run)
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # it is meant to be
+    return own
+
+
+def names_run(ckpt_path: str | None) -> bool:
+    """Whether ``ckpt_path`` names a run rather than a file: ``last``, or the folder of a run."""
+    return bool(ckpt_path) and (ckpt_path == "last" or _is_run(Path(str(ckpt_path)).expanduser()))
+
+
+def find_run(ckpt_path: str, root: str | None) -> Path:
+    """The folder named, or for ``last`` that of the training below ``root`` that wrote last.
+
+    Raises:
+        MisconfigurationException: there is none.
+    """
+    if ckpt_path != "last":
+        return Path(ckpt_path).expanduser()
+    top = Path(root or ".").expanduser()
+    # with a logger the run lies in NAME/VERSION, without one in the root itself
+    runs = {path.parent for level in ("", "*/", "*/*/") for path in top.glob(f"{level}checkpoints")}
+    runs |= {path.parent for level in ("", "*/", "*/*/") for path in top.glob(f"{level}{RUN_RECORD}")}
+    if not runs:
+        raise MisconfigurationException(
+            f"ckpt_path='last': there is no run in {str(top)!r} to go on with: leave --ckpt_path out to begin one, or "
+            "give --trainer.default_root_dir"
+        )
+    return max(runs, key=_written)
+
+
+def newest_state(run: Path) -> State:
+    """Find the whole checkpoint with the most steps, and say which newer ones are not whole.
+
+    Raises:
+        MisconfigurationException: there is none.
+    """
+    states, useless = [], []
+    for path in sorted((run / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            states.append(_state(path))
+        except _UselessError as error:
+            useless.append(f"{path.name} {error}")
+    # of equals the one written last: it holds the newest states of the callbacks
+    for state in sorted(states, key=lambda state: (state.step, state.epoch), reverse=True):
+        if not _is_whole(state.path):
+            useless.append(f"{state.path.name} is torn")
+            continue
+        if useless:
+            rank_zero_info(f"{', '.join(useless)}: passed over")
+        return state
+    found = f" ({', '.join(useless)})" if useless else ""
+    raise MisconfigurationException(
+        f"{run} holds no whole checkpoint to go on from{found}: leave --ckpt_path out to begin anew, or give the "
+        "folder of another run"
+    )
+
+
+def _finished(run: Path, max_epochs: int | None, max_steps: int) -> str:
+    """Why there is nothing to go on with; empty if there is."""
+    done = read_record(run).get("finished")
+    if done is None:
+        return ""
+    said = f"{run} is finished, after {done['epochs']} epochs and {done['steps']} steps: nothing to go on with"
+    if done["stopped_early"]:
+        return f"{said}. It was stopped early; --ckpt_path {run}/checkpoints/last.ckpt begins a new run from its end"
+    epochs = (1000 if max_steps == -1 else -1) if max_epochs is None else max_epochs  # as Lightning has it
+    if (epochs == -1 or done["epochs"] < epochs) and (max_steps == -1 or done["steps"] < max_steps):
+        return ""
+    return f"{said}. A larger --trainer.max_epochs trains it further"
+
+
+def _check_settings(run: Path, config: Any) -> None:
+    """Refuse a configuration of another model or other data than the run's.
+
+    Raises:
+        MisconfigurationException: it is.
+    """
+    path = run / "config.yaml"
+    try:
+        theirs = yaml.safe_load(path.read_text()) if path.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MisconfigurationException(f"cannot read {path}: {error}") from error
+    for part in ("model", "data"):
+        before = ((theirs or {}).get(part) or {}).get("class_path")
+        now = getattr(config.get(part), "class_path", None)
+        if before and now and before != now:
+            raise MisconfigurationException(
+                f"{run} was begun with {part} {before}, not {now}: leave --config out to go on with its own settings, "
+                "or give the folder of the run you mean"
+            )
+
+
+def _continue_in(trainer: Any, run: Path) -> None:
+    """Change a trainer's configuration so that it writes into the folder and the loggers of a run.
+
+    Raises:
+        MisconfigurationException: a logger that cannot go on with a run.
+    """
+    known = read_record(run).get("loggers", [{"name": run.parent.name, "version": run.name}])
+    loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+    if trainer.logger is False or not known:
+        trainer.logger, trainer.default_root_dir = False, str(run)
+        return
+    root = str(run.parents[len(Path(known[0]["name"]).parts)])
+    trainer.default_root_dir = root
+    # None and True stand for the one that Lightning chooses
+    continued = [
+        Namespace(class_path=f"pytorch_lightning.loggers.{own.get('class')}", init_args=Namespace())
+        if logger in (None, True)
+        else logger
+        for logger, own in zip(loggers, known, strict=False)
+    ]
+    for logger, own in zip(continued, known, strict=True):
+        kind = logger.class_path.rpartition(".")[2]
+        if kind not in _LOGGERS:
+            raise MisconfigurationException(
+                f"a run logged by {kind} cannot be gone on with, only by {', '.join(_LOGGERS)}: give a checkpoint FILE "
+                "as --ckpt_path, which begins a new run from it"
+            )
+        if kind == "CSVLogger":
+            _set_aside(Path(root, own["name"], own["version"], "metrics.csv"))
+        for name, value in {"save_dir": root, **_LOGGERS[kind](own["name"], own["version"])}.items():
+            logger.init_args[name] = value
+    trainer.logger = continued
+
+
+def _set_aside(table: Path) -> None:
+    """Keep the metrics of the first part of a run: Lightning's logger removes a table it finds."""
+    if table.exists() and getattr(rank_zero_only, "rank", 0) == 0:
+        number = 1 + sum(1 for _ in table.parent.glob("metrics_*.csv"))
+        table.rename(table.with_name(f"metrics_{number}.csv"))
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "checkpoints").is_dir() or (folder / RUN_RECORD).is_file()
+
+
+def _written(run: Path) -> float:
+    files = [run / RUN_RECORD, run / "checkpoints", *(run / "checkpoints").glob("*.ckpt")]
+    return max(path.stat().st_mtime for path in files if path.exists())
+
+
+class _UselessError(Exception):
+    """Not a checkpoint to go on from; says why."""
+
+
+def _state(path: Path) -> State:
+    """Read a checkpoint, its weights left on disk; nothing in it is executed."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, OSError) as error:
+        raise _UselessError("is torn") from error
+    except pickle.UnpicklingError as error:
+        raise _UselessError("holds more than plain values, or is torn") from error
+    if not isinstance(content, dict) or not {"epoch", "global_step", "loops", "optimizer_states"} <= content.keys():
+        raise _UselessError("holds no state of a training")
+    return State(path, int(content["epoch"]), int(content["global_step"]))
+
+
+def _is_whole(path: Path) -> bool:
+    """Compare all of a checkpoint with its checksums: torch does not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError):
+        return False
