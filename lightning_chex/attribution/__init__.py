@@ -2,6 +2,7 @@
 
 from lightning_chex.attribution.attributor import NOT_CONVERGED, Attribution, Attributor, frozen
 from lightning_chex.attribution.controls import EveryPixel, PriorMap, RandomMap
+from lightning_chex.attribution.counting import counted, counting
 from lightning_chex.attribution.grad_cam import GradCAM
 from lightning_chex.attribution.gradient import Gradient
 from lightning_chex.attribution.iba import IBA
@@ -35,6 +36,8 @@ __all__ = [
     "PriorMap",
     "RandomMap",
     "Targets",
+    "counted",
+    "counting",
     "explained_output",
     "frozen",
     "positive_labels",

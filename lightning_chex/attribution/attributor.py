@@ -175,6 +175,7 @@ class Attributor:
         """Within the context, learn from whatever forward passes ``model`` makes anyway.
 
         What was learnt takes effect when the context ends without an exception; after one, the former state stands.
+        Images that `counting` leaves out are not learnt from.
         """
         yield
 

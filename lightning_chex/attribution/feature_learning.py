@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_chex.attribution.attributor import frozen
+from lightning_chex.attribution.counting import counted
 from lightning_chex.attribution.layers import check_feature_map, get_layer, hooked
 from lightning_chex.attribution.layout import precision
 from lightning_chex.attribution.partition import Partition, partition
@@ -16,11 +17,11 @@ from lightning_chex.attribution.statistics import FeatureStatistics, Granularity
 
 @contextmanager
 def observed_statistics(model: nn.Module, layer: str, per: Granularity) -> Iterator[FeatureStatistics]:
-    """Statistics that grow with every forward pass ``model`` makes within the context."""
+    """Statistics that grow with every forward pass ``model`` makes within the context, of the images that count."""
     statistics = FeatureStatistics(per)
 
     def collect(module: nn.Module, inputs: Any, output: Any) -> None:
-        statistics.update(check_feature_map(output, layer))
+        statistics.update(counted(check_feature_map(output, layer)))
 
     with hooked(get_layer(model, layer), collect):
         yield statistics
