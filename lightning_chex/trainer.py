@@ -19,6 +19,7 @@ from lightning_chex.evaluation.checkpoint import CheckpointError, load_weights, 
 from lightning_chex.evaluation.checkpoint_contents import Checkpoint
 from lightning_chex.evaluation.chexlocalize import write_segmentations
 from lightning_chex.evaluation.examples import curves_of, examples
+from lightning_chex.evaluation.image_size import trained_size
 from lightning_chex.evaluation.lungs import LungNetwork
 from lightning_chex.evaluation.records import OtherEvaluationError
 from lightning_chex.evaluation.run import Evaluated, Subject, evaluate
@@ -140,7 +141,7 @@ class ChexTrainer(pl.Trainer):
         path = None if ckpt_path is None else Path(ckpt_path).expanduser()
         try:
             found = evaluate(
-                self._subject(model, path, network, device),
+                self._subject(model, path, network, device, getattr(datamodule, "size", None)),
                 datamodule,
                 Path(output_dir).expanduser(),
                 methods,
@@ -262,7 +263,9 @@ class ChexTrainer(pl.Trainer):
             ]
             print(f"masks: {write_segmentations(path, maps, class_names, rule)} images in {path}")
 
-    def _subject(self, model: pl.LightningModule, path: Path | None, network: str, device: torch.device) -> Subject:
+    def _subject(
+        self, model: pl.LightningModule, path: Path | None, network: str, device: torch.device, size: int | None
+    ) -> Subject:
         callbacks: list[pl.Callback] = self.callbacks  # type: ignore[attr-defined]
         checkpoint = {} if path is None else load_weights(model, path)
         scores = getattr(model, "score_names", ())
@@ -275,20 +278,22 @@ class ChexTrainer(pl.Trainer):
         layers = [own.layer for own in attributors if isinstance(own, IBA)]
         layers += [own.members[-1].layer for own in attributors if isinstance(own, MultiLayerIBA)]
         model.to(device)
+        found_network, saved = network_of(model, network), saved_statistics(checkpoint, callbacks)
 
         def move(batch: dict[str, Any]) -> dict[str, Any]:
             moved = self.strategy.batch_to_device(batch, device)
             return moved | {"image": self.precision_plugin.convert_input(moved["image"])}
 
         return Subject(
-            network=network_of(model, network),
+            network=found_network,
             class_names=list(getattr(model, "class_names", ())),
             layer=layers[0] if layers else IBA().layer,
-            saved=saved_statistics(checkpoint, callbacks),
+            saved=saved,
             checkpoint=origin(path, model),
             device=device,
             move=move,
             precision=self.precision_plugin.forward_context,
             precision_name=str(self.precision),
             network_name=network,
+            trained_size=None if size is None else trained_size(checkpoint, saved, found_network, size, device),
         )

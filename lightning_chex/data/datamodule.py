@@ -31,7 +31,7 @@ _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train", "val"),
     "validate": ("val",),
     "test": ("test",),
-    "predict": ("test",),
+    "predict": (),  # built when its loader is asked for: other images may have been chosen
     None: ("train", "val", "test"),
 }
 
@@ -126,11 +126,12 @@ class ChestXrayDataModule(pl.LightningDataModule):
         """Check all files, then build the splits of a stage; a second call does nothing new.
 
         Args:
-            stage: ``fit``, ``validate``, ``test``, ``predict`` (the test images), or None for all.
+            stage: ``fit``, ``validate``, ``test``, ``predict`` (builds none), or None for all.
 
         Raises:
             DataError: bad files, or a split without images.
         """
+        self.look()
         for split in _SPLITS_OF_STAGE[stage]:
             self.dataset(split)
 

@@ -76,7 +76,7 @@ def feature_statistics(
                 result.layers[_key(member)] = {"images": member.num_observed, "from": "file"}
         if not members(attributor) and attributor.num_observed is not None and attributor.num_observed < 2:
             foreign[name] = attributor
-    shapes = {} if image is None else _shapes(network, {layer for layer, _ in wanted}, image)
+    shapes = {} if image is None else shapes_of(network, {layer for layer, _ in wanted}, image)
     saved = list(saved)
     sources: list[Source] = ["training split", "checkpoint"]
     for source in sources if prefer == "training split" else sources[::-1]:
@@ -150,7 +150,7 @@ def _key(member: IBA) -> str:
     return member.layer if member.statistics.per == "neuron" else f"{member.layer} (per channel)"
 
 
-def _shapes(network: nn.Module, layers: Iterable[str], image: Tensor) -> dict[str, torch.Size]:
+def shapes_of(network: nn.Module, layers: Iterable[str], image: Tensor) -> dict[str, torch.Size]:
     """Shapes (C, h, w) of the layers' features for an image of this size, from one pass."""
     shapes: dict[str, torch.Size] = {}
 
@@ -185,7 +185,7 @@ def _restore(
 ) -> None:
     """Give what a checkpoint holds to those it fits."""
     for attributor, state in saved:
-        for layer, statistics in _by_layer(attributor, state).items():
+        for layer, statistics in saved_by_layer(attributor, state).items():
             if statistics.count < 2 or statistics.shape != shapes.get(layer, statistics.shape):
                 continue
             # for features of one place both granularities are the same thing
@@ -198,8 +198,8 @@ def _restore(
                 own.load_state_dict(dict(state))
 
 
-def _by_layer(attributor: Attributor, state: Mapping[str, Tensor]) -> dict[str, FeatureStatistics]:
-    """A state of several layers names them itself, that of one layer does not."""
+def saved_by_layer(attributor: Attributor, state: Mapping[str, Tensor]) -> dict[str, FeatureStatistics]:
+    """Statistics a checkpoint holds, by layer: a state of several layers names them itself, that of one does not."""
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         return {}
     groups: dict[str, dict[str, Tensor]] = {}

@@ -85,6 +85,11 @@ class Records:
         self._identity["methods"][method] = settings
         self._write_identity()
 
+    def dismiss(self, method: str) -> None:
+        """Forget a method that turned out to be impossible, and of which there are no results."""
+        del self._identity["methods"][method]
+        self._write_identity()
+
     def of(self, part: str, method: str) -> dict[Key, dict[str, Any]]:
         """Everything known of a part of a method."""
         if (part, method) not in self._known:

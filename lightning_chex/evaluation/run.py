@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from tqdm import tqdm
 
@@ -93,6 +94,9 @@ def evaluate(
     settings = EvaluationSettings() if settings is None else settings
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit!r} must be at least 1 image, or left out for all")
+    size = getattr(datamodule, "size", None)
+    if subject.trained_size not in (None, size):
+        print(f"the model was trained on images of {subject.trained_size} px and is evaluated at {size} px", flush=True)
     tested = Images(datamodule, offered(datamodule, "test"), subject, limit)
     tuning, why_not = tuning_half(datamodule, subject)
     sample = tested.first()
@@ -111,6 +115,11 @@ def evaluate(
         records.admit(name, describe(method))
     unfitted = {name: copy.deepcopy(method) for name, method in chosen.items()}
     statistics = learn(chosen, left_out, methods is not None, subject, datamodule, example, settings, folder)
+    for name in unfitted.keys() - chosen.keys():  # what is left out is left out everywhere
+        del unfitted[name]
+        records.dismiss(name)
+    for name, reason in left_out.items():
+        rank_zero_warn(f"{name} is left out: {reason}")
     controls: dict[str, Attributor] = {"EveryPixel": EveryPixel(), "RandomMap": RandomMap(settings.seed)}
     if regions.prior is not None:
         controls["PriorMap"] = regions.prior

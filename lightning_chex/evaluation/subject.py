@@ -28,6 +28,7 @@ class Subject:
         precision: makes the context the network runs in.
         precision_name: what that context is called.
         network_name: what the network is called in its LightningModule.
+        trained_size: side in pixels of the images it was trained on, None where nobody can tell.
     """
 
     network: nn.Module
@@ -40,6 +41,7 @@ class Subject:
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext
     precision_name: str = "32-true"
     network_name: str = "model"
+    trained_size: int | None = None
 
 
 class Images:
