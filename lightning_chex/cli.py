@@ -122,7 +122,9 @@ class ChexCLI(LightningCLI):
         check_checkpoint(config.get("ckpt_path"))
         settings = getattr(config.get("model"), "init_args", None)
         if self.subcommand != "fit" and config.get("ckpt_path") and settings and settings.get("pretrained"):
-            settings.pretrained = False  # the checkpoint brings the weights: nothing is fetched that would be overwritten
+            settings.pretrained = (
+                False  # the checkpoint brings the weights: nothing is fetched that would be overwritten
+            )
         if getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
             name_outputs(str(self.subcommand), config)
         if self.subcommand == "explain":  # its files lie in a folder of their own, and it is no run to be logged

@@ -16,12 +16,13 @@ class CheckpointError(ValueError):
     """The file is no checkpoint of this model."""
 
 
-def load_weights(model: pl.LightningModule, path: Path) -> dict[str, Any]:
+def load_weights(model: pl.LightningModule, path: Path, argument: str = "ckpt_path") -> dict[str, Any]:
     """Give a model the weights of a checkpoint.
 
     Args:
         model: of the settings the checkpoint was made with.
         path: a ``.ckpt`` file; nothing in it is executed.
+        argument: that names it, for messages.
 
     Returns:
         What else the checkpoint holds.
@@ -35,14 +36,14 @@ def load_weights(model: pl.LightningModule, path: Path) -> dict[str, Any]:
         state = checkpoint.pop("state_dict")
     except Exception as error:  # torch raises what it likes for other files
         raise CheckpointError(
-            f"ckpt_path={str(path)!r} cannot be read as a checkpoint ({_first_line(error)})"
+            f"{argument}={str(path)!r} cannot be read as a checkpoint ({_first_line(error)})"
         ) from error
     model.on_load_checkpoint(checkpoint)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(
-            f"ckpt_path={str(path)!r} does not fit the model of the configuration ({_first_line(error)}): give the "
+            f"{argument}={str(path)!r} does not fit the model of the configuration ({_first_line(error)}): give the "
             "configuration it was trained with"
         ) from error
     return checkpoint

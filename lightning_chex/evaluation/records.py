@@ -105,6 +105,19 @@ class Records:
             for (image, target), values in rows.items():
                 file.write(json.dumps({"image": image, "target": target, **values}) + "\n")
 
+    def note(self, part: str, facts: dict[str, Any]) -> None:
+        """Keep what is true of all records of a part, whatever the method."""
+        path = self.folder / "records" / part / "about.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(facts, indent=1) + "\n")
+        partial.replace(path)
+
+    def noted(self, part: str) -> dict[str, Any]:
+        """What was kept by `note`; empty if nothing was."""
+        path = self.folder / "records" / part / "about.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
     def map_path(self, method: str, key: Key) -> Path:
         """Where a map lies."""
         return self.folder / "maps" / method / f"{map_name(*key)}.npy"

@@ -92,10 +92,12 @@ class ChestXrayTask(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note how large the images are."""
+        """Note how large the images are, and whether their labels were shuffled."""
         size = self._image_size()
         if size is not None:
             checkpoint["image_size"] = size
+        if getattr(getattr(self._trainer, "datamodule", None), "shuffle_labels", False):
+            checkpoint["shuffled_labels"] = True
 
     def _image_size(self) -> int | None:
         datamodule = getattr(self._trainer, "datamodule", None)
