@@ -10,6 +10,7 @@ import torch
 
 from lightning_chex.attribution import Attributor
 from lightning_chex.evaluation.feature_statistics import Saved
+from lightning_chex.evaluation.line_up_statistics import LINE_UP
 
 
 class CheckpointError(ValueError):
@@ -76,7 +77,9 @@ def saved_statistics(checkpoint: dict[str, Any], callbacks: Sequence[pl.Callback
         attributor = getattr(callback, "attributor", None)
         state = states.get(callback.state_key)
         if isinstance(attributor, Attributor) and state:
-            found.append((attributor, state))
+            own = dict(state)
+            line_up = own.pop(LINE_UP, {})
+            found += [(attributor, part) for part in (own, line_up) if part]
     return found
 
 

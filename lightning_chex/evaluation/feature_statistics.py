@@ -1,9 +1,9 @@
 """Feature statistics for a trained model: of its training images, or those its checkpoint holds."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,7 @@ def feature_statistics(
         if source == "checkpoint":
             _restore(learners, strangers, saved, shapes)
         elif batches is not None and (learners or strangers):
-            _observe(network, [*learners.values(), *strangers.values()], batches())
+            observe(network, [*learners.values(), *strangers.values()], batches())
         for key, learner in learners.items():
             if learner.num_observed >= 2:
                 result.layers[_key(learner)] = {"images": learner.num_observed, "from": source}
@@ -167,8 +167,15 @@ def shapes_of(network: nn.Module, layers: Iterable[str], image: Tensor) -> dict[
     return shapes
 
 
-def _observe(network: nn.Module, learners: Iterable[Attributor], batches: Iterable[Tensor]) -> None:
-    """Let all learn from one pass, in full precision."""
+class Learner(Protocol):
+    """What learns from forward passes, such as an `Attributor`."""
+
+    def observing(self, model: nn.Module) -> AbstractContextManager[None]:
+        """See `Attributor.observing`."""
+
+
+def observe(network: nn.Module, learners: Iterable[Learner], batches: Iterable[Tensor]) -> None:
+    """Let all learn from one pass over images (B, C, H, W); what they learnt before is replaced."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     with frozen(network), torch.no_grad(), ExitStack() as stack:
         for learner in learners:

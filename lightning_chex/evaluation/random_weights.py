@@ -169,6 +169,30 @@ def spread_of_outputs(network: nn.Module, images: Tensor) -> float:
     return float(outputs.std(0).mean())
 
 
+def match_spread(network: nn.Module, layer: str, images: Tensor, wanted: float) -> tuple[float, float]:
+    """Scale the weights of the last layer so that the outputs spread over images as far as those of a trained network.
+
+    An initial network of many layers has nearly the same output for all images: what its maps show is that, and not
+    that a map depends on weights.
+
+    Args:
+        network: in place.
+        layer: name of its last layer; one without a ``weight`` is left as it is.
+        images: see `spread_of_outputs`.
+        wanted: the spread to reach.
+
+    Returns:
+        The spread before and after.
+    """
+    before = spread_of_outputs(network, images)
+    weight = getattr(network.get_submodule(layer), "weight", None)
+    if not isinstance(weight, Tensor) or not before > 0:
+        return before, before
+    with torch.no_grad():
+        weight.mul_(wanted / before)
+    return before, spread_of_outputs(network, images)
+
+
 def _chunks(images: Tensor) -> tuple[Tensor, ...]:
     """Parts of nearly one size, so that none is a single image, of which a batch normalisation can learn nothing."""
     return torch.tensor_split(images, -(-len(images) // CHUNK))

@@ -18,6 +18,7 @@ from lightning_chex.evaluation.random_weights import (
     Shuffled,
     initial_weights,
     layers_from_top,
+    match_spread,
     recalibrate,
     spread_of_outputs,
     stages,
@@ -101,8 +102,8 @@ def randomize_parameters(
 ) -> None:
     """Compare maps before and after the weights are replaced by initial ones, stage by stage from the output down.
 
-    Batch normalisations are calibrated anew at each stage. How far the network's outputs still spread over images is
-    noted beside the records, relative to the trained network.
+    Batch normalisations are calibrated anew at each stage, and the last layer is scaled, so that the outputs spread
+    over images as far as the trained network's. How far they do before and after is noted beside the records.
 
     Args:
         evaluator: see `Comparison`.
@@ -120,11 +121,14 @@ def randomize_parameters(
     weights, whose = initial_weights(network, build, seed)
     trained = spread_of_outputs(network, images)
     depths: list[int] = stages(len(layers))
+    unscaled: list[float] = []
     spread: list[float] = []
     for depth in depths:
         with with_weights(network, weights, layers[:depth]):
             recalibrate(network, layers[:depth], images)
-            spread.append(_share(spread_of_outputs(network, images), trained))
+            before, after = match_spread(network, layers[0], images, trained)
+            unscaled.append(_share(before, trained))
+            spread.append(_share(after, trained))
             comparison.compare(progress)
     share = [depth / len(layers) for depth in depths]
     dead = [part for part, own in zip(share, spread, strict=True) if not own >= LEAST_SPREAD]
@@ -134,7 +138,15 @@ def randomize_parameters(
             f"outputs spread over images by less than {LEAST_SPREAD:.0%} of the trained network's: little is told there"
         )
     evaluator.records.note(
-        PARAMETERS, {"initialisation": whose, "share": share, "spread": spread, "trained_spread": trained, "dead": dead}
+        PARAMETERS,
+        {
+            "initialisation": whose,
+            "share": share,
+            "spread": spread,
+            "unscaled_spread": unscaled,
+            "trained_spread": trained,
+            "dead": dead,
+        },
     )
     comparison.record(share)
 

@@ -15,7 +15,11 @@ _COLUMNS = {
     "road": "ROAD",
     "sensitivity_n": "sens.-N",
     "randomization": "random.",
+    "randomization_blank": "blank",
+    "label_randomization": "shuffled",
 }
+
+_CHECKS = ("randomization", "randomization_blank", "label_randomization")
 
 
 def results_text(results: Mapping[str, Any]) -> str:
@@ -57,7 +61,7 @@ def _heading(view: Results, key: str) -> str:
 def _value(view: Results, name: str, key: str) -> str:
     controls = judged(view, key)
     # a control that ignores the network is no yardstick for how much maps change with it
-    above = name in view.methods and key != "randomization" and controls and beaten(view, name, key) == controls
+    above = name in view.methods and key not in _CHECKS and controls and beaten(view, name, key) == controls
     # plain letters: a terminal may know no others
     value = number(view.cell(name, key).value).replace("−", "-").replace("–", "-")
     return f"{value}{'*' if above else ' '}"

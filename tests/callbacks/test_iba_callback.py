@@ -45,17 +45,6 @@ def test_controls_score_what_knows_nothing(tmp_path):
     assert logged["val/iba_iou_random"] == pytest.approx(both / (0.2 + box - both), abs=0.04)
 
 
-def test_statistics_are_those_of_all_validation_images(tmp_path):
-    task, data, explaining = TinyTask(), TinyData(), callback(num_images=2)
-    tiny_trainer(tmp_path, explaining).validate(task, data, verbose=False)
-    with torch.no_grad():
-        variance, mean = torch.var_mean(task.eval().model[:3](data.val.images).double(), 0)
-    statistics = explaining.attributor.statistics
-    assert statistics.count == 10
-    torch.testing.assert_close(statistics.mean, mean.float())
-    torch.testing.assert_close(statistics.std, variance.sqrt().float())
-
-
 def test_fit_logs_what_checkpoints_monitor(tmp_path):
     best = ModelCheckpoint(tmp_path / "best", monitor="val/iba_iou", mode="max", filename="best")
     trainer = tiny_trainer(

@@ -8,6 +8,7 @@ from torch import nn
 from lightning_chex.evaluation.random_weights import (
     initial_weights,
     layers_from_top,
+    match_spread,
     recalibrate,
     spread_of_outputs,
     stages,
@@ -133,10 +134,13 @@ def test_the_network_stays_alive_at_every_stage_where_torchs_initialisation_alon
     recalibrate(model, layers, batch)  # statistics as after a training
     alive = spread_of_outputs(model, batch)
     weights, _ = initial_weights(model, lambda: timm.create_model("densenet121", num_classes=3), seed=1)
+    with torch.no_grad():
+        model.classifier.weight.mul_(10)  # a training makes outputs far apart
     for depth in (1, len(layers)):
         with with_weights(model, weights, layers[:depth]):
             recalibrate(model, layers[:depth], batch)
-            assert spread_of_outputs(model, batch) > 0.1 * alive
+            before, after = match_spread(model, layers[0], batch, 10 * alive)
+            assert before > 0.01 * alive and after == pytest.approx(10 * alive, rel=1e-3)
     torchs, _ = initial_weights(model, None, seed=1)
     with with_weights(model, torchs):  # as it was done once
         assert spread_of_outputs(model, batch) < 0.01 * alive

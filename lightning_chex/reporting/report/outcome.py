@@ -52,7 +52,7 @@ def _weights(results: Results) -> tuple[str, list[str]] | None:
         span = f"by {number(known[low])} ({low}) to {number(known[high])} ({high})"
     return (
         "Do the maps depend on what was learnt?",
-        [f"With all weights drawn anew, they correlate with the originals {span}."],
+        [f"Weights drawn anew, from the last layer to all: they correlate with the originals {span} on average."],
     )
 
 

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 from lightning_chex.reporting.comparison import MIN_PATIENTS
 from lightning_chex.reporting.evaluation import Curve, ExampleRow
 from lightning_chex.reporting.report.examples import examples
-from lightning_chex.reporting.report.faithfulness import PERTURBATION, faithfulness
+from lightning_chex.reporting.report.faithfulness import LABELS, PARAMETERS, PERTURBATION, faithfulness
 from lightning_chex.reporting.report.glossary import glossary
 from lightning_chex.reporting.report.localization import ACCURACY, OTHER, localization
 from lightning_chex.reporting.report.markup import element, to_html
@@ -21,7 +21,18 @@ from lightning_chex.reporting.report.style import css
 from lightning_chex.reporting.report.tables import Column, measure_table
 from lightning_chex.reporting.results import Results
 
-_SHOWN = ("iou", *OTHER, *ACCURACY, *PERTURBATION, *SEVERITY, "sensitivity_n", "randomization")
+_SHOWN = (
+    "iou",
+    *OTHER,
+    *ACCURACY,
+    *PERTURBATION,
+    *SEVERITY,
+    "sensitivity_n",
+    f"{PARAMETERS}_blank",
+    PARAMETERS,
+    f"{LABELS}_blank",
+    LABELS,
+)
 
 
 def write_report(
