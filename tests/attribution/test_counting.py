@@ -44,13 +44,25 @@ def test_fit_learns_from_all_it_is_given():
         assert IBA(layer="1").fit(network(), [torch.randn(60, 3, 8, 8)]).num_observed == 60
 
 
-def test_contexts_nest_and_end_with_an_exception_too():
-    features = torch.arange(2.0)
-    with counting(torch.tensor([True, False])):
-        with pytest.raises(KeyError), counting(torch.tensor([False, True])):
+def test_an_image_has_to_count_in_all_contexts_which_end_with_an_exception_too():
+    features = torch.arange(3.0)
+    with counting(torch.tensor([True, True, False])):
+        with pytest.raises(KeyError), counting(torch.tensor([False, True, True])):
             assert counted(features).tolist() == [1]
             raise KeyError
-        assert counted(features).tolist() == [0]
+        assert counted(features).tolist() == [0, 1]
+    assert counted(features) is features
+
+
+def test_contexts_end_in_any_order():
+    """Two callbacks begin a batch one after the other, and end it in the same order."""
+    features, rows = torch.arange(2.0), torch.tensor([True, False])
+    first, second = counting(rows), counting(rows.clone())
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert counted(features).tolist() == [0]
+    second.__exit__(None, None, None)
     assert counted(features) is features
 
 

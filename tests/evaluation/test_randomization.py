@@ -218,7 +218,7 @@ def test_a_checkpoint_of_true_labels_is_not_taken_without_a_word(classifier, tmp
 
 def test_a_wrong_shuffled_checkpoint_is_one_error(classifier, tmp_path, capsys):
     other = trained(tmp_path / "detectors", "detectors")
-    for path, words in (("nowhere.ckpt", "shuffled_ckpt='nowhere.ckpt'"), (other.checkpoint, "detect")):
+    for path, words in (("nowhere.ckpt", "shuffled_ckpt='nowhere.ckpt'"), (other.checkpoint, "severity_0_1")):
         capsys.readouterr()
         with pytest.raises(SystemExit):
             evaluated(classifier, tmp_path / "out", f"--shuffled_ckpt={path}")
