@@ -23,12 +23,14 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 IMAGES = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
+CLASSES = torch.tensor([0, 1])
+
 
 class BlankWhere(Attributor):
     """The first weight's sign says whether the map is blank; else it is the image with noise of the weights' size."""
 
-    def attribute(self, model, images, target=None, rows=None):
-        chosen = images[rows][:, 0]
+    def maps(self, model, images, target):
+        chosen = images[:, 0]
         if float(model[1].weight[0, 0]) < 0:
             return torch.zeros_like(chosen)
         return chosen + float(model[1].weight.abs().sum()) * torch.arange(64.0).view(8, 8).sin()
@@ -43,14 +45,14 @@ def parts(folder, network, method):
     """An evaluator's part in the checks: it explains, keeps no map, and has records."""
 
     def saliency(name, cases):
-        return method.attribute(network, cases.images, None, cases.rows)
+        return method.attribute(network, cases.images, CLASSES, cases.rows)
 
     evaluator = SimpleNamespace(
         network=network,
         records=Records(folder, {}),
         settings=SimpleNamespace(seed=0),
         saliency=saliency,
-        explain=lambda own, cases: own.attribute(network, cases.images, None, cases.rows),
+        explain=lambda own, cases: own.attribute(network, cases.images, CLASSES, cases.rows),
     )
     return evaluator, Cases(images=IMAGES, rows=torch.arange(2), keys=[("a", "Mass"), ("b", "Mass")])
 
@@ -72,12 +74,12 @@ def test_similarity_is_the_rank_correlation_of_the_maps_at_each_stage(tmp_path):
         return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3))
 
     class Edges(Attributor):
-        def attribute(self, model, images, target=None, rows=None):
+        def maps(self, model, images, target):
             noise = torch.arange(64.0).mul(float(model[0].weight.sum() + model[2].weight.sum())).sin()
-            return images[rows][:, 0] + noise.view(8, 8)
+            return images[:, 0] + noise.view(8, 8)
 
     evaluator, cases = parts(tmp_path, model, Edges())
-    before = Edges().attribute(model, IMAGES, None, cases.rows)
+    before = Edges().attribute(model, IMAGES, CLASSES, cases.rows)
     randomize_parameters(evaluator, {"Edges": Edges()}, cases, IMAGES, build, lambda _: None)
     torch.manual_seed(0)
     fresh = build()
@@ -91,7 +93,7 @@ def test_similarity_is_the_rank_correlation_of_the_maps_at_each_stage(tmp_path):
     for i, key in enumerate(cases.keys):
         row = evaluator.records.of("randomization", "Edges")[key]
         expected = [
-            spearmanr(before[i].flatten(), Edges().attribute(own, IMAGES, None, cases.rows)[i].flatten()).statistic
+            spearmanr(before[i].flatten(), Edges().attribute(own, IMAGES, CLASSES, cases.rows)[i].flatten()).statistic
             for own in scaled
         ]
         assert row["curves"]["randomization"] == pytest.approx(expected, abs=1e-6)
@@ -150,10 +152,10 @@ def test_maps_of_shuffled_labels_are_compared_and_two_such_networks_never_mixed(
     other = Shuffled({k: v * 3 for k, v in before.items()}, {"sha256": "one"})
     randomize_labels(evaluator, {"Method": method}, cases, IMAGES, other, lambda _: None)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    original = method.attribute(model, IMAGES, None, cases.rows)
+    original = method.attribute(model, IMAGES, CLASSES, cases.rows)
     changed_model = network()
     changed_model.load_state_dict(dict(other.weights))
-    changed = method.attribute(changed_model, IMAGES, None, cases.rows)
+    changed = method.attribute(changed_model, IMAGES, CLASSES, cases.rows)
     for i, row in enumerate(evaluator.records.of("label_randomization", "Method").values()):
         expected = spearmanr(original[i].flatten(), changed[i].flatten()).statistic
         assert row["values"] == {"label_randomization": pytest.approx(expected), "label_randomization_blank": 0}
