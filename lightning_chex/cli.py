@@ -156,6 +156,9 @@ class ChexCLI(LightningCLI):
         if self.subcommand == "fit" and names_run(config.get("ckpt_path")):
             self._own_settings = go_on(config)
         self._checkpoint = check_checkpoint(config.get("ckpt_path"), str(self.subcommand))
+        settings = getattr(config.get("model"), "init_args", None)
+        if self.subcommand != "fit" and config.get("ckpt_path") and settings and settings.get("pretrained"):
+            settings.pretrained = False  # the checkpoint brings the weights: nothing is fetched to be overwritten
         if getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
             name_outputs(str(self.subcommand), config, self._checkpoint)
         if self.subcommand == "explain":  # its files lie in a folder of their own, and it is no run to be logged
@@ -221,6 +224,8 @@ class ChexCLI(LightningCLI):
     def before_predict(self) -> None:
         """Look at the data before a logger begins a run of it."""
         self._set_up_data("predict")
+        if isinstance(self.datamodule, lightning_chex.data.ChestXrayDataModule):
+            self.datamodule.dataset("test")
 
     def before_explain(self) -> None:
         """Look at the data; weights nobody has trained are not worth explaining."""

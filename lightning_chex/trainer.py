@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from lightning_chex.attribution import IBA, Attributor, MultiLayerIBA
+from lightning_chex.attribution import IBA, Attributor
 from lightning_chex.callbacks import IBACallback
-from lightning_chex.callbacks.explained_model import network_of
+from lightning_chex.callbacks.explained_model import check_scores, network_of
 from lightning_chex.callbacks.map_folder import read_index
 from lightning_chex.callbacks.map_writer import MapWriter
 from lightning_chex.callbacks.run_folder import check_place
@@ -21,9 +20,12 @@ from lightning_chex.evaluation.checkpoint import load_weights, origin, saved_sta
 from lightning_chex.evaluation.checkpoint_contents import Checkpoint
 from lightning_chex.evaluation.chexlocalize import write_segmentations
 from lightning_chex.evaluation.examples import curves_of, examples
+from lightning_chex.evaluation.image_size import trained_size
 from lightning_chex.evaluation.lungs import LungNetwork
+from lightning_chex.evaluation.methods import bottleneck_layer
 from lightning_chex.evaluation.run import Evaluated, Subject, evaluate
 from lightning_chex.evaluation.settings import EvaluationSettings
+from lightning_chex.evaluation.untaught import builder, trained_on_shuffled_labels
 from lightning_chex.metrics import Otsu, TopFraction
 from lightning_chex.output_folder import held
 from lightning_chex.reporting.dashboard import evaluation_tables
@@ -95,6 +97,7 @@ class ChexTrainer(pl.Trainer):
         methods: list[str] | None = None,
         limit: int | None = None,
         lungs: str | None = None,
+        shuffled_ckpt: str | None = None,
         network: str = "model",
         settings: EvaluationSettings = EvaluationSettings(),  # noqa: B008  # frozen; its defaults are the options'
     ) -> Evaluated:
@@ -116,6 +119,7 @@ class ChexTrainer(pl.Trainer):
                 always take part.
             limit: a quick look at so many images; the expensive measures are taken on fewer.
             lungs: checkpoint of a lung network, for Brixia scores without lung masks.
+            shuffled_ckpt: the same model trained with data.shuffle_labels, for the check that maps depend on labels.
             network: name of the model's attribute that is the network; empty for the model itself.
             settings: what is measured, how, and on how many images.
 
@@ -142,7 +146,7 @@ class ChexTrainer(pl.Trainer):
         with held(folder):
             try:
                 found = evaluate(
-                    self._subject(model, path, network, device),
+                    self._subject(model, path, network, getattr(datamodule, "size", None), shuffled_ckpt),
                     datamodule,
                     folder,
                     methods,
@@ -258,33 +262,32 @@ class ChexTrainer(pl.Trainer):
             ]
             print(f"masks: {write_segmentations(path, maps, class_names, rule)} images in {path}")
 
-    def _subject(self, model: pl.LightningModule, path: Path | None, network: str, device: torch.device) -> Subject:
+    def _subject(
+        self, model: pl.LightningModule, path: Path | None, network: str, size: int | None, shuffled_ckpt: str | None
+    ) -> Subject:
         callbacks: list[pl.Callback] = self.callbacks  # type: ignore[attr-defined]
+        device = self.strategy.root_device
         checkpoint = {} if path is None else load_weights(model, path)
-        scores = getattr(model, "score_names", ())
-        if len(scores) > 1:
-            raise MisconfigurationException(
-                f"{type(model).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain one: "
-                "evaluate a model of data.target: severity"
-            )
-        attributors = [getattr(callback, "attributor", None) for callback in callbacks]
-        layers = [own.layer for own in attributors if isinstance(own, IBA)]
-        layers += [own.members[-1].layer for own in attributors if isinstance(own, MultiLayerIBA)]
+        check_scores(model)
         model.to(device)
+        found, saved = network_of(model, network), saved_statistics(checkpoint, callbacks)
 
         def move(batch: dict[str, Any]) -> dict[str, Any]:
             moved = self.strategy.batch_to_device(batch, device)
             return moved | {"image": self.precision_plugin.convert_input(moved["image"])}
 
         return Subject(
-            network=network_of(model, network),
+            network=found,
             class_names=list(getattr(model, "class_names", ())),
-            layer=layers[0] if layers else IBA().layer,
-            saved=saved_statistics(checkpoint, callbacks),
+            layer=bottleneck_layer(getattr(callback, "attributor", None) for callback in callbacks),
+            saved=saved,
             checkpoint=origin(path, model),
             device=device,
             move=move,
             precision=self.precision_plugin.forward_context,
             precision_name=str(self.precision),
             network_name=network,
+            build=builder(model, network),
+            shuffled=None if shuffled_ckpt is None else trained_on_shuffled_labels(model, found, shuffled_ckpt),
+            trained_size=None if size is None else trained_size(checkpoint, saved, found, size, device),
         )

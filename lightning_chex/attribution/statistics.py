@@ -170,9 +170,11 @@ class FeatureStatistics:
         statistics = cls("neuron" if state["mean"].shape == shape or not shape else "channel")
         statistics.count = int(state["count"])
         statistics.shape = shape
-        statistics._mean = state["mean"]
-        statistics._sum_of_squares = state["sum_of_squares"]
-        statistics._nonzero = state["nonzero"]
+        # what was kept in float32 grows on in the precision it grew in
+        mean, squares, nonzero = (state[name] for name in ("mean", "sum_of_squares", "nonzero"))
+        wide = mean.dtype if mean.device.type == "mps" else torch.float64
+        statistics._mean, statistics._sum_of_squares = mean.to(wide), squares.to(wide)
+        statistics._nonzero = nonzero.to(wide)
         return statistics
 
     def save(self, path: str | PathLike[str]) -> None:

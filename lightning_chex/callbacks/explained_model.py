@@ -28,6 +28,16 @@ def network_of(pl_module: pl.LightningModule, name: str) -> nn.Module:
     return unwrap(network)
 
 
+def check_scores(pl_module: pl.LightningModule) -> None:
+    """Raise a MisconfigurationException if the model predicts several scores."""
+    scores = getattr(pl_module, "score_names", ())
+    if not getattr(pl_module, "class_names", ()) and len(scores) > 1:
+        raise MisconfigurationException(
+            f"{type(pl_module).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain one: "
+            "give a model trained with data.target: severity"
+        )
+
+
 def check_model(pl_module: pl.LightningModule, network: str, attributor: Attributor) -> str:
     """See that the attributor suits the model, and return the name of its score, of no use with classes.
 
@@ -35,13 +45,9 @@ def check_model(pl_module: pl.LightningModule, network: str, attributor: Attribu
         LayerError: the network has no such layer.
         MisconfigurationException: several scores, or an objective for something else.
     """
+    check_scores(pl_module)
     scores = getattr(pl_module, "score_names", ())
     has_classes = bool(getattr(pl_module, "class_names", ()))
-    if not has_classes and len(scores) > 1:
-        raise MisconfigurationException(
-            f"{type(pl_module).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain one: "
-            "give a model trained with data.target: severity"
-        )
     attributor.check(network_of(pl_module, network))
     explains_class = attributor.explains_class
     if explains_class is not None and explains_class != has_classes:

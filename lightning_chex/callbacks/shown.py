@@ -1,11 +1,12 @@
 """Which images a callback explains, and how they come to the device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import Subset, default_collate
 
 Stage = Literal["validate", "test"]
 
@@ -22,10 +23,16 @@ class ShownImages:
         self.num_images = num_images
         self.batch_size = batch_size
         self._kept: list[dict[str, Any]] = []
+        self._names: tuple[Any, frozenset[str]] = (None, frozenset())
 
     def forget(self) -> None:
         """Drop what was kept."""
         self._kept = []
+
+    @staticmethod
+    def offers(trainer: pl.Trainer) -> bool:
+        """Say whether the data module offers images."""
+        return getattr(getattr(trainer, "datamodule", None), "explained_dataset", None) is not None
 
     @staticmethod
     def offered(trainer: pl.Trainer, stage: Stage) -> Any:
@@ -33,13 +40,50 @@ class ShownImages:
         offer = getattr(getattr(trainer, "datamodule", None), "explained_dataset", None)
         return None if offer is None else offer(stage)
 
+    def unexplained(self, trainer: pl.Trainer, batch: dict[str, Any], counted: Tensor) -> Tensor:
+        """Say which images of a validation batch will not be explained, so that statistics may rest on them.
+
+        Args:
+            trainer: of the validation.
+            batch: has an ``image`` (B, C, H, W).
+            counted: bool (B,), False for what a distributed sampler repeats.
+
+        Returns:
+            bool (B,). All True where images are offered and the batch does not name its own.
+        """
+        if not self.offers(trainer):
+            rows = torch.ones(len(counted), dtype=torch.bool)
+            rows[self._wanted(trainer, counted)] = False
+            return rows
+        names = batch.get("image_id", [None] * len(counted))
+        explained = self._offered_names(trainer)
+        return torch.tensor([name not in explained for name in names], dtype=torch.bool)
+
+    def _offered_names(self, trainer: pl.Trainer) -> frozenset[str]:
+        """Ids of the images explained at validation, by all processes together; looked up once for a data module."""
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        if self._names[0] is not datamodule:
+            dataset = self.offered(trainer, "validate")
+            chosen = range(len(dataset) if self.num_images == -1 else min(self.num_images, len(dataset)))
+            self._names = datamodule, frozenset(_ids_of(dataset, chosen))
+        return self._names[1]
+
+    def _wanted(self, trainer: pl.Trainer, counted: Tensor) -> list[int]:
+        """Rows of a passing batch that are kept: the first that count, as many as this process still needs."""
+        rows: list[int] = counted.nonzero().flatten().tolist()
+        if self.num_images == -1:
+            return rows
+        return rows[: len(self._share(trainer, self.num_images)) - self._count]
+
+    @property
+    def _count(self) -> int:
+        return sum(len(kept["image"]) for kept in self._kept)
+
     def keep(self, trainer: pl.Trainer, batch: dict[str, Any], counted: Tensor) -> None:
         """Keep of a passing batch, in main memory, as many of the images that count as this process still needs."""
-        count = sum(len(kept["image"]) for kept in self._kept)
-        wanted = len(self._share(trainer, self.num_images)) if self.num_images != -1 else count + len(counted)
-        rows = counted.nonzero().flatten().tolist()[: wanted - count]
+        rows = self._wanted(trainer, counted)
         if rows:
-            place = trainer.global_rank + trainer.world_size * count
+            place = trainer.global_rank + trainer.world_size * self._count
             places = [place + trainer.world_size * i for i in range(len(rows))]
             self._kept.append({key: _rows_of(value, rows) for key, value in batch.items()} | {"place": places})
 
@@ -67,6 +111,18 @@ class ShownImages:
     @staticmethod
     def _share(trainer: pl.Trainer, count: int) -> range:
         return range(trainer.global_rank, count, trainer.world_size)
+
+
+def _ids_of(dataset: Any, chosen: Iterable[int]) -> list[str]:
+    """Ids of some images; read from the samples only where the dataset does not know them."""
+    while not hasattr(dataset, "image_ids"):
+        if isinstance(dataset, Subset):
+            chosen = [dataset.indices[i] for i in chosen]
+            dataset = dataset.dataset
+        else:
+            samples = (dataset[i] for i in chosen)
+            return [sample["image_id"] for sample in samples if sample is not None and "image_id" in sample]
+    return [dataset.image_ids[i] for i in chosen]
 
 
 def _rows_of(value: Any, rows: list[int]) -> Any:

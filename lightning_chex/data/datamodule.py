@@ -22,6 +22,7 @@ from lightning_chex.data.predicted import Predicted, choose, share_of_few
 from lightning_chex.data.prepared import open_prepared
 from lightning_chex.data.preparing import prepare_copy
 from lightning_chex.data.sample import collate
+from lightning_chex.data.shuffled import ShuffledLabels
 from lightning_chex.data.transforms import ImageTransform
 from lightning_chex.data.unreadable import OnUnreadable, ReadableLoader, SkipUnreadable, collate_readable
 
@@ -31,7 +32,7 @@ _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train", "val"),
     "validate": ("val",),
     "test": ("test",),
-    "predict": ("test",),
+    "predict": (),  # built when its loader is asked for: other images may have been chosen
     None: ("train", "val", "test"),
 }
 
@@ -59,6 +60,8 @@ class ChestXrayDataModule(pl.LightningDataModule):
         augment: rotate, shift, scale and relight the training images at random. Never the others.
         prepared: a copy made by ``python -m lightning_chex prepare`` to read images from, to the same samples as from
             their files. The files are only looked at, to make sure that the copy is one of them.
+        shuffle_labels: give the training images each other's labels: what a network then learns has nothing to do with
+            findings, and maps that explain findings must differ from its maps (``evaluate --shuffled_ckpt``).
         on_unreadable: what to do with an image that cannot be read in the middle of a run: ``error``, or ``skip``, see
             ``data/unreadable.py``.
 
@@ -83,6 +86,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
         augment: bool = True,
         prepared: str | None = None,
         on_unreadable: OnUnreadable = "error",
+        shuffle_labels: bool = False,
     ) -> None:
         super().__init__()
         if on_unreadable not in get_args(OnUnreadable):
@@ -96,6 +100,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
         self.augment = augment
         self.prepared = prepared
         self.on_unreadable = on_unreadable
+        self.shuffle_labels = shuffle_labels
         self.collate = collate_readable if on_unreadable == "skip" else collate
         self.read: ImageReader = read_grey
         self.unreadable_images: list[str] = []
@@ -126,11 +131,12 @@ class ChestXrayDataModule(pl.LightningDataModule):
         """Check all files, then build the splits of a stage; a second call does nothing new.
 
         Args:
-            stage: ``fit``, ``validate``, ``test``, ``predict`` (the test images), or None for all.
+            stage: ``fit``, ``validate``, ``test``, ``predict`` (builds none), or None for all.
 
         Raises:
             DataError: bad files, or a split without images.
         """
+        self.look()
         for split in _SPLITS_OF_STAGE[stage]:
             self.dataset(split)
 
@@ -147,7 +153,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
                 raise DataError(
                     f"the {split} split of {type(self).__name__} holds no image: give it more images or other fractions"
                 )
-            self._datasets[split] = dataset
+            self._datasets[split] = ShuffledLabels(dataset) if split == "train" and self.shuffle_labels else dataset
         return self._datasets[split]
 
     def look(self) -> None:

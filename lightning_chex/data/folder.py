@@ -121,4 +121,4 @@ class ImageFolderDataModule(ChestXrayDataModule):
                 f"{stage} needs labels, and ImageFolderDataModule has none: use predict or explain, or give --data "
                 "the data module of a data set with a table"
             )
-        self.dataset("test")
+        self.look()

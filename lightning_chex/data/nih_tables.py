@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import first_few
@@ -26,7 +27,7 @@ _HEALTHY = "No Finding"
 _SYNONYMS = {"Infiltrate": "Infiltration"}  # the box list's word for it
 
 _BOXES = "BBox_List_2017.csv"
-_LISTS = ("train_val_list.txt", "test_list.txt")
+_TRAINING, _TEST = _LISTS = ("train_val_list.txt", "test_list.txt")
 _SAMPLE = "sample_labels.csv"
 LABEL_TABLES = tuple(
     f"{folder}{name}{packed}"
@@ -47,7 +48,8 @@ class NIHTables(NamedTuple):
     Attributes:
         labels: see ``read_labels``.
         boxes: see ``read_boxes``; none where there is no list of them, which only the sample may lack.
-        train_val: image ids of ``train_val_list.txt``, or None if the sample has no lists.
+        train_val: image ids of ``train_val_list.txt``, none in a copy of test images alone; None if the sample has no
+            lists.
         test: image ids of ``test_list.txt``, or None likewise.
     """
 
@@ -72,8 +74,7 @@ def read_tables(root: Path) -> NIHTables:
     labels = read_labels(path)
     if not path.name.startswith(_SAMPLE):
         boxes = read_boxes(find_file(root, _BOXES))
-        train_val, test = (read_list(find_file(root, name)) for name in _LISTS)
-        return NIHTables(labels, boxes, train_val, test)
+        return NIHTables(labels, boxes, *_read_lists(root))
 
     def known(ids: pd.Series) -> pd.Series:
         return ids.isin(labels["image_id"])
@@ -82,8 +83,18 @@ def read_tables(root: Path) -> NIHTables:
     boxes = boxes[known(boxes["image_id"])]
     if not any((root / name).is_file() for name in _LISTS):
         return NIHTables(labels, boxes, None, None)
-    train_val, test = (read_list(find_file(root, name)) for name in _LISTS)  # one alone is an error
+    train_val, test = _read_lists(root)
     return NIHTables(labels, boxes, train_val[known(train_val)], test[known(test)])
+
+
+def _read_lists(root: Path) -> tuple[pd.Series, pd.Series]:
+    """Image ids for training and for test; whatever does not train can do without the former."""
+    path = root / _TRAINING
+    train_val = read_list(path, may_be_empty=True) if path.is_file() else pd.Series(dtype=str)
+    if train_val.empty:
+        found = f"{path} names no image" if path.is_file() else f"there is no {_TRAINING} in {root}"
+        rank_zero_warn(f"{found}: there are test images alone, and nothing to train on")
+    return train_val, read_list(find_file(root, _TEST))
 
 
 def read_labels(path: Path) -> pd.DataFrame:
@@ -109,16 +120,16 @@ def read_labels(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"image_id": table["Image Index"], "patient_id": patients, **labels})
 
 
-def read_list(path: Path) -> pd.Series:
+def read_list(path: Path, may_be_empty: bool = False) -> pd.Series:
     """Read a list of image names, one a line, as image ids.
 
     Raises:
-        DataError: it is no text, names no image or one twice, or a line is no file name.
+        DataError: it is no text, names no image and should, names one twice, or a line is no file name.
     """
     with intact(path, "a list of image names"):
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     names = image_ids(pd.Series([line.strip() for line in lines if line.strip()], dtype=str), path)
-    if names.empty:
+    if names.empty and not may_be_empty:
         raise DataError(f"{path} names no image: get an intact copy")
     double = names[names.duplicated()]
     if len(double):

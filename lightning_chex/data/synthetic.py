@@ -216,6 +216,7 @@ class SyntheticDataModule(ChestXrayDataModule):
         images_per_patient: images of each patient.
         conspicuity: scales the contrast of all findings.
         prevalence: probabilities that replace those of ``PREVALENCE``, by class.
+        shuffle_labels: give the training images each other's labels, see ``ChestXrayDataModule``.
 
     Raises:
         ValueError: an argument outside its range.
@@ -235,8 +236,11 @@ class SyntheticDataModule(ChestXrayDataModule):
         images_per_patient: int = 3,
         conspicuity: float = 1.0,
         prevalence: dict[str, float] | None = None,
+        shuffle_labels: bool = False,
     ) -> None:
-        super().__init__(size=size, batch_size=batch_size, num_workers=num_workers, augment=augment)
+        super().__init__(
+            size=size, batch_size=batch_size, num_workers=num_workers, augment=augment, shuffle_labels=shuffle_labels
+        )
         self.num_images: dict[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
         for split, number in self.num_images.items():
             most = _PATIENTS_PER_SPLIT * images_per_patient

@@ -74,6 +74,11 @@ class SkipUnreadable(Dataset):
         return None
 
     @property
+    def image_ids(self) -> list[str]:
+        """Ids of all images, unreadable ones too."""
+        return self.dataset.image_ids
+
+    @property
     def unreadable(self) -> list[str]:
         """Ids of the unreadable images met so far, by all workers of this process."""
         return [self.dataset.image_ids[index] for index in self._met.nonzero().flatten().tolist()]

@@ -11,14 +11,16 @@ import torch
 from lightning_chex.attribution import Attributor
 from lightning_chex.evaluation.checkpoint_contents import CheckpointError, read_checkpoint
 from lightning_chex.evaluation.feature_statistics import Saved
+from lightning_chex.evaluation.line_up_statistics import LINE_UP
 
 
-def load_weights(model: pl.LightningModule, path: Path) -> dict[str, Any]:
+def load_weights(model: pl.LightningModule, path: Path, argument: str = "ckpt_path") -> dict[str, Any]:
     """Give a model the weights of a checkpoint.
 
     Args:
         model: of the settings the checkpoint was made with.
         path: a ``.ckpt`` file; nothing in it is executed.
+        argument: that names it, for messages.
 
     Returns:
         What else the checkpoint holds.
@@ -27,19 +29,22 @@ def load_weights(model: pl.LightningModule, path: Path) -> dict[str, Any]:
         CheckpointError: another kind of file, or of another model.
         MisconfigurationException: weights of other classes or scores.
     """
-    checkpoint = read_checkpoint(path)
-    check_fits(model, checkpoint, path)
+    checkpoint = read_checkpoint(path, argument)
+    check_fits(model, checkpoint, path, argument)
     model.load_state_dict(checkpoint.pop("state_dict"))
     return checkpoint
 
 
-def check_fits(model: pl.LightningModule, checkpoint: dict[str, Any], path: str | Path) -> None:
+def check_fits(
+    model: pl.LightningModule, checkpoint: dict[str, Any], path: str | Path, argument: str = "ckpt_path"
+) -> None:
     """See that a checkpoint's weights have a place in a model, and that all of it would be filled.
 
     Args:
         model: of the settings the checkpoint was made with.
         checkpoint: as from ``read_checkpoint``; the model's ``on_load_checkpoint`` may change it.
         path: where it comes from, for messages.
+        argument: what the user gave it as, for messages.
 
     Raises:
         CheckpointError: they have not.
@@ -52,7 +57,7 @@ def check_fits(model: pl.LightningModule, checkpoint: dict[str, Any], path: str 
     if odd:
         there, here = theirs.get(odd[0], "missing"), ours.get(odd[0], "missing")
         raise CheckpointError(
-            f"ckpt_path={str(path)!r} does not fit the model of the configuration, {type(model).__name__}: {len(odd)} "
+            f"{argument}={str(path)!r} does not fit the model of the configuration, {type(model).__name__}: {len(odd)} "
             f"tensors differ, such as {odd[0]} ({there} in the file, {here} in the model): give the configuration it "
             "was trained with, or another checkpoint"
         )
@@ -85,5 +90,7 @@ def saved_statistics(checkpoint: dict[str, Any], callbacks: Sequence[pl.Callback
         attributor = getattr(callback, "attributor", None)
         state = states.get(callback.state_key)
         if isinstance(attributor, Attributor) and state:
-            found.append((attributor, state))
+            own = dict(state)
+            line_up = own.pop(LINE_UP, {})
+            found += [(attributor, part) for part in (own, line_up) if part]
     return found

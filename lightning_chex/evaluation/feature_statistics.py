@@ -1,9 +1,9 @@
 """Feature statistics for a trained model: of its training images, or those its checkpoint holds."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ def feature_statistics(
                 result.layers[_key(member)] = {"images": member.num_observed, "from": "file"}
         if not members(attributor) and attributor.num_observed is not None and attributor.num_observed < 2:
             foreign[name] = attributor
-    shapes = {} if image is None else _shapes(network, {layer for layer, _ in wanted}, image)
+    shapes = {} if image is None else shapes_of(network, {layer for layer, _ in wanted}, image)
     saved = list(saved)
     sources: list[Source] = ["training split", "checkpoint"]
     for source in sources if prefer == "training split" else sources[::-1]:
@@ -85,7 +85,7 @@ def feature_statistics(
         if source == "checkpoint":
             _restore(learners, strangers, saved, shapes)
         elif batches is not None and (learners or strangers):
-            _observe(network, [*learners.values(), *strangers.values()], batches())
+            observe(network, [*learners.values(), *strangers.values()], batches())
         for key, learner in learners.items():
             if learner.num_observed >= 2:
                 result.layers[_key(learner)] = {"images": learner.num_observed, "from": source}
@@ -150,7 +150,7 @@ def _key(member: IBA) -> str:
     return member.layer if member.statistics.per == "neuron" else f"{member.layer} (per channel)"
 
 
-def _shapes(network: nn.Module, layers: Iterable[str], image: Tensor) -> dict[str, torch.Size]:
+def shapes_of(network: nn.Module, layers: Iterable[str], image: Tensor) -> dict[str, torch.Size]:
     """Shapes (C, h, w) of the layers' features for an image of this size, from one pass."""
     shapes: dict[str, torch.Size] = {}
 
@@ -167,8 +167,15 @@ def _shapes(network: nn.Module, layers: Iterable[str], image: Tensor) -> dict[st
     return shapes
 
 
-def _observe(network: nn.Module, learners: Iterable[Attributor], batches: Iterable[Tensor]) -> None:
-    """Let all learn from one pass, in full precision."""
+class Learner(Protocol):
+    """What learns from forward passes, such as an `Attributor`."""
+
+    def observing(self, model: nn.Module) -> AbstractContextManager[None]:
+        """See `Attributor.observing`."""
+
+
+def observe(network: nn.Module, learners: Iterable[Learner], batches: Iterable[Tensor]) -> None:
+    """Let all learn from one pass over images (B, C, H, W); what they learnt before is replaced."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     with frozen(network), torch.no_grad(), ExitStack() as stack:
         for learner in learners:
@@ -185,7 +192,7 @@ def _restore(
 ) -> None:
     """Give what a checkpoint holds to those it fits."""
     for attributor, state in saved:
-        for layer, statistics in _by_layer(attributor, state).items():
+        for layer, statistics in saved_by_layer(attributor, state).items():
             if statistics.count < 2 or statistics.shape != shapes.get(layer, statistics.shape):
                 continue
             # for features of one place both granularities are the same thing
@@ -198,8 +205,8 @@ def _restore(
                 own.load_state_dict(dict(state))
 
 
-def _by_layer(attributor: Attributor, state: Mapping[str, Tensor]) -> dict[str, FeatureStatistics]:
-    """A state of several layers names them itself, that of one layer does not."""
+def saved_by_layer(attributor: Attributor, state: Mapping[str, Tensor]) -> dict[str, FeatureStatistics]:
+    """Statistics a checkpoint holds, by layer: a state of several layers names them itself, that of one does not."""
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         return {}
     groups: dict[str, dict[str, Tensor]] = {}

@@ -173,7 +173,29 @@ MEASURES: dict[str, Measure] = {
         "Similarity after randomisation",
         "lower",
         "sanity",
-        "Rank correlation of the map with that of the network with random weights: near 0 if the map depends on them.",
+        "Rank correlation of the map with those of a network whose weights are drawn anew, from the output down: mean "
+        "over the stages from the last layer alone to all of them. Nearer to 0 if the map depends on what was learnt.",
+    ),
+    "randomization_blank": Measure(
+        "Blank after randomisation",
+        None,
+        "sanity",
+        "Share of the maps of networks with weights drawn anew that are the same everywhere. They are like no other "
+        "map, and are left out of the similarity: a method of many has not passed, it has not been tested.",
+    ),
+    "label_randomization": Measure(
+        "Similarity after label shuffling",
+        "lower",
+        "sanity",
+        "Rank correlation of the map with that of the same network trained on shuffled labels: near 0 if the map "
+        "depends on what labels say of images.",
+    ),
+    "label_randomization_blank": Measure(
+        "Blank after label shuffling",
+        None,
+        "sanity",
+        "Share of the maps of the network trained on shuffled labels that are the same everywhere; they are left out "
+        "of the similarity.",
     ),
 }
 

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 
@@ -63,6 +63,14 @@ def line_up(layer: str, score: bool, seed: int = 0) -> dict[str, Attributor]:
         "MultiLayerIBA": MultiLayerIBA(seed=seed),
         **backward,
     }
+
+
+def bottleneck_layer(attributors: Iterable[Attributor | None]) -> str:
+    """The layer at which callbacks explain, of several that of a single-layer method first; else the default one."""
+    own = list(attributors)
+    layers = [one.layer for one in own if isinstance(one, IBA)]
+    layers += [one.members[-1].layer for one in own if isinstance(one, MultiLayerIBA)]
+    return layers[0] if layers else IBA().layer
 
 
 def choose_methods(

@@ -99,6 +99,7 @@ class Protocol:
             "methods": {name: describe(method) for name, method in methods.items()},
             "precision": self.subject.precision_name,
             "image": list(self.image),
+            "trained_size": self.subject.trained_size,
             "seeds": {"seed": self.settings.seed},
             "settings": asdict(self.settings),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},

@@ -1,131 +1,196 @@
-"""Model-parameter randomisation: does a map change when the weights it should explain are replaced by random ones?"""
+"""Sanity checks (Adebayo et al. 2018): does a map change when what the network has learnt is taken from it?"""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_chex.attribution import Attributor, frozen
-from lightning_chex.attribution.layers import hooked
+from lightning_chex.attribution import Attributor
 from lightning_chex.evaluation.cases import Cases
 from lightning_chex.evaluation.evaluator import Evaluator
 from lightning_chex.evaluation.feature_statistics import feature_statistics
+from lightning_chex.evaluation.random_weights import (
+    CHUNK,
+    Shuffled,
+    initial_weights,
+    layers_from_top,
+    match_spread,
+    recalibrate,
+    spread_of_outputs,
+    stages,
+    with_weights,
+)
+from lightning_chex.evaluation.records import OtherEvaluationError
 from lightning_chex.metrics import spearman
 from lightning_chex.metrics.correlation import is_constant
 
-SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Share of the layers with weights that is re-initialised, from the output down, besides the last one alone."""
+LEAST_SPREAD = 0.1
+"""A network whose outputs spread over images by less than this share of the trained one's is as good as dead."""
+
+PARAMETERS, LABELS = "randomization", "label_randomization"
+"""Names of the two checks in records and results."""
 
 
-def layers_from_top(network: nn.Module, images: Tensor) -> list[nn.Module]:
-    """Modules that can re-initialise their weights, in the order of their last run, the latest first.
+class Comparison:
+    """Maps of a network before and after its weights are replaced.
 
     Args:
-        network: run once.
-        images: (B, C, H, W).
+        evaluator: with the methods, whose maps of the trained network are made here where they are not on record.
+        check: name of the check.
+        unfitted: the methods to try, before they learnt anything.
+        cases: to explain.
+        images: (N, C, H, W), at least two and not those explained, for the methods that learn.
     """
-    ran: dict[nn.Module, None] = {}
 
-    def note(module: nn.Module, inputs: Any, output: Any) -> None:
-        ran.pop(module, None)
-        ran[module] = None
+    def __init__(
+        self, evaluator: Evaluator, check: str, unfitted: Mapping[str, Attributor], cases: Cases, images: Tensor
+    ) -> None:
+        self.evaluator = evaluator
+        self.check = check
+        self.unfitted = unfitted
+        self.images = images
+        known = {name: evaluator.records.of(check, name) for name in unfitted}
+        missing = {name: [i for i, key in enumerate(cases.keys) if key not in known[name]] for name in unfitted}
+        self.waiting = {name: cases.select(own) for name, own in missing.items() if own}
+        self.original = {name: evaluator.saliency(name, own) for name, own in self.waiting.items()}
+        self.similarity: dict[str, list[Tensor]] = {name: [] for name in self.waiting}
+        self.blank: dict[str, list[Tensor]] = {name: [] for name in self.waiting}
 
-    with ExitStack() as stack, frozen(network), torch.no_grad():
-        for module in network.modules():
-            if hasattr(module, "reset_parameters") and next(module.parameters(recurse=False), None) is not None:
-                stack.enter_context(hooked(module, note))
-        network(images)
-    return list(reversed(ran))
+    def compare(self, progress: Callable[[int], None]) -> None:
+        """Explain with the weights the network has now; methods that learn from data learn anew."""
+        anew = {name: copy.deepcopy(self.unfitted[name]) for name in self.waiting}
+        feature_statistics(self.evaluator.network, anew, batches=lambda: self.images.split(CHUNK))
+        for name, method in anew.items():
+            changed = self.evaluator.explain(method, self.waiting[name])
+            self.similarity[name].append(spearman(self.original[name], changed))
+            self.blank[name].append(is_constant(changed.flatten(1)))
+            progress(1)
+
+    def record(self, share: Sequence[float] = ()) -> None:
+        """Keep the mean similarity over all comparisons, and with ``share`` for an axis each single one.
+
+        A blank map has no similarity: it is left out of the mean, and counted.
+        """
+        for name, cases in self.waiting.items():
+            similarity = torch.stack(self.similarity[name], 1)  # (N, S), NaN where either map is blank
+            blank = torch.stack(self.blank[name], 1).float().mean(1).tolist()
+            mean = similarity.nanmean(1).tolist()
+            curves = (
+                {self.check: similarity.tolist(), f"{self.check}_share": [list(share)] * len(mean)} if share else {}
+            )
+            rows = {
+                key: {
+                    "values": {self.check: mean[i], f"{self.check}_blank": blank[i]},
+                    "curves": {curve: own[i] for curve, own in curves.items()},
+                }
+                for i, key in enumerate(cases.keys)
+            }
+            self.evaluator.records.add(self.check, name, rows)
 
 
-def stages(count: int) -> list[int]:
-    """How many layers from the top each stage re-initialises: the last alone, then each of ``SHARES``.
-
-    Example:
-        >>> stages(121)
-        [1, 30, 60, 91, 121]
-        >>> stages(2)
-        [1, 2]
-    """
-    return sorted({1, *(max(1, round(share * count)) for share in SHARES)}) if count else []
-
-
-@contextmanager
-def reinitialized(modules: Sequence[nn.Module], seed: int) -> Iterator[None]:
-    """Random weights, as at the start of a training, for the length of the context; then bit for bit the former ones.
-
-    The global random state is not touched. Each module's weights depend on the seed and its place alone, so a longer
-    list that begins alike gives the same weights to its beginning.
-    """
-    kept = [{name: value.clone() for name, value in module.state_dict().items()} for module in modules]
-    devices = {value.device for state in kept for value in state.values() if value.is_cuda}
-    try:
-        with torch.random.fork_rng(devices=list(devices)):
-            for place, module in enumerate(modules):
-                torch.manual_seed(seed + place)
-                module.reset_parameters()  # type: ignore[operator]  # chosen for having it
-        yield
-    finally:
-        with torch.no_grad():
-            for module, state in zip(modules, kept, strict=True):
-                for name, value in module.state_dict().items():
-                    value.copy_(state[name])
-
-
-def randomize(
+def randomize_parameters(
     evaluator: Evaluator,
     unfitted: Mapping[str, Attributor],
     cases: Cases,
-    batches: Sequence[Tensor],
+    images: Tensor,
+    build: Callable[[], nn.Module] | None,
     progress: Callable[[int], None],
 ) -> None:
-    """Record how alike each method's maps are before and after the weights were replaced, stage by stage.
+    """Compare maps before and after the weights are replaced by initial ones, stage by stage from the output down.
 
-    Recorded is Spearman's correlation at each stage, and the share of layers re-initialised. Methods that learn from
-    data learn anew at each stage. A map that becomes the same everywhere has similarity 0; one that was, has none.
+    Batch normalisations are calibrated anew at each stage, and the last layer is scaled, so that the outputs spread
+    over images as far as the trained network's. How far they do before and after is noted beside the records.
 
     Args:
-        evaluator: with the methods.
-        unfitted: the methods to try, before they learnt anything.
-        cases: to explain.
-        batches: images for the methods that learn, not those explained.
+        evaluator: see `Comparison`.
+        unfitted: see `Comparison`.
+        cases: see `Comparison`.
+        images: see `Comparison`.
+        build: makes the network anew; see `initial_weights`.
         progress: told of every method and stage.
     """
-    network, records = evaluator.network, evaluator.records
-    waiting = {
-        name: [i for i, key in enumerate(cases.keys) if key not in records.of("randomization", name)]
-        for name in unfitted
-    }
+    network, seed = evaluator.network, evaluator.settings.seed
+    comparison = Comparison(evaluator, PARAMETERS, unfitted, cases, images)
     layers = layers_from_top(network, cases.images[:1])
-    depths = stages(len(layers))
-    results: dict[str, list[Tensor]] = {name: [] for name in waiting}
-    for depth in depths if any(waiting.values()) else ():
-        with reinitialized(layers[:depth], evaluator.settings.seed):
-            anew = {name: copy.deepcopy(unfitted[name]) for name, missing in waiting.items() if missing}
-            feature_statistics(network, anew, batches=lambda: batches)
-            for name, method in anew.items():
-                results[name].append(evaluator.explain(method, cases.select(waiting[name])))
-                progress(1)
-    for name, missing in waiting.items():
-        if not missing:
-            continue
-        chosen = cases.select(missing)
-        original = evaluator.saliency(name, chosen)
-        similarity = torch.stack([_similarity(original, changed) for changed in results[name]], dim=1).tolist()
-        share = [depth / len(layers) for depth in depths]
-        rows = {
-            key: {
-                "values": {"randomization": own[-1]},
-                "curves": {"randomization": own, "randomization_share": share},
-            }
-            for key, own in zip(chosen.keys, similarity, strict=True)
-        }
-        records.add("randomization", name, rows)
+    if not comparison.waiting or not layers:
+        return
+    weights, whose = initial_weights(network, build, seed)
+    trained = spread_of_outputs(network, images)
+    depths: list[int] = stages(len(layers))
+    unscaled: list[float] = []
+    spread: list[float] = []
+    for depth in depths:
+        with with_weights(network, weights, layers[:depth]):
+            recalibrate(network, layers[:depth], images)
+            before, after = match_spread(network, layers[0], images, trained)
+            unscaled.append(_share(before, trained))
+            spread.append(_share(after, trained))
+            comparison.compare(progress)
+    share = [depth / len(layers) for depth in depths]
+    dead = [part for part, own in zip(share, spread, strict=True) if not own >= LEAST_SPREAD]
+    if dead:
+        rank_zero_warn(
+            f"randomised weights: with {', '.join(f'{part:.0%}' for part in dead)} of the layers drawn anew the "
+            f"outputs spread over images by less than {LEAST_SPREAD:.0%} of the trained network's: little is told there"
+        )
+    evaluator.records.note(
+        PARAMETERS,
+        {
+            "initialisation": whose,
+            "share": share,
+            "spread": spread,
+            "unscaled_spread": unscaled,
+            "trained_spread": trained,
+            "dead": dead,
+        },
+    )
+    comparison.record(share)
 
 
-def _similarity(original: Tensor, changed: Tensor) -> Tensor:
-    blank = is_constant(changed.flatten(1)) & ~is_constant(original.flatten(1))
-    return spearman(original, changed).masked_fill(blank, 0.0)
+def randomize_labels(
+    evaluator: Evaluator,
+    unfitted: Mapping[str, Attributor],
+    cases: Cases,
+    images: Tensor,
+    shuffled: Shuffled,
+    progress: Callable[[int], None],
+) -> None:
+    """Compare maps of the trained network with those of one trained on permuted labels.
+
+    Args:
+        evaluator: see `Comparison`.
+        unfitted: see `Comparison`.
+        cases: see `Comparison`.
+        images: see `Comparison`.
+        shuffled: the other network.
+        progress: told of every method.
+
+    Raises:
+        OtherEvaluationError: there are records of another such network.
+    """
+    refuse_other_labels(evaluator.records.noted(LABELS), shuffled)
+    comparison = Comparison(evaluator, LABELS, unfitted, cases, images)
+    if not comparison.waiting:
+        return
+    trained = spread_of_outputs(evaluator.network, images)
+    with with_weights(evaluator.network, shuffled.weights):
+        spread = _share(spread_of_outputs(evaluator.network, images), trained)
+        comparison.compare(progress)
+    evaluator.records.note(LABELS, {"checkpoint": dict(shuffled.checkpoint), "spread": spread})
+    comparison.record()
+
+
+def refuse_other_labels(noted: Mapping[str, Any], shuffled: Shuffled) -> None:
+    """Raise an OtherEvaluationError if figures on record are of another network than this."""
+    if noted and noted["checkpoint"]["sha256"] != shuffled.checkpoint["sha256"]:
+        raise OtherEvaluationError(
+            "output_dir holds figures of another shuffled_ckpt: give another folder, or the same checkpoint"
+        )
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else math.nan

@@ -88,6 +88,11 @@ class Records:
         self._identity["methods"][method] = settings
         self._write_identity()
 
+    def dismiss(self, method: str) -> None:
+        """Forget a method that turned out to be impossible, and of which there are no results."""
+        del self._identity["methods"][method]
+        self._write_identity()
+
     def of(self, part: str, method: str) -> dict[Key, dict[str, Any]]:
         """Everything known of a part of a method."""
         if (part, method) not in self._known:
@@ -102,6 +107,19 @@ class Records:
         with path.open("a") as file:
             for (image, target), values in rows.items():
                 file.write(json.dumps({"image": image, "target": target, **values}) + "\n")
+
+    def note(self, part: str, facts: dict[str, Any]) -> None:
+        """Keep what is true of all records of a part, whatever the method."""
+        path = self.folder / "records" / part / "about.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(facts, indent=1) + "\n")
+        partial.replace(path)
+
+    def noted(self, part: str) -> dict[str, Any]:
+        """What was kept by `note`; empty if nothing was."""
+        path = self.folder / "records" / part / "about.json"
+        return json.loads(path.read_text()) if path.exists() else {}
 
     def map_path(self, method: str, key: Key) -> Path:
         """Where a map lies."""

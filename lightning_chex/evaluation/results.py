@@ -107,6 +107,11 @@ class Assembly:
         """One measure of a method, a value a case; NaN where it was not taken."""
         return [_number(row["values"].get(key)) for row in self.rows[name]]
 
+    @property
+    def measured(self) -> set[str]:
+        """Measures that some case of some method has a value of, be it NaN."""
+        return {key for rows in self.rows.values() for row in rows for key in row["values"]}
+
     def curves(self, pixels: int, sizes: int) -> list[CurvePoint]:
         """Every curve of every method.
 
@@ -143,7 +148,7 @@ class Assembly:
         return 0 if key[1] == SCORE and not self.class_names else self.class_names.index(key[1])
 
     def _rows(self, name: str) -> list[Row]:
-        parts = {part: self.records.of(part, name) for part in ("localization", "perturbation", "randomization")}
+        parts = {part: self.records.of(part, name) for part in PARTS}
         rows = []
         for case, kind in zip(self.cases, self._classes, strict=True):
             row: Row = {"values": {}, "curves": {}}
@@ -208,6 +213,9 @@ class Assembly:
             points.append(CurvePoint(name, "relevance_by_score", score, mean.value, mean.ci_low, mean.ci_high, mean.n))
         return points
 
+
+PARTS = ("localization", "perturbation", "randomization", "label_randomization")
+"""What records hold of a case that is reported on."""
 
 _SHARED_AXES = ("insertion", "deletion", "road_morf", "road_lerf", "randomization")
 

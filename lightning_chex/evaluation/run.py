@@ -1,12 +1,13 @@
 """One evaluation from beginning to end: what is needed, what is measured, what is written."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,7 +21,14 @@ from lightning_chex.evaluation.feature_statistics import training_batches
 from lightning_chex.evaluation.learning import learn
 from lightning_chex.evaluation.methods import choose_methods
 from lightning_chex.evaluation.protocol import Protocol
-from lightning_chex.evaluation.randomization import randomize, stages
+from lightning_chex.evaluation.random_weights import stages
+from lightning_chex.evaluation.randomization import (
+    LABELS,
+    PARAMETERS,
+    randomize_labels,
+    randomize_parameters,
+    refuse_other_labels,
+)
 from lightning_chex.evaluation.records import Key, Records
 from lightning_chex.evaluation.results import (
     Assembly,
@@ -36,8 +44,8 @@ from lightning_chex.evaluation.settings import EvaluationSettings, Share
 from lightning_chex.evaluation.subject import Images, Subject, offered, tuning_half
 from lightning_chex.evaluation.tuning import TuningRegions
 
-RANDOMIZATION_STATISTICS = 64
-"""Images the bottlenecks of a re-initialised network learn from."""
+RANDOMIZATION_IMAGES = 64
+"""Images that a network of random weights is calibrated on, and its bottlenecks learn from."""
 
 BOX_FRACTION = 0.05
 """Share of the pixels that is marked where no tuning region says how large regions are."""
@@ -94,6 +102,9 @@ def evaluate(
     settings = EvaluationSettings() if settings is None else settings
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit!r} must be at least 1 image, or left out for all")
+    size = getattr(datamodule, "size", None)
+    if subject.trained_size not in (None, size):
+        print(f"the model was trained on images of {subject.trained_size} px and is evaluated at {size} px", flush=True)
     tested = Images(datamodule, offered(datamodule, "test"), subject, limit)
     tuning, why_not = tuning_half(datamodule, subject)
     sample = tested.first()
@@ -108,10 +119,17 @@ def evaluate(
     has_masks = "lung_mask" in sample
     protocol = Protocol(subject, datamodule, settings, kind, fraction, tuple(example.shape[1:]), find_lungs, has_masks)
     records = Records(folder, protocol.identity())
+    if subject.shuffled is not None:
+        refuse_other_labels(records.noted(LABELS), subject.shuffled)
     for name, method in chosen.items():
         records.admit(name, describe(method))
     unfitted = {name: copy.deepcopy(method) for name, method in chosen.items()}
     statistics = learn(chosen, left_out, methods is not None, subject, datamodule, example, settings, folder)
+    for name in unfitted.keys() - chosen.keys():  # what is left out is left out everywhere
+        del unfitted[name]
+        records.dismiss(name)
+    for name, reason in left_out.items():
+        rank_zero_warn(f"{name} is left out: {reason}")
     controls: dict[str, Attributor] = {"EveryPixel": EveryPixel(), "RandomMap": RandomMap(settings.seed)}
     if regions.prior is not None:
         controls["PriorMap"] = regions.prior
@@ -148,7 +166,11 @@ def evaluate(
         cases,
         subject.class_names,
         tuned_on,
-        {"perturbation": evaluator.perturbed, "randomization": randomized},
+        {
+            "perturbation": evaluator.perturbed,
+            PARAMETERS: randomized,
+            LABELS: randomized if subject.shuffled is not None else set(),
+        },
         settings.resamples,
         settings.seed,
     )
@@ -162,6 +184,7 @@ def evaluate(
         0 if tuning is None else tuning.count,
         limit,
     )
+    account |= {check: records.noted(check) for check in (PARAMETERS, LABELS) if check in assembly.measured}
     results = results_of(assembly, differences(assembly), kind, left_out, account)
     curves = assembly.curves(example.shape[-2] * example.shape[-1], settings.sensitivity_sizes)
     write_json(folder / "results.json", results)
@@ -196,12 +219,13 @@ def _randomize(
     share: Share,
     bar: Callable[[str, float], Any],
 ) -> set[Key]:
-    """Measure the randomisation on the first images; methods that find nothing to learn from are passed over.
+    """Make the sanity checks on the first images; methods that find nothing to learn from are passed over.
 
     Returns:
         The cases of these images.
     """
-    images = Images(tested.datamodule, tested.dataset, tested.subject, int(min(share.images, tested.count)))
+    subject = tested.subject
+    images = Images(tested.datamodule, tested.dataset, subject, int(min(share.images, tested.count)))
     # one batch, so that every stage of the network is met once
     batch = next(images.batches(max(1, images.count)), None)
     if batch is None:
@@ -209,18 +233,35 @@ def _randomize(
     cases = evaluator.cases(batch)
     taken = share.take(cases.rows.tolist())
     cases = cases.select([i for i, row in enumerate(cases.rows.tolist()) if row in taken])
-    offer = training_batches(tested.datamodule, RANDOMIZATION_STATISTICS, evaluator.settings.seed)
-    source: Iterator[Tensor] = iter(())
-    if offer is not None:
-        source = offer()
-    elif tuning is not None:
-        source = (batch["image"] for batch in tuning.batches())
-    learnt_from = list(islice(source, RANDOMIZATION_STATISTICS))
-    enough = sum(map(len, learnt_from)) >= 2
-    names = [name for name, method in unfitted.items() if enough or method.num_observed is None]
-    with bar("randomised weights", len(stages(100)) * len(names)) as progress:
-        randomize(evaluator, {name: unfitted[name] for name in names}, cases, learnt_from, progress.update)
+    offer = training_batches(tested.datamodule, RANDOMIZATION_IMAGES, evaluator.settings.seed)
+    others = _first(offer() if offer is not None else () if tuning is None else _images_of(tuning), subject.device)
+    learning = len(others) >= 2
+    if not learning:  # for the calibration and the spread of the outputs those explained will do
+        others = _first(_images_of(Images(tested.datamodule, tested.dataset, subject)), subject.device)
+    if len(others) < 2:
+        rank_zero_warn("there are fewer than two images to calibrate a network of random weights on: no sanity check")
+        return set()
+    chosen = {name: method for name, method in unfitted.items() if learning or method.num_observed is None}
+    with bar("randomised weights", len(stages(100)) * len(chosen)) as progress:
+        randomize_parameters(evaluator, chosen, cases, others, subject.build, progress.update)
+    if subject.shuffled is not None:
+        with bar("shuffled labels", len(chosen)) as progress:
+            randomize_labels(evaluator, chosen, cases, others, subject.shuffled, progress.update)
     return set(cases.keys)
+
+
+def _images_of(images: Images) -> Iterator[Tensor]:
+    return (batch["image"] for batch in images.batches())
+
+
+def _first(batches: Iterable[Tensor], device: torch.device) -> Tensor:
+    """The first images, (N, C, H, W)."""
+    found: list[Tensor] = []
+    for batch in batches:
+        found.append(batch.to(device))
+        if sum(map(len, found)) >= RANDOMIZATION_IMAGES:
+            break
+    return torch.cat(found)[:RANDOMIZATION_IMAGES] if found else torch.zeros(0)
 
 
 def _explained(cases: Cases, i: int) -> Explained:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Subset
 
 from lightning_chex.data.errors import DataError
 from lightning_chex.evaluation.feature_statistics import Saved
+from lightning_chex.evaluation.random_weights import Shuffled
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Subject:
         precision: makes the context the network runs in.
         precision_name: what that context is called.
         network_name: what the network is called in its LightningModule.
+        build: makes the network anew, with initial weights; None if nobody can.
+        shuffled: the same network trained on permuted labels, or None.
+        trained_size: side in pixels of the images it was trained on, None where nobody can tell.
     """
 
     network: nn.Module
@@ -40,6 +44,9 @@ class Subject:
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext
     precision_name: str = "32-true"
     network_name: str = "model"
+    build: Callable[[], nn.Module] | None = None
+    shuffled: Shuffled | None = None
+    trained_size: int | None = None
 
 
 class Images:

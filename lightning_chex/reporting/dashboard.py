@@ -36,7 +36,7 @@ EVALUATION_TABLES = {
         *("insertion_auc", "deletion_auc", "insertion_auc_half", "deletion_auc_half", "road", "road_morf", "road_lerf"),
         "sensitivity_n",
     ),
-    "randomization": ("randomization",),
+    "randomization": (*("randomization", "randomization_blank", "label_randomization", "label_randomization_blank"),),
 }
 """Name of a table -> the measures in it, by key or by what stands before its slash."""
 

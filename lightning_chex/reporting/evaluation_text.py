@@ -16,7 +16,11 @@ _COLUMNS = {
     "road": "ROAD",
     "sensitivity_n": "sens.-N",
     "randomization": "random.",
+    "randomization_blank": "blank",
+    "label_randomization": "shuffled",
 }
+
+_CHECKS = ("randomization", "randomization_blank", "label_randomization")
 
 
 def results_text(results: Mapping[str, Any]) -> str:
@@ -72,7 +76,7 @@ def _common_count(view: Results, key: str) -> int:
 def _value(view: Results, name: str, key: str, count: int) -> str:
     controls = judged(view, key)
     # a control that ignores the network is no yardstick for how much maps change with it
-    marked = name in view.methods and key != "randomization" and controls
+    marked = name in view.methods and key not in _CHECKS and controls
     above = marked and beaten(view, name, key, controls) == controls
     cell = view.cell(name, key)
     # plain letters: a terminal may know no others

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from timm.optim import create_optimizer_v2
@@ -92,8 +93,22 @@ class ChestXrayTask(pl.LightningModule):
             scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.lr, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note how large the images are, and whether their labels were shuffled."""
+        size = self._image_size()
+        if size is not None:
+            checkpoint["image_size"] = size
+        if getattr(getattr(self._trainer, "datamodule", None), "shuffle_labels", False):
+            checkpoint["shuffled_labels"] = True
+
+    def _image_size(self) -> int | None:
+        datamodule = getattr(self._trainer, "datamodule", None)
+        return getattr(datamodule, "size", None)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights of other classes or scores, and let a resumed training follow a schedule of its own length.
+
+        Images of another size than the checkpoint's are a warning.
 
         Raises:
             MisconfigurationException: the checkpoint's outputs stand for something else than this model's.
@@ -105,6 +120,9 @@ class ChestXrayTask(pl.LightningModule):
                 f"the checkpoint is of a model of {theirs}, this one is of {ours or type(self).__name__}: give the "
                 "configuration and the data options it was trained with, or another checkpoint"
             )
+        then, now = checkpoint.get("image_size"), self._image_size()
+        if None not in (then, now) and then != now:
+            rank_zero_warn(f"the checkpoint was trained on images of {then} px, and data.size is {now}")
         for state in checkpoint.get("lr_schedulers", []):
             for length in ("total_steps", "_schedule_phases"):
                 state.pop(length, None)

@@ -203,6 +203,21 @@ def test_no_consensus_image_on_disk_is_an_empty_test_split(root):
         ready(root, allow_missing=True)
 
 
+def test_test_images_alone_are_enough_for_all_that_does_not_train(root):
+    table = table_of(root)
+    gone = table.query("ConsensusTestset == '0'")["Filename"]
+    for name in gone:
+        (root / "dicom_clean" / name).unlink()
+    lines = (root / TABLE).read_text(encoding="utf-8-sig").splitlines()
+    kept = [line for line in lines if not any(name in line for name in gone)]
+    (root / TABLE).write_text("\n".join(kept) + "\n", encoding="utf-8-sig")
+    data = BrixIADataModule(str(root), size=32)
+    data.setup("test")
+    assert len(data.dataset("test")) == len(table) - len(gone) > 0
+    with pytest.raises(DataError, match="train split of BrixIADataModule holds no image"):
+        data.setup("fit")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"target": "score"}, "target is 'score': give 'severity', 'zones', 'detectors'"), ({"val_fraction": 1}, "is 1")],

@@ -1,76 +1,228 @@
-"""Weights are replaced from the output down, and come back bit for bit."""
+"""The sanity checks of an evaluation: what they compare, what they count, what they say of the network."""
 
-import timm
+import copy
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
 import torch
+from scipy.stats import spearmanr
+from small_evaluations import SETTINGS, trained
 from torch import nn
 
-from lightning_chex.evaluation.randomization import layers_from_top, reinitialized, stages
+from lightning_chex.attribution import Attributor, Gradient
+from lightning_chex.cli import main
+from lightning_chex.evaluation.random_weights import Shuffled
+from lightning_chex.evaluation.randomization import randomize_labels, randomize_parameters
+from lightning_chex.evaluation.records import OtherEvaluationError, Records
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+IMAGES = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+CLASSES = torch.tensor([0, 1])
 
 
-def network() -> nn.Module:
+class BlankWhere(Attributor):
+    """The first weight's sign says whether the map is blank; else it is the image with noise of the weights' size."""
+
+    def maps(self, model, images, target):
+        chosen = images[:, 0]
+        if float(model[1].weight[0, 0]) < 0:
+            return torch.zeros_like(chosen)
+        return chosen + float(model[1].weight.abs().sum()) * torch.arange(64.0).view(8, 8).sin()
+
+
+class Cases(SimpleNamespace):
+    def select(self, chosen):
+        return Cases(images=self.images, rows=self.rows[chosen], keys=[self.keys[i] for i in chosen])
+
+
+def parts(folder, network, method):
+    """An evaluator's part in the checks: it explains, keeps no map, and has records."""
+
+    def saliency(name, cases):
+        return method.attribute(network, cases.images, CLASSES, cases.rows)
+
+    evaluator = SimpleNamespace(
+        network=network,
+        records=Records(folder, {}),
+        settings=SimpleNamespace(seed=0),
+        saliency=saliency,
+        explain=lambda own, cases: own.attribute(network, cases.images, CLASSES, cases.rows),
+    )
+    return evaluator, Cases(images=IMAGES, rows=torch.arange(2), keys=[("a", "Mass"), ("b", "Mass")])
+
+
+def network(sign: float = 1) -> nn.Sequential:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.randn(3, 64, generator=torch.Generator().manual_seed(1)) * 2)
+        model[1].weight[0, 0] = sign
+    return model
+
+
+def test_similarity_is_the_rank_correlation_of_the_maps_at_each_stage(tmp_path):
+    """Against scipy: two layers, of which the last alone, then both get initial weights."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3)).eval()
+    torch.manual_seed(3)
+
+    def build():
+        return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3))
+
+    class Edges(Attributor):
+        def maps(self, model, images, target):
+            noise = torch.arange(64.0).mul(float(model[0].weight.sum() + model[2].weight.sum())).sin()
+            return images[:, 0] + noise.view(8, 8)
+
+    evaluator, cases = parts(tmp_path, model, Edges())
+    before = Edges().attribute(model, IMAGES, CLASSES, cases.rows)
+    randomize_parameters(evaluator, {"Edges": Edges()}, cases, IMAGES, build, lambda _: None)
     torch.manual_seed(0)
-    model = timm.create_model("test_resnet", num_classes=3)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_()
-    return model.eval()
+    fresh = build()
+    stages = [nn.Sequential(model[0], nn.Flatten(), fresh[2]), fresh]
+    wanted = model(IMAGES).std(0).mean()
+    unscaled = [float(own(IMAGES).std(0).mean() / wanted) for own in stages]
+    scaled = [copy.deepcopy(own) for own in stages]
+    for own, ratio in zip(scaled, unscaled, strict=True):
+        with torch.no_grad():
+            own[2].weight.div_(ratio)
+    for i, key in enumerate(cases.keys):
+        row = evaluator.records.of("randomization", "Edges")[key]
+        expected = [
+            spearmanr(before[i].flatten(), Edges().attribute(own, IMAGES, CLASSES, cases.rows)[i].flatten()).statistic
+            for own in scaled
+        ]
+        assert row["curves"]["randomization"] == pytest.approx(expected, abs=1e-6)
+        assert row["curves"]["randomization_share"] == [0.5, 1.0]
+        assert row["values"] == {"randomization": pytest.approx(np.mean(expected)), "randomization_blank": 0}
+    about = evaluator.records.noted("randomization")
+    assert about["trained_spread"] == pytest.approx(float(wanted), rel=1e-4)
+    assert about["unscaled_spread"] == pytest.approx(unscaled, rel=1e-4)
+    assert about["spread"] == pytest.approx([1, 1], rel=1e-4)
+    assert about["initialisation"] == "the network's own" and about["share"] == [0.5, 1.0]
 
 
-def test_layers_come_in_the_order_in_which_they_last_ran():
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 2)).eval()
-    assert layers_from_top(model, torch.zeros(1, 3, 4, 4)) == [model[4], model[2], model[0]]
+def test_a_blank_map_is_no_success_but_is_counted(tmp_path):
+    evaluator, cases = parts(tmp_path, network(), BlankWhere())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning_chex.evaluation.randomization.stages", lambda count: [1, 1, 1])
+        weights = iter([network(sign).state_dict() for sign in (-1, 0.5, -1)])
+        patch.setattr(
+            "lightning_chex.evaluation.randomization.with_weights",
+            lambda model, _, layers: _swapped(model, next(weights)),
+        )
+        randomize_parameters(evaluator, {"Method": BlankWhere()}, cases, IMAGES, None, lambda _: None)
+    for row in evaluator.records.of("randomization", "Method").values():
+        own = row["curves"]["randomization"]
+        assert np.isnan(own[0]) and np.isnan(own[2]) and own[1] > 0.5
+        assert row["values"] == {"randomization": own[1], "randomization_blank": pytest.approx(2 / 3)}
 
 
-def test_a_layer_that_does_not_run_is_not_counted():
-    model = network()
-    layers = layers_from_top(model, torch.zeros(1, 3, 32, 32))
-    assert layers[0] is model.get_classifier() and layers[-1] is model.conv1[0]
-    assert len(layers) == len(set(layers))
+def _swapped(model, state):
+    from lightning_chex.evaluation.random_weights import with_weights
+
+    return with_weights(model, state)
 
 
-def test_each_stage_changes_the_top_alone_and_everything_comes_back():
-    model = network()
-    layers = layers_from_top(model, torch.zeros(1, 3, 32, 32))
+def test_a_network_that_dies_is_named(tmp_path):
+    model = nn.Sequential(network(), nn.ReLU())
+
+    def build():
+        dead = nn.Sequential(network(), nn.ReLU())
+        nn.init.constant_(dead[0][1].bias, -1e3)
+        return dead
+
+    evaluator, cases = parts(tmp_path, model, Gradient())
+    evaluator.saliency = lambda name, own: own.images[own.rows][:, 0]
+    evaluator.explain = lambda method, own: own.images[own.rows][:, 0]
+    with pytest.warns(UserWarning, match="with 100% of the layers drawn anew the outputs spread.*less than 10%"):
+        randomize_parameters(evaluator, {"Gradient": Gradient()}, cases, IMAGES, build, lambda _: None)
+    about = evaluator.records.noted("randomization")
+    assert about["dead"] == [1.0] and about["spread"] == [0.0]
+
+
+def test_maps_of_shuffled_labels_are_compared_and_two_such_networks_never_mixed(tmp_path):
+    model, method = network(), BlankWhere()
+    evaluator, cases = parts(tmp_path, model, method)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    image = torch.randn(1, 3, 32, 32)
-    state = torch.get_rng_state()
-    outputs = [model(image)]
-    for depth in stages(len(layers)):
-        with reinitialized(layers[:depth], seed=1):
-            changed = {
-                m
-                for m in layers
-                if any(not torch.equal(v, before[_name(model, m, n)]) for n, v in m.state_dict().items())
-            }
-            assert changed <= set(layers[:depth]) and layers[0] in changed
-            outputs.append(model(image))
-        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), state)
-    flat = [output.detach().flatten().tolist() for output in outputs]
-    assert all(first != second for i, first in enumerate(flat) for second in flat[:i])
-
-
-def _name(model: nn.Module, module: nn.Module, parameter: str) -> str:
-    prefix = next(name for name, own in model.named_modules() if own is module)
-    return f"{prefix}.{parameter}"
-
-
-def test_weights_come_back_after_an_exception_too():
-    model = network()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    try:
-        with reinitialized(layers_from_top(model, torch.zeros(1, 3, 32, 32)), seed=0):
-            raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        pass
+    other = Shuffled({k: v * 3 for k, v in before.items()}, {"sha256": "one"})
+    randomize_labels(evaluator, {"Method": method}, cases, IMAGES, other, lambda _: None)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    original = method.attribute(model, IMAGES, CLASSES, cases.rows)
+    changed_model = network()
+    changed_model.load_state_dict(dict(other.weights))
+    changed = method.attribute(changed_model, IMAGES, CLASSES, cases.rows)
+    for i, row in enumerate(evaluator.records.of("label_randomization", "Method").values()):
+        expected = spearmanr(original[i].flatten(), changed[i].flatten()).statistic
+        assert row["values"] == {"label_randomization": pytest.approx(expected), "label_randomization_blank": 0}
+    assert evaluator.records.noted("label_randomization")["spread"] == pytest.approx(3)
+    with pytest.raises(OtherEvaluationError, match="another shuffled_ckpt"):
+        randomize_labels(
+            evaluator, {"Method": method}, cases, IMAGES, Shuffled(other.weights, {"sha256": "two"}), lambda _: None
+        )
 
 
-def test_the_same_seed_gives_the_same_weights_whatever_follows():
-    model = network()
-    layers = layers_from_top(model, torch.zeros(1, 3, 32, 32))
-    kept = []
-    for depth in (1, len(layers)):
-        with reinitialized(layers[:depth], seed=5):
-            kept.append(layers[0].weight.detach().clone())
-    assert torch.equal(kept[0], kept[1])
+# through the command line
+
+
+@pytest.fixture(scope="module")
+def shuffled(classifier, tmp_path_factory):
+    """The classifier trained on shuffled labels: the same command with one more option."""
+    root = tmp_path_factory.mktemp("shuffled")
+    main(["fit", "--config", classifier.config, "--data.shuffle_labels=true", f"--trainer.default_root_dir={root}"])
+    (checkpoint,) = root.rglob("*.ckpt")
+    return str(checkpoint)
+
+
+def evaluated(model, output, *options) -> dict:
+    arguments = ["--config", model.config, "--ckpt_path", model.checkpoint, f"--output_dir={output}", *SETTINGS]
+    main(["evaluate", *arguments, "--methods=[IBA,Gradient]", "--limit=4", *options])
+    return json.loads((Path(output) / "results.json").read_text())
+
+
+def test_two_commands_make_the_label_check(classifier, shuffled, tmp_path):
+    first = evaluated(classifier, tmp_path / "out")
+    assert "label_randomization" not in first["measures"] | first["protocol"]
+    results = evaluated(classifier, tmp_path / "out", f"--shuffled_ckpt={shuffled}")  # goes on in the same folder
+    for found in results["methods"].values():
+        assert -1 <= found["label_randomization"]["value"] <= 1
+        assert found["label_randomization"]["n"] + found["label_randomization_blank"]["value"] > 0
+    about = results["protocol"]["label_randomization"]
+    assert about["checkpoint"]["file"] == Path(shuffled).name and about["spread"] > 0
+    assert results["methods"]["IBA"]["randomization"] == first["methods"]["IBA"]["randomization"]
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "shuffled labels" in report and str(classifier.folder) not in report
+
+
+def test_the_figure_is_the_mean_over_the_stages_of_the_curve(classifier, tmp_path):
+    results = evaluated(classifier, tmp_path)
+    about = results["protocol"]["randomization"]
+    assert about["initialisation"] == "the network's own"
+    assert len(about["share"]) == len(about["spread"]) == 5 and about["share"][-1] == 1
+    assert about["spread"] == pytest.approx([1] * 5, rel=1e-3) and about["dead"] == []
+    assert min(about["unscaled_spread"]) > 0.001
+    with (tmp_path / "curves.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["curve"] == "randomization"]
+    for name in ("IBA", "Gradient"):
+        own = [float(row["value"]) for row in rows if row["method"] == name]
+        assert results["methods"][name]["randomization_blank"]["value"] == 0
+        assert results["methods"][name]["randomization"]["value"] == pytest.approx(np.mean(own), abs=1e-6)
+
+
+def test_a_checkpoint_of_true_labels_is_not_taken_without_a_word(classifier, tmp_path):
+    with pytest.warns(UserWarning, match="shuffled_ckpt=.* does not say that it was trained with data.shuffle_labels"):
+        evaluated(classifier, tmp_path, f"--shuffled_ckpt={classifier.checkpoint}")
+
+
+def test_a_wrong_shuffled_checkpoint_is_one_error(classifier, tmp_path, capsys):
+    other = trained(tmp_path / "detectors", "detectors")
+    for path, words in (("nowhere.ckpt", "shuffled_ckpt='nowhere.ckpt'"), (other.checkpoint, "severity_0_1")):
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            evaluated(classifier, tmp_path / "out", f"--shuffled_ckpt={path}")
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+        assert words in line

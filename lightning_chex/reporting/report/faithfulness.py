@@ -10,6 +10,8 @@ from lightning_chex.reporting.report.parts import counted, counted_of, curves_na
 from lightning_chex.reporting.report.tables import Column, measure_table
 from lightning_chex.reporting.results import Results
 
+PARAMETERS, LABELS = "randomization", "label_randomization"
+
 PERTURBATION = {
     "insertion_auc": ("insertion AUC", "full range, all pixels"),
     "deletion_auc": ("deletion AUC", "full range, all pixels"),
@@ -29,6 +31,7 @@ def faithfulness(results: Results, curves: Sequence[Curve], looks: Mapping[str, 
         _perturbation(results, curves, looks),
         _sensitivity(results, curves, looks),
         _randomization(results, curves, looks),
+        _label_randomization(results, curves, looks),
         _convergence(results),
     ]
 
@@ -114,13 +117,50 @@ def _randomization(results: Results, curves: Sequence[Curve], looks: Mapping[str
         curves,
         looks,
         key="randomization",
-        title="Randomisation check",
+        title="Randomised weights",
         x_label="share of the network drawn anew, from the top",
         y_label="rank correlation with the original",
         log_x=False,
-        how="The network's weights are drawn anew, and its maps compared with the original ones. A map that explains "
-        "what was learnt must change, towards 0; a control that ignores the network does not, so nothing is set bold "
-        "here.",
+        how="The network's weights are drawn anew, layer by layer from the output down, and its maps compared with the "
+        "original ones; the figure is the mean over these stages. A map that explains what was learnt must change, "
+        "towards 0; a control that ignores the network does not, so nothing is set bold here. A map that has become "
+        f"the same everywhere is like no other: it is left out and counted.{_spread(results)}",
+        beside={"randomization_blank": "blank maps, share"},
+    )
+
+
+def _spread(results: Results) -> str:
+    """How alive the networks were whose maps are compared."""
+    about = results.protocol.get(PARAMETERS) or {}
+    known = [
+        (part, own)
+        for part, own in zip(about.get("share", ()), about.get("spread", ()), strict=True)
+        if own is not None
+    ]
+    if not known:
+        return ""
+    said = ", ".join(f"{own:.2g} ({part:.0%})" for part, own in known)
+    dead = ", ".join(f"{part:.0%}" for part in about.get("dead", ()))
+    return (
+        " Batch normalisations are calibrated and the last layer is scaled at each stage. The outputs of these "
+        f"networks spread over images by so many times the trained network's spread: {said} of the layers drawn anew"
+        f"{f'; less than a tenth, so that little is told, at {dead}' if dead else ''}."
+    )
+
+
+def _label_randomization(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look]) -> Element | None:
+    return _one(
+        results,
+        curves,
+        looks,
+        key=LABELS,
+        title="Shuffled labels",
+        x_label="",
+        y_label="",
+        log_x=False,
+        how="The maps are compared with those of the same network trained on shuffled labels, which has learnt nothing "
+        "of findings. A map that explains what labels say of images must differ, towards 0.",
+        beside={"label_randomization_blank": "blank maps, share"},
     )
 
 
@@ -151,21 +191,24 @@ def _one(
     y_label: str,
     log_x: bool,
     how: str,
+    beside: Mapping[str, str] | None = None,
 ) -> Element | None:
-    """A section of one measure with its curve."""
+    """A section of one measure with its curve; ``beside`` names further measures of its table, with their headings."""
     drawn = curves_named(curves, key, results)
     blocks = []
     if drawn:
         chart = line_chart(drawn, looks, title.partition(" (")[0], x_label, y_label, log_x=log_x)
         caption = f"Mean over maps and 95 % band, {counted_of(drawn)}."
         blocks.append(figures(caption, [chart], legend([curve.method for curve in drawn], looks)))
-    if results.has(key):
-        marked = key != "randomization"
+    others = [other for other in beside or {} if results.has(other)]
+    if results.has(key) or others:
+        marked = key not in (PARAMETERS, LABELS)
         columns = [Column("mean over maps", key, marked=marked)]
         if results.has(key, over_classes=True):
             columns.append(Column("mean over classes", key, over_classes=True, marked=marked))
+        columns += [Column((beside or {})[other], other, marked=False) for other in others]
         blocks.append(measure_table(results, results.title(key), columns))
-    return section(key, title, how, *blocks, explained(results, [key])) if blocks else None
+    return section(key, title, how, *blocks, explained(results, [key, *others])) if blocks else None
 
 
 def _output(results: Results) -> str:

@@ -54,7 +54,10 @@ def _weights(results: Results) -> tuple[str, list[str]] | None:
     counts = _counted(results, "randomization")
     return (
         "Do the maps depend on what was learnt?",
-        [f"With all weights drawn anew, they correlate with the originals {span} ({counts})."],
+        [
+            f"Weights drawn anew, from the last layer to all: they correlate with the originals {span} on average "
+            f"({counts})."
+        ],
     )
 
 

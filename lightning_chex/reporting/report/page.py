@@ -10,7 +10,7 @@ from lightning_chex.reporting.comparison import MIN_PATIENTS
 from lightning_chex.reporting.evaluation import Curve, ExampleRow
 from lightning_chex.reporting.report.differences import differences
 from lightning_chex.reporting.report.examples import examples
-from lightning_chex.reporting.report.faithfulness import CONVERGENCE, PERTURBATION, faithfulness
+from lightning_chex.reporting.report.faithfulness import CONVERGENCE, LABELS, PARAMETERS, PERTURBATION, faithfulness
 from lightning_chex.reporting.report.glossary import glossary, terms
 from lightning_chex.reporting.report.localization import ACCURACY, OTHER, localization
 from lightning_chex.reporting.report.markup import element, to_html
@@ -23,7 +23,19 @@ from lightning_chex.reporting.report.style import css
 from lightning_chex.reporting.report.tables import Column, measure_table
 from lightning_chex.reporting.results import Results
 
-_SHOWN = ("iou", *OTHER, *ACCURACY, *PERTURBATION, *SEVERITY, "sensitivity_n", "randomization", *CONVERGENCE)
+_SHOWN = (
+    "iou",
+    *OTHER,
+    *ACCURACY,
+    *PERTURBATION,
+    *SEVERITY,
+    "sensitivity_n",
+    f"{PARAMETERS}_blank",
+    PARAMETERS,
+    f"{LABELS}_blank",
+    LABELS,
+    *CONVERGENCE,
+)
 
 
 def write_report(

@@ -27,6 +27,7 @@ def facts(results: Results) -> Element:
         ("Against", _against(results)),
         ("Kept for tuning", _count(tuning, "other image") if isinstance(tuning, int) and tuning else ""),
         ("Model", _joined([checkpoint.get("file"), f"SHA-256 {digest}" if digest else None])),
+        ("Image size", _image_size(protocol)),
         ("Threshold rule", _joined([protocol.get("threshold_rule")])),
         ("Statistics", "; ".join(_statistics(_mapping(protocol.get("statistics"))))),
         ("Methods", ", ".join(results.methods)),
@@ -99,6 +100,12 @@ def _statistics(layers: Mapping[str, Any]) -> list[str]:
             )
         )
     return said
+
+
+def _image_size(protocol: Mapping[str, Any]) -> str:
+    """Said only where it is not that of the training."""
+    size, before = (protocol.get("image") or [None])[-1], protocol.get("trained_size")
+    return f"{size} px; the model was trained on images of {before} px" if before not in (None, size) else ""
 
 
 def _count(number: int, word: str) -> str:
