@@ -23,4 +23,5 @@ class InterruptedTask(TinyTask):
 
 if __name__ == "__main__":
     os.environ["AT"] = sys.argv[1]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit that it is ignored
     main(sys.argv[2:])
