@@ -214,7 +214,10 @@ def test_what_cannot_work_is_one_line(place, made, capsys):
     plain = ["--data", "ImageFolderDataModule"]
     cases = [
         (nih(made, "--targets", "[Mass,Gout]"), "unknown: 'Gout'; give positive, top, or some of Atelectasis"),
-        (nih(made, "--ckpt_path", "nowhere.ckpt"), "ckpt_path='nowhere.ckpt' is no checkpoint to use: it does not exist"),
+        (
+            nih(made, "--ckpt_path", "nowhere.ckpt"),
+            "ckpt_path='nowhere.ckpt' is no checkpoint to use: it does not exist",
+        ),
         (nih(made, "--ckpt_path=null"), "no checkpoint is given: --ckpt_path FILE.ckpt"),
         (nih(made, *plain, "--ckpt_path=null", root=made / "plain"), "no checkpoint is given: --ckpt_path FILE.ckpt"),
         (nih(made, *plain, root=made / "nih.yaml"), "root"),
@@ -302,7 +305,9 @@ def test_a_file_that_is_no_lightning_checkpoint_or_a_broken_model_is_one_line(pl
     assert "no state_dict" in the_error(capsys, nih(made, "--ckpt_path", str(place / "other.ckpt")))
     broken = {name: value * torch.nan if "fc" in name else value for name, value in whole["state_dict"].items()}
     torch.save(whole | {"state_dict": broken}, place / "nan.ckpt")
-    assert "hold NaN (model.fc.weight for one), so its training had diverged" in the_error(capsys, nih(made, "--ckpt_path", str(place / "nan.ckpt")))
+    assert "hold NaN (model.fc.weight for one), so its training had diverged" in the_error(
+        capsys, nih(made, "--ckpt_path", str(place / "nan.ckpt"))
+    )
     assert "is a folder" in the_error(capsys, nih(made, "--rle", str(place)))
 
 
