@@ -1,0 +1,131 @@
+"""Choose beta and steps: sweeps on phantom images that nothing is reported on.
+
+    python -m benchmarks.beta --classifier A.ckpt B.ckpt --regressor C.ckpt --out benchmarks/results/beta
+
+writes OUT.json, one entry a setting with its measures case by case, and OUT.md. Networks: DenseNet-121 trained on the
+phantom, explained at 224 px. ``--parts`` runs some of the sweeps; those of an existing OUT.json it keeps.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks.beta import measures, sweep, tables
+from benchmarks.beta.cases import (
+    Cases,
+    class_cases,
+    classifier,
+    regressor,
+    score_cases,
+    training_batches,
+    two_cue_cases,
+)
+from benchmarks.beta.convergence import convergence
+from lightning_chex.attribution import MultiLayerIBA
+from lightning_chex.attribution.statistics import FeatureStatistics
+
+CLASS_PARTS = ("classes", "cues", "layers", "steps")
+SCORE_PARTS = ("scores", "steps")
+PARTS = tuple(dict.fromkeys(CLASS_PARTS + SCORE_PARTS))
+
+
+class Study:
+    """One network, and the statistics of its layers on its training images."""
+
+    def __init__(self, path: Path, options: argparse.Namespace, scores: bool) -> None:
+        self.path, self.options, self.scores = path, options, scores
+        self.model: nn.Module = regressor(path) if scores else classifier(path)
+        fitted = MultiLayerIBA().fit(self.model, training_batches("severity" if scores else "pathologies"))
+        self.statistics: dict[str, FeatureStatistics] = {one.layer: one.statistics for one in fitted.members}
+
+    def rows(self, part: str) -> list[sweep.Row]:
+        model, options, last = self.model, self.options, self.statistics[sweep.LAYER]
+        steps, curves = options.steps, options.curves
+        if part == "classes":
+            cases = self.found(class_cases(model, options.cases))
+            found = sweep.classes(model, last, cases, measures.of_findings, options.betas, steps, curves)
+        elif part == "cues":
+            cases = self.found(two_cue_cases(model, options.cue_cases))
+            found = sweep.classes(model, last, cases, measures.of_cues, options.betas, steps, 0)
+        elif part == "layers":
+            cases = self.found(class_cases(model, options.cases).first(options.layer_cases))
+            found = sweep.layers(model, self.statistics, cases, options.layer_betas, steps)
+        elif part == "scores":
+            cases = score_cases(options.cases)
+            found = sweep.scores(model, last, cases, options.score_betas, steps, curves)
+        else:
+            return self.course_rows()
+        return [{"network": self.path.stem, **row} for row in found]
+
+    def course_rows(self) -> list[sweep.Row]:
+        options, rows = self.options, []
+        if self.scores:
+            cases = score_cases(options.step_cases)
+            settings = [("IBA", {"objective": "deviation", "beta": beta}) for beta in options.score_step_betas]
+        else:
+            cases = class_cases(self.model, options.cases).first(options.step_cases)
+            settings = [(name, {"beta": beta}) for beta in options.step_betas for name in sweep.METHODS]
+        for method, setting in settings:
+            rows += convergence(method, self.statistics[sweep.LAYER], self.model, cases, **setting)
+        return [{"network": self.path.stem, **row} for row in rows]
+
+    def found(self, cases: Cases) -> Cases:
+        print(f"{self.path.stem}: {len(cases)} cases of {len(set(cases.patients))} patients", flush=True)
+        return cases
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classifier", type=Path, nargs="*", default=[])
+    parser.add_argument("--regressor", type=Path, nargs="*", default=[])
+    parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md are written")
+    parser.add_argument("--join", type=Path, nargs="*", default=[], help="take over the results in these JSON files")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--steps", type=int, default=30, help="of the sweeps of beta")
+    parser.add_argument("--betas", type=float, nargs="+", default=[3, 10, 30, 100, 300, 1000])
+    parser.add_argument("--layer_betas", type=float, nargs="+", default=[30, 100, 300, 1000])
+    parser.add_argument("--score_betas", type=float, nargs="+", default=[10, 100, 1000, 10000, 100000])
+    parser.add_argument("--step_betas", type=float, nargs="+", default=[10, 100])
+    parser.add_argument("--score_step_betas", type=float, nargs="+", default=[1000])
+    parser.add_argument("--cases", type=int, default=40)
+    parser.add_argument("--cue_cases", type=int, default=42)
+    parser.add_argument("--layer_cases", type=int, default=16)
+    parser.add_argument("--step_cases", type=int, default=12)
+    parser.add_argument("--curves", type=int, default=24, help="cases with insertion and deletion")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    file = options.out.with_suffix(".json")
+    kept = json.loads(file.read_text()) if file.exists() else {"parts": {}, "commands": []}
+    for other in options.join:
+        joined = json.loads(other.read_text())
+        kept["commands"] += joined["commands"]
+        for part, rows in joined["parts"].items():
+            kept["parts"].setdefault(part, []).extend(rows)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    kept["commands"].append(f"`python -m benchmarks.beta {' '.join(sys.argv[1:])}`, commit {commit}")
+    studies = [Study(path, options, False) for path in options.classifier]
+    studies += [Study(path, options, True) for path in options.regressor]
+    for study in studies:
+        for part in options.parts:
+            if part not in (SCORE_PARTS if study.scores else CLASS_PARTS):
+                continue
+            others = [row for row in kept["parts"].get(part, []) if row["network"] != study.path.stem]
+            kept["parts"][part] = others + study.rows(part)
+            file.write_text(json.dumps(kept))
+    write(options.out.with_suffix(".md"), kept)
+
+
+def write(file: Path, kept: dict) -> None:
+    head = ["# Beta and steps", "", *(f"- {command}" for command in kept["commands"]), ""]
+    file.write_text("\n".join([*head, tables.markdown(kept["parts"])]).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()
