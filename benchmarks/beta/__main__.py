@@ -27,10 +27,12 @@ from benchmarks.beta.cases import (
     two_cue_cases,
 )
 from benchmarks.beta.convergence import convergence
-from lightning_chex.attribution import MultiLayerIBA
+from benchmarks.beta.sweep import LAYER, METHODS
+from lightning_chex.attribution import IBA, MultiLayerIBA
 from lightning_chex.attribution.statistics import FeatureStatistics
 
 CLASS_PARTS = ("classes", "cues", "layers", "steps")
+PLAN = [("default", IBA().steps), ("authors'", 10)]
 SCORE_PARTS = ("scores", "steps")
 PARTS = tuple(dict.fromkeys(CLASS_PARTS + SCORE_PARTS))
 
@@ -45,20 +47,20 @@ class Study:
         self.statistics: dict[str, FeatureStatistics] = {one.layer: one.statistics for one in fitted.members}
 
     def rows(self, part: str) -> list[sweep.Row]:
-        model, options, last = self.model, self.options, self.statistics[sweep.LAYER]
-        steps, curves = options.steps, options.curves
+        model, options, last = self.model, self.options, self.statistics[LAYER]
+        plan, curves = options.plan, options.curves
         if part == "classes":
             cases = self.found(class_cases(model, options.cases))
-            found = sweep.classes(model, last, cases, measures.of_findings, options.betas, steps, curves)
+            found = sweep.classes(model, last, cases, measures.of_findings, options.betas, plan, curves)
         elif part == "cues":
             cases = self.found(two_cue_cases(model, options.cue_cases))
-            found = sweep.classes(model, last, cases, measures.of_cues, options.betas, steps, 0)
+            found = sweep.classes(model, last, cases, measures.of_cues, options.betas, plan, 0)
         elif part == "layers":
             cases = self.found(class_cases(model, options.cases).first(options.layer_cases))
-            found = sweep.layers(model, self.statistics, cases, options.layer_betas, steps)
+            found = sweep.layers(model, self.statistics, cases, options.layer_betas, plan)
         elif part == "scores":
             cases = score_cases(options.cases)
-            found = sweep.scores(model, last, cases, options.score_betas, steps, curves)
+            found = sweep.scores(model, last, cases, options.score_betas, plan, curves)
         else:
             return self.course_rows()
         return [{"network": self.path.stem, **row} for row in found]
@@ -67,12 +69,20 @@ class Study:
         options, rows = self.options, []
         if self.scores:
             cases = score_cases(options.step_cases)
-            settings = [("IBA", {"objective": "deviation", "beta": beta}) for beta in options.score_step_betas]
+            pairs = [("IBA", {"objective": "deviation", "beta": beta}) for beta in options.score_step_betas]
         else:
             cases = class_cases(self.model, options.cases).first(options.step_cases)
-            settings = [(name, {"beta": beta}) for beta in options.step_betas for name in sweep.METHODS]
-        for method, setting in settings:
-            rows += convergence(method, self.statistics[sweep.LAYER], self.model, cases, **setting)
+            pairs = [
+                (name, {"objective": "binary_cross_entropy", "beta": beta})
+                for beta in options.step_betas
+                for name in METHODS
+            ]
+        for optimizer in dict.fromkeys(name for name, _ in options.plan):
+            for method, setting in pairs:
+                statistics = self.statistics[LAYER]
+                rows += convergence(
+                    method, statistics, self.model, cases, options.all_steps, optimizer=optimizer, **setting
+                )
         return [{"network": self.path.stem, **row} for row in rows]
 
     def found(self, cases: Cases) -> Cases:
@@ -87,17 +97,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md are written")
     parser.add_argument("--join", type=Path, nargs="*", default=[], help="take over the results in these JSON files")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--steps", type=int, default=30, help="of the sweeps of beta")
-    parser.add_argument("--betas", type=float, nargs="+", default=[3, 10, 30, 100, 300, 1000])
-    parser.add_argument("--layer_betas", type=float, nargs="+", default=[30, 100, 300, 1000])
-    parser.add_argument("--score_betas", type=float, nargs="+", default=[10, 100, 1000, 10000, 100000])
-    parser.add_argument("--step_betas", type=float, nargs="+", default=[10, 100])
-    parser.add_argument("--score_step_betas", type=float, nargs="+", default=[1000])
-    parser.add_argument("--cases", type=int, default=40)
-    parser.add_argument("--cue_cases", type=int, default=42)
-    parser.add_argument("--layer_cases", type=int, default=16)
-    parser.add_argument("--step_cases", type=int, default=12)
-    parser.add_argument("--curves", type=int, default=24, help="cases with insertion and deletion")
+    parser.add_argument("--plan", type=plan_of, nargs="+", default=PLAN, help="optimiser and steps: default:15")
+    parser.add_argument("--all_steps", type=int, nargs="+", default=[10, 15, 20, 30, 50, 200], help="of the part steps")
+    parser.add_argument("--betas", type=float, nargs="+", default=[3, 10, 30, 100, 300])
+    parser.add_argument("--layer_betas", type=float, nargs="+", default=[3, 10, 30, 100])
+    parser.add_argument("--score_betas", type=float, nargs="+", default=[3, 10, 30, 100, 300, 1000])
+    parser.add_argument("--step_betas", type=float, nargs="+", default=[10, 30])
+    parser.add_argument("--score_step_betas", type=float, nargs="+", default=[30])
+    parser.add_argument("--cases", type=int, default=32)
+    parser.add_argument("--cue_cases", type=int, default=36)
+    parser.add_argument("--layer_cases", type=int, default=12)
+    parser.add_argument("--step_cases", type=int, default=8)
+    parser.add_argument("--curves", type=int, default=16, help="cases with insertion and deletion")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
@@ -110,6 +121,7 @@ def main() -> None:
             kept["parts"].setdefault(part, []).extend(rows)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     kept["commands"].append(f"`python -m benchmarks.beta {' '.join(sys.argv[1:])}`, commit {commit}")
+    kept["default"] = {name: getattr(IBA(), name) for name in sweep.OPTIMIZERS["authors'"]}
     studies = [Study(path, options, False) for path in options.classifier]
     studies += [Study(path, options, True) for path in options.regressor]
     for study in studies:
@@ -122,8 +134,16 @@ def main() -> None:
     write(options.out.with_suffix(".md"), kept)
 
 
+def plan_of(text: str) -> tuple[str, int]:
+    """An optimiser of `sweep.OPTIMIZERS` and its steps."""
+    name, _, steps = text.partition(":")
+    return name, int(steps)
+
+
 def write(file: Path, kept: dict) -> None:
+    ours = ", ".join(f"{name} {value}" for name, value in kept["default"].items())
     head = ["# Beta and steps", "", *(f"- {command}" for command in kept["commands"]), ""]
+    head += [f"The optimiser 'default': {ours}. Bits and map changes are medians over cases, the rest means.", ""]
     file.write_text("\n".join([*head, tables.markdown(kept["parts"])]).rstrip() + "\n")
 
 
