@@ -1,5 +1,6 @@
 """The sweeps: maps at every beta, by the authors' optimiser and by this package's, and what they are worth."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,6 +17,9 @@ from lightning_chex.metrics import spearman
 
 Row = dict[str, Any]
 METHODS: dict[str, type[IBA]] = {"IBA": IBA, "Inverse": InverseIBA}
+SIGNS = {"IBA": 1, "Inverse": -1}
+"""Of the loss, in what is minimised."""
+
 LAYER = "features.denseblock3"
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -26,6 +30,10 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 
 AUTHORS = {"IBA": 10.0, "Inverse": 30.0}
 """The authors' betas, for the mean of the cross entropy over all outputs."""
+
+NOTHING_BUT_INFORMATION = 1e6
+"""A beta beside which the objective plays no part: nothing passes (IBA), or nothing is selected (Inverse IBA). Its map is
+a control that knows of no class, its loss that of the trivial mask."""
 
 OBJECTIVES = (
     ("IBA", "deviation"), ("IBA", "squared_error"), ("IBA", "maximize_score"), ("Inverse", "deviation"),
@@ -41,19 +49,27 @@ def made(method: str, statistics: FeatureStatistics, optimizer: str, **settings:
 def explained(
     method: str, statistics: FeatureStatistics, model: nn.Module, cases: Cases, **settings: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Maps (N, H, W), and what their runs tell: loss, the whole of what is minimised, and how far both still move."""
+    """Maps (N, H, W), and what their runs tell: loss, the whole of what is minimised, and how far they still move."""
     attributor = made(method, statistics, **settings)
     report = attributor.report(model, cases.images, cases.target)
-    sign = -1 if method == "Inverse" else 1
-    nats_per_neuron = report.information * torch.log(torch.tensor(2.0)) / statistics.mean.numel()
-    whole = sign * report.objective + attributor.beta * nats_per_neuron
-    now, before = whole[:, -1], whole[:, -1 - max(1, attributor.steps // 5)]
+    nats_per_neuron = report.information * math.log(2) / statistics.mean.numel()
+    whole = SIGNS[method] * report.objective + attributor.beta * nats_per_neuron
+    now, half = whole[:, -1], attributor.steps // 2
     return report.saliency, {
         "loss": report.objective[:, -1],
         "whole": now,
         "map_change": report.convergence,
-        "objective_change": (now - before).abs() / now.abs(),
+        "objective_change": (now - whole[:, half]).abs() / now.abs(),
+        "bits_change": (report.total_bits - report.information[:, half]).abs() / report.total_bits,
     }
+
+
+def without_objective(
+    method: str, statistics: FeatureStatistics, model: nn.Module, cases: Cases, **settings: Any
+) -> tuple[Tensor, Tensor]:
+    """The control's maps, and the whole of what is minimised at the trivial mask, which takes no information."""
+    maps, figures = explained(method, statistics, model, cases, **{**settings, "beta": NOTHING_BUT_INFORMATION})
+    return maps, SIGNS[method] * figures["loss"]
 
 
 def row(maps: Tensor, values: dict[str, Tensor], cases: Cases, start: float, **setting: Any) -> Row:
@@ -69,25 +85,27 @@ def classes(
     """The objective of the explained class at every beta, beside the authors' at theirs; IBA against Inverse IBA."""
     start = time.time()
 
-    def judged(maps: Tensor) -> dict[str, Tensor]:
-        worth = judge(maps, cases)
-        return worth | (measures.perturbed(model, maps, cases, curves) if curves else {})
+    def judged(method: str, **setting: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        maps, figures = explained(method, statistics, model, cases, **setting)
+        control, trivial = without_objective(method, statistics, model, cases, **setting)
+        worth = {**judge(maps, cases), **figures, "to_control": spearman(maps, control)}
+        worth["collapsed"] = (figures["whole"] >= trivial).float()
+        return maps, worth | (measures.perturbed(model, maps, cases, curves) if curves else {})
 
     reference = {}
     for name, beta in AUTHORS.items():
         # read before the tenth update, so nine steps
         setting = {"optimizer": "authors'", "objective": "one_hot_binary_cross_entropy", "beta": beta, "steps": 9}
-        maps, figures = explained(name, statistics, model, cases, **setting)
-        reference[name] = maps
-        yield row(maps, {**judged(maps), **figures}, cases, start, method=name, **setting)
+        reference[name], worth = judged(name, **setting)
+        yield row(reference[name], worth, cases, start, method=name, **setting)
     for optimizer, steps in plan:
-        for beta in betas:
+        for beta in (*betas, NOTHING_BUT_INFORMATION):
             setting = {"optimizer": optimizer, "objective": "binary_cross_entropy", "beta": beta, "steps": steps}
-            found = {name: explained(name, statistics, model, cases, **setting) for name in METHODS}
+            found = {name: judged(name, **setting) for name in METHODS}
             between = {"to_other": spearman(*(maps for maps, _ in found.values()))}
-            for name, (maps, figures) in found.items():
-                worth = {**judged(maps), **figures, **between, "to_authors": spearman(maps, reference[name])}
-                yield row(maps, worth, cases, start, method=name, **setting)
+            for name, (maps, worth) in found.items():
+                agreement = {**between, "to_authors": spearman(maps, reference[name])}
+                yield row(maps, worth | agreement, cases, start, method=name, **setting)
 
 
 def scores(
@@ -101,7 +119,9 @@ def scores(
             for beta in betas:
                 setting = {"optimizer": optimizer, "objective": objective, "beta": beta, "steps": steps}
                 maps, figures = explained(method, statistics, model, cases, **setting)
-                worth = {**measures.of_scores(maps, cases), **figures}
+                control, trivial = without_objective(method, statistics, model, cases, **setting)
+                worth = {**measures.of_scores(maps, cases), **figures, "to_control": spearman(maps, control)}
+                worth["collapsed"] = (figures["whole"] >= trivial).float()
                 if curves:
                     worth |= measures.perturbed(model, maps, cases, curves)
                 yield row(maps, worth, cases, start, method=method, **setting)

@@ -16,7 +16,11 @@ OBJECTIVE_NAMES = {
     "squared_error": "squared error",
     "maximize_score": "maximise",
 }
-LIMITS = {"map_change": (0.05, 0.1, 0.2, 0.3, 0.5), "objective_change": (0.005, 0.01, 0.02, 0.05, 0.1)}
+LIMITS = {
+    "map_change": (0.01, 0.02, 0.05, 0.1),
+    "bits_change": (0.05, 0.1, 0.2, 0.5),
+    "objective_change": (0.02, 0.05, 0.1, 0.2),
+}
 """Limits that are tried for each convergence figure."""
 
 
