@@ -144,8 +144,8 @@ def test_a_network_with_gradient_checkpointing_is_explained_and_goes_on_training
     results = []
     for on in (True, False):
         pl.seed_everything(1, verbose=False)
-        task, explaining = CheckpointedTask(on), callback()
-        explaining.attributor = IBA("layer2", steps=2)
+        explained = IBA("layer2", steps=2)
+        task, explaining = CheckpointedTask(on), IBACallback(explained, num_images=4, save_pictures=False)
         trainer = tiny_trainer(tmp_path, explaining, max_epochs=2)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*cannot be cut at")
