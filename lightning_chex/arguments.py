@@ -120,7 +120,7 @@ def refuse_addresses_in(arguments: list[str]) -> None:
     Raises:
         MisconfigurationException: there is one.
     """
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         option, equals, value = argument.partition("=")
         if option in ("-c", "--config", "--data", "--model", "--trainer", "--attributor"):
             _refuse_address(option.lstrip("-"), value if equals else following)

@@ -63,6 +63,11 @@ OPCODES = {
 }
 """Pickles written by hand."""
 
+MODEL_CHECKPOINT = (
+    "ModelCheckpoint{'monitor': None, 'mode': 'min', 'every_n_train_steps': 0, 'every_n_epochs': 1, "
+    "'train_time_interval': None}"
+)
+
 Content = dict[str, Any]
 
 
@@ -118,7 +123,8 @@ def of_checkpoint(**state: Any) -> Callable[[Content], Content]:
     """Give the state of Lightning's ModelCheckpoint, without the folder, so that it holds in any."""
 
     def change(content: Content) -> Content:
-        (key,) = (key for key in content["callbacks"] if key.startswith("ModelCheckpoint"))
+        key = next((key for key in content["callbacks"] if key.startswith("ModelCheckpoint")), MODEL_CHECKPOINT)
+        content["callbacks"].setdefault(key, {})
         kept = {name: value for name, value in content["callbacks"][key].items() if name != "dirpath"}
         return {**content, "callbacks": {key: {**kept, **state}}}
 

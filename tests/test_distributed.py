@@ -134,7 +134,9 @@ def test_all_processes_log_what_one_does(alone, ranks, name):
 def test_statistics_rest_on_every_image_once(alone, ranks, name):
     # of both callbacks: what one of them explains teaches the other nothing
     expected = alone[name]["statistics"]
-    assert [int(state["count"]) for state in expected] == [int(name.split()[-1])] * 2
+    count = int(name.split()[-1])
+    # the first explains every image, so nothing else is left to learn from; the second leaves its three out
+    assert [int(state["count"]) for state in expected] == [count, count - 3 if count > 4 else count]
     for rank in ranks:
         torch.testing.assert_close(rank[name]["statistics"], expected, rtol=1e-5, atol=1e-6)
 

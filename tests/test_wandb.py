@@ -94,7 +94,7 @@ def test_the_whole_configuration_is_recorded(run):
     assert data["init_args"]["size"] == 64 and data["init_args"]["root"] == "(path)"
     explaining = run.settings["trainer"]["callbacks"][0]["init_args"]
     assert explaining["num_images"] == 32 and explaining["attributor"]["init_args"]["layer"] == "features.denseblock3"
-    assert explaining["attributor"]["init_args"]["beta"] == 10  # what the file leaves to defaults is recorded too
+    assert explaining["attributor"]["init_args"]["steps"] == 15  # what the file leaves to defaults is recorded too
     assert run.settings["seed_everything"] == 0
 
 

@@ -32,8 +32,8 @@ AUTHORS = {"IBA": 10.0, "Inverse": 30.0}
 """The authors' betas, for the mean of the cross entropy over all outputs."""
 
 NOTHING_BUT_INFORMATION = 1e6
-"""A beta beside which the objective plays no part: nothing passes (IBA), or nothing is selected (Inverse IBA). Its map is
-a control that knows of no class, its loss that of the trivial mask."""
+"""A beta beside which the objective plays no part: nothing passes (IBA), or nothing is selected (Inverse IBA). Its map
+is a control that knows of no class, its loss that of the trivial mask."""
 
 OBJECTIVES = (
     ("IBA", "deviation"), ("IBA", "squared_error"), ("IBA", "maximize_score"), ("Inverse", "deviation"),

@@ -70,7 +70,7 @@ class IBA(Attributor):
 
     unit = "bits per pixel"
 
-    default_beta: ClassVar[Mapping[str, float]] = {"class": 10.0, "score": 10.0}
+    default_beta: ClassVar[Mapping[str, float]] = {"class": 10.0, "score": 300.0}
     """Where ``beta`` is None, for objectives of a class and of a score."""
 
     def __init__(

@@ -11,8 +11,11 @@ class InverseIBA(IBA):
     What the mask selects is replaced by noise, Z_inv = lambda epsilon + (1 - lambda) F, and the objective is maximised
     there, while beta L_I limits what is selected. The arguments are those of `IBA`.
 
-    TO BE SAID: MEASURED.
+    Whether it marks more of several redundant cues than IBA depends on both betas; on the phantom, with the defaults, it
+    does not: see benchmarks/results/beta.md.
     """
+
+    default_beta = {"class": 10.0, "score": 30.0}
 
     @staticmethod
     def noise_share(lambda_: Tensor, complement: Tensor) -> Tensor:

@@ -251,7 +251,7 @@ def test_a_method_of_the_same_name_with_other_settings_is_refused(classifier, tm
         (["--settings.regions=heart"], "heart"),
         (["--ckpt_path=nowhere.ckpt"], "does not exist"),
         (["--ckpt_path=null"], "evaluate needs --ckpt_path"),
-        (["--lungs=nowhere.ckpt"], "no checkpoint of a SegmentationTask"),
+        (["--lungs=nowhere.ckpt"], "lungs='nowhere.ckpt' is no checkpoint to use: it does not exist"),
         (["--network=brain"], "network='brain' is not a module"),
         (["--model.backbone=test_vit"], "does not fit the model"),
         (["--data.target=severity"], "class_names"),

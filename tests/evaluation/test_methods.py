@@ -52,8 +52,9 @@ def test_the_line_up_is_what_the_files_say(score):
 def test_a_description_holds_every_setting_and_nothing_learnt():
     settings = describe(line_up(LAYER, False)["IBA"])
     assert settings == {
-        "class": "IBA", "layer": LAYER, "beta": 10.0, "steps": 10, "lr": 1.0, "noise_samples": 2,
-        "objective": "binary_cross_entropy", "blur_sigma": 1.0, "initial_alpha": 5.0, "bfloat16": False, "seed": 0,
+        "class": "IBA", "layer": LAYER, "beta": 10.0, "steps": 15, "lr": 2.0, "noise_samples": 2,
+        "lr_schedule": "linear", "adam_betas": [0.5, 0.9], "antithetic": True,
+        "objective": "binary_cross_entropy", "blur_sigma": 1.0, "initial_alpha": 2.0, "bfloat16": False, "seed": 0,
         "statistics_per": "neuron",
     }  # fmt: skip
 
