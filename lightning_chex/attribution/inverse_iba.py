@@ -11,8 +11,8 @@ class InverseIBA(IBA):
     What the mask selects is replaced by noise, Z_inv = lambda epsilon + (1 - lambda) F, and the objective is maximised
     there, while beta L_I limits what is selected. The arguments are those of `IBA`.
 
-    Whether it marks more of several redundant cues than IBA depends on both betas; on the phantom, with the defaults, it
-    does not: see benchmarks/results/beta.md.
+    Whether it marks more of several redundant cues than IBA depends on both betas; with the defaults, on the phantom,
+    it does not: see benchmarks/results/beta.md.
     """
 
     default_beta = {"class": 10.0, "score": 30.0}
