@@ -95,7 +95,7 @@ def plainly_trained(tmp_path_factory):
 def test_a_wrapped_network_is_trained_and_explained_like_the_plain_one(tmp_path, plainly_trained, wrap):
     explaining = callback()
     weights, logged, graphs = trained(tmp_path, wrap, explaining)
-    assert explaining.attributor.num_observed == 10
+    assert explaining.attributor.num_observed == 6
     plain_weights, plainly_logged, _ = plainly_trained
     assert weights.keys() == plain_weights.keys()
     assert all(torch.equal(value, plain_weights[name]) for name, value in weights.items())
@@ -122,7 +122,7 @@ def test_an_averaged_network_can_be_the_one_explained(tmp_path):
     explaining = callback(network="average")
     trainer = tiny_trainer(tmp_path, explaining)
     trainer.fit(Averaged(), TinyData())
-    assert explaining.attributor.num_observed == 10 and "val/iba_iou" in trainer.callback_metrics
+    assert explaining.attributor.num_observed == 6 and "val/iba_iou" in trainer.callback_metrics
 
 
 class CheckpointedTask(TinyTask):
@@ -150,7 +150,7 @@ def test_a_network_with_gradient_checkpointing_is_explained_and_goes_on_training
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*cannot be cut at")
             trainer.fit(task, TinyData())
-        assert task.recomputes == [on] * 4 and explaining.attributor.num_observed == 10
+        assert task.recomputes == [on] * 4 and explaining.attributor.num_observed == 6
         results.append((task.state_dict(), float(trainer.callback_metrics["val/iba_iou"])))
     (weights, iou), (without, reference) = results
     assert iou == reference
