@@ -16,7 +16,7 @@ from lightning_chex.attribution.targets import Targets
 from lightning_chex.attribution.unwrapping import as_written, unwrap
 
 NOT_CONVERGED = 0.1
-"""A map whose `Attribution.convergence` is larger is called not converged."""
+"""A map whose `Attribution.convergence` is larger is called not converged; a smaller one is no proof that it has."""
 
 
 @dataclass(frozen=True)
