@@ -167,7 +167,8 @@ def main() -> None:
         "",
         f"{options.trials} data sets a row, {options.resamples} resamples each; where the coverage is .950, the figure "
         f"lies within {margin:.3f} of it in 19 rows of 20. In brackets the median width. The values are made up, see "
-        "the script for each shape; one to nine maps a patient. The package reports the studentised interval.",
+        "the script for each shape; one to nine maps a patient, or one each where a row says so. The package reports "
+        "the studentised interval.",
         "",
         "| values | patients | percentile | BCa | studentised |",
         "|---|---|---|---|---|",
