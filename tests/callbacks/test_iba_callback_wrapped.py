@@ -95,7 +95,7 @@ def plainly_trained(tmp_path_factory):
 def test_a_wrapped_network_is_trained_and_explained_like_the_plain_one(tmp_path, plainly_trained, wrap):
     explaining = callback()
     weights, logged, graphs = trained(tmp_path, wrap, explaining)
-    assert explaining.attributor.num_observed == 6
+    assert explaining.attributor.num_observed == 10
     plain_weights, plainly_logged, _ = plainly_trained
     assert weights.keys() == plain_weights.keys()
     assert all(torch.equal(value, plain_weights[name]) for name, value in weights.items())
@@ -122,7 +122,7 @@ def test_an_averaged_network_can_be_the_one_explained(tmp_path):
     explaining = callback(network="average")
     trainer = tiny_trainer(tmp_path, explaining)
     trainer.fit(Averaged(), TinyData())
-    assert explaining.attributor.num_observed == 6 and "val/iba_iou" in trainer.callback_metrics
+    assert explaining.attributor.num_observed == 10 and "val/iba_iou" in trainer.callback_metrics
 
 
 class CheckpointedTask(TinyTask):
