@@ -1,5 +1,6 @@
 """Full, read-only, too long, circular and strange places and names: one line each, in every command."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commands import CONFIGS, TINY, the_error, written
 from fakes import write_nih
 from PIL import Image
@@ -15,6 +17,7 @@ from test_odd_checkpoints import PHANTOM, trained  # noqa: F401  # the latter is
 from lightning_chex.callbacks.map_folder import read_index
 from lightning_chex.cli import main
 from lightning_chex.csv_text import csv_rows
+from lightning_chex.files import write_whole
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -85,7 +88,7 @@ def test_an_odd_place_is_one_line_with_the_way_out(place, trained, capsys, argum
 
 def test_predict_on_a_full_disk(place, trained, capsys):  # noqa: F811
     Path("runs").mkdir()
-    Path("runs/predictions.csv").symlink_to("/dev/full")  # where every write finds no room
+    Path("runs/predictions_unfinished.csv").symlink_to("/dev/full")  # where every write finds no room
     error = the_error(capsys, "predict", *PHANTOM, f"--ckpt_path={trained}")
     assert "runs" in error and "No space left on device; make room there, or give another folder" in error
 
@@ -99,6 +102,16 @@ def small_disk(tmp_path):
         pytest.skip("no right to mount a small disk here")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    "save", [lambda file: torch.save(torch.rand(10**6), file), lambda file: np.save(file, np.ones(10**6))]
+)
+def test_whoever_writes_a_full_disk_is_one_error_with_its_number(small_disk, save):
+    path = small_disk / "a"
+    with pytest.raises(OSError) as raised:
+        write_whole(path, save)
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(path)) and not list(small_disk.iterdir())
 
 
 def test_fit_on_a_full_disk_keeps_what_was_written(place, small_disk, capsys):
