@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import yaml
@@ -120,7 +121,7 @@ def refuse_addresses_in(arguments: list[str]) -> None:
     Raises:
         MisconfigurationException: there is one.
     """
-    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
+    for argument, following in pairwise([*arguments, ""]):
         option, equals, value = argument.partition("=")
         if option in ("-c", "--config", "--data", "--model", "--trainer", "--attributor"):
             _refuse_address(option.lstrip("-"), value if equals else following)

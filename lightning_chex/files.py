@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, and folders in which one process at a time works."""
 
 import errno
+import io
 import os
 import re
 import secrets
@@ -20,7 +21,8 @@ def write_whole(
     """Write a file so that it is there in full or not at all, whenever the process ends.
 
     What is written lies in the same folder under a hidden name until it is complete, then takes the file's name in
-    one step. The folder must exist: one that was removed while a program runs is an error, not made anew.
+    one step. The folder must exist: one that was removed while a program runs is an error, not made anew. What a
+    function writes is made in memory first: on a full disk torch and numpy raise errors of other types.
 
     Args:
         path: of the file; one that is there is replaced.
@@ -41,10 +43,7 @@ def write_whole(
     unfinished = path.with_name(f".{secrets.token_hex(8)}{_UNFINISHED}")  # short: the name itself may be at the limit
     try:
         with unfinished.open("xb") as file:
-            if isinstance(data, bytes):
-                file.write(data)
-            else:
-                data(file)
+            file.write(data if isinstance(data, bytes) else _made(data))
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
@@ -54,6 +53,12 @@ def write_whole(
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
         _remove(unfinished)
+
+
+def _made(write: Callable[[BinaryIO], object]) -> memoryview:
+    content = io.BytesIO()
+    write(content)
+    return content.getbuffer()
 
 
 def remove_unfinished(folder: Path) -> None:

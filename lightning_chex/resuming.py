@@ -1,5 +1,6 @@
 """Going on with an interrupted training: which run it is, from which state, and in the same folder and loggers."""
 
+import os
 import pickle
 import warnings
 import zipfile
@@ -221,7 +222,8 @@ def _set_aside(table: Path) -> None:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / "checkpoints").is_dir() or (folder / RUN_RECORD).is_file()
+    # of os.path, which take a name that is too long for one that is not there
+    return os.path.isdir(folder / "checkpoints") or os.path.isfile(folder / RUN_RECORD)
 
 
 def _written(run: Path) -> float:

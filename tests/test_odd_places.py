@@ -1,5 +1,6 @@
 """Full, read-only, too long, circular and strange places and names: one line each, in every command."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commands import CONFIGS, TINY, the_error, written
 from fakes import write_nih
 from PIL import Image
@@ -15,6 +17,7 @@ from test_odd_checkpoints import PHANTOM, trained  # noqa: F401  # the latter is
 from lightning_chex.callbacks.map_folder import read_index
 from lightning_chex.cli import main
 from lightning_chex.csv_text import csv_rows
+from lightning_chex.files import write_whole
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -49,7 +52,7 @@ def folder_of_images(root: Path, *names: str) -> Path:
         (["fit", *PHANTOM, "--trainer.default_root_dir=circle/runs"], "(Too many levels of symbolic links)"),
         (["fit", *PHANTOM, "--trainer.default_root_dir=file/runs"], "(Not a directory): give another folder"),
         (["predict", *PHANTOM, "--trainer.default_root_dir=/proc/runs"], "cannot be written to"),
-        (["fit", *PHANTOM, f"--ckpt_path={DEEP}.ckpt"], "ile name too long"),
+        (["fit", *PHANTOM, f"--ckpt_path={DEEP}.ckpt"], "it cannot be read (File name too long)"),
         (["validate", *PHANTOM, f"--ckpt_path={WIDE}"], "it cannot be read (File name too long)"),
         (["fit", f"--config={DEEP}.yaml"], "File"),
         (["fit", f"--config={WIDE}.yaml"], "File"),
@@ -99,6 +102,16 @@ def small_disk(tmp_path):
         pytest.skip("no right to mount a small disk here")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    "save", [lambda file: torch.save(torch.rand(10**6), file), lambda file: np.save(file, np.ones(10**6))]
+)
+def test_whoever_writes_a_full_disk_is_one_error_with_its_number(small_disk, save):
+    path = small_disk / "a"
+    with pytest.raises(OSError) as raised:
+        write_whole(path, save)
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(path)) and not list(small_disk.iterdir())
 
 
 def test_fit_on_a_full_disk_keeps_what_was_written(place, small_disk, capsys):

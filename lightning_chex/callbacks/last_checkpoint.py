@@ -4,7 +4,7 @@ import os
 import random
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -27,16 +27,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: _save(checkpoint, file), sync=True)
-
-
-def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
-    try:
-        torch.save(checkpoint, file)
-    except RuntimeError as error:  # of torch's archive, which hides what the disk said
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
+        write_whole(path, lambda file: torch.save(checkpoint, file), sync=True)
 
 
 class LastCheckpoint(Checkpoint):
