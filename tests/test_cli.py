@@ -32,7 +32,11 @@ def data_for(name: str, folder: Path) -> list[str]:
     return {
         "nih_classification": lambda: ["--data.root", str(write_nih(folder / "nih"))],
         # 20 images do not hold all fourteen findings
-        "paper/nih_classification": lambda: ["--data.root", str(write_nih(folder / "nih")), "--data.classes=chestxray8"],
+        "paper/nih_classification": lambda: [
+            "--data.root",
+            str(write_nih(folder / "nih")),
+            "--data.classes=chestxray8",
+        ],
         "cohen_regression": lambda: ["--data.root", str(write_cohen(folder / "cohen"))],
         "cohen_detectors": lambda: ["--data.root", str(write_cohen(folder / "cohen"))],
         "brixia_regression": lambda: ["--data.root", str(write_brixia(folder / "brixia")), "--data.val_fraction=0.2"],
