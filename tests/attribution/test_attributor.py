@@ -45,6 +45,18 @@ def test_a_method_of_ones_own_gets_clean_tensors_whatever_calls_it(model):
     assert model.training and all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
+def test_a_method_that_shares_work_among_targets_gets_clean_tensors_too(model):
+    class Shared(Sensitivity):
+        def compute(self, model, images, targets):
+            assert not images.is_inference() and not targets.values.is_inference() and not images.requires_grad
+            return super().compute(model, images, targets)
+
+    images, target = torch.randn(2, 3, 8, 8), torch.tensor([0, 1])
+    with torch.inference_mode():
+        assert Shared().attribute(model, images.clone(), target.clone()).shape == (2, 8, 8)
+    assert Shared().attribute(model, images.requires_grad_(), target).shape == (2, 8, 8)
+
+
 def test_chunks_rows_and_several_targets_give_the_maps_of_one_at_a_time(model):
     images = torch.randn(4, 3, 8, 8)
     target = torch.tensor([[0, 1], [2, 0], [1, 1], [2, 1]])
