@@ -1,4 +1,4 @@
-"""Multi-layer IBA: maps of several layers, each crisp or deep in its own way, combined (section 2.3, Eq. 5)."""
+"""Multi-layer IBA: maps of several layers, combined (section 2.3, Eq. 5)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,7 +26,7 @@ Combination = Literal["gated", "intersection"]
 
 
 class MultiLayerIBA(Attributor):
-    """IBA at several layers, combined: as crisp as the earliest, as relevant as the latest (Eq. 5).
+    """IBA at several layers, combined: the earliest layer's map where the later ones mark too (Eq. 5).
 
     One forward pass gives the features of all layers; above each of them only the rest of the network is run.
 

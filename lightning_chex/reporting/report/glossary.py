@@ -14,8 +14,8 @@ METHODS = {
     "IBA": "Information bottleneck: noise replaces the features of a layer wherever the prediction can do without. "
     "The map is the information that is left, in bits.",
     "InverseIBA": "Information bottleneck the other way round: it finds the features without which the prediction "
-    "breaks down, so it marks everything that is informative and not only what is enough.",
-    "MultiLayerIBA": "Information bottlenecks at several depths; what all of them mark is kept: finer maps.",
+    "breaks down.",
+    "MultiLayerIBA": "Information bottlenecks at several depths; what all of them mark is kept.",
     "RegressionIBA_MSE": f"{_REGRESSION} lead to the true score.",
     "RegressionIBA_RM": f"{_REGRESSION} lead to a high score.",
     "RegressionIBA_DV": f"{_REGRESSION} lead to the score the network gave to the whole image.",
