@@ -47,7 +47,8 @@ class IBACallback(pl.Callback):
             ``explained_dataset(stage)``, most telling first; without it the first of the validation batches are taken.
         every_n_epochs: explain at every n-th epoch's validation.
         batch_size: images read and explained at a time.
-        top_fraction: share of a map's pixels, the strongest, that is compared with the boxes.
+        top_fraction: share of a map's pixels, the strongest, that is compared with the boxes. ``evaluate`` takes the
+            mean share of its tuning regions for ``iou/fixed_share`` unless it is given this one.
         network: name of the LightningModule's attribute that is the network, to which layer names refer; empty for
             the LightningModule itself.
         name: prefix of the logged keys after ``val/``; set it when several callbacks explain with several methods.

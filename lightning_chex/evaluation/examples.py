@@ -13,7 +13,7 @@ from lightning_chex.evaluation.results import CurvePoint
 from lightning_chex.evaluation.run import Evaluated
 from lightning_chex.reporting.evaluation import Curve, ExampleRow
 
-RANKED_BY = ("iou/top_fraction", "severity_correlation", "insertion_auc")
+RANKED_BY = ("iou/fixed_share", "severity_correlation", "insertion_auc")
 """The measures that may decide the order, the first that there is."""
 
 Rank = Literal["best", "median", "worst"]

@@ -29,11 +29,12 @@ IOU_ACCURACIES = (0.1, 0.25, 0.5, 0.75)
 IOBB_ACCURACIES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 MEASURES: dict[str, Measure] = {
-    "iou/top_fraction": Measure(
-        "IoU, fixed fraction",
+    "iou/fixed_share": Measure(
+        "IoU, fixed share of pixels",
         "higher",
         "localization",
-        "Overlap (intersection over union) of the region with the map's strongest pixels, a fixed share of the image.",
+        "Overlap (intersection over union) of the region with the map's strongest pixels, the same share of "
+        "every image: see the rule in the protocol. val/iba_iou of a training marks 5 %, unless told otherwise.",
     ),
     "iou/otsu": Measure(
         "IoU, Otsu",
@@ -55,7 +56,7 @@ MEASURES: dict[str, Measure] = {
     ),
     **{
         f"accuracy_iou/{t:g}": Measure(
-            f"T(IoU) at {t:g}", "higher", "localization", f"Share of maps whose IoU (fixed fraction) is at least {t:g}."
+            f"T(IoU) at {t:g}", "higher", "localization", f"Share of maps whose IoU (fixed share) is at least {t:g}."
         )
         for t in IOU_ACCURACIES
     },
@@ -64,7 +65,7 @@ MEASURES: dict[str, Measure] = {
             f"T(IoBB) at {t:g}",
             "higher",
             "localization",
-            f"Share of maps of whose marked pixels (fixed fraction) at least {t:.0%} lie in the region.",
+            f"Share of maps of whose marked pixels (fixed share) at least {t:.0%} lie in the region.",
         )
         for t in IOBB_ACCURACIES
     },

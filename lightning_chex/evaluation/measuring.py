@@ -57,7 +57,7 @@ def localize(saliency: Tensor, cases: Cases, fraction: float) -> tuple[Values, V
     marked = top_fraction_mask(saliency, fraction)
     iou, iobb = intersection_over_union(marked, regions), intersection_over_detected(marked, regions)
     values = {
-        "iou/top_fraction": iou,
+        "iou/fixed_share": iou,
         "iou/otsu": intersection_over_union(otsu_mask(saliency), regions),
         "iou/oracle": oracle_iou(saliency, regions),
         **_accuracies("accuracy_iou", iou, IOU_ACCURACIES),

@@ -11,7 +11,7 @@ DETECTORS = ("severity_0_1", "severity_2", "severity_3")
 """Class names of the three BrixIA detectors."""
 
 IOU_RULES = {
-    "iou/top_fraction": "fixed share of pixels",
+    "iou/fixed_share": "fixed share of pixels",
     "iou/otsu": "Otsu",
     "iou/tuned": "tuned per class",
     "iou/oracle": "oracle (upper bound)",

@@ -110,7 +110,7 @@ def test_the_floors_are_what_the_boxes_say(whole):
                 mask |= inside
             shares.append(mask.mean())
     every = results["controls"]["EveryPixel"]
-    for key in ("iou/top_fraction", "iou/otsu", "iou/oracle", "mass_accuracy", "effective_heat_ratio", "pointing_game"):
+    for key in ("iou/fixed_share", "iou/otsu", "iou/oracle", "mass_accuracy", "effective_heat_ratio", "pointing_game"):
         assert every[key]["value"] == pytest.approx(np.mean(shares), abs=1e-5), key
         assert every[key]["n"] == len(shares)
 

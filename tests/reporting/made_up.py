@@ -22,7 +22,7 @@ SKILL |= {"EveryPixel": 0.18, "RandomMap": 0.08, "PriorMap": 0.5, "LungField": 0
 
 # key: title, better, group, value of a map without and with skill
 PLACE = {
-    "iou/top_fraction": ("IoU, strongest 5 %", "higher", 0.03, 0.22),
+    "iou/fixed_share": ("IoU, strongest 5 %", "higher", 0.03, 0.22),
     "iou/otsu": ("IoU, Otsu", "higher", 0.04, 0.2),
     "iou/tuned": ("IoU, tuned level", "higher", 0.05, 0.25),
     "iou/oracle": ("IoU, oracle", "higher", 0.1, 0.4),

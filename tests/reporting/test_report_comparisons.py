@@ -42,7 +42,7 @@ def test_each_method_is_compared_with_every_other_and_every_control(page):
     value = {**results["controls"], **results["methods"]}
     for row in METHODS:
         for name, cell in zip([*CONTROLS, *METHODS], found[row], strict=True):
-            less = value[row]["iou/top_fraction"]["value"] - value[name]["iou/top_fraction"]["value"]
+            less = value[row]["iou/fixed_share"]["value"] - value[name]["iou/fixed_share"]["value"]
             assert cell.startswith("–" if row == name else number(less))
     # the other way round, with the ends changed about
     own = [cell.replace("−", "-") for cell in (found["InverseIBA"][3], found["IBA"][4])]
