@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,6 +96,7 @@ class MapWriter(pl.Callback):
         self._score_name = check_model(pl_module, self.network, self.attributor)
         datamodule: Any = getattr(trainer, "datamodule", None)
         self._settings = {
+            "version": version("lightning-chex"),  # of another one the same settings may mean other maps
             "checkpoint": {"sha256": self.checkpoint.sha256}
             if self.checkpoint
             else {"weights": origin(None, pl_module)["sha256"]},

@@ -211,6 +211,19 @@ def test_a_folder_of_another_explanation_is_left_as_it_is(tmp_path, whole, chang
     assert contents(folder) == contents(whole)
 
 
+def test_maps_of_an_earlier_version_are_not_mixed_with_those_of_this_one(tmp_path, whole):
+    """Version 0.1 took ten steps of another optimiser at the same beta, and its records name no version."""
+    folder = shutil.copytree(whole, tmp_path / "out")
+    record = json.loads((folder / "explanation.json").read_text())
+    del record["settings"]["version"]
+    record["settings"]["attributor"] |= {"steps": 10, "lr": 1.0}
+    (folder / "explanation.json").write_text(json.dumps(record))
+    before = contents(folder)
+    with pytest.raises(MisconfigurationException, match="attributor.lr 1.0 there, .*version null there, .* now"):
+        explain(folder, overlays=True)
+    assert contents(folder) == before
+
+
 def test_a_folder_of_maps_nobody_knows_of_is_left_as_it_is(tmp_path, whole):
     folder = shutil.copytree(whole, tmp_path / "out")
     (folder / "explanation.json").unlink()

@@ -67,6 +67,23 @@ def test_other_boxes_are_another_evaluation(classifier, tmp_path, capsys):
     assert "other data" in refusal(capsys, classifier, config, tmp_path / "out", "--methods=[Gradient]")
 
 
+def test_maps_and_figures_of_an_earlier_version_or_beta_are_not_mixed_with_new_ones(classifier, tmp_path, capsys):
+    arguments = (classifier, classifier.config, tmp_path, "--methods=[IBA]", "--limit=2")
+    evaluate(*arguments)
+    record = tmp_path / "evaluation.json"
+    mine = json.loads(record.read_text())
+    for change, words in (
+        ({"version": "0.1.0"}, "other version"),
+        ({"methods": {"IBA": mine["methods"]["IBA"] | {"beta": 80.0}}}, "a method IBA with other settings"),
+    ):
+        record.write_text(json.dumps(mine | change))
+        maps = {path: path.stat().st_mtime_ns for path in (tmp_path / "maps").rglob("*.npy")}
+        assert words in refusal(capsys, *arguments)
+        assert maps and maps == {path: path.stat().st_mtime_ns for path in (tmp_path / "maps").rglob("*.npy")}
+    record.write_text(json.dumps(mine))
+    evaluate(*arguments)  # and with its own settings it goes on
+
+
 def test_methods_are_compared_on_the_same_images(classifier, tmp_path):
     few = ("--settings.perturbation_images=2", "--settings.randomization_images=1")
     many = ("--settings.perturbation_images=5", "--settings.randomization_images=4")
