@@ -11,21 +11,21 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.attribution import IBA, Attributor
 from lightning_chex.callbacks import IBACallback
-from lightning_chex.callbacks.explained_model import check_scores, network_of
-from lightning_chex.callbacks.map_folder import read_index
 from lightning_chex.callbacks.map_writer import MapWriter
 from lightning_chex.callbacks.run_folder import check_place
 from lightning_chex.callbacks.undisturbed import undisturbed
-from lightning_chex.evaluation.checkpoint import load_weights, origin, saved_statistics
-from lightning_chex.evaluation.checkpoint_contents import Checkpoint
 from lightning_chex.evaluation.chexlocalize import write_segmentations
 from lightning_chex.evaluation.examples import curves_of, examples
-from lightning_chex.evaluation.image_size import trained_size
-from lightning_chex.evaluation.lungs import LungNetwork
 from lightning_chex.evaluation.methods import bottleneck_layer
 from lightning_chex.evaluation.run import Evaluated, Subject, evaluate
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.evaluation.untaught import builder, trained_on_shuffled_labels
+from lightning_chex.explaining.checkpoint import load_weights, origin, saved_statistics
+from lightning_chex.explaining.checkpoint_contents import Checkpoint
+from lightning_chex.explaining.explained_model import check_scores, network_of
+from lightning_chex.explaining.image_size import trained_size
+from lightning_chex.explaining.lung_network import LungNetwork
+from lightning_chex.explaining.map_folder import read_index
 from lightning_chex.metrics import Otsu, TopFraction
 from lightning_chex.output_folder import held
 from lightning_chex.reporting.dashboard import evaluation_tables

@@ -14,9 +14,9 @@ from fakes import write_nih
 from PIL import Image
 from test_odd_checkpoints import PHANTOM, trained  # noqa: F401  # the latter is a fixture
 
-from lightning_chex.callbacks.map_folder import read_index
 from lightning_chex.cli import main
 from lightning_chex.csv_text import csv_rows
+from lightning_chex.explaining.map_folder import read_index
 from lightning_chex.files import write_whole
 
 pytestmark = pytest.mark.filterwarnings("ignore")

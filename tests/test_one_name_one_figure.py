@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 
-from lightning_chex.evaluation.cases import Cases
 from lightning_chex.evaluation.measures import MEASURES
 from lightning_chex.evaluation.measuring import localize
+from lightning_chex.explaining.cases import Cases
 from lightning_chex.metrics import LocalizationIoU
 
 

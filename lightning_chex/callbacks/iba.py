@@ -13,11 +13,11 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor
-from lightning_chex.callbacks.explained_model import network_of
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.observation import Observation
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.callbacks.shown import ShownImages, Stage
+from lightning_chex.explaining.explained_model import network_of
 from lightning_chex.reporting import Explanation, write_pictures
 from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, table_rows
 from lightning_chex.tasks.repeats import unrepeated_rows

@@ -16,14 +16,14 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import Tensor
 
 from lightning_chex.attribution import OBJECTIVES, Attributor
-from lightning_chex.callbacks.chosen_targets import ChosenTargets
-from lightning_chex.callbacks.explained_model import check_model, check_output, network_of, versions
-from lightning_chex.callbacks.map_folder import MapFolder, Row
-from lightning_chex.callbacks.map_rows import grey_pictures, rows_of, unit_of
-from lightning_chex.evaluation.checkpoint import origin
-from lightning_chex.evaluation.checkpoint_contents import Checkpoint
-from lightning_chex.evaluation.describe import describe
-from lightning_chex.evaluation.feature_statistics import Saved, feature_statistics, members, training_batches
+from lightning_chex.explaining.checkpoint import origin
+from lightning_chex.explaining.checkpoint_contents import Checkpoint
+from lightning_chex.explaining.chosen_targets import ChosenTargets
+from lightning_chex.explaining.describe import describe
+from lightning_chex.explaining.explained_model import check_model, check_output, network_of, versions
+from lightning_chex.explaining.feature_statistics import Saved, feature_statistics, members, training_batches
+from lightning_chex.explaining.map_folder import MapFolder, Row
+from lightning_chex.explaining.map_rows import grey_pictures, rows_of, unit_of
 from lightning_chex.reporting import overlay
 from lightning_chex.tasks.repeats import unrepeated_rows
 

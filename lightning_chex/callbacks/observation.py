@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from lightning_chex.attribution import FEW_IMAGES, Attributor, Counting
 from lightning_chex.callbacks.shown import ShownImages
-from lightning_chex.evaluation.feature_statistics import observe, training_batches
-from lightning_chex.evaluation.line_up_statistics import LINE_UP, LineUpStatistics
+from lightning_chex.explaining.feature_statistics import observe, training_batches
+from lightning_chex.explaining.line_up_statistics import LINE_UP, LineUpStatistics
 
 
 class Observation:

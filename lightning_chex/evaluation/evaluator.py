@@ -10,10 +10,10 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_chex.attribution import Attributor, frozen
-from lightning_chex.evaluation.cases import Cases, LungFinder, RegionKind, cases_of
 from lightning_chex.evaluation.measuring import Perturbation, Values, correlate_with_severity, localize
 from lightning_chex.evaluation.records import Key, Records
 from lightning_chex.evaluation.settings import EvaluationSettings, Share
+from lightning_chex.explaining.cases import Cases, LungFinder, RegionKind, cases_of
 
 Progress = Callable[[int], None]
 """Told how many maps have been dealt with since it was called last."""

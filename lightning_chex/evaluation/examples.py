@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_chex.evaluation.cases import Cases
 from lightning_chex.evaluation.measures import MEASURES
 from lightning_chex.evaluation.results import CurvePoint
 from lightning_chex.evaluation.run import Evaluated
+from lightning_chex.explaining.cases import Cases
 from lightning_chex.reporting.evaluation import Curve, ExampleRow
 
 RANKED_BY = ("iou/fixed_share", "severity_correlation", "insertion_auc")

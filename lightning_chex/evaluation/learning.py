@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lightning_chex.attribution import Attributor
-from lightning_chex.evaluation.feature_statistics import feature_statistics, training_batches
 from lightning_chex.evaluation.results import write_json
 from lightning_chex.evaluation.settings import EvaluationSettings
-from lightning_chex.evaluation.subject import Subject
+from lightning_chex.explaining.feature_statistics import feature_statistics, training_batches
+from lightning_chex.explaining.subject import Subject
 from lightning_chex.files import write_whole
 
 

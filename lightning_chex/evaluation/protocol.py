@@ -8,13 +8,13 @@ from importlib.metadata import version
 from typing import Any
 
 from lightning_chex.attribution import Attributor
-from lightning_chex.evaluation.cases import LungFinder, RegionKind
-from lightning_chex.evaluation.describe import describe
 from lightning_chex.evaluation.records import Key
 from lightning_chex.evaluation.results import Explained
 from lightning_chex.evaluation.settings import EvaluationSettings
-from lightning_chex.evaluation.subject import Subject
 from lightning_chex.evaluation.tuning import TuningRegions
+from lightning_chex.explaining.cases import LungFinder, RegionKind
+from lightning_chex.explaining.describe import describe
+from lightning_chex.explaining.subject import Subject
 
 PACKAGES = ("lightning-chex", "torch", "pytorch-lightning", "timm", "captum", "zennit", "numpy")
 

@@ -1,9 +1,8 @@
 """Networks that have not learnt what the trained one has, in its place: initial weights, or those of other labels."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,28 +10,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_chex.attribution import frozen
+from lightning_chex.explaining.subject import Weights
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Share of the layers with weights that gets initial ones, from the output down, besides the last one alone."""
 
 CHUNK = 16
 """Images in a forward pass of recalibration."""
-
-Weights = Mapping[str, Tensor]
-"""As ``network.state_dict()`` names them."""
-
-
-@dataclass(frozen=True)
-class Shuffled:
-    """A network that was trained on permuted labels.
-
-    Attributes:
-        weights: of all its layers.
-        checkpoint: plain values that say which weights these are.
-    """
-
-    weights: Weights
-    checkpoint: Mapping[str, Any]
 
 
 def layers_from_top(network: nn.Module, images: Tensor) -> list[str]:

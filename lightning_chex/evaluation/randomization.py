@@ -10,12 +10,9 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_chex.attribution import Attributor
-from lightning_chex.evaluation.cases import Cases
 from lightning_chex.evaluation.evaluator import Evaluator
-from lightning_chex.evaluation.feature_statistics import feature_statistics
 from lightning_chex.evaluation.random_weights import (
     CHUNK,
-    Shuffled,
     initial_weights,
     layers_from_top,
     match_spread,
@@ -25,6 +22,9 @@ from lightning_chex.evaluation.random_weights import (
     with_weights,
 )
 from lightning_chex.evaluation.records import OtherEvaluationError
+from lightning_chex.explaining.cases import Cases
+from lightning_chex.explaining.feature_statistics import feature_statistics
+from lightning_chex.explaining.subject import Shuffled
 from lightning_chex.metrics import spearman
 from lightning_chex.metrics.correlation import is_constant
 

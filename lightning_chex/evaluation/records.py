@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_chex.evaluation.naming import map_name
+from lightning_chex.explaining.naming import map_name
 from lightning_chex.files import remove_unfinished, write_whole
 
 Key = tuple[str, str]

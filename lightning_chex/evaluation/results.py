@@ -12,10 +12,10 @@ import torch
 
 from lightning_chex.attribution import NOT_CONVERGED
 from lightning_chex.csv_text import csv_lines
-from lightning_chex.evaluation.cases import SCORE
 from lightning_chex.evaluation.measures import MEASURES, described
 from lightning_chex.evaluation.measuring import LEVELS
 from lightning_chex.evaluation.records import Key, Records
+from lightning_chex.explaining.cases import SCORE
 from lightning_chex.files import write_whole
 from lightning_chex.metrics import Estimate, mask_sizes, summarize, tuned_levels
 

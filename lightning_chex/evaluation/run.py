@@ -13,11 +13,8 @@ from tqdm import tqdm
 
 from lightning_chex.attribution import Attributor, EveryPixel, RandomMap
 from lightning_chex.data.errors import DataError
-from lightning_chex.evaluation.cases import Cases, LungFinder, RegionKind, region_kind
-from lightning_chex.evaluation.describe import describe
 from lightning_chex.evaluation.differences import differences
 from lightning_chex.evaluation.evaluator import Evaluator
-from lightning_chex.evaluation.feature_statistics import training_batches
 from lightning_chex.evaluation.learning import learn
 from lightning_chex.evaluation.methods import choose_methods
 from lightning_chex.evaluation.protocol import Protocol
@@ -41,8 +38,11 @@ from lightning_chex.evaluation.results import (
     write_json,
 )
 from lightning_chex.evaluation.settings import EvaluationSettings, Share
-from lightning_chex.evaluation.subject import Images, Subject, offered, tuning_half
 from lightning_chex.evaluation.tuning import TuningRegions
+from lightning_chex.explaining.cases import Cases, LungFinder, RegionKind, region_kind
+from lightning_chex.explaining.describe import describe
+from lightning_chex.explaining.feature_statistics import training_batches
+from lightning_chex.explaining.subject import Images, Subject, offered, tuning_half
 
 RANDOMIZATION_IMAGES = 64
 """Images that a network of random weights is calibrated on, and its bottlenecks learn from."""

@@ -7,8 +7,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
-from lightning_chex.evaluation.checkpoint import load_weights, origin
-from lightning_chex.evaluation.random_weights import Shuffled
+from lightning_chex.explaining.checkpoint import load_weights, origin
+from lightning_chex.explaining.subject import Shuffled
 
 
 def trained_on_shuffled_labels(

@@ -16,11 +16,11 @@ from tiny import LAYER, SpyIBA, TinyData, TinyTask, tiny_trainer
 
 from lightning_chex.attribution import IBA, GradCAM, LayerError, MultiLayerIBA
 from lightning_chex.callbacks import IBACallback
-from lightning_chex.callbacks.chosen_targets import ChosenTargets
-from lightning_chex.callbacks.map_folder import MapFolder, Row
 from lightning_chex.callbacks.map_writer import MapWriter
 from lightning_chex.callbacks.undisturbed import undisturbed
 from lightning_chex.data import DETECTORS, PATHOLOGIES, SyntheticCXR, SyntheticDataModule
+from lightning_chex.explaining.chosen_targets import ChosenTargets
+from lightning_chex.explaining.map_folder import MapFolder, Row
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

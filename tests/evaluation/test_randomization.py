@@ -15,9 +15,9 @@ from torch import nn
 
 from lightning_chex.attribution import Attributor, Gradient
 from lightning_chex.cli import main
-from lightning_chex.evaluation.random_weights import Shuffled
 from lightning_chex.evaluation.randomization import randomize_labels, randomize_parameters
 from lightning_chex.evaluation.records import OtherEvaluationError, Records
+from lightning_chex.explaining.subject import Shuffled
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lightning_chex.attribution import LayerError
-from lightning_chex.evaluation.feature_statistics import Saved, saved_by_layer, shapes_of
+from lightning_chex.explaining.feature_statistics import Saved, saved_by_layer, shapes_of
 
 
 def trained_size(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_chex.evaluation.checkpoint_limits import is_address, odd_tensor, packed_part, stray_path
+from lightning_chex.explaining.checkpoint_limits import is_address, odd_tensor, packed_part, stray_path
 
 REMEDY = "give a .ckpt file that a run has written"
 

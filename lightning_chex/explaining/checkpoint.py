@@ -9,9 +9,9 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_chex.attribution import Attributor
-from lightning_chex.evaluation.checkpoint_contents import CheckpointError, read_checkpoint
-from lightning_chex.evaluation.feature_statistics import Saved
-from lightning_chex.evaluation.line_up_statistics import LINE_UP
+from lightning_chex.explaining.checkpoint_contents import CheckpointError, read_checkpoint
+from lightning_chex.explaining.feature_statistics import Saved
+from lightning_chex.explaining.line_up_statistics import LINE_UP
 
 
 def load_weights(model: pl.LightningModule, path: Path, argument: str = "ckpt_path") -> dict[str, Any]:

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from lightning_chex.attribution import IBA, GradCAM, IntegratedGradients, InverseIBA, MultiLayerIBA, PriorMap
-from lightning_chex.evaluation.checkpoint_contents import Checkpoint
-from lightning_chex.evaluation.describe import describe
+from lightning_chex.explaining.checkpoint_contents import Checkpoint
+from lightning_chex.explaining.describe import describe
 
 METHODS = [
     IBA(layer="0"),

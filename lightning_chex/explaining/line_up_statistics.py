@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor, nn
 
 from lightning_chex.attribution import IBA, Attributor, FeatureStatistics, MultiLayerIBA
-from lightning_chex.evaluation.feature_statistics import members
+from lightning_chex.explaining.feature_statistics import members
 
 LINE_UP = "line_up"
 """Where a callback's state holds them."""

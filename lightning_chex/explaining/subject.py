@@ -6,12 +6,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from lightning_chex.data.errors import DataError
-from lightning_chex.evaluation.feature_statistics import Saved
-from lightning_chex.evaluation.random_weights import Shuffled
+from lightning_chex.explaining.feature_statistics import Saved
+
+Weights = Mapping[str, Tensor]
+"""As ``network.state_dict()`` names them."""
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """A network that was trained on permuted labels.
+
+    Attributes:
+        weights: of all its layers.
+        checkpoint: plain values that say which weights these are.
+    """
+
+    weights: Weights
+    checkpoint: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

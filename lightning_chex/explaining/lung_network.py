@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_chex.attribution import frozen
-from lightning_chex.evaluation.checkpoint import origin
-from lightning_chex.evaluation.checkpoint_contents import CheckpointError, read_checkpoint
+from lightning_chex.explaining.checkpoint import origin
+from lightning_chex.explaining.checkpoint_contents import CheckpointError, read_checkpoint
 from lightning_chex.tasks import SegmentationTask
 from lightning_chex.tasks.backbone import UNET_STRIDE
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from lightning_chex.attribution import Attributor
-from lightning_chex.callbacks.map_folder import Row
-from lightning_chex.evaluation.feature_statistics import members
-from lightning_chex.evaluation.naming import map_name
+from lightning_chex.explaining.feature_statistics import members
+from lightning_chex.explaining.map_folder import Row
+from lightning_chex.explaining.naming import map_name
 
 
 def rows_of(
