@@ -78,6 +78,7 @@ class MapWriter(pl.Callback):
         self.checkpoint = checkpoint
         self.saved = list(saved)
         self.image_ids: list[str] = []
+        self._count: int | None = None
         self._whole: dict[str, list[Row]] = {}
         self._met: set[str] = set()
         self._repeated = 0
@@ -127,15 +128,16 @@ class MapWriter(pl.Callback):
         images = datamodule.choose_predicted(
             self.split, limit=self.limit, only_positive=self._chosen.positive, finished=finished
         )
-        self.image_ids = images.image_ids
+        self.image_ids, self._count = images.image_ids, images.count
         if not images.labelled and any(m.objective is OBJECTIVES["squared_error"] for m in members(self.attributor)):
             raise MisconfigurationException(
                 "the objective squared_error explains the true score, and these images have no labels: give the "
                 "attributor objective: deviation"
             )
-        done = sum(image in finished for image in self.image_ids)
+        # where the data set does not list the names of its images, they come by, and finished ones are passed over
+        done = sum(image in finished for image in self.image_ids or finished)
         if done:
-            rank_zero_info(f"{done} of {len(self.image_ids)} images are explained already: going on with the others")
+            rank_zero_info(f"{done} of {images.count} images are explained already: going on with the others")
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fit the attributor, with the weights in place, and complete the record.
@@ -175,7 +177,7 @@ class MapWriter(pl.Callback):
                 self._settings,
                 statistics=fitted.layers,
                 checkpoint=self.checkpoint.name if self.checkpoint else None,
-                images=len(self.image_ids) or None,
+                images=self._count,
                 versions=versions(),
             )
         # one thread, so that rows come in order, while the next batch is explained

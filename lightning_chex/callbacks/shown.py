@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset, default_collate
 
+from lightning_chex.data.contract import described
+
 Stage = Literal["validate", "test"]
 
 
@@ -114,15 +116,16 @@ class ShownImages:
 
 
 def _ids_of(dataset: Any, chosen: Iterable[int]) -> list[str]:
-    """Ids of some images; read from the samples only where the dataset does not know them."""
-    while not hasattr(dataset, "image_ids"):
-        if isinstance(dataset, Subset):
-            chosen = [dataset.indices[i] for i in chosen]
-            dataset = dataset.dataset
-        else:
-            samples = (dataset[i] for i in chosen)
-            return [sample["image_id"] for sample in samples if sample is not None and "image_id" in sample]
-    return [dataset.image_ids[i] for i in chosen]
+    """Ids of some images; read from the samples only where the dataset does not list them."""
+    whole, places = dataset, list(chosen)
+    while isinstance(whole, Subset):
+        places = [whole.indices[i] for i in places]
+        whole = whole.dataset
+    names = described(whole).image_ids
+    if names is not None:
+        return [names[i] for i in places]
+    samples = (dataset[i] for i in chosen)
+    return [sample["image_id"] for sample in samples if sample is not None and "image_id" in sample]
 
 
 def _rows_of(value: Any, rows: list[int]) -> Any:

@@ -3,9 +3,8 @@
 import copy
 import hashlib
 import os
-from collections.abc import Sized
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -14,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from lightning_chex.data.class_weights import pos_weight
+from lightning_chex.data.contract import LabelledDataset, described
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import ImageReader, check_names, first_few, read_grey
 from lightning_chex.data.order import telling_order
@@ -35,16 +35,6 @@ _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
     "predict": (),  # built when its loader is asked for: other images may have been chosen
     None: ("train", "val", "test"),
 }
-
-
-class LabelledDataset(Sized, Protocol):
-    """A dataset of samples (see ``data/sample.py``) that knows its labels without reading an image."""
-
-    labels: torch.Tensor
-    """float32 (N, K) for K classes or K scores, or (N,) for severity scores; row i belongs to sample i."""
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read sample ``index``."""
 
 
 class ChestXrayDataModule(pl.LightningDataModule):
@@ -179,11 +169,12 @@ class ChestXrayDataModule(pl.LightningDataModule):
         digest = hashlib.sha256()
         for name, part in sorted(self.parts().items()):
             digest.update(f"{name} {len(part)} {self.size}\n".encode())
-            for values in (part.labels, getattr(part, "zones", torch.zeros(0))):
+            known = described(part)
+            for values in (part.labels, torch.zeros(0) if known.zones is None else known.zones):
                 digest.update(values.contiguous().numpy().tobytes())
-            for attribute in ("image_ids", "patient_ids"):
-                digest.update("\n".join(getattr(part, attribute, ())).encode())
-            sizes = [os.path.getsize(path) for path in getattr(part, "paths", ())]
+            for names in (known.image_ids, known.patient_ids):
+                digest.update("\n".join(names or ()).encode())
+            sizes = [os.path.getsize(path) for path in known.paths or ()]
             digest.update(str(sizes).encode())
         return digest.hexdigest()
 

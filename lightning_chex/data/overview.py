@@ -7,10 +7,11 @@ key               meaning
 ================  ==================================================================================================
 ``name``          name of the data module's class
 ``class_names``   names of the K classes; empty where the label is a severity score
-``parts``         a dict for each part, empty ones too: ``name``, ``images``, ``patients``; ``positives``, images of
+``parts``         a dict for each part, empty ones too: ``name``, ``images``, ``patients`` (None where the data set
+                  does not list them); ``positives``, images of
                   each class, (K,), or ``scores``, the severity of each image, or neither where nothing is labelled;
                   ``boxes``, boxes of each class, (K,), None where they are not listed
-``patients``      patients in all parts together
+``patients``      patients in all parts together, or None
 ``sizes``         ``counted`` files whose header was read, of ``files``; ``common``, pairs of (width, height) and how
                   often they occur, most frequent first; ``unreadable``, what is wrong with those whose header cannot be
 ``missing``       ``names`` of images in the table but not on disk, of ``total`` in the table
@@ -30,13 +31,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lightning_chex.data.contract import LabelledDataset, described
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import check_names, image_size
 from lightning_chex.data.tables import MissingImagesWarning, contents, data_root
 from lightning_chex.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
-    from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset
+    from lightning_chex.data.datamodule import ChestXrayDataModule
 
 SIZE_LIMIT = 5000
 """Of more files than this, evenly spaced ones are opened for their size: 100,000 headers take minutes on some disks."""
@@ -63,13 +65,13 @@ def overview(module: "ChestXrayDataModule", num_samples: int) -> dict[str, Any]:
         check_names(module._images["image_id"])
     parts = module.parts()
     missing = [warning.message for warning in caught if isinstance(warning.message, MissingImagesWarning)]
-    patients = {name: set(getattr(dataset, "patient_ids", ())) for name, dataset in parts.items()}
+    patients = [described(dataset).patient_ids for dataset in parts.values()]
     disagreement = getattr(module, "rater_disagreement", None)
     return {
         "name": type(module).__name__,
         "class_names": list(module.class_names),
-        "parts": [_part(name, dataset, len(patients[name]), module.class_names) for name, dataset in parts.items()],
-        "patients": len(set().union(*patients.values())),
+        "parts": [_part(name, dataset, module.class_names) for name, dataset in parts.items()],
+        "patients": None if None in patients else len({name for names in patients for name in names or ()}),
         "sizes": _sizes(list(parts.values())),
         "missing": {
             "names": [name for warning in missing for name in warning.names],
@@ -107,7 +109,9 @@ def recognise(root: str, modules: Iterable[type["ChestXrayDataModule"]]) -> tupl
     )
 
 
-def _part(name: str, dataset: "LabelledDataset", patients: int, class_names: Sequence[str]) -> dict[str, Any]:
+def _part(name: str, dataset: LabelledDataset, class_names: Sequence[str]) -> dict[str, Any]:
+    known = described(dataset)
+    patients = None if known.patient_ids is None else len(set(known.patient_ids))
     part: dict[str, Any] = {"name": name, "images": len(dataset), "patients": patients, "boxes": None}
     if dataset.labels.ndim == 2 and not dataset.labels.shape[1]:
         return part  # a plain folder of images
@@ -115,9 +119,8 @@ def _part(name: str, dataset: "LabelledDataset", patients: int, class_names: Seq
         part["positives"] = dataset.labels.sum(dim=0).long().tolist()
     else:
         part["scores"] = _severity(dataset.labels).tolist()
-    labels = getattr(dataset, "all_box_labels", None)
-    if labels is not None:
-        part["boxes"] = torch.bincount(labels, minlength=len(class_names)).tolist()
+    if known.all_box_labels is not None:
+        part["boxes"] = torch.bincount(known.all_box_labels, minlength=len(class_names)).tolist()
     return part
 
 
@@ -126,8 +129,8 @@ def _severity(labels: torch.Tensor) -> torch.Tensor:
     return labels if labels.ndim == 1 else labels.sum(dim=1)
 
 
-def _sizes(datasets: Sequence["LabelledDataset"]) -> dict[str, Any]:
-    paths = [path for dataset in datasets for path in getattr(dataset, "paths", ())]
+def _sizes(datasets: Sequence[LabelledDataset]) -> dict[str, Any]:
+    paths = [path for dataset in datasets for path in described(dataset).paths or ()]
     chosen = sorted({int(i) for i in np.linspace(0, len(paths) - 1, min(len(paths), SIZE_LIMIT))})
     sizes: Counter[tuple[int, int]] = Counter()
     unreadable = []
@@ -139,7 +142,7 @@ def _sizes(datasets: Sequence["LabelledDataset"]) -> dict[str, Any]:
     return {"files": len(paths), "counted": len(chosen), "common": sizes.most_common(), "unreadable": unreadable}
 
 
-def _samples(module: "ChestXrayDataModule", parts: dict[str, "LabelledDataset"], number: int) -> list[dict[str, Any]]:
+def _samples(module: "ChestXrayDataModule", parts: dict[str, LabelledDataset], number: int) -> list[dict[str, Any]]:
     """The images that would be explained at validation, which show the variety and have the boxes; else any."""
     candidates: list[tuple[str, Any]] = []
     if len(parts.get("val", ())):
@@ -159,13 +162,14 @@ def _plain(sample: dict[str, Any], part: str, class_names: Sequence[str]) -> dic
     label = "not labelled" if "label" not in sample else _in_words(sample["label"], class_names)
     grey = sample["image"][0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
     zones, lungs = sample.get("zones"), sample.get("lung_mask")
+    boxes, labels = (sample[key].tolist() if key in sample else [] for key in ("boxes", "box_labels"))
     return {
         "image_id": sample["image_id"],
         "part": part,
         "image": grey.clamp(0, 1).numpy(),
         "label": label,
-        "boxes": sample["boxes"].tolist(),
-        "box_names": [class_names[i] if class_names else "" for i in sample["box_labels"].tolist()],
+        "boxes": boxes,
+        "box_names": [class_names[i] for i in labels] if class_names and labels else [""] * len(boxes),
         "zones": None if zones is None else zones.tolist(),
         "lungs": None if lungs is None else lungs.numpy(),
     }

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import Dataset, DistributedSampler, Subset
 
+from lightning_chex.data.contract import LabelledDataset, described
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import image_size
 
@@ -22,11 +23,13 @@ class Predicted:
 
     Attributes:
         images: those still to be done.
-        image_ids: of all that were asked for, in their order, the finished ones too.
+        count: how many were asked for, the finished ones too.
+        image_ids: of all of these, in their order; empty where a data set does not list them.
         labelled: whether their labels are known.
     """
 
     images: Dataset
+    count: int
     image_ids: list[str]
     labelled: bool
 
@@ -34,19 +37,29 @@ class Predicted:
 class _Joined(Dataset):
     """Datasets of one data module one after the other; samples get the size of their files."""
 
-    def __init__(self, datasets: Sequence[Any]) -> None:
+    def __init__(self, datasets: Sequence[LabelledDataset]) -> None:
         self.datasets = datasets
-        self.image_ids: list[str] = [name for dataset in datasets for name in dataset.image_ids]
+        self.known = [described(dataset) for dataset in datasets]
         self.starts = np.cumsum([0, *(len(dataset) for dataset in datasets)])
 
     def __len__(self) -> int:
-        return len(self.image_ids)
+        return int(self.starts[-1])
+
+    @property
+    def image_ids(self) -> list[str] | None:
+        """Ids of all images; None where a dataset does not list its own."""
+        names: list[str] = []
+        for known in self.known:
+            if known.image_ids is None:
+                return None
+            names += known.image_ids
+        return names
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
         dataset, within = self.datasets[part], index - int(self.starts[part])
         sample = dataset[within]
-        paths = getattr(dataset, "paths", None)
+        paths = self.known[part].paths
         if paths is None:
             return sample
         width, height = image_size(paths[within])  # of the file itself, also where pixels come from a prepared copy
@@ -67,7 +80,7 @@ def choose(
         part: the name of one of its ``parts``, or ``all``.
         limit: only so many, the first ones.
         only_positive: leave out images none of whose classes is positive; without labels all stay.
-        finished: ids of images not to be read any more.
+        finished: ids of images not to be read any more; of no use where a data set does not list its image ids.
 
     Raises:
         DataError: no such part, or no image in it that is asked for.
@@ -87,9 +100,10 @@ def choose(
     if not chosen:
         what = "image with a positive label" if len(joined) else "image"
         raise DataError(f"there is no {what} in split {part} of {type(module).__name__}: give another split or targets")
-    names = [joined.image_ids[index] for index in chosen]
-    left = [index for index, name in zip(chosen, names, strict=True) if name not in finished]
-    return Predicted(Subset(module.readable(joined, f"{part} images"), left), names, labelled)
+    all_names = joined.image_ids
+    names = [] if all_names is None else [all_names[index] for index in chosen]
+    left = [index for index, name in zip(chosen, names, strict=True) if name not in finished] if names else chosen
+    return Predicted(Subset(module.readable(joined, f"{part} images"), left), len(chosen), names, labelled)
 
 
 def share_of_few(images: Any, trainer: pl.Trainer | None) -> DistributedSampler | None:

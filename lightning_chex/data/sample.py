@@ -28,6 +28,8 @@ from typing import Any
 
 import torch
 
+from lightning_chex.data.errors import DataError
+
 STACKED_KEYS = frozenset({"image", "label", "zones", "lung_mask", "finding_masks"})
 
 PATHOLOGIES = (
@@ -71,6 +73,16 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns:
         ``image`` (B, 3, H, W), ``label`` (B, K) or (B,), ...; ``boxes``, ``box_labels``, ``image_id`` and
         ``patient_id`` as lists of length B.
+
+    Raises:
+        DataError: a sample lacks a key that another one has.
     """
+    for key in {key: None for sample in samples for key in sample}:
+        lacking = next((sample for sample in samples if key not in sample), None)
+        if lacking is not None:
+            raise DataError(
+                f"some samples have {key!r}, but image {lacking.get('image_id')!r} lacks it: give all samples of a "
+                "data set the same keys, an empty value where there is nothing"
+            )
     columns = {key: [sample[key] for sample in samples] for key in samples[0]}
     return {key: torch.stack(values) if key in STACKED_KEYS else values for key, values in columns.items()}

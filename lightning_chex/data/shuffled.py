@@ -1,9 +1,12 @@
 """Training images with each other's labels, for a network that learns nothing of what they show."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
+
+from lightning_chex.data.contract import LabelledDataset, described
 
 
 class ShuffledLabels(Dataset):
@@ -20,7 +23,7 @@ class ShuffledLabels(Dataset):
         ValueError: the dataset has no labels.
     """
 
-    def __init__(self, dataset: Any, seed: int = 0) -> None:
+    def __init__(self, dataset: LabelledDataset, seed: int = 0) -> None:
         if dataset.labels.ndim == 2 and not dataset.labels.shape[1]:
             raise ValueError("shuffle_labels needs labels, and these images have none")
         self.dataset = dataset
@@ -35,11 +38,11 @@ class ShuffledLabels(Dataset):
         return {**self.dataset[index], "label": self.labels[index].clone()}
 
     @property
-    def image_ids(self) -> list[str]:
-        """Ids of all images."""
-        return self.dataset.image_ids
+    def image_ids(self) -> Sequence[str] | None:
+        """Ids of all images, None where the dataset does not list them."""
+        return described(self.dataset).image_ids
 
     @property
-    def patient_ids(self) -> list[str]:
-        """Who each image shows."""
-        return self.dataset.patient_ids
+    def patient_ids(self) -> Sequence[str] | None:
+        """Who each image shows, None where the dataset does not list them."""
+        return described(self.dataset).patient_ids

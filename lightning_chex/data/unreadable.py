@@ -13,13 +13,14 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_chex.data.contract import Samples, described
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import first_few
 from lightning_chex.data.sample import collate
@@ -28,15 +29,6 @@ OnUnreadable = Literal["error", "skip"]
 
 MAX_SHARE = 0.01
 """The share of a split's images that may be unreadable where they are skipped."""
-
-
-class NamedDataset(Sized, Protocol):
-    """A dataset that knows the ids of its images without reading them."""
-
-    image_ids: list[str]
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read sample ``index``."""
 
 
 class SkipUnreadable(Dataset):
@@ -48,7 +40,7 @@ class SkipUnreadable(Dataset):
         replace: give the next readable sample instead of None.
     """
 
-    def __init__(self, dataset: NamedDataset, name: str, replace: bool) -> None:
+    def __init__(self, dataset: Samples, name: str, replace: bool) -> None:
         self.dataset = dataset
         self.name = name
         self.replace = replace
@@ -74,14 +66,16 @@ class SkipUnreadable(Dataset):
         return None
 
     @property
-    def image_ids(self) -> list[str]:
-        """Ids of all images, unreadable ones too."""
-        return self.dataset.image_ids
+    def image_ids(self) -> Sequence[str] | None:
+        """Ids of all images, unreadable ones too; None where the dataset does not list them."""
+        return described(self.dataset).image_ids
 
     @property
     def unreadable(self) -> list[str]:
         """Ids of the unreadable images met so far, by all workers of this process."""
-        return [self.dataset.image_ids[index] for index in self._met.nonzero().flatten().tolist()]
+        names = self.image_ids
+        met = self._met.nonzero().flatten().tolist()
+        return [f"number {index} of the {self.name}" if names is None else names[index] for index in met]
 
     def _after(self, index: int) -> Iterator[int]:
         if self.replace:

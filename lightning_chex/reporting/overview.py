@@ -31,8 +31,7 @@ Overview = Mapping[str, Any]
 def overview_text(overview: Overview) -> str:
     """Write all numbers of an overview, one thing a line, its parts side by side."""
     parts = overview["parts"]
-    total = sum(part["images"] for part in parts)
-    lines = [f"{overview['name']}: {total:,} images of {overview['patients']:,} patients", ""]
+    lines = [_headline(overview), ""]
     lines += _aligned([["", *(part["name"] for part in parts), "all"], *_counts(overview)])
     lines += [line for section in (list(_files(overview)), _raters(overview)) if section for line in ("", *section)]
     return "\n".join(line.rstrip() for line in lines)
@@ -45,7 +44,7 @@ def overview_sheet(overview: Overview) -> Figure:
     made = Figure(figsize=(4.4 + 2.6 * COLUMNS, 0.9 + 2.85 * rows), layout="constrained")
     FigureCanvasAgg(made)
     total = sum(part["images"] for part in overview["parts"])
-    made.suptitle(f"{overview['name']}: {total:,} images of {overview['patients']:,} patients", fontsize=14)
+    made.suptitle(_headline(overview), fontsize=14)
     left, right = made.subfigures(1, 2, squeeze=False, width_ratios=(4.4, 2.6 * COLUMNS))[0]
     if total and _shares(overview):
         _draw_shares(left.subplots(), overview)
@@ -69,12 +68,18 @@ def write_overview(overview: Overview, folder: Path) -> Path:
     return path
 
 
+def _headline(overview: Overview) -> str:
+    total, patients = sum(part["images"] for part in overview["parts"]), overview["patients"]
+    return f"{overview['name']}: {total:,} images" + ("" if patients is None else f" of {patients:,} patients")
+
+
 def _counts(overview: Overview) -> Iterator[list[str]]:
     """The rows of the table below its head: name, one cell a part, and all parts together."""
     parts = overview["parts"]
     images = [part["images"] for part in parts]
     yield ["images", *_with_sum(images)]
-    yield ["patients", *(f"{part['patients']:,}" for part in parts), f"{overview['patients']:,}"]
+    patients = [*(part["patients"] for part in parts), overview["patients"]]
+    yield ["patients", *("unknown" if number is None else f"{number:,}" for number in patients)]
     yield []
     for name, counts in _shares(overview):
         pairs = zip([*counts, sum(counts)], [*images, sum(images)], strict=True)
