@@ -28,7 +28,7 @@ from lightning_chex.explaining.lung_network import LungNetwork
 from lightning_chex.explaining.map_folder import read_index
 from lightning_chex.metrics import Otsu, TopFraction
 from lightning_chex.output_folder import held
-from lightning_chex.reporting.dashboard import evaluation_tables
+from lightning_chex.reporting.dashboard import evaluation_tables, log_table
 from lightning_chex.reporting.evaluation_text import results_text
 from lightning_chex.reporting.overview import overview_text, write_overview
 from lightning_chex.reporting.report import write_report
@@ -162,7 +162,7 @@ class ChexTrainer(pl.Trainer):
         for logger in self.loggers:
             if isinstance(logger, WandbLogger):
                 for name, (columns, rows) in evaluation_tables(found.results).items():
-                    logger.log_table(f"evaluation/{name}", columns=columns, data=rows)
+                    log_table(logger, f"evaluation/{name}", columns, rows)
         return found
 
     def explain(

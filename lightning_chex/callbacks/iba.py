@@ -19,7 +19,7 @@ from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.callbacks.shown import ShownImages, Stage
 from lightning_chex.explaining.explained_model import network_of
 from lightning_chex.reporting import Explanation, write_pictures
-from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, table_rows
+from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, log_table, table_rows
 from lightning_chex.tasks.repeats import unrepeated_rows
 
 
@@ -301,7 +301,7 @@ class IBACallback(pl.Callback):
                 step = trainer.global_step
                 logger.log_image(f"{prefix}/{self.name}_maps", step=step, **image_arguments(explanations))
                 rows = table_rows(explanations, trainer.current_epoch)
-                logger.log_table(f"{prefix}/{self.name}_table", columns=TABLE_COLUMNS, data=rows, step=step)
+                log_table(logger, f"{prefix}/{self.name}_table", TABLE_COLUMNS, rows, step)
 
 
 def _gather(own: list[Explanation]) -> list[Explanation]:

@@ -65,8 +65,35 @@ def table_rows(explanations: Sequence[Explanation], epoch: int) -> list[list[Any
     ]
 
 
+def log_table(
+    logger: Any, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int | None = None
+) -> None:
+    """Log a table as a file of its run and nothing else, where ``WandbLogger.log_table`` makes an artifact of it too.
+
+    An artifact leaves two copies of the table among W&B's staged files, which an offline run never removes (one is
+    named by nothing, the other by its absolute path), a temporary folder until the program ends, and the last hundred
+    tables in memory. The row of the history points to the file in the run's folder either way, and ``wandb sync``
+    sends it from there, wherever the folder has been moved.
+
+    Args:
+        logger: the ``WandbLogger``, offline or not; where W&B is disabled nothing is written.
+        key: the table's, and part of its file's name.
+        columns: names.
+        rows: a value for each column.
+        step: the global step; None for a table that belongs to none.
+    """
+    import wandb  # here, since it is slow to load and most programs have no such logger
+
+    run = logger.experiment
+    if run.disabled:
+        return
+    table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+    table.bind_to_run(run, key, run.step)  # what is bound already is not made an artifact when it is logged
+    logger.log_metrics({key: table}, step=step)
+
+
 def evaluation_tables(results: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[Any]]]]:
-    """Columns and rows of an evaluation for ``WandbLogger.log_table``: methods and controls, nothing of single images.
+    """Columns and rows of an evaluation for ``log_table``: methods and controls, nothing of single images.
 
     Args:
         results: the dict of ``results.json``.

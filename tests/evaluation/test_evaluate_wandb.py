@@ -28,6 +28,7 @@ def test_the_tables_go_to_wandb_without_names_of_images(classifier, place):
             row = rows[name, "method", key, "higher", "all"]
             assert row[5] == pytest.approx(own["value"]) and row[8] == own["n"]
     assert ("RandomMap", "control", "iou/otsu", "higher", "all") in rows
+    assert not list((place / "work" / "out").rglob("staging"))  # of artifacts, where copies would lie for good
     content = file.read_bytes() + b"".join(p.read_bytes() for p in (place / "work" / "out").rglob("*.json"))
     assert b"phantom-s0" not in content and str(classifier.folder).encode() not in content
     kept = yaml.safe_load((place / "work" / "found" / "config.yaml").read_text())

@@ -1,0 +1,114 @@
+"""What many validations with a W&B logger leave behind, on the disk and in memory, and what the run keeps of them."""
+
+import gc
+import json
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import wandb
+import wandb_reader
+from matplotlib.figure import Figure
+from PIL import Image
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import WandbLogger
+from tiny import CLASS_NAMES, LAYER, TinyData, TinyTask, tiny_trainer
+from torch import Tensor
+
+from lightning_chex.attribution import IBA
+from lightning_chex.callbacks import IBACallback
+from lightning_chex.reporting import Explanation
+from lightning_chex.reporting.dashboard import TABLE_COLUMNS, log_table
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+VALIDATIONS, WARM = 6, 2
+"""What is made once, such as the optimiser's state and caches of fonts, is there after the first ones."""
+SHOWN = 2
+KINDS = (wandb.Table, wandb.Image, wandb.Artifact, tempfile.TemporaryDirectory, Explanation, Figure, Image.Image, Tensor)
+
+
+class Watch(Callback):
+    """Lists, after every validation, what lies in some folders and the living objects of the ``KINDS``."""
+
+    def __init__(self, *folders: Path) -> None:
+        self.folders = folders
+        self.left: list[set[Path]] = []
+        self.objects: list[Counter[type]] = []
+
+    def on_validation_end(self, trainer, pl_module) -> None:
+        gc.collect()
+        self.left.append({path for folder in self.folders for path in folder.rglob("*")})
+        # by type(): isinstance would wake the libraries' lazily loaded modules
+        self.objects.append(Counter(type(thing) for thing in gc.get_objects() if issubclass(type(thing), KINDS)))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A tiny offline run, explained at each of its validations, whose folder was moved when it had ended."""
+    folder = tmp_path_factory.mktemp("wandb")
+    root, temporary = folder / "root", folder / "temporary"
+    root.mkdir()
+    temporary.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_DATA_DIR", str(root / "wandb" / "data"))
+        patch.setattr(tempfile, "tempdir", str(temporary))
+        logger = WandbLogger(offline=True, save_dir=root, project="tiny")
+        watch = Watch(root, temporary)
+        explaining = IBACallback(IBA(layer=LAYER, steps=2), num_images=SHOWN)
+        options = {"max_epochs": VALIDATIONS, "num_sanity_val_steps": 0, "log_every_n_steps": 1}
+        tiny_trainer(root, explaining, watch, logger=logger, **options).fit(TinyTask(), TinyData())
+        logger.experiment.finish()
+        wandb.teardown()  # waits until the file is whole
+    lies = Path(shutil.move(wandb_reader.run_file(root).parent, folder / "moved"))
+    file = wandb_reader.run_file(lies)
+    return SimpleNamespace(watch=watch, root=root, files=lies / "files", records=wandb_reader.records(file))
+
+
+def test_a_validation_leaves_its_pictures_and_its_table_alone(run):
+    after = run.watch.left
+    assert len(after) == VALIDATIONS
+    for earlier, later in zip(after[WARM - 1 :], after[WARM:], strict=False):
+        assert earlier <= later  # nothing that an earlier one has left is lost
+        new = later - earlier
+        # the images as logged, with the masks of their maps and their boxes, and the table
+        assert len([path for path in new if "media" in path.parts]) == 3 * SHOWN + 1, new
+        # the pictures as written, in a folder, and the sheet beside it
+        assert len([path for path in new if "explanations" in path.parts]) == SHOWN + 2, new
+        assert len(new) == 4 * SHOWN + 3, new
+    assert not list(run.root.rglob("staging"))
+
+
+def test_a_validation_keeps_nothing_in_memory(run):
+    counts = run.watch.objects
+    assert counts[WARM][Tensor] > 10  # the network: there is something to count
+    assert all(count == counts[WARM] for count in counts[WARM:])
+
+
+def test_the_run_holds_tables_and_pictures_wherever_it_is_moved(run):
+    rows = wandb_reader.history(run.records)
+    tables = [row["val/iba_table/path"] for row in rows if row.get("val/iba_table/_type") == "table-file"]
+    pictures = [name for row in rows for name in row.get("val/iba_maps/filenames", [])]
+    assert len(tables) == VALIDATIONS and len(pictures) == VALIDATIONS * SHOWN
+    for epoch, name in enumerate(tables):
+        table = json.loads((run.files / name).read_text())
+        assert table["columns"] == TABLE_COLUMNS
+        assert [row[:3] for row in table["data"]] == [[epoch, n, CLASS_NAMES[n % 2]] for n in range(SHOWN)]
+    for name in pictures:
+        with Image.open(run.files / name) as picture:
+            assert picture.size == (16, 16)
+    sent = {file.path for record in run.records for file in record.files.files}
+    assert sent >= {*tables, *pictures}  # by wandb sync
+    assert not [record for record in run.records if record.HasField("artifact")]
+
+
+def test_a_disabled_run_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    logger = WandbLogger(save_dir=tmp_path, mode="disabled")
+    log_table(logger, "table", ["column"], [[1]])
+    assert logger.experiment.disabled
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    logger.experiment.finish()
