@@ -1,10 +1,11 @@
-"""The network as its author wrote it: out of its wrappers, not compiled, nothing of it computed twice."""
+"""The network as it is explained: out of its wrappers, not compiled, nothing computed twice, its weights frozen."""
 
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.utils.checkpoint
@@ -165,3 +166,39 @@ def _around_nothing(*_: Any, **__: Any) -> Iterator[None]:
 
 
 _plain_torch = _Shared(_uncompiled, _not_checkpointed)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """Evaluation mode, no parameter gradients, autograd usable; everything restored afterwards, also on an exception.
+
+    Yields the network as its author wrote it, see `as_written`. Leaves inference mode too, so that it can be entered
+    from a Lightning validation hook. ``.grad`` is never touched. Threads take turns: what one found while another was
+    inside is not what has to be restored.
+    """
+    with _one_at_a_time:
+        lock = _locks.setdefault(unwrap(model), threading.RLock())
+    with lock, as_written(model) as network, _frozen(network):
+        yield network
+
+
+_one_at_a_time = threading.Lock()
+_locks: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    training = [(module, module.training) for module in model.modules()]
+    requires_grad = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    with torch.inference_mode(False), torch.enable_grad():
+        try:
+            for module, _ in training:
+                module.training = False
+            for parameter, _ in requires_grad:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for module, mode in training:
+                module.training = mode
+            for parameter, flag in requires_grad:
+                parameter.requires_grad_(flag)

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from skimage.filters import threshold_otsu
 
-from lightning_chex.attribution.thresholds import binarize
+from lightning_chex.attribution.multi_layer import binarize
 
 
 def test_otsu_agrees_with_scikit_image_where_its_histogram_is_exact():
