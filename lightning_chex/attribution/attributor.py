@@ -1,4 +1,4 @@
-"""What every attribution method offers, and the template that runs it: a method adds one hook."""
+"""The template of every attribution method: a method implements one hook, `maps`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,10 +21,10 @@ NOT_CONVERGED = 0.1
 
 @dataclass(frozen=True)
 class Attribution:
-    """The maps of N targets, and how far their computation has come.
+    """The maps of N targets, and how far each has converged.
 
     Attributes:
-        maps: float32 (N, H, W); (B, H, W) or (B, T, H, W) where they were asked for so.
+        maps: float32 (N, H, W); (B, H, W) or (B, T, H, W) as they were asked for.
         convergence: relative change of each map over the last fifth of the optimisation steps,
             ``sum |map - earlier map| / sum |map|``, in map cells; 0 when nothing moves any more; NaN for methods that
             do not iterate. Shaped like ``maps`` without its last two dimensions.
@@ -35,10 +35,10 @@ class Attribution:
 
 
 class Attributor:
-    """A method that says which pixels of an image a model's output rests on.
+    """A method that computes, for each pixel of an image, how much a model's output depends on it.
 
-    Built from plain values; the model comes with each call. A method of one's own implements `maps`, nothing else;
-    whatever calls it, a validation hook in inference mode included, `maps` gets clean tensors and a frozen model.
+    Built from plain values; the model comes with each call. A custom method has to implement `maps` only, which gets
+    clean tensors and a frozen model whatever calls it, a validation hook in inference mode included.
 
     Example:
         >>> class Occlusion(Attributor):
@@ -57,7 +57,7 @@ class Attributor:
         torch.Size([4, 8, 8])
     """
 
-    # what a method declares
+    # what a method declares of itself
 
     unit: str = "arbitrary units"
     """What a value of a map means."""
@@ -183,7 +183,7 @@ class Attributor:
         with frozen(model) as network:
             yield network, images.clone() if images.is_inference() else images.detach(), targets
 
-    # whether it suits a model
+    # whether it suits a model; a custom check calls these too
 
     def check(self, model: nn.Module, images: Tensor | None = None) -> None:
         """Raise a ValueError if this method cannot explain ``model``, before any long work begins.
@@ -207,7 +207,7 @@ class Attributor:
                 raise LayerError(f"{error}; layers with a feature map: {names}") from None
 
     def check_target(self, has_classes: bool, has_labels: bool = True) -> None:
-        """Raise a ValueError if this method does not explain what a model predicts.
+        """Raise a ValueError if this method does not explain what the model predicts.
 
         Args:
             has_classes: whether the model predicts classes; else it predicts a score.
@@ -217,9 +217,11 @@ class Attributor:
             explains, predicts, remedy = (
                 ("classes", "a score", "objective: deviation")
                 if self.explains_class
-                else ("a score", "classes", "a class objective, such as objective: binary_cross_entropy")
+                else ("a score", "classes", "a class objective, such as binary_cross_entropy")
             )
-            raise ValueError(f"this method explains {explains}, not {predicts}: give the attributor {remedy}")
+            raise ValueError(
+                f"this method explains {explains}, not {predicts}: give the attributor {remedy}, or another method"
+            )
         if self.needs_true_score and not has_labels:
             raise ValueError(
                 "the objective squared_error explains the true score, and these images have no labels: give the "
@@ -230,7 +232,7 @@ class Attributor:
 
     @contextmanager
     def observing(self, model: nn.Module) -> Iterator[None]:
-        """Within the context, learn from whatever forward passes ``model`` makes anyway.
+        """Within the context, learn from every forward pass of ``model``.
 
         What was learnt replaces the former state when the context ends without an exception; after one, the former
         state stands. Images that `Counting.present()` leaves out are not learnt from.

@@ -1,4 +1,4 @@
-"""The information bottleneck of a batch of images: a mask that lets noise in, and what is left behind it.
+"""The information bottleneck of a batch of images: a mask that replaces features by noise, and its information.
 
 With F the features of an image, mu and sigma their mean and deviation over many images and epsilon ~ N(mu, sigma^2):
 
@@ -60,7 +60,7 @@ class Bottleneck:
         self.normalized = (self.features - self.mu) / self.sigma.clamp(min=SIGMA_FLOOR)
         self.alpha = torch.full_like(self.features, initial_alpha)
         self._blur = Blur(features.shape[-2], features.shape[-1], blur_sigma, self.features)
-        # elementwise and state per element: no image can feel another
+        # elementwise and state per element: no image influences another
         fused = self.alpha.device.type in ("cpu", "cuda")
         # a view in memory order: the fused kernel would copy other layouts at every step
         self._parameter = self._in_memory_order(self.alpha)

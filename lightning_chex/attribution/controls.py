@@ -1,4 +1,4 @@
-"""Maps that know nothing of the model: what every measure has to be compared with."""
+"""Controls: maps made without the model, with which every measure is compared."""
 
 import hashlib
 from os import PathLike
@@ -55,7 +55,7 @@ class RandomMap(Attributor):
 
 
 class PriorMap(Attributor):
-    """The mean map of the class over other images, whatever the image: what is known without looking.
+    """The mean map of the class over other images, the same for every image.
 
     Args:
         maps: >= 0 and finite, (K, H, W), one per class, or one, (1, H, W), for scores and all classes; or a safetensors

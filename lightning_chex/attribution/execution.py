@@ -56,7 +56,7 @@ class _AffineBatchNorm(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        # the tensors are kept too, so that no other one can take over an id
+        # the tensors are kept too, so that no id is reused
         self._maps: dict[tuple[float, ...], tuple[Tensor, Tensor, tuple[Tensor | None, ...]]] = {}
 
     def __torch_function__(

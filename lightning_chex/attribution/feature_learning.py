@@ -16,11 +16,11 @@ from lightning_chex.attribution.unwrapping import as_written, frozen
 
 
 class Counting:
-    """Says which images of the batch at hand count, to all that begin to observe a model within `governing`.
+    """Which images of the current batch are learnt from, by every observer that begins within `governing`.
 
-    Each observer keeps to the one it began under, so that several can observe the same forward passes and learn from
-    different images. A method of one's own that observes asks for `present()` when it begins, and for `kept` at each
-    batch.
+    An observer keeps the counting it began with, so that several can observe the same forward passes and learn from
+    different images. A custom method that overrides `Attributor.observing` calls `present()` when it begins, and `kept`
+    for each batch.
 
     Attributes:
         rows: bool (B,), True for an image that counts; or True for all images, False for none. Set anew before each
@@ -41,12 +41,12 @@ class Counting:
 
     @staticmethod
     def present() -> "Counting":
-        """The innermost one that governs here; else one by which all images count."""
+        """That of the innermost `governing` context; outside of all of them, one that counts every image."""
         return _present.get() or Counting()
 
     @contextmanager
     def governing(self) -> Iterator[None]:
-        """Within the context, it is `present`."""
+        """Within the context, `present` returns this one."""
         token = _present.set(self)
         try:
             yield
@@ -60,15 +60,15 @@ class Counting:
             features: (B, ...), a row an image.
 
         Returns:
-            (B', ...). Where the model has made another number of rows of the batch, nobody can say whose they are: then
-            all of them if every image counts, else none.
+            (B', ...). Where the model has made another number of rows of the batch, rows and images cannot be matched:
+            then all of them if every image counts, else none.
         """
         if isinstance(self.rows, bool) or bool(self.rows.all()):
             return features if self.rows is not False else features[:0]
         return features[self.rows.to(features.device)] if len(self.rows) == len(features) else features[:0]
 
 
-_present: ContextVar[Counting | None] = ContextVar("the counting that governs", default=None)
+_present: ContextVar[Counting | None] = ContextVar("counting", default=None)
 
 
 class LayerLearner(Protocol):

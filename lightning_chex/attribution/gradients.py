@@ -1,4 +1,4 @@
-"""Gradient methods: the plain gradient and Integrated Gradients, and what is kept of a relevance's sign."""
+"""Gradient methods: the plain gradient and Integrated Gradients; and maps of signed relevance."""
 
 from collections.abc import Sequence
 from typing import Literal

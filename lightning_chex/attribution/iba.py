@@ -34,9 +34,9 @@ class IBA(Attributor):
         layer: dotted name of the module at whose output the bottleneck sits; its output must be (B, C, h, w).
         beta: weight of the information term; larger keeps less. It is what a mean information of one nat per neuron of
             the layer costs, in the unit of the objective: at a layer of M neurons one bit more in the whole map has to
-            lower the objective by beta ln 2 / M. None takes DEFAULTS. The number of outputs plays no
-            part, except in ``one_hot_binary_cross_entropy``, a mean over K outputs, in which the explained class weighs
-            1 / K: beta 10 there is about 10 K elsewhere.
+            lower the objective by beta ln 2 / M. None: 10 for an objective of a class, 300 for one of a score (10 and
+            30 for `InverseIBA`). The number of outputs has no effect, except in ``one_hot_binary_cross_entropy``, a
+            mean over K outputs, in which the explained class weighs 1 / K: beta 10 there is about 10 K elsewhere.
         steps: optimisation steps.
         lr: Adam's learning rate on alpha at the first step.
         lr_schedule: ``linear`` lowers the learning rate step by step, to reach zero after the last; ``constant``.
@@ -124,18 +124,13 @@ class IBA(Attributor):
 
     @property
     def members(self) -> Sequence["IBA"]:
-        """Itself."""
+        """The method itself, which has one layer."""
         return (self,)
 
     @property
     def needs_true_score(self) -> bool:
         """Whether the objective is squared_error."""
         return self.objective is squared_error
-
-    @property
-    def num_observed(self) -> int:
-        """How many images the feature statistics rest on."""
-        return self.statistics.count
 
     @staticmethod
     def noise_share(lambda_: Tensor, complement: Tensor) -> Tensor:
@@ -155,7 +150,7 @@ class IBA(Attributor):
     def report(
         self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
     ) -> BottleneckReport:
-        """Explain as `attribute` does, and tell all there is to know: mask, capacity, and the course of optimisation.
+        """Explain as `attribute` does, and return mask, capacity and the course of the optimisation too.
 
         Args:
             model: see `attribute`.
@@ -181,7 +176,7 @@ class IBA(Attributor):
         rows: Tensor | None = None,
         seeds: Iterable[int] = range(5),
     ) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the maps over noise seeds: how much of a map is chance.
+        """Mean and standard deviation of the maps over noise seeds.
 
         Args:
             model: see `attribute`.

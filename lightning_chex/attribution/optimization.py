@@ -1,4 +1,4 @@
-"""The optimisation of a bottleneck: the same loop for every member of the family."""
+"""The optimisation of a bottleneck, the same loop for IBA and Inverse IBA."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def optimize(
 ) -> None:
     """Minimise beta L_I +- objective over the bottleneck's alpha (Eq. 3 and 4).
 
-    The sign needs no mention: with Z = (1 - share) F + share epsilon, keeping what the objective wants in Z (share
+    No sign is needed: with Z = (1 - share) F + share epsilon, keeping what the objective wants in Z (share
     1 - lambda, plus) and removing it from Z (share lambda, minus) have the same gradient by lambda, (F - epsilon) times
     that of the objective by Z.
 

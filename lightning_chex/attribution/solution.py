@@ -1,4 +1,4 @@
-"""What an optimised bottleneck tells: its map, its mask and how it got there."""
+"""The result of an optimised bottleneck: map in bits, mask and course of the optimisation."""
 
 import math
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class Solution:
 
 @dataclass(frozen=True)
 class BottleneckReport:
-    """Everything an optimised bottleneck tells about N explained targets.
+    """The maps of N explained targets, with mask, information and the course of the optimisation.
 
     Attributes:
         saliency: bits per pixel, (N, H, W).
