@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor
 
-from lightning_chex.attribution.normalization import affine_batch_norm
+from lightning_chex.attribution.execution import affine_batch_norm
 from lightning_chex.attribution.partition import partition
 
 

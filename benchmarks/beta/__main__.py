@@ -28,8 +28,7 @@ from benchmarks.beta.cases import (
 )
 from benchmarks.beta.convergence import convergence
 from benchmarks.beta.sweep import LAYER, METHODS
-from lightning_chex.attribution import IBA, MultiLayerIBA
-from lightning_chex.attribution.statistics import FeatureStatistics
+from lightning_chex.attribution import IBA, FeatureStatistics, MultiLayerIBA
 
 CLASS_PARTS = ("classes", "cues", "layers", "steps")
 PLAN = [("default", IBA().steps), ("authors'", 10)]

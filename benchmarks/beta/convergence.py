@@ -9,7 +9,7 @@ from torch import nn
 from benchmarks.beta import measures
 from benchmarks.beta.cases import Cases
 from benchmarks.beta.sweep import Row, explained, row, without_objective
-from lightning_chex.attribution.statistics import FeatureStatistics
+from lightning_chex.attribution import FeatureStatistics
 from lightning_chex.metrics import spearman
 
 

@@ -1,13 +1,11 @@
 """Saliency maps from any torch model: the information-bottleneck family, gradient methods and controls."""
 
-from lightning_chex.attribution.attributor import NOT_CONVERGED, Attribution, Attributor, frozen
+from lightning_chex.attribution.attributor import NOT_CONVERGED, Attribution, Attributor
 from lightning_chex.attribution.controls import EveryPixel, PriorMap, RandomMap
-from lightning_chex.attribution.counting import Counting
+from lightning_chex.attribution.feature_learning import Counting, LayerLearner
 from lightning_chex.attribution.grad_cam import GradCAM
-from lightning_chex.attribution.gradient import Gradient
-from lightning_chex.attribution.iba import IBA
-from lightning_chex.attribution.integrated_gradients import IntegratedGradients
-from lightning_chex.attribution.inverse_iba import InverseIBA
+from lightning_chex.attribution.gradients import Gradient, IntegratedGradients
+from lightning_chex.attribution.iba import IBA, InverseIBA
 from lightning_chex.attribution.layers import LayerError, NotFiniteError
 from lightning_chex.attribution.lrp import LRP
 from lightning_chex.attribution.multi_layer import MultiLayerIBA
@@ -15,6 +13,7 @@ from lightning_chex.attribution.objectives import OBJECTIVES
 from lightning_chex.attribution.solution import BottleneckReport
 from lightning_chex.attribution.statistics import FEW_IMAGES, FeatureStatistics
 from lightning_chex.attribution.targets import Targets, explained_output, positive_labels, top_classes
+from lightning_chex.attribution.unwrapping import frozen
 
 __all__ = [
     "FEW_IMAGES",
@@ -33,6 +32,7 @@ __all__ = [
     "IntegratedGradients",
     "InverseIBA",
     "LayerError",
+    "LayerLearner",
     "MultiLayerIBA",
     "NotFiniteError",
     "PriorMap",

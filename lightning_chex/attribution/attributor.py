@@ -1,19 +1,19 @@
-"""What every attribution method offers, and the template that runs it: a method adds one hook."""
+"""The template of every attribution method: a method implements one hook, `maps`."""
 
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, final
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from lightning_chex.attribution.chunks import in_chunks
-from lightning_chex.attribution.information import image_size
+from lightning_chex.attribution.feature_learning import LayerLearner, fitted_statistics, observed_statistics
+from lightning_chex.attribution.layers import LayerError, feature_map_layers, features_at, get_layer
+from lightning_chex.attribution.statistics import FeatureStatistics
 from lightning_chex.attribution.targets import Targets
-from lightning_chex.attribution.unwrapping import as_written, unwrap
+from lightning_chex.attribution.unwrapping import frozen
 
 NOT_CONVERGED = 0.1
 """A map whose `Attribution.convergence` is larger is called not converged; a smaller one is no proof that it has."""
@@ -21,10 +21,10 @@ NOT_CONVERGED = 0.1
 
 @dataclass(frozen=True)
 class Attribution:
-    """The maps of N targets, and how far their computation has come.
+    """The maps of N targets, and how far each has converged.
 
     Attributes:
-        maps: float32 (N, H, W); (B, H, W) or (B, T, H, W) where they were asked for so.
+        maps: float32 (N, H, W); (B, H, W) or (B, T, H, W) as they were asked for.
         convergence: relative change of each map over the last fifth of the optimisation steps,
             ``sum |map - earlier map| / sum |map|``, in map cells; 0 when nothing moves any more; NaN for methods that
             do not iterate. Shaped like ``maps`` without its last two dimensions.
@@ -35,10 +35,10 @@ class Attribution:
 
 
 class Attributor:
-    """A method that says which pixels of an image a model's output rests on.
+    """A method that computes, for each pixel of an image, how much a model's output depends on it.
 
-    Built from plain values; the model comes with each call. A method of one's own implements `maps`, nothing else;
-    whatever calls it, a validation hook in inference mode included, `maps` gets clean tensors and a frozen model.
+    Built from plain values; the model comes with each call. A custom method has to implement `maps` only, which gets
+    clean tensors and a frozen model whatever calls it, a validation hook in inference mode included.
 
     Example:
         >>> class Occlusion(Attributor):
@@ -57,6 +57,8 @@ class Attributor:
         torch.Size([4, 8, 8])
     """
 
+    # what a method declares of itself
+
     unit: str = "arbitrary units"
     """What a value of a map means."""
 
@@ -66,6 +68,26 @@ class Attributor:
     batch_size: int | None = 16
     """Targets explained at a time, which bounds the memory and changes no map; halved when the memory does not
     suffice. None: the method chooses."""
+
+    @property
+    def needs_true_score(self) -> bool:
+        """Whether ``target`` must be the true score of each image, as the objective squared_error needs it."""
+        return False
+
+    @property
+    def members(self) -> Sequence[LayerLearner]:
+        """What learns the feature statistics of one layer each; empty for a method that needs none."""
+        return ()
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """Dotted names of the layers whose feature maps the method uses; by default those of `members`."""
+        return [member.layer for member in self.members]
+
+    @property
+    def total_unit(self) -> str:
+        """What the sum of a map over its pixels is called: ``bits`` for bits per pixel, ``sum`` for any other unit."""
+        return "bits" if self.unit == "bits per pixel" else "sum"
 
     def __init__(self, batch_size: int | None = 16) -> None:
         if batch_size is not None and batch_size < 1:
@@ -109,14 +131,14 @@ class Attributor:
         def run(start: int, stop: int) -> Tensor:
             values = None if targets.values is None else targets.values[start:stop].clone()
             maps = self.maps(model, images[targets.rows[start:stop]], values)
-            wanted = (stop - start, *image_size(images))
+            wanted = (stop - start, *images.shape[-2:])
             if not isinstance(maps, Tensor) or tuple(maps.shape) != wanted:
                 found = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
                 raise ValueError(f"{type(self).__name__}.maps returned {found}, not a tensor {wanted}")
             return maps.detach().float()
 
         parts = list(in_chunks(len(targets), self.batch_size or 16, run))
-        maps = torch.cat(parts) if parts else images.new_zeros(0, *image_size(images), dtype=torch.float32)
+        maps = torch.cat(parts) if parts else images.new_zeros(0, *images.shape[-2:], dtype=torch.float32)
         return Attribution(maps, maps.new_full((len(maps),), torch.nan))
 
     @final
@@ -150,7 +172,7 @@ class Attributor:
             found = self.compute(network, clean, targets)
         if rows is not None or target is None:
             return found
-        return Attribution(found.maps.view(*target.shape, *image_size(images)), found.convergence.view(target.shape))
+        return Attribution(found.maps.view(*target.shape, *images.shape[-2:]), found.convergence.view(target.shape))
 
     @contextmanager
     def _prepared(
@@ -161,7 +183,7 @@ class Attributor:
         with frozen(model) as network:
             yield network, images.clone() if images.is_inference() else images.detach(), targets
 
-    # what a method may need to know beforehand; the defaults need nothing
+    # whether it suits a model; a custom check calls these too
 
     def check(self, model: nn.Module, images: Tensor | None = None) -> None:
         """Raise a ValueError if this method cannot explain ``model``, before any long work begins.
@@ -169,76 +191,103 @@ class Attributor:
         Args:
             model: the network to explain.
             images: (B, C, H, W); if given, what only a forward pass can tell is checked too.
+
+        Raises:
+            LayerError: the model lacks one of `layers` or, with images, its output is no feature map.
         """
+        for layer in self.layers:
+            get_layer(model, layer)
+        if images is None or not self.layers:
+            return
+        with frozen(model) as network, torch.no_grad():
+            try:
+                features_at(network, self.layers, images)
+            except LayerError as error:
+                names = ", ".join(feature_map_layers(network, images))
+                raise LayerError(f"{error}; layers with a feature map: {names}") from None
+
+    def check_target(self, has_classes: bool, has_labels: bool = True) -> None:
+        """Raise a ValueError if this method does not explain what the model predicts.
+
+        Args:
+            has_classes: whether the model predicts classes; else it predicts a score.
+            has_labels: whether the true scores of the images are known.
+        """
+        if self.explains_class is not None and self.explains_class != has_classes:
+            explains, predicts, remedy = (
+                ("classes", "a score", "objective: deviation")
+                if self.explains_class
+                else ("a score", "classes", "a class objective, such as binary_cross_entropy")
+            )
+            raise ValueError(
+                f"this method explains {explains}, not {predicts}: give the attributor {remedy}, or another method"
+            )
+        if self.needs_true_score and not has_labels:
+            raise ValueError(
+                "the objective squared_error explains the true score, and these images have no labels: give the "
+                "attributor objective: deviation"
+            )
+
+    # what it learns beforehand; by default the feature statistics of its members
 
     @contextmanager
     def observing(self, model: nn.Module) -> Iterator[None]:
-        """Within the context, learn from whatever forward passes ``model`` makes anyway.
+        """Within the context, learn from every forward pass of ``model``.
 
-        What was learnt takes effect when the context ends without an exception; after one, the former state stands.
-        Images that `Counting.present()` leaves out are not learnt from.
+        What was learnt replaces the former state when the context ends without an exception; after one, the former
+        state stands. Images that `Counting.present()` leaves out are not learnt from.
         """
-        yield
+        with ExitStack() as stack:
+            learning = [observed_statistics(model, member.layer, member.statistics.per) for member in self.members]
+            found = [stack.enter_context(one) for one in learning]
+            yield
+        self._take(found)
 
     def fit(self, model: nn.Module, batches: Iterable[Tensor]) -> Self:
-        """Learn what the method needs to know of the data.
+        """Learn from images, replacing what was learnt before.
 
         Args:
-            model: the network to explain.
-            batches: image batches (B, C, H, W), not those that will be explained.
+            model: the network to explain; left as it was found.
+            batches: image batches (B, C, H, W), moved to the model's device; some hundred images, not those that will
+                be explained.
 
         Returns:
             The attributor itself.
+
+        Raises:
+            LayerError: a layer does not exist or gives no feature map.
+            ValueError: fewer than two images.
         """
+        if self.members:
+            self._take(fitted_statistics(model, self.members, batches))
         return self
 
     def synchronize(self) -> None:
         """Merge what the processes of a ``torch.distributed`` group have learnt; every process must call it."""
+        for member in self.members:
+            member.statistics.synchronize()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what was learnt as plain tensors."""
-        return {}
+        """Return what was learnt as plain tensors; of several members each name begins with the layer."""
+        states = {member.layer: member.statistics.state_dict() for member in self.members}
+        if len(states) == 1:
+            return states.popitem()[1]
+        return {f"{layer}/{key}": value for layer, state in states.items() for key, value in state.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over what another attributor of the same settings has learnt."""
+        if len(self.members) == 1:
+            self._take([FeatureStatistics.from_state_dict(state)])
+            return
+        for member in self.members:
+            own = {key.split("/", 1)[1]: v for key, v in state.items() if key.split("/", 1)[0] == member.layer}
+            member.statistics = FeatureStatistics.from_state_dict(own)
 
     @property
     def num_observed(self) -> int | None:
         """How many images the method has learnt from; None if it has nothing to learn."""
-        return None
+        return min((member.statistics.count for member in self.members), default=None)
 
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """Evaluation mode, no parameter gradients, autograd usable; everything restored afterwards, also on an exception.
-
-    Yields the network as its author wrote it, see `as_written`. Leaves inference mode too, so that it can be entered
-    from a Lightning validation hook. ``.grad`` is never touched. Threads take turns: what one found while another was
-    inside is not what has to be restored.
-    """
-    with _one_at_a_time:
-        lock = _locks.setdefault(unwrap(model), threading.RLock())
-    with lock, as_written(model) as network, _frozen(network):
-        yield network
-
-
-_one_at_a_time = threading.Lock()
-_locks: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    training = [(module, module.training) for module in model.modules()]
-    requires_grad = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    with torch.inference_mode(False), torch.enable_grad():
-        try:
-            for module, _ in training:
-                module.training = False
-            for parameter, _ in requires_grad:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for module, mode in training:
-                module.training = mode
-            for parameter, flag in requires_grad:
-                parameter.requires_grad_(flag)
+    def _take(self, found: Iterable[FeatureStatistics]) -> None:
+        for member, statistics in zip(self.members, found, strict=True):
+            member.statistics = statistics

@@ -1,4 +1,4 @@
-"""The information bottleneck of a batch of images: a mask that lets noise in, and what is left behind it.
+"""The information bottleneck of a batch of images: a mask that replaces features by noise, and its information.
 
 With F the features of an image, mu and sigma their mean and deviation over many images and epsilon ~ N(mu, sigma^2):
 
@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_chex.attribution.blur import Blur
-from lightning_chex.attribution.information import capacity, capacity_gradient
-from lightning_chex.attribution.layout import layout_of
+from lightning_chex.attribution.execution import layout_of
 from lightning_chex.attribution.statistics import FeatureStatistics
 
 SIGMA_FLOOR = 0.01
@@ -61,7 +60,7 @@ class Bottleneck:
         self.normalized = (self.features - self.mu) / self.sigma.clamp(min=SIGMA_FLOOR)
         self.alpha = torch.full_like(self.features, initial_alpha)
         self._blur = Blur(features.shape[-2], features.shape[-1], blur_sigma, self.features)
-        # elementwise and state per element: no image can feel another
+        # elementwise and state per element: no image influences another
         fused = self.alpha.device.type in ("cpu", "cuda")
         # a view in memory order: the fused kernel would copy other layouts at every step
         self._parameter = self._in_memory_order(self.alpha)
@@ -126,3 +125,29 @@ class Bottleneck:
         """Nats that pass each neuron at the present alpha, (N, C, h, w)."""
         complement = self._blur(torch.sigmoid(-self.alpha))
         return capacity(self.normalized, self._blur(torch.sigmoid(self.alpha)), complement) * self.active
+
+
+def capacity(normalized: Tensor, lambda_: Tensor, complement: Tensor) -> Tensor:
+    """Information that passes each neuron, KL(P(Z|F) || Q(Z)) of Eq. 2: (m^2 + v - log v - 1) / 2.
+
+    With Q(Z) = N(mu, sigma^2), m = lambda r and v = (1 - lambda)^2.
+
+    Args:
+        normalized: r = (F - mu) / sigma.
+        lambda_: the mask, in [0, 1].
+        complement: 1 - lambda, in (0, 1]; separate, because it cannot be had from a lambda that rounds to 1.
+
+    Returns:
+        Nats per neuron, >= 0 and finite, of the same shape.
+    """
+    # v - 1 - log v loses all digits where lambda is small; with d = 1 - v = lambda (1 + complement) it does not
+    d = lambda_ * (1 + complement)
+    near_noise = -d - torch.log1p(-d.clamp(max=0.9))
+    near_signal = -d - 2 * complement.log()
+    spread = torch.where(d < 0.5, near_noise, near_signal)
+    return 0.5 * ((lambda_ * normalized).square() + spread.clamp(min=0))
+
+
+def capacity_gradient(normalized: Tensor, lambda_: Tensor, complement: Tensor) -> Tensor:
+    """Derivative of `capacity` by lambda: lambda r^2 + 1 / (1 - lambda) - (1 - lambda), same shapes."""
+    return lambda_ * (normalized.square() + 1 / complement + 1)

@@ -1,4 +1,4 @@
-"""Maps that know nothing of the model: what every measure has to be compared with."""
+"""Controls: maps made without the model, with which every measure is compared."""
 
 import hashlib
 from os import PathLike
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_chex.attribution.attributor import Attributor
-from lightning_chex.attribution.information import image_size
 from lightning_chex.files import write_whole
 
 
@@ -23,7 +22,7 @@ class EveryPixel(Attributor):
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """Ones."""
-        return images.new_ones(len(images), *image_size(images), dtype=torch.float32)
+        return images.new_ones(len(images), *images.shape[-2:], dtype=torch.float32)
 
 
 class RandomMap(Attributor):
@@ -46,7 +45,7 @@ class RandomMap(Attributor):
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """Uniform noise."""
-        size = image_size(images)
+        size = images.shape[-2:]
         maps = torch.empty(len(images), *size)
         for i, name in enumerate(_class_names(images, target)):
             digest = hashlib.sha256(f"{self.seed}/{name}/".encode() + _bytes(images[i])).digest()
@@ -56,7 +55,7 @@ class RandomMap(Attributor):
 
 
 class PriorMap(Attributor):
-    """The mean map of the class over other images, whatever the image: what is known without looking.
+    """The mean map of the class over other images, the same for every image.
 
     Args:
         maps: >= 0 and finite, (K, H, W), one per class, or one, (1, H, W), for scores and all classes; or a safetensors
@@ -117,7 +116,7 @@ class PriorMap(Attributor):
             index = target.cpu().long()
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < count:
                 raise ValueError(f"target holds {index.tolist()}; there are prior maps of the classes 0 to {count - 1}")
-        resized = F.interpolate(self.class_maps[:, None], image_size(images), mode="bilinear")[:, 0]
+        resized = F.interpolate(self.class_maps[:, None], images.shape[-2:], mode="bilinear")[:, 0]
         return resized[index].to(images.device)
 
 

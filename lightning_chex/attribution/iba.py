@@ -1,29 +1,26 @@
 """Information bottleneck attribution: how many bits of each image region the model needs for its output."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import fields
-from typing import Any, ClassVar, Literal, Self, TypeVar
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_chex.attribution.attributor import Attribution, Attributor, frozen
+from lightning_chex.attribution.attributor import Attribution, Attributor
 from lightning_chex.attribution.bottleneck import ALPHA_LIMIT, Bottleneck
-from lightning_chex.attribution.chunks import in_chunks
-from lightning_chex.attribution.feature_learning import fitted_statistics, observed_statistics
-from lightning_chex.attribution.information import bits_per_pixel, image_size
-from lightning_chex.attribution.layers import LayerError, feature_map_layers, get_layer
-from lightning_chex.attribution.layout import in_fastest_layout, precision
-from lightning_chex.attribution.memory import chunk_size
-from lightning_chex.attribution.objectives import SCORE_OBJECTIVES, Objective, ObjectiveName, get_objective
-from lightning_chex.attribution.optimization import Problem, optimize, pose_problem
-from lightning_chex.attribution.partition import Partition, partition
+from lightning_chex.attribution.objectives import (
+    SCORE_OBJECTIVES,
+    Objective,
+    ObjectiveName,
+    get_objective,
+    squared_error,
+)
+from lightning_chex.attribution.optimization import Problem, optimize
 from lightning_chex.attribution.solution import BottleneckReport, Solution
+from lightning_chex.attribution.solving import layer_maps, solve_in_chunks
 from lightning_chex.attribution.statistics import FeatureStatistics, Granularity
 from lightning_chex.attribution.targets import Targets
-
-T = TypeVar("T")
 
 
 class IBA(Attributor):
@@ -37,9 +34,9 @@ class IBA(Attributor):
         layer: dotted name of the module at whose output the bottleneck sits; its output must be (B, C, h, w).
         beta: weight of the information term; larger keeps less. It is what a mean information of one nat per neuron of
             the layer costs, in the unit of the objective: at a layer of M neurons one bit more in the whole map has to
-            lower the objective by beta ln 2 / M. None takes DEFAULTS. The number of outputs plays no
-            part, except in ``one_hot_binary_cross_entropy``, a mean over K outputs, in which the explained class weighs
-            1 / K: beta 10 there is about 10 K elsewhere.
+            lower the objective by beta ln 2 / M. None: 10 for an objective of a class, 300 for one of a score (10 and
+            30 for `InverseIBA`). The number of outputs has no effect, except in ``one_hot_binary_cross_entropy``, a
+            mean over K outputs, in which the explained class weighs 1 / K: beta 10 there is about 10 K elsewhere.
         steps: optimisation steps.
         lr: Adam's learning rate on alpha at the first step.
         lr_schedule: ``linear`` lowers the learning rate step by step, to reach zero after the last; ``constant``.
@@ -93,32 +90,15 @@ class IBA(Attributor):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size)
-        for name, value, least in (
-            ("beta", 0 if beta is None else beta, 0),
-            ("steps", steps, 1),
-            ("noise_samples", noise_samples, 1),
-            ("blur_sigma", blur_sigma, 0),
-        ):
-            if not value >= least:
-                raise ValueError(f"{name}={value!r} must be at least {least}")
-        for name, value in (("lr", lr), ("memory", 1 if memory is None else memory)):
-            if not value > 0:
-                raise ValueError(f"{name}={value!r} must be greater than 0")
-        if abs(initial_alpha) > ALPHA_LIMIT:
-            raise ValueError(f"initial_alpha={initial_alpha!r} must lie between -{ALPHA_LIMIT:g} and {ALPHA_LIMIT:g}")
-        if lr_schedule not in ("linear", "constant"):
-            raise ValueError(f"lr_schedule={lr_schedule!r} is unknown; choose linear or constant")
-        if len(adam_betas) != 2 or not all(0 <= value < 1 for value in adam_betas):
-            raise ValueError(f"adam_betas={adam_betas!r} must be two numbers in [0, 1)")
-        self.objective = get_objective(objective)
-        # a function of one's own is taken to explain a class
-        self.explains_class = self.objective not in SCORE_OBJECTIVES
         self.layer = layer
+        self.objective = get_objective(objective)
+        # a function of the user's own is taken to explain a class
+        self.explains_class = self.objective not in SCORE_OBJECTIVES
         self.beta = beta if beta is not None else self.default_beta["class" if self.explains_class else "score"]
         self.steps = steps
         self.lr = lr
         self.lr_schedule = lr_schedule
-        self.adam_betas = (adam_betas[0], adam_betas[1])
+        self.adam_betas = adam_betas
         self.noise_samples = noise_samples
         self.antithetic = antithetic
         self.blur_sigma = blur_sigma
@@ -127,64 +107,35 @@ class IBA(Attributor):
         self.memory = memory
         self.seed = seed
         self.statistics = FeatureStatistics(statistics_per)
+        limit = f"{ALPHA_LIMIT:g}"
+        for name, fits, wanted in (
+            ("beta", self.beta >= 0, "must be at least 0"),
+            ("steps", steps >= 1, "must be at least 1"),
+            ("lr", lr > 0, "must be greater than 0"),
+            ("lr_schedule", lr_schedule in ("linear", "constant"), "is unknown; choose linear or constant"),
+            ("adam_betas", [0 <= value < 1 for value in adam_betas] == [True, True], "must be two numbers in [0, 1)"),
+            ("noise_samples", noise_samples >= 1, "must be at least 1"),
+            ("blur_sigma", blur_sigma >= 0, "must be at least 0"),
+            ("initial_alpha", abs(initial_alpha) <= ALPHA_LIMIT, f"must lie between -{limit} and {limit}"),
+            ("memory", memory is None or memory > 0, "must be greater than 0"),
+        ):
+            if not fits:
+                raise ValueError(f"{name}={getattr(self, name)!r} {wanted}")
+
+    @property
+    def members(self) -> Sequence["IBA"]:
+        """The method itself, which has one layer."""
+        return (self,)
+
+    @property
+    def needs_true_score(self) -> bool:
+        """Whether the objective is squared_error."""
+        return self.objective is squared_error
 
     @staticmethod
     def noise_share(lambda_: Tensor, complement: Tensor) -> Tensor:
         """Share of noise in the features that the objective sees: 1 - lambda (Eq. 1)."""
         return complement
-
-    # learning from data
-
-    def check(self, model: nn.Module, images: Tensor | None = None) -> None:
-        """Raise a LayerError if the model has no such layer or, with images, if its output is no feature map."""
-        get_layer(model, self.layer)
-        if images is not None:
-            with frozen(model) as network, torch.no_grad():
-                try:
-                    partition(network, self.layer, images).below(images)
-                except LayerError as error:
-                    names = ", ".join(feature_map_layers(network, images))
-                    raise LayerError(f"{error}; layers with a feature map: {names}") from None
-
-    @contextmanager
-    def observing(self, model: nn.Module) -> Iterator[None]:
-        """Collect feature statistics from the forward passes made within the context; they replace the former ones."""
-        with observed_statistics(model, self.layer, self.statistics.per) as statistics:
-            yield
-        self.statistics = statistics
-
-    def fit(self, model: nn.Module, batches: Iterable[Tensor]) -> Self:
-        """Estimate the features' mean and deviation, replacing former estimates.
-
-        Args:
-            model: the network to explain; left as it was found.
-            batches: image batches (B, C, H, W), moved to the model's device; some hundred images, not those explained.
-
-        Raises:
-            LayerError: the layer does not exist or gives no feature map.
-            ValueError: fewer than two images.
-        """
-        self.statistics = fitted_statistics(model, self.layer, batches, self.statistics.per, self.bfloat16)
-        return self
-
-    def synchronize(self) -> None:
-        """Merge the statistics of all distributed processes."""
-        self.statistics.synchronize()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the feature statistics as plain tensors."""
-        return self.statistics.state_dict()
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over feature statistics of the same layer."""
-        self.statistics = FeatureStatistics.from_state_dict(state)
-
-    @property
-    def num_observed(self) -> int:
-        """How many images the feature statistics rest on."""
-        return self.statistics.count
-
-    # explaining
 
     def compute(self, model: nn.Module, images: Tensor, targets: Targets) -> Attribution:
         """Compute one map per target, bits per pixel, >= 0; features are computed once per image, not per target.
@@ -193,21 +144,13 @@ class IBA(Attributor):
             RuntimeError: there are no statistics yet.
             ValueError: the images have another size than those of the statistics.
         """
-
-        def finish(solution: Solution) -> tuple[Tensor, Tensor]:
-            cells = solution.cells()
-            return bits_per_pixel(cells, image_size(images)).float(), solution.convergence(cells)
-
-        parts = self._solutions(model, images, targets, finish)
-        if not parts:
-            return Attribution(images.new_zeros(0, *image_size(images)).float(), images.new_zeros(0).float())
-        maps, convergence = zip(*parts, strict=True)
-        return Attribution(torch.cat(maps), torch.cat(convergence))
+        (maps,), (convergence,) = layer_maps([self], model, images, targets)
+        return Attribution(maps, convergence)
 
     def report(
         self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
     ) -> BottleneckReport:
-        """Explain as `attribute` does, and tell all there is to know: mask, capacity, and the course of optimisation.
+        """Explain as `attribute` does, and return mask, capacity and the course of the optimisation too.
 
         Args:
             model: see `attribute`.
@@ -217,14 +160,13 @@ class IBA(Attributor):
         """
 
         def finish(solution: Solution) -> dict[str, Tensor]:
-            return solution.report(image_size(images))
+            return solution.report(images.shape[-2:])
 
         with self._prepared(model, images, target, rows) as (network, clean, targets):
-            parts = self._solutions(network, clean, targets, finish, recorded=True)
+            parts = [part for (part,) in solve_in_chunks([self], network, clean, targets, finish, recorded=True)]
         if not parts:
             raise ValueError("there is nothing to report on: no target was given")
-        names = [field.name for field in fields(BottleneckReport)]
-        return BottleneckReport(**{name: torch.cat([part[name] for part in parts]).float() for name in names})
+        return BottleneckReport(**{name: torch.cat([part[name] for part in parts]).float() for name in parts[0]})
 
     def spread(
         self,
@@ -234,7 +176,7 @@ class IBA(Attributor):
         rows: Tensor | None = None,
         seeds: Iterable[int] = range(5),
     ) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the maps over noise seeds: how much of a map is chance.
+        """Mean and standard deviation of the maps over noise seeds.
 
         Args:
             model: see `attribute`.
@@ -246,68 +188,15 @@ class IBA(Attributor):
         Returns:
             Two tensors shaped like the result of `attribute`, bits per pixel.
         """
-        kept, maps = self.seed, []
-        try:
-            for self.seed in seeds:
-                maps.append(self.attribute(model, images, target, rows))
-        finally:
-            self.seed = kept
+        maps = []
+        for seed in seeds:
+            other = copy.copy(self)
+            other.seed = seed
+            maps.append(other.attribute(model, images, target, rows))
         if len(maps) < 2:
             raise ValueError(f"seeds holds {len(maps)} seed(s); a spread needs at least two")
         stacked = torch.stack(maps)
         return stacked.mean(0), stacked.std(0)
-
-    def _solutions(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        targets: Targets,
-        finish: Callable[[Solution], T],
-        recorded: bool = False,
-    ) -> list[T]:
-        """Optimise chunk by chunk; ``finish`` takes what is wanted from each chunk's solution."""
-        self.check_fitted()
-        if not len(targets):
-            return []
-        with precision(images.device, self.bfloat16):
-            parts = partition(model, self.layer, images)
-
-            def problem(start: int, stop: int, layout: torch.memory_format) -> Problem:
-                needed, index, values = targets.chunk(start, stop)
-                with torch.no_grad():
-                    features, carried = parts.below(images[needed].contiguous(memory_format=layout))
-                    reference = parts.above(features.clone(), carried)
-                return self.pose(parts, features, carried, reference, index, values)
-
-            first, layout = in_fastest_layout(images, lambda layout: problem(0, 1, layout), self.bfloat16)
-
-            def run(start: int, stop: int) -> T:
-                return finish(self.solve(problem(start, stop, layout), recorded))
-
-            size = self.batch_size or chunk_size(first, self.noise_samples, self.memory)
-            return list(in_chunks(len(targets), size, run))
-
-    def check_fitted(self) -> None:
-        """Raise a RuntimeError if there are no statistics yet."""
-        if self.statistics.count < 2:
-            raise RuntimeError(f"{type(self).__name__} has no feature statistics yet: call fit(model, batches) first")
-
-    def pose(
-        self,
-        parts: Partition,
-        features: Tensor,
-        carried: tuple[Any, ...],
-        reference: Tensor,
-        index: Tensor,
-        values: Tensor | None,
-    ) -> Problem:
-        """Pose the problem for targets of images whose features are at hand; see `pose_problem`."""
-        if features.shape[1:] != self.statistics.shape:
-            raise ValueError(
-                f"the features of layer {self.layer!r} have shape {tuple(features.shape[1:])}, the statistics "
-                f"{tuple(self.statistics.shape)}: fit and explain with images of one size"
-            )
-        return pose_problem(parts, features, carried, reference, index, values, self.objective)
 
     def solve(self, problem: Problem, recorded: bool = False) -> Solution:
         """Optimise one bottleneck; if ``recorded``, also keep objective and total bits before each step."""
@@ -332,3 +221,21 @@ class IBA(Attributor):
             generator, watch,
         )  # fmt: skip
         return solution
+
+
+class InverseIBA(IBA):
+    """Inverse IBA (Eq. 4): the regions whose removal costs the model its output, at the least information.
+
+    What the mask selects is replaced by noise, Z_inv = lambda epsilon + (1 - lambda) F, and the objective is maximised
+    there, while beta L_I limits what is selected. The arguments are those of `IBA`.
+
+    Whether it marks more of several redundant cues than IBA depends on both betas; with the defaults, on the phantom,
+    it does not: see benchmarks/results/beta.md.
+    """
+
+    default_beta = {"class": 10.0, "score": 30.0}
+
+    @staticmethod
+    def noise_share(lambda_: Tensor, complement: Tensor) -> Tensor:
+        """Share of noise in the features that the objective sees: lambda itself."""
+        return lambda_

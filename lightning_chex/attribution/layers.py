@@ -1,8 +1,9 @@
 """Layers of a model: finding one by name, and telling whether its output is a feature map."""
 
 import difflib
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,6 +84,36 @@ def check_feature_map(features: Any, layer: str, images: Tensor | None = None) -
             "layer that gives (B, C, h, w), for instance one behind a permutation"
         )
     return features
+
+
+def check_runs_once(layer: str, calls: int) -> None:
+    """Raise a LayerError unless the layer was called once in a forward pass."""
+    if calls != 1:
+        raise LayerError(f"layer={layer!r} runs {calls} times in one forward pass; it has to run once")
+
+
+def features_at(model: nn.Module, layers: Sequence[str], images: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Run the model once and keep the features of several layers.
+
+    Returns:
+        A copy of each layer's features (B, C, h, w), and the model's output.
+
+    Raises:
+        LayerError: a layer does not exist, gives no feature map, or does not run once.
+    """
+    seen: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+
+    def keep(layer: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        # a copy: an in-place activation behind the layer would otherwise change what is kept
+        seen[layer].append(check_feature_map(output, layer, images).clone())
+
+    with ExitStack() as stack:
+        for layer in seen:
+            stack.enter_context(hooked(get_layer(model, layer), partial(keep, layer)))
+        output = model(images)
+    for layer, found in seen.items():
+        check_runs_once(layer, len(found))
+    return [seen[layer][0] for layer in layers], output
 
 
 def _has_channels_last(features: Tensor, images: Tensor) -> bool:

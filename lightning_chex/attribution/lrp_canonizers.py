@@ -19,7 +19,7 @@ class MergeFollowedBatchNorm(MergeBatchNorm):
 
     zennit's `SequentialMergeBatchNorm` goes by the order of the leaves: it does not see timm's `BatchNormAct2d`, which
     has children, and takes the norm of DenseNet's next layer, which reads a concatenation, for the follower of this
-    layer's convolution. Here one forward pass tells who really feeds whom.
+    layer's convolution. Here one forward pass records which module reads whose output.
 
     Args:
         example: one image (1, C, H, W).
@@ -45,7 +45,7 @@ class MergeFollowedBatchNorm(MergeBatchNorm):
 
 def followed(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module]]:
     """Pairs of a linear module and the batch normalisation that alone reads its output, each running once."""
-    outputs: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensors are kept, so that no id is given away twice
+    outputs: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensors are kept, so that no id is reused
     inputs: list[tuple[nn.Module, int]] = []
     runs: Counter[nn.Module] = Counter()
 

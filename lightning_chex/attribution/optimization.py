@@ -1,4 +1,4 @@
-"""The optimisation of a bottleneck: the same loop for every member of the family."""
+"""The optimisation of a bottleneck, the same loop for IBA and Inverse IBA."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_chex.attribution.bottleneck import Bottleneck
+from lightning_chex.attribution.execution import affine_batch_norm
 from lightning_chex.attribution.layers import NotFiniteError
-from lightning_chex.attribution.normalization import affine_batch_norm
 from lightning_chex.attribution.objectives import Objective
 from lightning_chex.attribution.partition import Partition, select_carried
 
@@ -35,40 +35,6 @@ class Problem:
     objective: Objective
 
 
-def pose_problem(
-    parts: Partition,
-    features: Tensor,
-    carried: tuple[Any, ...],
-    reference: Tensor,
-    index: Tensor,
-    values: Tensor | None,
-    objective: Objective,
-) -> Problem:
-    """Pose the problem for N targets of B images whose features are at hand.
-
-    Args:
-        parts: the model cut at the layer.
-        features: (B, C, h, w).
-        carried: what else the upper part needs of these images.
-        reference: the model's output for them, (B, K), (B, 1) or (B,).
-        index: the image of each target, int64 (N,).
-        values: what to explain, (N,) or None.
-        objective: the loss per target.
-
-    Raises:
-        ValueError: the output is not finite, or has no such class.
-    """
-    _check_reference(reference, values)
-    return Problem(
-        parts=parts,
-        features=features[index],
-        carried=select_carried(carried, len(features), index),
-        target=values,
-        reference=at_least_float32(reference)[index],
-        objective=objective,
-    )
-
-
 def optimize(
     problem: Problem,
     bottleneck: Bottleneck,
@@ -82,7 +48,7 @@ def optimize(
 ) -> None:
     """Minimise beta L_I +- objective over the bottleneck's alpha (Eq. 3 and 4).
 
-    The sign needs no mention: with Z = (1 - share) F + share epsilon, keeping what the objective wants in Z (share
+    No sign is needed: with Z = (1 - share) F + share epsilon, keeping what the objective wants in Z (share
     1 - lambda, plus) and removing it from Z (share lambda, minus) have the same gradient by lambda, (F - epsilon) times
     that of the objective by Z.
 
@@ -136,8 +102,16 @@ def _in_place_shield(problem: Problem) -> Callable[[Tensor], Tensor]:
     return Tensor.clone if probe._version > 0 else (lambda features: features)
 
 
-def _check_reference(reference: Tensor, values: Tensor | None) -> None:
-    """Refuse what would otherwise give a map of NaN, or an assertion deep inside a GPU kernel."""
+def check_reference(reference: Tensor, values: Tensor | None) -> None:
+    """Refuse an output that would give a map of NaN, or an index that would fail deep inside a GPU kernel.
+
+    Args:
+        reference: the model's output on the untouched features.
+        values: the targets, (N,) or None.
+
+    Raises:
+        ValueError: the output is not finite (NotFiniteError), or has no such class.
+    """
     if not torch.isfinite(reference).all():
         raise NotFiniteError(
             "the model's output is NaN or infinite: its training has diverged (train with a lower learning rate), or "

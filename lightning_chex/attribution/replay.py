@@ -17,9 +17,9 @@ class NotReplayable(Exception):
 class ReplayPartition:
     """Cuts models whose Python code cannot be traced: branches on values, warnings, checks of the input.
 
-    One ordinary pass notes what every module below the layer returns. Above the layer the model's forward runs as it
-    is, only these modules return at once: a hollow tensor of the right shape if nobody looks at its values (the usual
-    case, tried out with NaN), else what they returned before.
+    One ordinary pass records what every module below the layer returns. Above the layer the model's own forward runs,
+    but these modules return at once: a NaN placeholder of the right shape if no value of it reaches the output (the
+    usual case, which is tried first), else what they returned before.
 
     Args:
         model: the network, in evaluation mode.
@@ -43,10 +43,10 @@ class ReplayPartition:
         ]
         if any(isinstance(module, torch.jit.ScriptModule) for module in self._outer):
             raise NotReplayable("a module below the layer is TorchScript, which takes no hooks")
-        self._hollow = True
+        self._placeholders = True
         with torch.no_grad():
             output = model(example)
-            for self._hollow in (True, False):
+            for self._placeholders in (True, False):
                 if self._reproduces(example, output):
                     return
         raise NotReplayable("a replay of its lower part does not give its output")
@@ -56,7 +56,7 @@ class ReplayPartition:
         try:
             replayed = self.above(features, carried)
         except Exception:  # the model's own code may raise anything when it meets NaN
-            if self._hollow:
+            if self._placeholders:
                 return False
             raise
         return isinstance(output, Tensor) and torch.allclose(replayed, output, rtol=1e-4, atol=1e-5)
@@ -88,7 +88,9 @@ class ReplayPartition:
 
         def note(module: nn.Module, inputs: Any, output: Any) -> None:
             if not seen:
-                notes.append((module, output.clone() if isinstance(output, Tensor) and not self._hollow else output))
+                notes.append(
+                    (module, output.clone() if isinstance(output, Tensor) and not self._placeholders else output)
+                )
 
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             # a copy: an in-place activation behind the layer would otherwise change what is kept
@@ -106,10 +108,10 @@ class ReplayPartition:
         return seen[0], notes
 
     def _pack(self, images: Tensor, notes: list[tuple[nn.Module, Tensor]]) -> tuple[Any, ...]:
-        """Images, number of notes, the modules, then what they returned or, hollow, a tensor without extent."""
-        values = [v.new_full((), float("nan")).expand(1, *v.shape[1:]) if self._hollow else v for _, v in notes]
-        # hollow values are wrapped, so that nobody multiplies them by the number of images
-        kept = [(value,) if self._hollow else value for value in values]
+        """Images, number of notes, the modules, then what they returned or placeholders, which take no memory."""
+        values = [v.new_full((), float("nan")).expand(1, *v.shape[1:]) if self._placeholders else v for _, v in notes]
+        # placeholders are wrapped in a tuple, so that select_carried leaves them alone
+        kept = [(value,) if self._placeholders else value for value in values]
         return (images, len(notes), *(module for module, _ in notes), *kept)
 
     def _replay(self, module: nn.Module, values: list[Any], batch: int) -> Callable[..., Any]:

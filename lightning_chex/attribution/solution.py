@@ -1,12 +1,13 @@
-"""What an optimised bottleneck tells: its map, its mask and how it got there."""
+"""The result of an optimised bottleneck: map in bits, mask and course of the optimisation."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lightning_chex.attribution.bottleneck import Bottleneck
-from lightning_chex.attribution.information import bits_per_cell, bits_per_pixel
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Solution:
         moved = (cells - self.earlier).abs().sum((1, 2))
         return (moved / cells.sum((1, 2)).clamp(min=torch.finfo(cells.dtype).tiny)).float()
 
-    def report(self, size: tuple[int, int]) -> dict[str, Tensor]:
+    def report(self, size: Sequence[int]) -> dict[str, Tensor]:
         """The fields of a `BottleneckReport` for images of (H, W) pixels; needs the recorded course."""
         cells = self.cells()
         return {
@@ -50,7 +51,7 @@ class Solution:
 
 @dataclass(frozen=True)
 class BottleneckReport:
-    """Everything an optimised bottleneck tells about N explained targets.
+    """The maps of N explained targets, with mask, information and the course of the optimisation.
 
     Attributes:
         saliency: bits per pixel, (N, H, W).
@@ -69,3 +70,22 @@ class BottleneckReport:
     objective: Tensor
     information: Tensor
     convergence: Tensor
+
+
+def bits_per_cell(capacity_nats: Tensor) -> Tensor:
+    """Sum nats per neuron, (B, C, h, w), to bits per feature cell, (B, h, w)."""
+    return capacity_nats.sum(1) / math.log(2)
+
+
+def bits_per_pixel(cells: Tensor, size: Sequence[int]) -> Tensor:
+    """Spread bits per feature cell over the pixels of the image.
+
+    Args:
+        cells: bits per feature cell, (B, h, w).
+        size: (H, W) of the image.
+
+    Returns:
+        (B, H, W) bits per pixel: a cell's bits over the pixels it covers, bilinear in between.
+    """
+    per_pixel = cells[:, None] * (cells.shape[-2] * cells.shape[-1] / (size[0] * size[1]))
+    return torch.nn.functional.interpolate(per_pixel, size=tuple(size), mode="bilinear", align_corners=False)[:, 0]

@@ -163,9 +163,9 @@ class FeatureStatistics:
         Raises:
             ValueError: it is none, or holds values that no images give.
         """
-        odd = _odd_state(state)
-        if odd:
-            raise ValueError(f"these are no feature statistics ({odd}): collect them anew")
+        fault = _fault_of(state)
+        if fault:
+            raise ValueError(f"these are no feature statistics ({fault}): collect them anew")
         shape = torch.Size(state["shape"].tolist())
         statistics = cls("neuron" if state["mean"].shape == shape or not shape else "channel")
         statistics.count = int(state["count"])
@@ -205,16 +205,13 @@ class FeatureStatistics:
         self.__dict__.update(merged.__dict__)
 
 
-def _odd_state(state: dict[str, Tensor]) -> str | None:
-    """Say what in a state no images can have given."""
+def _fault_of(state: dict[str, Tensor]) -> str | None:
+    """Return what is wrong with a state, or None."""
     names = {"count", "shape", "mean", "sum_of_squares", "nonzero"}
     if not names <= state.keys() or not all(isinstance(state[name], Tensor) for name in names):
         return f"they need the tensors {', '.join(sorted(names))}"
-    count, shape, values = (
-        state["count"],
-        state["shape"],
-        [state[name] for name in ("mean", "sum_of_squares", "nonzero")],
-    )
+    count, shape = state["count"], state["shape"]
+    values = [state[name] for name in ("mean", "sum_of_squares", "nonzero")]
     if count.numel() != 1 or count.is_floating_point() or int(count) < 0 or shape.ndim != 1 or len(shape) not in (0, 3):
         return "count is a number of images, shape the three sides of the features"
     if int(count) == 0:

@@ -1,10 +1,11 @@
-"""The network as its author wrote it: out of its wrappers, not compiled, nothing of it computed twice."""
+"""The network as it is explained: out of its wrappers, not compiled, nothing computed twice, its weights frozen."""
 
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.utils.checkpoint
@@ -68,14 +69,14 @@ def as_written(model: nn.Module) -> Iterator[nn.Module]:
     network = unwrap(model)
     with _plain_torch.in_force(), ExitStack() as stack:
         for module in list(network.modules()):
-            for entries, key, value in _as_it_should_be(module):
+            for entries, key, value in _entries_to_change(module):
                 stack.callback(entries.__setitem__, key, entries[key])
                 entries[key] = value
         yield network
 
 
-def _as_it_should_be(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """Entries of a module's dictionaries that have to change, and to what."""
+def _entries_to_change(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """Entries of a module's dictionaries that have to change, each with its key and new value."""
     if isinstance(module, torch.jit.ScriptModule):  # nothing in it can change
         return
     for name, child in module._modules.items():
@@ -89,7 +90,7 @@ def _as_it_should_be(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, A
 
 
 class _Shared:
-    """Settings of the whole process that hold while anyone is inside, in whatever order threads come and go."""
+    """Settings of the whole process, in force while any thread is inside."""
 
     def __init__(self, *settings: Callable[[], Any]) -> None:
         self._settings = settings
@@ -102,7 +103,7 @@ class _Shared:
         """Hold the settings for the length of the context."""
         with self._lock:
             if not self._inside:
-                with ExitStack() as held:  # what is held already is let go if the next one fails
+                with ExitStack() as held:  # those already in force are taken back if the next one fails
                     for setting in self._settings:
                         held.enter_context(setting())
                     self._held = held.pop_all()
@@ -138,13 +139,13 @@ def _not_checkpointed() -> Iterator[None]:
     """``torch.utils.checkpoint`` calls its function, once, and keeps what the backward pass needs."""
     home = vars(torch.utils.checkpoint)
     # below checkpoint() itself, which everyone imports by name
-    stand_ins = {
+    replacements = {
         "CheckpointFunction": _CalledOnce,
-        "_checkpoint_without_reentrant_generator": _around_nothing,
-        "_checkpoint_without_reentrant_generator_impl": _around_nothing,
+        "_checkpoint_without_reentrant_generator": _nothing_around,
+        "_checkpoint_without_reentrant_generator_impl": _nothing_around,
     }
-    former = {name: home[name] for name in stand_ins if name in home}  # their names differ among torch's versions
-    home.update({name: stand_ins[name] for name in former})
+    former = {name: home[name] for name in replacements if name in home}  # their names differ among torch's versions
+    home.update({name: replacements[name] for name in former})
     try:
         yield
     finally:
@@ -152,16 +153,52 @@ def _not_checkpointed() -> Iterator[None]:
 
 
 class _CalledOnce:
-    """In place of the function of autograd that checkpoints with ``use_reentrant=True``."""
+    """Replaces the autograd function that checkpoints with ``use_reentrant=True``."""
 
     @staticmethod
     def apply(function: Callable[..., Any], preserve_rng_state: bool, *inputs: Any) -> Any:
         return function(*inputs)
 
 
-def _around_nothing(*_: Any, **__: Any) -> Iterator[None]:
-    """In place of what happens before and after the function with ``use_reentrant=False``."""
+def _nothing_around(*_: Any, **__: Any) -> Iterator[None]:
+    """Replaces what runs before and after the function with ``use_reentrant=False``."""
     yield
 
 
 _plain_torch = _Shared(_uncompiled, _not_checkpointed)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """Evaluation mode, no parameter gradients, autograd usable; everything restored afterwards, also on an exception.
+
+    Yields the network as its author wrote it, see `as_written`. Leaves inference mode too, so that it can be entered
+    from a Lightning validation hook. ``.grad`` is never touched. Threads take turns, or one would restore what another
+    had changed.
+    """
+    with _one_at_a_time:
+        lock = _locks.setdefault(unwrap(model), threading.RLock())
+    with lock, as_written(model) as network, _frozen(network):
+        yield network
+
+
+_one_at_a_time = threading.Lock()
+_locks: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    training = [(module, module.training) for module in model.modules()]
+    requires_grad = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    with torch.inference_mode(False), torch.enable_grad():
+        try:
+            for module, _ in training:
+                module.training = False
+            for parameter, _ in requires_grad:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for module, mode in training:
+                module.training = mode
+            for parameter, flag in requires_grad:
+                parameter.requires_grad_(flag)

@@ -17,7 +17,7 @@ from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.observation import Observation
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.callbacks.shown import ShownImages, Stage
-from lightning_chex.explaining.explained_model import network_of
+from lightning_chex.explaining.explained_model import check_target, network_of
 from lightning_chex.reporting import Explanation, write_pictures
 from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, log_table, table_rows
 from lightning_chex.tasks.repeats import unrepeated_rows
@@ -107,17 +107,7 @@ class IBACallback(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a wrong layer or objective, and step before a weight averaging that would swap weights too early."""
         self.attributor.check(self._network(pl_module))
-        explains_class = self.attributor.explains_class
-        if explains_class is not None and explains_class != bool(self._class_names(trainer, pl_module)):
-            predicts, remedy = (
-                ("a score (it has no class_names)", "objective: deviation")
-                if explains_class
-                else ("classes", "a class objective")
-            )
-            raise MisconfigurationException(
-                f"{type(pl_module).__name__} predicts {predicts}, which this attributor's objective does not explain: "
-                f"give the attributor {remedy}"
-            )
+        check_target(pl_module, self.attributor, bool(self._class_names(trainer, pl_module)))
         scores = getattr(pl_module, "score_names", ())
         if len(scores) > 1:
             raise MisconfigurationException(

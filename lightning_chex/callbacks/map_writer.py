@@ -15,15 +15,15 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor
 
-from lightning_chex.attribution import OBJECTIVES, Attributor
+from lightning_chex.attribution import Attributor
 from lightning_chex.explaining.checkpoint import origin
 from lightning_chex.explaining.checkpoint_contents import Checkpoint
 from lightning_chex.explaining.chosen_targets import ChosenTargets
 from lightning_chex.explaining.describe import describe
-from lightning_chex.explaining.explained_model import check_model, check_output, network_of, versions
-from lightning_chex.explaining.feature_statistics import Saved, feature_statistics, members, training_batches
+from lightning_chex.explaining.explained_model import check_model, check_output, check_target, network_of, versions
+from lightning_chex.explaining.feature_statistics import Saved, feature_statistics, training_batches
 from lightning_chex.explaining.map_folder import MapFolder, Row
-from lightning_chex.explaining.map_rows import grey_pictures, rows_of, unit_of
+from lightning_chex.explaining.map_rows import grey_pictures, rows_of
 from lightning_chex.reporting import overlay
 from lightning_chex.tasks.repeats import unrepeated_rows
 
@@ -116,7 +116,7 @@ class MapWriter(pl.Callback):
             "precision": str(trainer.precision),
         }
         self._whole = _on_process_0(trainer, self._open)
-        self._files = MapFolder(self.folder, unit_of(self.attributor), self.overlays, trainer.global_rank)
+        self._files = MapFolder(self.folder, self.attributor.total_unit, self.overlays, trainer.global_rank)
         finished = {image for image, rows in self._whole.items() if self._files.is_drawn(rows)}
         if not hasattr(datamodule, "choose_predicted"):
             if self.split != "test" or self.limit is not None:
@@ -129,11 +129,7 @@ class MapWriter(pl.Callback):
             self.split, limit=self.limit, only_positive=self._chosen.positive, finished=finished
         )
         self.image_ids, self._count = images.image_ids, images.count
-        if not images.labelled and any(m.objective is OBJECTIVES["squared_error"] for m in members(self.attributor)):
-            raise MisconfigurationException(
-                "the objective squared_error explains the true score, and these images have no labels: give the "
-                "attributor objective: deviation"
-            )
+        check_target(pl_module, self.attributor, bool(self._names), images.labelled)
         # where the data set does not list the names of its images, they come by, and finished ones are passed over
         done = sum(image in finished for image in self.image_ids or finished)
         if done:
@@ -256,7 +252,7 @@ class MapWriter(pl.Callback):
 
     def _open(self) -> dict[str, list[Row]]:
         MapFolder.check(self.folder, self._settings)
-        files = MapFolder(self.folder, unit_of(self.attributor), self.overlays)
+        files = MapFolder(self.folder, self.attributor.total_unit, self.overlays)
         if not files.holds_maps:  # what an attempt that failed before its first map has recorded is void
             files.record(self._settings)
         return files.consolidate()

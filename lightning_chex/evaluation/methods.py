@@ -67,10 +67,8 @@ def line_up(layer: str, score: bool, seed: int = 0) -> dict[str, Attributor]:
 
 def bottleneck_layer(attributors: Iterable[Attributor | None]) -> str:
     """The layer at which callbacks explain, of several that of a single-layer method first; else the default one."""
-    own = list(attributors)
-    layers = [one.layer for one in own if isinstance(one, IBA)]
-    layers += [one.members[-1].layer for one in own if isinstance(one, MultiLayerIBA)]
-    return layers[0] if layers else IBA().layer
+    found = [one.layers for one in attributors if isinstance(one, Attributor) and one.members]
+    return min(found, key=lambda layers: len(layers) > 1)[-1] if found else IBA().layer
 
 
 def choose_methods(
@@ -105,7 +103,8 @@ def choose_methods(
             if title == "GradCAM" and title in known and not _has(network, LAST_FEATURES):
                 with frozen(network):
                     method = GradCAM(feature_map_layers(network, images)[0])
-            _check(title, method, network, images, score)
+            method.check_target(not score)
+            method.check(network, images)
         except ValueError as error:
             if names is not None:
                 raise ValueError(f"method {title}: {error}") from error
@@ -127,13 +126,6 @@ def _title(name: str) -> str:
 
 def _has(network: nn.Module, layer: str) -> bool:
     return layer in named_layers(network)
-
-
-def _check(title: str, method: Attributor, network: nn.Module, images: Tensor, score: bool) -> None:
-    if method.explains_class is not None and method.explains_class == score:
-        explains, has = ("classes", "a score") if method.explains_class else ("a score", "classes")
-        raise ValueError(f"it explains {explains}, the model gives {has}: choose another objective")
-    method.check(network, images)
 
 
 def _from_file(name: str, known: dict[str, Attributor]) -> Attributor:

@@ -49,14 +49,19 @@ def check_model(pl_module: pl.LightningModule, network: str, attributor: Attribu
     scores = getattr(pl_module, "score_names", ())
     has_classes = bool(getattr(pl_module, "class_names", ()))
     attributor.check(network_of(pl_module, network))
-    explains_class = attributor.explains_class
-    if explains_class is not None and explains_class != has_classes:
-        predicts, remedy = ("a score", "deviation") if explains_class else ("classes", "binary_cross_entropy")
-        raise MisconfigurationException(
-            f"{type(pl_module).__name__} predicts {predicts}, which this attributor does not explain: "
-            f"give the attributor objective: {remedy}"
-        )
+    check_target(pl_module, attributor, has_classes)
     return scores[0] if scores else "severity"
+
+
+def check_target(
+    pl_module: pl.LightningModule, attributor: Attributor, has_classes: bool, has_labels: bool = True
+) -> None:
+    """Raise a MisconfigurationException if the attributor does not explain what the model predicts."""
+    try:
+        attributor.check_target(has_classes, has_labels)
+    except ValueError as error:
+        predicts = "classes" if has_classes else "a score (it has no class_names)"
+        raise MisconfigurationException(f"{type(pl_module).__name__} predicts {predicts}; {error}") from error
 
 
 def check_output(output: Any, pl_module: pl.LightningModule) -> None:

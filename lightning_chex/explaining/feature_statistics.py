@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from lightning_chex.attribution import IBA, Attributor, FeatureStatistics, MultiLayerIBA, frozen
+from lightning_chex.attribution import Attributor, FeatureStatistics, LayerLearner, frozen
 from lightning_chex.attribution.layers import get_layer, hooked
 
 Source = Literal["training split", "checkpoint", "file"]
@@ -61,7 +61,7 @@ def feature_statistics(
         See `Fitted`; what could not be fitted is there and raises nothing.
     """
     result = Fitted()
-    wanted: dict[tuple[str, str], list[IBA]] = {}
+    wanted: dict[tuple[str, str], list[LayerLearner]] = {}
     foreign: dict[str, Attributor] = {}
     for name, attributor in attributors.items():
         try:
@@ -69,33 +69,33 @@ def feature_statistics(
         except ValueError as error:
             result.unfitted[name] = str(error)
             continue
-        for member in members(attributor):
-            if member.num_observed < 2:
+        for member in attributor.members:
+            if member.statistics.count < 2:
                 wanted.setdefault((member.layer, member.statistics.per), []).append(member)
             else:
-                result.layers[_key(member)] = {"images": member.num_observed, "from": "file"}
-        if not members(attributor) and attributor.num_observed is not None and attributor.num_observed < 2:
+                result.layers[_key(member)] = {"images": member.statistics.count, "from": "file"}
+        if not attributor.members and attributor.num_observed is not None and attributor.num_observed < 2:
             foreign[name] = attributor
     shapes = {} if image is None else shapes_of(network, {layer for layer, _ in wanted}, image)
     saved = list(saved)
     sources: list[Source] = ["training split", "checkpoint"]
     for source in sources if prefer == "training split" else sources[::-1]:
-        learners = {key: members[0] for key, members in wanted.items() if members[0].num_observed < 2}
+        learners = {key: members[0] for key, members in wanted.items() if members[0].statistics.count < 2}
         strangers = {name: own for name, own in foreign.items() if (own.num_observed or 0) < 2}
         if source == "checkpoint":
             _restore(learners, strangers, saved, shapes)
         elif batches is not None and (learners or strangers):
             observe(network, [*learners.values(), *strangers.values()], batches())
         for key, learner in learners.items():
-            if learner.num_observed >= 2:
-                result.layers[_key(learner)] = {"images": learner.num_observed, "from": source}
+            if learner.statistics.count >= 2:
+                result.layers[_key(learner)] = {"images": learner.statistics.count, "from": source}
                 for member in wanted[key]:
                     member.statistics = learner.statistics
         for name, own in strangers.items():
             if (own.num_observed or 0) >= 2:
                 result.layers[name] = {"images": own.num_observed, "from": source}
     for name, attributor in attributors.items():
-        lacking = [m.layer for m in members(attributor) if m.num_observed < 2] or ([name] if name in foreign else [])
+        lacking = [m.layer for m in attributor.members if m.statistics.count < 2] or ([name] if name in foreign else [])
         if name not in result.unfitted and lacking and (attributor.num_observed or 0) < 2:
             result.unfitted[name] = (
                 f"no feature statistics of {', '.join(lacking)}: the checkpoint holds none"
@@ -139,14 +139,7 @@ def training_batches(
     return batches
 
 
-def members(attributor: Attributor) -> list[IBA]:
-    """The bottlenecks an attributor consists of; none for other methods."""
-    if isinstance(attributor, MultiLayerIBA):
-        return attributor.members
-    return [attributor] if isinstance(attributor, IBA) else []
-
-
-def _key(member: IBA) -> str:
+def _key(member: LayerLearner) -> str:
     return member.layer if member.statistics.per == "neuron" else f"{member.layer} (per channel)"
 
 
@@ -185,7 +178,7 @@ def observe(network: nn.Module, learners: Iterable[Learner], batches: Iterable[T
 
 
 def _restore(
-    learners: Mapping[tuple[str, str], IBA],
+    learners: Mapping[tuple[str, str], LayerLearner],
     strangers: Mapping[str, Attributor],
     saved: Iterable[Saved],
     shapes: Mapping[str, torch.Size],
@@ -210,9 +203,10 @@ def saved_by_layer(attributor: Attributor, state: Mapping[str, Tensor]) -> dict[
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         return {}
     groups: dict[str, dict[str, Tensor]] = {}
+    only = attributor.members[0].layer if len(attributor.members) == 1 else ""
     for key, value in state.items():
         layer, _, entry = key.rpartition("/")
-        if layer or isinstance(attributor, IBA):
-            groups.setdefault(layer or attributor.layer, {})[entry] = value  # type: ignore[attr-defined]
+        if layer or only:
+            groups.setdefault(layer or only, {})[entry] = value
     needed = FeatureStatistics().state_dict().keys()
     return {layer: FeatureStatistics.from_state_dict(own) for layer, own in groups.items() if needed <= own.keys()}

@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor, nn
 
 from lightning_chex.attribution import IBA, Attributor, FeatureStatistics, MultiLayerIBA
-from lightning_chex.explaining.feature_statistics import members
 
 LINE_UP = "line_up"
 """Where a callback's state holds them."""
@@ -24,7 +23,7 @@ class LineUpStatistics:
     """
 
     def __init__(self, network: nn.Module, own: Attributor) -> None:
-        known = {member.layer for member in members(own) if member.statistics.per == "neuron"}
+        known = {member.layer for member in own.members if member.statistics.per == "neuron"}
         layers = [member.layer for member in MultiLayerIBA().members]
         there = dict(network.named_modules()).keys()
         self.members = [IBA(layer) for layer in layers if layer not in known] if there >= set(layers) else []

@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_chex.attribution import Attributor
-from lightning_chex.explaining.feature_statistics import members
 from lightning_chex.explaining.map_folder import Row
 from lightning_chex.explaining.naming import map_name
 
@@ -61,8 +59,3 @@ def grey_pictures(images: Tensor) -> Tensor:
     grey = images.float().mean(1).cpu()
     low, high = grey.amin((1, 2), keepdim=True), grey.amax((1, 2), keepdim=True)
     return (grey - low) / (high - low).clamp(min=1e-6)
-
-
-def unit_of(attributor: Attributor) -> str:
-    """``bits`` for the bottleneck family, whose maps are in bits per pixel; ``sum`` for maps of another unit."""
-    return "bits" if members(attributor) and getattr(attributor, "combine", "gated") == "gated" else "sum"

@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_chex.attribution import IBA, Attributor, GradCAM, MultiLayerIBA, RandomMap, explained_output
+from lightning_chex.attribution import (
+    IBA,
+    Attributor,
+    GradCAM,
+    InverseIBA,
+    LayerError,
+    MultiLayerIBA,
+    RandomMap,
+    explained_output,
+    frozen,
+)
 
 
 class Sensitivity(Attributor):
@@ -124,6 +134,69 @@ def test_several_layers_report_the_one_that_moves_most(model):
     torch.testing.assert_close(several.explain(model, images, target).convergence, apart.amax(0), rtol=1e-4, atol=1e-7)
 
 
-def test_every_method_says_its_unit():
-    assert IBA().unit == MultiLayerIBA().unit == "bits per pixel"
-    assert GradCAM().unit != RandomMap().unit
+def test_every_method_declares_unit_layers_members_and_whether_it_needs_the_true_score():
+    class Weighed(Sensitivity):
+        unit = "kilograms"
+
+    several = MultiLayerIBA(["0", "2"], objective="squared_error")
+    assert [one.layer for one in several.members] == several.layers == ["0", "2"]
+    alone = IBA("2", objective="squared_error")
+    assert alone.members == (alone,) and alone.layers == ["2"] and alone.needs_true_score and several.needs_true_score
+    intersection = MultiLayerIBA(["0", "2"], combine="intersection")
+    methods = [IBA("2"), InverseIBA("2"), MultiLayerIBA(["0", "2"]), intersection, GradCAM("2"), RandomMap(), Weighed()]
+    assert [one.total_unit for one in methods] == ["bits"] * 3 + ["sum"] * 4
+    assert not any(one.needs_true_score for one in methods)
+    assert [one.unit for one in methods[2:4]] == ["bits per pixel", "1 where all layers agree, else 0"]
+    assert GradCAM("2").layers == ("2",) and not GradCAM("2").members
+    for one in methods[5:]:
+        assert not one.layers and not one.members and one.num_observed is None and one.state_dict() == {}
+
+
+@pytest.mark.parametrize("objective", ["binary_cross_entropy", "deviation", "squared_error"])
+@pytest.mark.parametrize("has_classes", [True, False])
+def test_a_method_refuses_what_it_does_not_explain(objective, has_classes):
+    for method in (IBA("2", objective=objective), MultiLayerIBA(["0", "2"], objective=objective)):
+        if has_classes == (objective == "binary_cross_entropy"):
+            method.check_target(has_classes)
+        else:
+            explained = "a score, not classes" if has_classes else "classes, not a score: give the attributor objective"
+            with pytest.raises(ValueError, match=f"explains {explained}"):
+                method.check_target(has_classes)
+        if not has_classes and objective == "squared_error":
+            with pytest.raises(ValueError, match="squared_error explains the true score, and these images have no la"):
+                method.check_target(False, has_labels=False)
+    Sensitivity().check_target(has_classes, has_labels=False)
+
+
+def test_a_custom_method_that_names_its_layers_has_them_checked(model):
+    class AtLayer(Sensitivity):
+        layers = ("0", "4")
+
+    AtLayer().check(model)
+    with pytest.raises(LayerError, match=r"layer='4' gives shape \(2, 3\).*layers with a feature map: 2, 1, 0"):
+        AtLayer().check(model, torch.randn(2, 3, 8, 8))
+    with pytest.raises(LayerError, match="layer='5' is not a module"):
+        MultiLayerIBA(["0", "5"]).check(model)
+
+
+def test_a_custom_method_with_members_learns_what_they_learn(model):
+    class Twice(Sensitivity):
+        def __init__(self):
+            super().__init__()
+            self._members = [IBA("0", statistics_per="channel"), IBA("2")]
+
+        @property
+        def members(self):
+            return self._members
+
+    batches = [torch.randn(60, 3, 8, 8)]
+    fitted, other, observer = Twice().fit(model, batches), Twice(), Twice()
+    other.load_state_dict(fitted.state_dict())
+    assert fitted.num_observed == other.num_observed == 60 and observer.num_observed == 0
+    with torch.no_grad(), frozen(model), observer.observing(model):
+        model(batches[0])
+    for one, two, three in zip(fitted.members, other.members, observer.members, strict=True):
+        alone = IBA(one.layer, statistics_per=one.statistics.per).fit(model, batches).statistics
+        for found in (one, two, three):
+            assert found.statistics.per == alone.per
+            torch.testing.assert_close(found.statistics.std, alone.std)

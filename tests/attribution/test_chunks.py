@@ -3,10 +3,9 @@ import torch
 from tiny_models import Static
 from torch import nn
 
-from lightning_chex.attribution import IBA, memory
+from lightning_chex.attribution import IBA, chunks
 from lightning_chex.attribution import iba as iba_module
-from lightning_chex.attribution.chunks import in_chunks
-from lightning_chex.attribution.memory import bytes_per_row, chunk_size
+from lightning_chex.attribution.chunks import bytes_per_row, chunk_size, in_chunks
 from lightning_chex.attribution.optimization import Problem
 from lightning_chex.attribution.partition import partition
 
@@ -90,7 +89,7 @@ def test_chunks_are_of_equal_size():
 
 
 def test_more_noise_means_smaller_chunks_on_a_cpu(monkeypatch):
-    monkeypatch.setattr(memory, "CPU_BYTES", 8 * 6 * 8 * 8 * 4)
+    monkeypatch.setattr(chunks, "CPU_BYTES", 8 * 6 * 8 * 8 * 4)
     problem = problem_of(Static().requires_grad_(False), "body", torch.randn(1, 1, 16, 16))
     assert [chunk_size(problem, noise, None) for noise in (1, 2, 4, 100)] == [8, 4, 2, 1]
 
@@ -100,5 +99,5 @@ def test_a_system_that_does_not_tell_its_free_memory_is_no_reason_to_stop(monkey
         raise ValueError("unrecognized configuration name")  # as macOS says of SC_AVPHYS_PAGES
 
     problem = problem_of(Static().requires_grad_(False), "body", torch.randn(1, 1, 16, 16))
-    monkeypatch.setattr(memory.os, "sysconf", silent)
+    monkeypatch.setattr(chunks.os, "sysconf", silent)
     assert 1 <= chunk_size(problem, 2, memory=None) <= 16

@@ -10,9 +10,8 @@ from tiny_models import Patchwork, Regressor, Skip, Static
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_chex.attribution import IBA
+from lightning_chex.attribution import IBA, FeatureStatistics
 from lightning_chex.attribution.bottleneck import Bottleneck
-from lightning_chex.attribution.statistics import FeatureStatistics
 
 
 @pytest.fixture(scope="module")

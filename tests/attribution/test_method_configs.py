@@ -1,5 +1,6 @@
 """Every file in configs/attributor is a method the command line can build."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lightning_chex import attribution
-from lightning_chex.attribution import Attributor, PriorMap
+from lightning_chex.attribution import IBA, OBJECTIVES, Attributor, InverseIBA, MultiLayerIBA, PriorMap
 from lightning_chex.callbacks import IBACallback
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "attributor").glob("*.yaml"))
@@ -28,6 +29,24 @@ def test_a_methods_file_is_built_as_the_callbacks_attributor(path, tmp_path, mon
     for name, value in settings.get("init_args", {}).items():
         if name in ("layer", "beta", "sign", "steps", "seed"):
             assert getattr(method, name, value) == value
+
+
+def test_the_family_takes_every_argument_of_iba_though_it_repeats_none(capsys):
+    arguments = inspect.signature(IBA).parameters
+    changed = {"steps": 3, "lr": 0.5, "noise_samples": 4, "objective": "deviation", "seed": 7, "memory": 2.0}
+    for family, own in ((IBA, "layer"), (InverseIBA, "layer"), (MultiLayerIBA, "layers")):
+        parser = ArgumentParser()
+        parser.add_subclass_arguments(Attributor, "method")
+        with pytest.raises(SystemExit):
+            parser.parse_args([f"--method.help=lightning_chex.attribution.{family.__name__}"])
+        told = capsys.readouterr().out
+        assert all(f"--method.{name} " in told for name in {*arguments, own} - {"layer"}), told
+        settings = {"class_path": f"lightning_chex.attribution.{family.__name__}", "init_args": changed}
+        built = parser.instantiate_classes(parser.parse_object({"method": settings})).method
+        for member in built.members:
+            found = {name: getattr(member, name) for name in changed}
+            assert found == {**changed, "objective": OBJECTIVES["deviation"]}
+            assert member.beta == (30 if family is InverseIBA else 300)
 
 
 def test_every_method_has_a_file():

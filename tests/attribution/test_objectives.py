@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_chex.attribution.objectives import OBJECTIVES, get_objective
+from lightning_chex.attribution import IBA, OBJECTIVES
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -4.0]], dtype=torch.float64)
 TARGET = torch.tensor([2, 1])
@@ -43,4 +43,4 @@ def test_wrong_targets_and_outputs_are_named():
     with pytest.raises(ValueError, match=r"shape \(2, 3\); regression"):
         OBJECTIVES["deviation"](LOGITS, None, LOGITS)
     with pytest.raises(ValueError, match="objective='mse' is unknown.*squared_error"):
-        get_objective("mse")
+        IBA(objective="mse")

@@ -4,8 +4,7 @@ import pytest
 import torch
 from tiny_models import Regressor, Static
 
-from lightning_chex.attribution import IBA
-from lightning_chex.attribution.objectives import binary_cross_entropy
+from lightning_chex.attribution import IBA, OBJECTIVES
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,8 @@ def test_the_course_begins_where_nothing_is_masked_and_ends_at_the_map(fitted):
     start = iba.report(model, images, target)
     with torch.no_grad():
         output = model.eval()(images)
-    torch.testing.assert_close(start.objective[:, 0], binary_cross_entropy(output, target, output))
+    expected = OBJECTIVES["binary_cross_entropy"](output, target, output)
+    torch.testing.assert_close(start.objective[:, 0], expected)
     # -log(1 - lambda) = alpha for large alpha: 16 nats and a little for the signal, in each of 6 x 8 x 8 neurons
     assert (start.information[:, 0] > 6 * 64 * 15 / math.log(2)).all()
     # one more step shows, as its first entry, the information of the mask that six steps left

@@ -4,10 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_chex.attribution import IBA, InverseIBA, MultiLayerIBA
-from lightning_chex.attribution import layout as layout_module
 from lightning_chex.attribution.blur import Blur
-from lightning_chex.attribution.layout import layout_of
-from lightning_chex.attribution.normalization import affine_batch_norm
+from lightning_chex.attribution.execution import affine_batch_norm, layout_of, precision
 
 
 class Network(nn.Module):
@@ -153,4 +151,4 @@ def test_an_autocast_around_it_stays_in_force():
     with torch.autocast("cpu", torch.bfloat16):
         ambient = iba.attribute(model, images, target)
     torch.testing.assert_close(ambient, inside.attribute(model, images, target))
-    assert layout_module.precision(torch.device("cpu"), False).__class__.__name__ == "nullcontext"
+    assert precision(torch.device("cpu"), False).__class__.__name__ == "nullcontext"

@@ -1,18 +1,48 @@
-"""Integrated Gradients: the output's rise from a baseline to the image, shared among the pixels."""
+"""Gradient methods: the plain gradient and Integrated Gradients; and maps of signed relevance."""
 
 from collections.abc import Sequence
 from typing import Literal
 
 from captum.attr import IntegratedGradients as CaptumIntegratedGradients
+from captum.attr import Saliency
 from torch import Tensor, nn
 
 from lightning_chex.attribution.attributor import Attributor
 from lightning_chex.attribution.blur import blur_matrix
-from lightning_chex.attribution.signs import Sign, check_sign, signed_map
 from lightning_chex.attribution.targets import explained_output
+
+Sign = Literal["absolute", "positive", "signed"]
 
 BLACK = (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225)
 """A black pixel after the ImageNet normalisation of the images."""
+
+
+class Gradient(Attributor):
+    """Absolute gradient of the explained output by the pixels, the largest of the channels (Simonyan et al. 2014).
+
+    Output per unit of the normalised image, >= 0.
+
+    Args:
+        batch_size: targets explained at a time; changes no map.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> Gradient().attribute(model, torch.randn(2, 3, 8, 8), torch.tensor([0, 1])).shape
+        torch.Size([2, 8, 8])
+    """
+
+    unit = "output per unit of the normalised image"
+    explains_class = None
+
+    def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
+        """Compute the largest absolute gradient over the channels, (N, H, W)."""
+
+        def output(images: Tensor) -> Tensor:
+            # a copy, so that an in-place first layer does not meet the leaf
+            return explained_output(model(images.clone()), target)
+
+        return Saliency(output).attribute(images.requires_grad_(), abs=True).amax(1)
 
 
 class IntegratedGradients(Attributor):
@@ -82,3 +112,26 @@ class IntegratedGradients(Attributor):
             internal_batch_size=max(len(images), self.batch_size or 1),
         )
         return signed_map(relevance.float(), self.sign)
+
+
+def check_sign(sign: Sign) -> Sign:
+    """Return ``sign``, or raise a ValueError if it is unknown."""
+    if sign not in ("absolute", "positive", "signed"):
+        raise ValueError(f"sign={sign!r} is unknown; choose absolute, positive or signed")
+    return sign
+
+
+def signed_map(relevance: Tensor, sign: Sign) -> Tensor:
+    """Sum relevance over the channels, then treat its sign.
+
+    Args:
+        relevance: (N, C, H, W).
+        sign: ``absolute`` and ``positive`` give maps >= 0; ``signed`` leaves the sum as it is.
+
+    Returns:
+        (N, H, W).
+    """
+    summed = relevance.sum(1)
+    if sign == "signed":
+        return summed
+    return summed.abs() if sign == "absolute" else summed.clamp(min=0)

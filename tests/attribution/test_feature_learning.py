@@ -46,11 +46,12 @@ def test_all_layers_leave_out_the_same_images_and_a_batch_may_be_left_out_whole(
     assert [member.num_observed for member in method.members] == [3, 3]
 
 
-def test_fit_learns_from_all_it_is_given():
+@pytest.mark.parametrize("method", [IBA("1"), MultiLayerIBA(["0", "2"])], ids=["IBA", "MultiLayerIBA"])
+def test_fit_learns_from_all_it_is_given(method):
     counting = Counting()
     counting.rows = torch.zeros(60, dtype=torch.bool)
     with counting.governing():
-        assert IBA(layer="1").fit(network(), [torch.randn(60, 3, 8, 8)]).num_observed == 60
+        assert method.fit(network(), [torch.randn(60, 3, 8, 8)]).num_observed == 60
 
 
 def test_the_innermost_governs_and_ends_with_an_exception_too():

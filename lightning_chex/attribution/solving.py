@@ -1,0 +1,127 @@
+"""The bottlenecks of one or several layers, optimised for the targets of a batch in chunks that fit the memory."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_chex.attribution.chunks import chunk_size, in_chunks
+from lightning_chex.attribution.execution import in_fastest_layout, precision
+from lightning_chex.attribution.feature_learning import LayerLearner
+from lightning_chex.attribution.layers import features_at
+from lightning_chex.attribution.objectives import Objective
+from lightning_chex.attribution.optimization import Problem, at_least_float32, check_reference
+from lightning_chex.attribution.partition import Partition, partition, select_carried
+from lightning_chex.attribution.solution import Solution, bits_per_pixel
+from lightning_chex.attribution.targets import Targets
+
+T = TypeVar("T")
+
+
+class LayerSolver(LayerLearner, Protocol):
+    """What optimises the bottleneck of one layer: an `IBA`, whose arguments the attributes are."""
+
+    objective: Objective
+    noise_samples: int
+    batch_size: int | None
+    memory: float | None
+
+    def solve(self, problem: Problem, recorded: bool = False) -> Solution:
+        """See `IBA.solve`."""
+
+
+def layer_maps(
+    solvers: Sequence[LayerSolver], model: nn.Module, images: Tensor, targets: Targets
+) -> tuple[Tensor, Tensor]:
+    """Maps of each layer, bits per pixel, (L, N, H, W), and their convergence, (L, N); see `solve_in_chunks`."""
+
+    def finish(solution: Solution) -> tuple[Tensor, Tensor]:
+        cells = solution.cells()
+        return bits_per_pixel(cells, images.shape[-2:]).float(), solution.convergence(cells)
+
+    chunks = solve_in_chunks(solvers, model, images, targets, finish)
+    if not chunks:
+        empty = images.new_zeros(len(solvers), 0, *images.shape[-2:], dtype=torch.float32)
+        return empty, empty[..., 0, 0]
+    by_layer = [[torch.cat(parts) for parts in zip(*own, strict=True)] for own in zip(*chunks, strict=True)]
+    return torch.stack([maps for maps, _ in by_layer]), torch.stack([convergence for _, convergence in by_layer])
+
+
+def solve_in_chunks(
+    solvers: Sequence[LayerSolver],
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets,
+    finish: Callable[[Solution], T],
+    recorded: bool = False,
+) -> list[list[T]]:
+    """Optimise one bottleneck for each target and layer; features are computed once per image.
+
+    Args:
+        solvers: one for each layer; the first one's batch size, memory and precision are those of all.
+        model: the network, frozen.
+        images: (B, C, H, W).
+        targets: N of them.
+        finish: takes what is wanted from a solution, which is then dropped.
+        recorded: keep the course of the optimisation, see `IBA.solve`.
+
+    Returns:
+        For each chunk of the targets, what ``finish`` gave for each layer; empty if there are no targets.
+
+    Raises:
+        RuntimeError: there are no statistics yet.
+        ValueError: the images have another size than those of the statistics.
+    """
+    for solver in solvers:
+        if solver.statistics.count < 2:
+            raise RuntimeError(f"{type(solver).__name__} has no feature statistics yet: call fit(model, batches) first")
+    if not len(targets):
+        return []
+    one = solvers[0]
+    with precision(images.device, one.bfloat16):
+        parts = [partition(model, solver.layer, images) for solver in solvers]
+
+        def problems(start: int, stop: int, layout: torch.memory_format) -> list[Problem]:
+            needed, index, values = targets.chunk(start, stop)
+            with torch.no_grad():
+                below, reference = _below(model, solvers, parts, images[needed].contiguous(memory_format=layout))
+            for solver, (features, _) in zip(solvers, below, strict=True):
+                if features.shape[1:] != solver.statistics.shape:
+                    raise ValueError(
+                        f"the features of layer {solver.layer!r} have shape {tuple(features.shape[1:])}, the "
+                        f"statistics {tuple(solver.statistics.shape)}: fit and explain with images of one size"
+                    )
+            check_reference(reference, values)
+            reference = at_least_float32(reference)[index]
+            return [
+                Problem(
+                    part,
+                    features[index],
+                    select_carried(carried, len(features), index),
+                    values,
+                    reference,
+                    solver.objective,
+                )
+                for solver, part, (features, carried) in zip(solvers, parts, below, strict=True)
+            ]
+
+        first, layout = in_fastest_layout(images, lambda layout: problems(0, 1, layout), one.bfloat16)
+
+        def run(start: int, stop: int) -> list[T]:
+            posed = zip(solvers, problems(start, stop, layout), strict=True)
+            return [finish(solver.solve(problem, recorded)) for solver, problem in posed]
+
+        size = one.batch_size or min(chunk_size(problem, one.noise_samples, one.memory) for problem in first)
+        return list(in_chunks(len(targets), size, run))
+
+
+def _below(
+    model: nn.Module, solvers: Sequence[LayerSolver], parts: Sequence[Partition], images: Tensor
+) -> tuple[list[tuple[Tensor, tuple[Any, ...]]], Tensor]:
+    """For each layer its features and what else the upper part needs; and the model's output."""
+    if len(parts) == 1:
+        features, carried = parts[0].below(images)
+        return [(features, carried)], parts[0].above(features.clone(), carried)
+    found, output = features_at(model, [solver.layer for solver in solvers], images)
+    return [(features, part.carried(images)) for features, part in zip(found, parts, strict=True)], output
