@@ -99,6 +99,8 @@ class MapWriter(pl.Callback):
         self._names = self._outputs.class_names
         self._chosen = ChosenTargets(self.targets, self._names, self.threshold)
         check_model(pl_module, self._outputs, self.network, self.attributor)
+        if type(pl_module).predict_step is pl.LightningModule.predict_step:
+            raise lacks(type(pl_module).__name__, "predict_step", "explain")
         self._settings = {
             "version": version("lightning-chex"),  # of another one the same settings may mean other maps
             "checkpoint": {"sha256": self.checkpoint.sha256}

@@ -100,6 +100,7 @@ class CohenDataModule(ChestXrayDataModule):
         self.allow_missing = allow_missing
         self._images = pd.DataFrame()
         self._masks: dict[str, str] = {}
+        self._outlined: dict[Split, pd.DataFrame] = {}
 
     def check(self) -> None:
         """Read the scores, find the images and make sure that all fit together.
@@ -122,7 +123,7 @@ class CohenDataModule(ChestXrayDataModule):
         paths = locate(scores["image_id"], find_images(root, [folder]), str(folder), self.allow_missing)
         images = scores.loc[paths.index].assign(path=paths)
         check_images(images["path"].tolist())
-        self._masks = {}
+        self._masks, self._outlined = {}, {}
         if self.lung_masks or (root / _MASK_FOLDER).is_dir():
             self._masks = find_masks(root, f"{_MASK_FOLDER}/{{id}}.png")
         self._images = images.join(zone_scores(images, self.rater))
@@ -143,8 +144,9 @@ class CohenDataModule(ChestXrayDataModule):
         plain = self.dataset(split)
         if self.lung_masks or not self._masks:
             return super().explained_dataset(stage)
-        images = self._with_masks(self._images[self._images["split"] == split])
-        dataset = CohenBrixIA(images, self.target, self._plain, self.read)
+        if split not in self._outlined:  # every mask is read to be checked: once
+            self._outlined[split] = self._with_masks(self._images[self._images["split"] == split])
+        dataset = CohenBrixIA(self._outlined[split], self.target, self._plain, self.read)
         return Subset(cast(Dataset, self.readable(dataset, f"{split} split, with lungs")), telling_order(plain.labels))
 
     def fingerprint(self) -> str:
