@@ -35,6 +35,7 @@ from lightning_chex.attribution import LayerError, NotFiniteError
 from lightning_chex.callbacks import FiniteWeights, IBACallback, PredictionWriter
 from lightning_chex.callbacks.last_checkpoint import keep_newest_state
 from lightning_chex.callbacks.run_folder import check_place, run_folder
+from lightning_chex.data.adapter import adapted
 from lightning_chex.data.errors import DataError
 from lightning_chex.explaining.checkpoint import check_fits
 from lightning_chex.explaining.checkpoint_contents import CheckpointError
@@ -304,7 +305,7 @@ class ChexCLI(LightningCLI):
         self._list_unreadable()
 
     def _list_unreadable(self, folder: Path | None = None) -> None:
-        names = getattr(self.datamodule, "unreadable_images", [])
+        names = adapted(self.datamodule).unreadable_images
         if names and self.trainer.is_global_zero:
             path = (folder or run_folder(self.trainer)) / "unreadable_images.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -359,9 +360,9 @@ def _refuse(message: str, error: Exception) -> NoReturn:
     raise SystemExit(2) from error
 
 
-def score_names(data: Any) -> tuple[str, ...]:
+def score_names(data: object) -> tuple[str, ...]:
     """Return the names of a data module's scores; one that names none has a single severity."""
-    return tuple(getattr(data, "score_names", ())) or ("severity",)
+    return tuple(adapted(data).score_names or ()) or ("severity",)
 
 
 def _keep_wandb_private(root: Path) -> None:

@@ -14,6 +14,8 @@ from lightning_chex.callbacks import IBACallback
 from lightning_chex.callbacks.map_writer import MapWriter
 from lightning_chex.callbacks.run_folder import check_place
 from lightning_chex.callbacks.undisturbed import undisturbed
+from lightning_chex.data.adapter import adapted
+from lightning_chex.data.contract import XrayDataModule, outputs_of
 from lightning_chex.evaluation.chexlocalize import write_segmentations
 from lightning_chex.evaluation.examples import curves_of, examples
 from lightning_chex.evaluation.methods import bottleneck_layer
@@ -40,7 +42,7 @@ class ChexTrainer(pl.Trainer):
     def prepare(
         self,
         model: pl.LightningModule | None,
-        datamodule: Any,
+        datamodule: pl.LightningDataModule,
         output_dir: str,
         size: int | None = None,
         workers: int | None = None,
@@ -59,13 +61,11 @@ class ChexTrainer(pl.Trainer):
         Raises:
             MisconfigurationException: no data module, or one that cannot do that.
         """
-        if not hasattr(datamodule, "prepare"):
-            raise MisconfigurationException(
-                f"prepare needs a data module of lightning_chex.data, not {type(datamodule).__name__}: give --data"
-            )
-        datamodule.prepare(output_dir, size, workers)
+        adapted(datamodule).prepare(output_dir, size, workers)
 
-    def inspect(self, model: pl.LightningModule | None, datamodule: Any, output_dir: str = "inspect") -> None:
+    def inspect(
+        self, model: pl.LightningModule | None, datamodule: pl.LightningDataModule, output_dir: str = "inspect"
+    ) -> None:
         """Show what a data root holds: a table here, and a sheet of sample images in a file.
 
         Missing images are counted, whatever data.allow_missing says; bad tables and files are errors.
@@ -78,20 +78,16 @@ class ChexTrainer(pl.Trainer):
         Raises:
             MisconfigurationException: no data module, or one that cannot do that, or a folder that cannot be written.
         """
-        if not hasattr(datamodule, "overview"):
-            raise MisconfigurationException(
-                f"inspect needs a data module of lightning_chex.data, not {type(datamodule).__name__}: give --data"
-            )
         folder = Path(output_dir).expanduser()
         check_place(folder, "output_dir")
-        found = datamodule.overview()
+        found = adapted(datamodule).overview()
         print(overview_text(found))
         print(f"\npictures        {write_overview(found, folder)}")
 
     def evaluate(
         self,
         model: pl.LightningModule,
-        datamodule: Any,
+        datamodule: pl.LightningDataModule,
         ckpt_path: str | None = None,
         output_dir: str = "evaluation",
         methods: list[str] | None = None,
@@ -131,10 +127,6 @@ class ChexTrainer(pl.Trainer):
                 f"evaluate runs in one process, not in {self.world_size}: give --trainer.devices 1 (explain shares "
                 "images out over several)"
             )
-        if not hasattr(datamodule, "explained_dataset"):
-            raise MisconfigurationException(
-                f"evaluate needs a data module of lightning_chex.data, not {type(datamodule).__name__}: give --data"
-            )
         if str(self.precision) in ("bf16-true", "16-true", "64-true"):
             raise MisconfigurationException(
                 f"trainer.precision={self.precision!r} is not for evaluate: give 32-true, bf16-mixed or 16-mixed"
@@ -146,7 +138,7 @@ class ChexTrainer(pl.Trainer):
         with held(folder):
             try:
                 found = evaluate(
-                    self._subject(model, path, network, getattr(datamodule, "size", None), shuffled_ckpt),
+                    self._subject(model, adapted(datamodule), path, network, shuffled_ckpt),
                     datamodule,
                     folder,
                     methods,
@@ -168,7 +160,7 @@ class ChexTrainer(pl.Trainer):
     def explain(
         self,
         model: pl.LightningModule,
-        datamodule: Any,
+        datamodule: pl.LightningDataModule,
         ckpt_path: str | None = None,
         output_dir: str = "explanations",
         attributor: Attributor | None = None,
@@ -211,7 +203,7 @@ class ChexTrainer(pl.Trainer):
             MisconfigurationException: something does not fit; said before any long work.
         """
         own: list[IBACallback] = [one for one in self.callbacks if isinstance(one, IBACallback)]  # type: ignore[attr-defined]
-        class_names = list(getattr(model, "class_names", ()))
+        class_names = outputs_of(model, adapted(datamodule)).class_names
         if attributor is None:
             plain = IBA() if class_names else IBA(objective="deviation")
             attributor = copy.deepcopy(own[0].attributor) if own else plain
@@ -263,12 +255,18 @@ class ChexTrainer(pl.Trainer):
             print(f"masks: {write_segmentations(path, maps, class_names, rule)} images in {path}")
 
     def _subject(
-        self, model: pl.LightningModule, path: Path | None, network: str, size: int | None, shuffled_ckpt: str | None
+        self,
+        model: pl.LightningModule,
+        data: XrayDataModule,
+        path: Path | None,
+        network: str,
+        shuffled_ckpt: str | None,
     ) -> Subject:
         callbacks: list[pl.Callback] = self.callbacks  # type: ignore[attr-defined]
         device = self.strategy.root_device
         checkpoint = {} if path is None else load_weights(model, path)
-        check_scores(model)
+        outputs, size = outputs_of(model, data), data.size
+        check_scores(model, outputs)
         model.to(device)
         found, saved = network_of(model, network), saved_statistics(checkpoint, callbacks)
 
@@ -278,7 +276,7 @@ class ChexTrainer(pl.Trainer):
 
         return Subject(
             network=found,
-            class_names=list(getattr(model, "class_names", ())),
+            class_names=outputs.class_names,
             layer=bottleneck_layer(getattr(callback, "attributor", None) for callback in callbacks),
             saved=saved,
             checkpoint=origin(path, model),

@@ -16,7 +16,9 @@ from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.observation import Observation
 from lightning_chex.callbacks.run_folder import run_folder
-from lightning_chex.callbacks.shown import ShownImages, Stage
+from lightning_chex.callbacks.shown import ShownImages
+from lightning_chex.data.adapter import data_of
+from lightning_chex.data.contract import Stage, check_sample, first_of, outputs_of
 from lightning_chex.explaining.explained_model import check_target, network_of
 from lightning_chex.reporting import Explanation, write_pictures
 from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, log_table, table_rows
@@ -88,6 +90,7 @@ class IBACallback(pl.Callback):
         self._observation = Observation(self.attributor)
         self._images = ShownImages(num_images, batch_size)
         self._explanations: list[Explanation] = []
+        self._first: Tensor | None = None
 
     @property
     def state_key(self) -> str:
@@ -107,14 +110,16 @@ class IBACallback(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a wrong layer or objective, and step before a weight averaging that would swap weights too early."""
         self.attributor.check(self._network(pl_module))
-        check_target(pl_module, self.attributor, bool(self._class_names(trainer, pl_module)))
-        scores = getattr(pl_module, "score_names", ())
-        if len(scores) > 1:
+        outputs = outputs_of(pl_module, data_of(trainer))
+        check_target(pl_module, self.attributor, bool(outputs.class_names))
+        scores = outputs.score_names
+        if not outputs.class_names and len(scores) > 1:
             raise MisconfigurationException(
                 f"{type(pl_module).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain "
                 f"one: set data.target: severity, or train without "
                 f"{type(self).__name__} (--trainer.callbacks null leaves out all callbacks)"
             )
+        self._check_data(trainer, stage)
         self._step_before_weight_averaging(trainer)
         explaining = [own for own in trainer.callbacks if isinstance(own, IBACallback)]  # type: ignore[attr-defined]
         if self.line_up_statistics and explaining[0] is self:  # once in a checkpoint
@@ -122,11 +127,9 @@ class IBACallback(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse a layer whose output is no feature map, before an epoch is spent."""
-        dataset = self._images.offered(trainer, "validate")
-        samples = () if dataset is None else (dataset[i] for i in range(len(dataset)))
-        sample = next((sample for sample in samples if sample is not None), None)  # None could not be read
-        if sample is not None:
-            self._check_image(trainer, pl_module, sample["image"][None])
+        if self._first is not None:
+            self._check_image(trainer, pl_module, self._first[None])
+            self._first = None
 
     # validation: watch, explain, show
 
@@ -209,6 +212,16 @@ class IBACallback(pl.Callback):
         """Take the hook off the model; the statistics of a broken validation are dropped."""
         self._observation.abort(type(exception), exception, exception.__traceback__)
 
+    def _check_data(self, trainer: pl.Trainer, stage: str) -> None:
+        """Refuse offered images that lack what is explained; the first one is kept to be tried when training starts."""
+        dataset = (
+            None if stage == "predict" else self._images.offered(trainer, "test" if stage == "test" else "validate")
+        )
+        sample = None if dataset is None else first_of(dataset)
+        if sample is not None:
+            check_sample(sample, ("image", "label"), type(self).__name__)
+            self._first = sample["image"] if stage == "fit" else None
+
     def _check_image(self, trainer: pl.Trainer, pl_module: pl.LightningModule, image: Tensor) -> None:
         image = trainer.precision_plugin.convert_input(image.to(pl_module.device))
         with trainer.precision_plugin.forward_context():
@@ -225,11 +238,7 @@ class IBACallback(pl.Callback):
     @staticmethod
     def _class_names(trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[str]:
         # the model decides: one that says it has no classes predicts a score, whatever the data are
-        for source in (pl_module, getattr(trainer, "datamodule", None)):
-            names = getattr(source, "class_names", None)
-            if names is not None:
-                return list(names)
-        return []
+        return outputs_of(pl_module, data_of(trainer)).class_names
 
     def _step_before_weight_averaging(self, trainer: pl.Trainer) -> None:
         """Weight averaging swaps its weights out when validation ends: what is explained must come before that."""

@@ -16,6 +16,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import Tensor
 
 from lightning_chex.attribution import Attributor
+from lightning_chex.data.adapter import data_of, name_of
+from lightning_chex.data.contract import lacks, outputs_of
 from lightning_chex.explaining.checkpoint import origin
 from lightning_chex.explaining.checkpoint_contents import Checkpoint
 from lightning_chex.explaining.chosen_targets import ChosenTargets
@@ -92,10 +94,13 @@ class MapWriter(pl.Callback):
         Raises:
             MisconfigurationException: see the messages.
         """
-        self._names = list(getattr(pl_module, "class_names", ()))
+        data = data_of(trainer)
+        self._outputs = outputs_of(pl_module, data)
+        self._names = self._outputs.class_names
         self._chosen = ChosenTargets(self.targets, self._names, self.threshold)
-        self._score_name = check_model(pl_module, self.network, self.attributor)
-        datamodule: Any = getattr(trainer, "datamodule", None)
+        check_model(pl_module, self._outputs, self.network, self.attributor)
+        if type(pl_module).predict_step is pl.LightningModule.predict_step:
+            raise lacks(type(pl_module).__name__, "predict_step", "explain")
         self._settings = {
             "version": version("lightning-chex"),  # of another one the same settings may mean other maps
             "checkpoint": {"sha256": self.checkpoint.sha256}
@@ -107,27 +112,24 @@ class MapWriter(pl.Callback):
             "targets": self.targets if isinstance(self.targets, str) else list(self.targets),
             "threshold": self.threshold,
             "data": {
-                "module": type(datamodule).__name__,
+                "module": name_of(data),
                 "split": self.split,
-                "size": getattr(datamodule, "size", None),
+                "size": data.size,
                 # another folder's images can bear the same names; hashed, so that the record names no folder
-                "root": _digest(getattr(datamodule, "root", None)),
+                "root": _digest(data.root),
             },
             "precision": str(trainer.precision),
         }
         self._whole = _on_process_0(trainer, self._open)
         self._files = MapFolder(self.folder, self.attributor.total_unit, self.overlays, trainer.global_rank)
         finished = {image for image, rows in self._whole.items() if self._files.is_drawn(rows)}
-        if not hasattr(datamodule, "choose_predicted"):
-            if self.split != "test" or self.limit is not None:
-                raise MisconfigurationException(
-                    "split and limit need a data module of lightning_chex.data; "
-                    f"of {type(datamodule).__name__} what predict_dataloader() gives is explained"
-                )
-            return
-        images = datamodule.choose_predicted(
+        images = data.choose_predicted(
             self.split, limit=self.limit, only_positive=self._chosen.positive, finished=finished
         )
+        if images is None:
+            if self.split != "test" or self.limit is not None:
+                raise lacks(name_of(data), "choose_predicted", "explain with split or limit")
+            return
         self.image_ids, self._count = images.image_ids, images.count
         check_target(pl_module, self.attributor, bool(self._names), images.labelled)
         # where the data set does not list the names of its images, they come by, and finished ones are passed over
@@ -142,18 +144,18 @@ class MapWriter(pl.Callback):
             LayerError: the layer gives no feature map.
             MisconfigurationException: there are no statistics, or the model gives neither classes nor a score.
         """
-        datamodule: Any = getattr(trainer, "datamodule", None)
+        data = data_of(trainer)
         network, image = network_of(pl_module, self.network), None
-        size = getattr(datamodule, "size", None)
+        size = data.size
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             if size is not None:
                 image = trainer.precision_plugin.convert_input(torch.zeros(1, 3, size, size, device=pl_module.device))
-                check_output(network(image), pl_module)
+                check_output(network(image), pl_module, self._outputs)
             fitted = feature_statistics(
                 network,
                 {"explain": self.attributor},
                 self.saved,
-                training_batches(datamodule),
+                training_batches(data),
                 prefer="checkpoint",
                 image=image,
             )
@@ -210,7 +212,9 @@ class MapWriter(pl.Callback):
         rows, values = rows[kept], None if values is None else values[kept]
         saliency = self._explain(trainer, pl_module, batch["image"], values, rows)
         names = [self._names[k] for k in values.tolist()] if self._names and values is not None else []
-        described = rows_of(batch, predictions, rows, names or [self._score_name] * len(rows), self._names, saliency)
+        described = rows_of(
+            batch, predictions, rows, names or self._outputs.score_names[:1] * len(rows), self._names, saliency
+        )
         pictures = grey_pictures(batch["image"]) if self.overlays else torch.zeros(0)
         maps = saliency.numpy()
 

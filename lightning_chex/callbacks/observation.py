@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_chex.attribution import FEW_IMAGES, Attributor, Counting
 from lightning_chex.callbacks.shown import ShownImages
+from lightning_chex.data.adapter import data_of
 from lightning_chex.explaining.feature_statistics import observe, training_batches
 from lightning_chex.explaining.line_up_statistics import LINE_UP, LineUpStatistics
 
@@ -64,7 +65,7 @@ class Observation:
         seen = self.attributor.num_observed
         if seen is None or seen >= FEW_IMAGES:
             return
-        offer = training_batches(getattr(trainer, "datamodule", None), limit=2 * FEW_IMAGES)
+        offer = training_batches(data_of(trainer), limit=2 * FEW_IMAGES)
         if offer is not None:
             own = (batch for i, batch in enumerate(offer()) if i % trainer.world_size == trainer.global_rank)
         elif seen < 2:

@@ -10,6 +10,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.csv_text import csv_lines
+from lightning_chex.data.contract import outputs_of
 from lightning_chex.tasks.repeats import unrepeated_rows
 
 
@@ -34,7 +35,8 @@ class PredictionWriter(BasePredictionWriter):
         folder.mkdir(parents=True, exist_ok=True)
         rank = trainer.global_rank
         self.path = folder / ("predictions.csv" if rank == 0 else f"predictions_rank{rank}.csv")
-        names = getattr(pl_module, "class_names", None) or getattr(pl_module, "score_names", ["severity"])
+        outputs = outputs_of(pl_module)
+        names = outputs.class_names or outputs.score_names
         self._unfinished.write_text(csv_lines([["image_id", *names]]), encoding="utf-8", newline="")
 
     def write_on_batch_end(

@@ -1,16 +1,15 @@
 """Which images a callback explains, and how they come to the device."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import Subset, default_collate
+from torch.utils.data import Subset
 
-from lightning_chex.data.contract import described
-
-Stage = Literal["validate", "test"]
+from lightning_chex.data.adapter import data_of
+from lightning_chex.data.contract import Samples, Stage, XrayDataModule, described
 
 
 class ShownImages:
@@ -25,22 +24,20 @@ class ShownImages:
         self.num_images = num_images
         self.batch_size = batch_size
         self._kept: list[dict[str, Any]] = []
-        self._names: tuple[Any, frozenset[str]] = (None, frozenset())
+        self._names: tuple[XrayDataModule | None, frozenset[str] | None] = (None, None)
 
     def forget(self) -> None:
         """Drop what was kept."""
         self._kept = []
 
     @staticmethod
-    def offers(trainer: pl.Trainer) -> bool:
-        """Say whether the data module offers images."""
-        return getattr(getattr(trainer, "datamodule", None), "explained_dataset", None) is not None
-
-    @staticmethod
-    def offered(trainer: pl.Trainer, stage: Stage) -> Any:
+    def offered(trainer: pl.Trainer, stage: Stage) -> Samples | None:
         """Return the dataset the data module offers, None if it offers none."""
-        offer = getattr(getattr(trainer, "datamodule", None), "explained_dataset", None)
-        return None if offer is None else offer(stage)
+        return data_of(trainer).explained_dataset(stage)
+
+    def offers(self, trainer: pl.Trainer) -> bool:
+        """Say whether the data module offers images at validation; asked once for a data module."""
+        return self._offered_names(trainer) is not None
 
     def unexplained(self, trainer: pl.Trainer, batch: dict[str, Any], counted: Tensor) -> Tensor:
         """Say which images of a validation batch will not be explained, so that statistics may rest on them.
@@ -53,22 +50,24 @@ class ShownImages:
         Returns:
             bool (B,). All True where images are offered and the batch does not name its own.
         """
-        if not self.offers(trainer):
+        explained = self._offered_names(trainer)
+        if explained is None:
             rows = torch.ones(len(counted), dtype=torch.bool)
             rows[self._wanted(trainer, counted)] = False
             return rows
         names = batch.get("image_id", [None] * len(counted))
-        explained = self._offered_names(trainer)
         return torch.tensor([name not in explained for name in names], dtype=torch.bool)
 
-    def _offered_names(self, trainer: pl.Trainer) -> frozenset[str]:
+    def _offered_names(self, trainer: pl.Trainer) -> frozenset[str] | None:
         """Ids of the images explained at validation, by all processes together; looked up once for a data module."""
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        if self._names[0] is not datamodule:
-            dataset = self.offered(trainer, "validate")
-            chosen = range(len(dataset) if self.num_images == -1 else min(self.num_images, len(dataset)))
-            self._names = datamodule, frozenset(_ids_of(dataset, chosen))
+        data = data_of(trainer)
+        if self._names[0] != data:
+            dataset = data.explained_dataset("validate")
+            self._names = data, None if dataset is None else frozenset(_ids_of(dataset, self._chosen(dataset)))
         return self._names[1]
+
+    def _chosen(self, dataset: Samples) -> range:
+        return range(len(dataset) if self.num_images == -1 else min(self.num_images, len(dataset)))
 
     def _wanted(self, trainer: pl.Trainer, counted: Tensor) -> list[int]:
         """Rows of a passing batch that are kept: the first that count, as many as this process still needs."""
@@ -100,9 +99,9 @@ class ShownImages:
             # the image alone: boxes and scores would be rounded
             yield moved | {"image": trainer.precision_plugin.convert_input(moved["image"])}
 
-    def _read(self, trainer: pl.Trainer, dataset: Any) -> Iterator[dict[str, Any]]:
-        collate = getattr(trainer.datamodule, "collate", None) or default_collate  # type: ignore[attr-defined]
-        share = self._share(trainer, len(dataset) if self.num_images == -1 else min(self.num_images, len(dataset)))
+    def _read(self, trainer: pl.Trainer, dataset: Samples) -> Iterator[dict[str, Any]]:
+        collate = data_of(trainer).collate
+        share = self._share(trainer, len(self._chosen(dataset)))
         for start in range(0, len(share), self.batch_size):
             samples = {place: dataset[place] for place in share[start : start + self.batch_size]}
             # None is unreadable, and the data module leaves such out
@@ -115,9 +114,10 @@ class ShownImages:
         return range(trainer.global_rank, count, trainer.world_size)
 
 
-def _ids_of(dataset: Any, chosen: Iterable[int]) -> list[str]:
+def _ids_of(dataset: Samples, chosen: Iterable[int]) -> list[str]:
     """Ids of some images; read from the samples only where the dataset does not list them."""
-    whole, places = dataset, list(chosen)
+    whole: object = dataset
+    places = list(chosen)
     while isinstance(whole, Subset):
         places = [whole.indices[i] for i in places]
         whole = whole.dataset

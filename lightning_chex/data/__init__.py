@@ -3,6 +3,7 @@
 from lightning_chex.data.brixia import BrixIA, BrixIADataModule
 from lightning_chex.data.brixia_scores import rater_agreement
 from lightning_chex.data.cohen import CohenBrixIA, CohenDataModule
+from lightning_chex.data.contract import LabelledDataset, Samples, XrayDataModule, XrayModel
 from lightning_chex.data.datamodule import ChestXrayDataModule
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.folder import ImageFolderDataModule, UnlabelledXrays
@@ -24,13 +25,17 @@ __all__ = [
     "DataError",
     "ImageFolderDataModule",
     "ImageTransform",
+    "LabelledDataset",
     "LungDataModule",
     "LungSegmentation",
     "NIHChestXray8",
     "NIHDataModule",
+    "Samples",
     "SyntheticCXR",
     "SyntheticDataModule",
     "UnlabelledXrays",
+    "XrayDataModule",
+    "XrayModel",
     "collate",
     "detector_label",
     "lung_zones",

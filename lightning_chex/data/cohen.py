@@ -3,7 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pandas as pd
 from torch.utils.data import Dataset, Subset
@@ -17,7 +17,8 @@ from lightning_chex.data.brixia_scores import (
     split_by_patient,
     target_names,
 )
-from lightning_chex.data.datamodule import ChestXrayDataModule, Split
+from lightning_chex.data.contract import Samples, Split, Stage
+from lightning_chex.data.datamodule import ChestXrayDataModule
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import check_images, find_images, first_few
 from lightning_chex.data.lung_files import check_lungs, find_masks
@@ -99,6 +100,7 @@ class CohenDataModule(ChestXrayDataModule):
         self.allow_missing = allow_missing
         self._images = pd.DataFrame()
         self._masks: dict[str, str] = {}
+        self._outlined: dict[Split, pd.DataFrame] = {}
 
     def check(self) -> None:
         """Read the scores, find the images and make sure that all fit together.
@@ -121,7 +123,7 @@ class CohenDataModule(ChestXrayDataModule):
         paths = locate(scores["image_id"], find_images(root, [folder]), str(folder), self.allow_missing)
         images = scores.loc[paths.index].assign(path=paths)
         check_images(images["path"].tolist())
-        self._masks = {}
+        self._masks, self._outlined = {}, {}
         if self.lung_masks or (root / _MASK_FOLDER).is_dir():
             self._masks = find_masks(root, f"{_MASK_FOLDER}/{{id}}.png")
         self._images = images.join(zone_scores(images, self.rater))
@@ -132,8 +134,8 @@ class CohenDataModule(ChestXrayDataModule):
         """Make the dataset of one split."""
         return CohenBrixIA(self._images[self._images["split"] == split], self.target, transform, self.read)
 
-    def evaluated_dataset(self, stage: Literal["validate", "test"]) -> Dataset:
-        """Return the images of ``explained_dataset``, with their ``lung_mask`` if there is a folder of masks.
+    def explained_dataset(self, stage: Stage) -> Samples:
+        """Return the images to explain, with their ``lung_mask`` if there is a folder of masks.
 
         Raises:
             DataError: a mask cannot be read or does not fit its image.
@@ -141,10 +143,11 @@ class CohenDataModule(ChestXrayDataModule):
         split: Split = "val" if stage == "validate" else "test"
         plain = self.dataset(split)
         if self.lung_masks or not self._masks:
-            return self.explained_dataset(stage)
-        images = self._with_masks(self._images[self._images["split"] == split])
-        dataset = CohenBrixIA(images, self.target, self._plain, self.read)
-        return Subset(self.readable(dataset, f"{split} split, with lungs"), telling_order(plain.labels))
+            return super().explained_dataset(stage)
+        if split not in self._outlined:  # every mask is read to be checked: once
+            self._outlined[split] = self._with_masks(self._images[self._images["split"] == split])
+        dataset = CohenBrixIA(self._outlined[split], self.target, self._plain, self.read)
+        return Subset(cast(Dataset, self.readable(dataset, f"{split} split, with lungs")), telling_order(plain.labels))
 
     def fingerprint(self) -> str:
         """Hash of all that an evaluation rests on, the lung masks' files too."""

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, cast, get_args
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from lightning_chex.data.class_weights import pos_weight
-from lightning_chex.data.contract import LabelledDataset, described
+from lightning_chex.data.contract import LabelledDataset, Samples, Split, Stage, check_labels, described
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import ImageReader, check_names, first_few, read_grey
 from lightning_chex.data.order import telling_order
@@ -25,8 +25,6 @@ from lightning_chex.data.sample import collate
 from lightning_chex.data.shuffled import ShuffledLabels
 from lightning_chex.data.transforms import ImageTransform
 from lightning_chex.data.unreadable import OnUnreadable, ReadableLoader, SkipUnreadable, collate_readable
-
-Split = Literal["train", "val", "test"]
 
 _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train", "val"),
@@ -67,6 +65,12 @@ class ChestXrayDataModule(pl.LightningDataModule):
 
     score_names: tuple[str, ...] = ("severity",)
     """Names of the scores in the order of ``label``; several where it is a vector of them. Of no use with classes."""
+
+    root: str | None = None
+    """The folder the images come from; None where they are not read from disk."""
+
+    allow_missing: bool = False
+    """Go on without images that are missing on disk."""
 
     def __init__(
         self,
@@ -139,6 +143,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
         self.look()
         if split not in self._datasets:
             dataset = self.build(split, self._augmented if split == "train" else self._plain)
+            check_labels(dataset, f"{split} split")
             if len(dataset) == 0:
                 raise DataError(
                     f"the {split} split of {type(self).__name__} holds no image: give it more images or other fractions"
@@ -195,10 +200,15 @@ class ChestXrayDataModule(pl.LightningDataModule):
             DataError: something else is wrong than missing images or an empty split.
         """
         looked_at = copy.copy(self)  # whatever looking needs, this module stays as it is
-        looked_at._checked, looked_at._datasets, looked_at._readable = True, {}, {}
-        return overview(looked_at, num_samples)
+        looked_at._checked, looked_at._datasets, looked_at._readable = False, {}, {}
+        looked_at.allow_missing, looked_at.prepared = True, None
+        return overview(looked_at, num_samples, type(self).__name__, self.rater_disagreement())
 
-    def explained_dataset(self, stage: Literal["validate", "test"]) -> Dataset:
+    def rater_disagreement(self) -> dict[str, float] | None:
+        """Say how far raters differ; None where there is one."""
+        return None
+
+    def explained_dataset(self, stage: Stage) -> Samples:
         """Return the images to explain at a stage, never augmented, the most telling order first.
 
         Here: the images of the validation or the test split. The first k cover the classes in turn (images of no
@@ -209,13 +219,9 @@ class ChestXrayDataModule(pl.LightningDataModule):
         """
         split: Split = "val" if stage == "validate" else "test"
         dataset = self.dataset(split)
-        return Subset(self.readable(dataset, f"{split} split"), telling_order(dataset.labels))
+        return Subset(cast(Dataset, self.readable(dataset, f"{split} split")), telling_order(dataset.labels))
 
-    def evaluated_dataset(self, stage: Literal["validate", "test"]) -> Dataset:
-        """Return the images of ``explained_dataset`` with all that is known of them, whatever training reads."""
-        return self.explained_dataset(stage)
-
-    def readable(self, dataset: Any, name: str, replace: bool = False) -> Dataset:
+    def readable(self, dataset: Samples, name: str, replace: bool = False) -> Samples:
         """Return a dataset as ``on_unreadable`` wants it: with ``skip``, less its unreadable images.
 
         Args:
@@ -338,11 +344,11 @@ class ChestXrayDataModule(pl.LightningDataModule):
         return self._loader_of(dataset, shuffle, drop_last)
 
     def _loader_of(
-        self, dataset: Dataset, shuffle: bool = False, drop_last: bool = False, sampler: Sampler | None = None
+        self, dataset: Samples, shuffle: bool = False, drop_last: bool = False, sampler: Sampler | None = None
     ) -> DataLoader:
         loader = DataLoader if self.on_unreadable == "error" else ReadableLoader
         return loader(
-            dataset,
+            cast(Dataset, dataset),  # any that has a length and samples will do
             batch_size=self.batch_size,
             shuffle=shuffle,
             sampler=sampler,

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,8 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import Dataset, Subset
 
-from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset, Split
+from lightning_chex.data.contract import LabelledDataset, Samples, Split, Stage
+from lightning_chex.data.datamodule import ChestXrayDataModule
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.images import ImageReader, check_images, find_images, first_few, image_size, read_grey
 from lightning_chex.data.nih_splits import cut_validation, official_split, sample_lists
@@ -174,7 +175,7 @@ class NIHDataModule(ChestXrayDataModule):
         tuning = self._images[self._images["split"] == "tuning"]
         return {**super().parts(), "tuning": self._dataset(tuning, self._plain)}
 
-    def explained_dataset(self, stage: Literal["validate", "test"]) -> Dataset:
+    def explained_dataset(self, stage: Stage) -> Samples:
         """Return the images with boxes: at ``validate`` those of the tuning half, at ``test`` the reporting half.
 
         The classes of the boxes take turns. Empty if no image with boxes is on disk.
@@ -187,7 +188,7 @@ class NIHDataModule(ChestXrayDataModule):
         classes = classes.reindex(index=images["image_id"], columns=range(len(self.class_names)), fill_value=0)
         order = telling_order(torch.from_numpy(classes.to_numpy(copy=True)))
         dataset = self._dataset(images, self._plain)
-        return Subset(self.readable(dataset, f"images explained at {stage}"), order)
+        return Subset(cast(Dataset, self.readable(dataset, f"images explained at {stage}")), order)
 
     def fingerprint(self) -> str:
         """Hash of all that an evaluation rests on, the boxes too."""

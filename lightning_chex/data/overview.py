@@ -25,15 +25,15 @@ key               meaning
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from lightning_chex.data.contract import LabelledDataset, described
+from lightning_chex.data.contract import LabelledDataset, Samples, XrayDataModule, check_labels, described
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import check_names, image_size
+from lightning_chex.data.images import image_size
 from lightning_chex.data.tables import MissingImagesWarning, contents, data_root
 from lightning_chex.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
@@ -44,33 +44,36 @@ SIZE_LIMIT = 5000
 """Of more files than this, evenly spaced ones are opened for their size: 100,000 headers take minutes on some disks."""
 
 
-def overview(module: "ChestXrayDataModule", num_samples: int) -> dict[str, Any]:
+def overview(
+    module: XrayDataModule, num_samples: int, name: str, rater_disagreement: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Look at a data set; of the images only headers and a few samples are read.
 
     Args:
-        module: a copy nobody trains with: missing images are counted, whatever its ``allow_missing`` has said.
+        module: one that has not looked yet; of this package's a copy that allows missing images, which are counted.
         num_samples: how many images to read.
+        name: what the data set is called.
+        rater_disagreement: how far its raters differ, if there are several.
 
     Returns:
         See above.
 
     Raises:
         DataError: something is wrong that counting cannot show, a table for one.
+        MisconfigurationException: a part without labels.
     """
-    if hasattr(module, "allow_missing"):
-        module.allow_missing = True
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        module.check()
-        check_names(module._images["image_id"])
-    parts = module.parts()
+        module.look()
+    parts, class_names = module.parts(), list(module.class_names or ())
+    for part, dataset in parts.items():
+        check_labels(dataset, f"part {part}")
     missing = [warning.message for warning in caught if isinstance(warning.message, MissingImagesWarning)]
     patients = [described(dataset).patient_ids for dataset in parts.values()]
-    disagreement = getattr(module, "rater_disagreement", None)
     return {
-        "name": type(module).__name__,
-        "class_names": list(module.class_names),
-        "parts": [_part(name, dataset, module.class_names) for name, dataset in parts.items()],
+        "name": name,
+        "class_names": class_names,
+        "parts": [_part(part, dataset, class_names) for part, dataset in parts.items()],
         "patients": None if None in patients else len({name for names in patients for name in names or ()}),
         "sizes": _sizes(list(parts.values())),
         "missing": {
@@ -78,8 +81,8 @@ def overview(module: "ChestXrayDataModule", num_samples: int) -> dict[str, Any]:
             "total": sum(warning.total for warning in missing),
         },
         "notes": [str(w.message) for w in caught if w.category is UserWarning],  # other categories are for programmers
-        "disagreement": disagreement() if disagreement else None,
-        "samples": _samples(module, parts, num_samples),
+        "disagreement": rater_disagreement,
+        "samples": _samples(module, parts, class_names, num_samples),
     }
 
 
@@ -142,17 +145,20 @@ def _sizes(datasets: Sequence[LabelledDataset]) -> dict[str, Any]:
     return {"files": len(paths), "counted": len(chosen), "common": sizes.most_common(), "unreadable": unreadable}
 
 
-def _samples(module: "ChestXrayDataModule", parts: dict[str, LabelledDataset], number: int) -> list[dict[str, Any]]:
+def _samples(
+    module: XrayDataModule, parts: Mapping[str, LabelledDataset], class_names: Sequence[str], number: int
+) -> list[dict[str, Any]]:
     """The images that would be explained at validation, which show the variety and have the boxes; else any."""
-    candidates: list[tuple[str, Any]] = []
-    if len(parts.get("val", ())):
-        candidates.append(("explained at validation", module.explained_dataset("validate")))
+    candidates: list[tuple[str, Samples]] = []
+    explained = module.explained_dataset("validate") if len(parts.get("val", ())) else None
+    if explained is not None:
+        candidates.append(("explained at validation", explained))
     # images nobody should look at before the end come last
     candidates += sorted(parts.items(), key=lambda item: item[0] == "test")
-    part, dataset = next(((name, dataset) for name, dataset in candidates if len(dataset)), ("", []))
+    part, dataset = next(((name, dataset) for name, dataset in candidates if len(dataset)), ("", ()))
     chosen = (dataset[i] for i in range(min(number, len(dataset))))
     # on_unreadable: skip gives None for an image that cannot be read
-    samples = [_plain(sample, part, module.class_names) for sample in chosen if sample is not None]
+    samples = [_plain(sample, part, class_names) for sample in chosen if sample is not None]
     if any(sample["boxes"] for sample in samples):  # findings are boxed here, zones are not scored
         samples = [{**sample, "zones": None} for sample in samples]
     return samples

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -28,7 +28,7 @@ class Predicted:
         labelled: whether their labels are known.
     """
 
-    images: Dataset
+    images: Subset
     count: int
     image_ids: list[str]
     labelled: bool
@@ -103,7 +103,9 @@ def choose(
     all_names = joined.image_ids
     names = [] if all_names is None else [all_names[index] for index in chosen]
     left = [index for index, name in zip(chosen, names, strict=True) if name not in finished] if names else chosen
-    return Predicted(Subset(module.readable(joined, f"{part} images"), left), len(chosen), names, labelled)
+    return Predicted(
+        Subset(cast(Dataset, module.readable(joined, f"{part} images")), left), len(chosen), names, labelled
+    )
 
 
 def share_of_few(images: Any, trainer: pl.Trainer | None) -> DistributedSampler | None:

@@ -72,7 +72,7 @@ def _find(evaluated: Evaluated, key: tuple[str, str]) -> Cases | None:
         sample = evaluated.images.dataset[place]
         if sample is None or sample["image_id"] != key[0]:
             continue
-        batch = evaluated.images.subject.move(evaluated.images.datamodule.collate([sample]))
+        batch = evaluated.images.subject.move(evaluated.images.data.collate([sample]))
         cases = evaluated.evaluator.cases(batch)
         if key in cases.keys:
             return cases.select([cases.keys.index(key)])

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lightning_chex.attribution import Attributor
+from lightning_chex.data.contract import XrayDataModule
 from lightning_chex.evaluation.results import write_json
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.explaining.feature_statistics import feature_statistics, training_batches
@@ -21,7 +22,7 @@ def learn(
     left_out: dict[str, str],
     named: bool,
     subject: Subject,
-    datamodule: Any,
+    data: XrayDataModule,
     example: Tensor,
     settings: EvaluationSettings,
     folder: Path,
@@ -33,7 +34,7 @@ def learn(
         left_out: gets the reason.
         named: somebody asked for just these methods, so none may be left out.
         subject: the model.
-        datamodule: offers training images, if there are any.
+        data: offers training images, if there are any.
         example: an image to explain, (1, C, H, W).
         settings: of the evaluation.
         folder: of the evaluation.
@@ -52,7 +53,7 @@ def learn(
         if files[name].exists():
             method.load_state_dict(load_file(files[name]))
     waiting = {name: method for name, method in chosen.items() if not files[name].exists()}
-    batches = training_batches(datamodule, settings.statistics_images, settings.seed) if _any_learns(waiting) else None
+    batches = training_batches(data, settings.statistics_images, settings.seed) if _any_learns(waiting) else None
     fitted = feature_statistics(subject.network, waiting, subject.saved, batches, image=example)
     for name, reason in fitted.unfitted.items():
         if named:

@@ -8,6 +8,8 @@ from importlib.metadata import version
 from typing import Any
 
 from lightning_chex.attribution import Attributor
+from lightning_chex.data.adapter import name_of
+from lightning_chex.data.contract import XrayDataModule
 from lightning_chex.evaluation.records import Key
 from lightning_chex.evaluation.results import Explained
 from lightning_chex.evaluation.settings import EvaluationSettings
@@ -28,7 +30,7 @@ class Protocol:
 
     Attributes:
         subject: the model.
-        datamodule: the data.
+        data: the data module.
         settings: of the evaluation.
         kind: what maps are judged by.
         fraction: share of a map's pixels the rule ``top_fraction`` marks.
@@ -38,7 +40,7 @@ class Protocol:
     """
 
     subject: Subject
-    datamodule: Any
+    data: XrayDataModule
     settings: EvaluationSettings
     kind: RegionKind
     fraction: float
@@ -76,7 +78,7 @@ class Protocol:
         """What ``results.json`` says under ``protocol``."""
         return {
             "data": {
-                "module": type(self.datamodule).__name__,
+                "module": name_of(self.data),
                 "fingerprint": self._fingerprint,
                 "images": len({case.key[0] for case in cases}),
                 "targets": len(cases),
@@ -108,7 +110,7 @@ class Protocol:
     @cached_property
     def _fingerprint(self) -> str:
         # once: it looks at every file of the data set
-        return self.datamodule.fingerprint() if hasattr(self.datamodule, "fingerprint") else "unknown"
+        return self.data.fingerprint()
 
     def _rule(self, regions: TuningRegions) -> str:
         origin = "no tuning region says how large regions are"

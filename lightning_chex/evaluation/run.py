@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from tqdm import tqdm
 
 from lightning_chex.attribution import Attributor, EveryPixel, RandomMap
+from lightning_chex.data.adapter import adapted, name_of
+from lightning_chex.data.contract import lacks
 from lightning_chex.data.errors import DataError
 from lightning_chex.evaluation.differences import differences
 from lightning_chex.evaluation.evaluator import Evaluator
@@ -42,7 +45,7 @@ from lightning_chex.evaluation.tuning import TuningRegions
 from lightning_chex.explaining.cases import Cases, LungFinder, RegionKind, region_kind
 from lightning_chex.explaining.describe import describe
 from lightning_chex.explaining.feature_statistics import training_batches
-from lightning_chex.explaining.subject import Images, Subject, offered, tuning_half
+from lightning_chex.explaining.subject import Images, Subject, tuning_half
 
 RANDOMIZATION_IMAGES = 64
 """Images that a network of random weights is calibrated on, and its bottlenecks learn from."""
@@ -74,7 +77,7 @@ class Evaluated:
 
 def evaluate(
     subject: Subject,
-    datamodule: Any,
+    datamodule: pl.LightningDataModule,
     folder: Path,
     methods: Sequence[str] | None = None,
     limit: int | None = None,
@@ -102,14 +105,21 @@ def evaluate(
     settings = EvaluationSettings() if settings is None else settings
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit!r} must be at least 1 image, or left out for all")
-    size = getattr(datamodule, "size", None)
-    if subject.trained_size not in (None, size):
-        print(f"the model was trained on images of {subject.trained_size} px and is evaluated at {size} px", flush=True)
-    tested = Images(datamodule, offered(datamodule, "test"), subject, limit)
-    tuning, why_not = tuning_half(datamodule, subject)
+    data = adapted(datamodule)
+    data.look()
+    if subject.trained_size not in (None, data.size):
+        print(
+            f"the model was trained on images of {subject.trained_size} px and is evaluated at {data.size} px",
+            flush=True,
+        )
+    explained = data.explained_dataset("test")
+    if explained is None:
+        raise lacks(name_of(data), "explained_dataset", "evaluate")
+    tested = Images(data, explained, subject, limit)
+    tuning, why_not = tuning_half(data, subject)
     sample = tested.first()
     kind = _region_kind(settings, sample, subject.class_names)
-    example = subject.move(datamodule.collate([sample]))["image"]
+    example = subject.move(data.collate([sample]))["image"]
     _check_pixels(settings, example)
     chosen, left_out = choose_methods(
         methods, subject.layer, subject.network, example, not subject.class_names, settings.seed
@@ -117,14 +127,23 @@ def evaluate(
     regions = TuningRegions(tuning, subject.class_names, kind, find_lungs)
     fraction = settings.top_fraction or regions.share or BOX_FRACTION
     has_masks = "lung_mask" in sample
-    protocol = Protocol(subject, datamodule, settings, kind, fraction, tuple(example.shape[1:]), find_lungs, has_masks)
+    protocol = Protocol(
+        subject,
+        data,
+        settings,
+        kind,
+        fraction,
+        tuple(example.shape[1:]),
+        find_lungs,
+        has_masks,
+    )
     records = Records(folder, protocol.identity())
     if subject.shuffled is not None:
         refuse_other_labels(records.noted(LABELS), subject.shuffled)
     for name, method in chosen.items():
         records.admit(name, describe(method))
     unfitted = {name: copy.deepcopy(method) for name, method in chosen.items()}
-    statistics = learn(chosen, left_out, methods is not None, subject, datamodule, example, settings, folder)
+    statistics = learn(chosen, left_out, methods is not None, subject, data, example, settings, folder)
     for name in unfitted.keys() - chosen.keys():  # what is left out is left out everywhere
         del unfitted[name]
         records.dismiss(name)
@@ -225,7 +244,7 @@ def _randomize(
         The cases of these images.
     """
     subject = tested.subject
-    images = Images(tested.datamodule, tested.dataset, subject, int(min(share.images, tested.count)))
+    images = Images(tested.data, tested.dataset, subject, int(min(share.images, tested.count)))
     # one batch, so that every stage of the network is met once
     batch = next(images.batches(max(1, images.count)), None)
     if batch is None:
@@ -233,11 +252,11 @@ def _randomize(
     cases = evaluator.cases(batch)
     taken = share.take(cases.rows.tolist())
     cases = cases.select([i for i, row in enumerate(cases.rows.tolist()) if row in taken])
-    offer = training_batches(tested.datamodule, RANDOMIZATION_IMAGES, evaluator.settings.seed)
+    offer = training_batches(tested.data, RANDOMIZATION_IMAGES, evaluator.settings.seed)
     others = _first(offer() if offer is not None else () if tuning is None else _images_of(tuning), subject.device)
     learning = len(others) >= 2
     if not learning:  # for the calibration and the spread of the outputs those explained will do
-        others = _first(_images_of(Images(tested.datamodule, tested.dataset, subject)), subject.device)
+        others = _first(_images_of(Images(tested.data, tested.dataset, subject)), subject.device)
     if len(others) < 2:
         rank_zero_warn("there are fewer than two images to calibrate a network of random weights on: no sanity check")
         return set()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import lightning_chex
 from lightning_chex.attribution import Attributor
 from lightning_chex.attribution.unwrapping import unwrap
+from lightning_chex.data.contract import PAGE, Outputs
 
 
 def network_of(pl_module: pl.LightningModule, name: str) -> nn.Module:
@@ -23,34 +24,32 @@ def network_of(pl_module: pl.LightningModule, name: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise MisconfigurationException(
             f"network={name!r} is not a module of {type(pl_module).__name__}; "
-            f"it has {', '.join(name for name, _ in pl_module.named_children()) or 'none'}"
+            f"it has {', '.join(name for name, _ in pl_module.named_children()) or 'none'}; see {PAGE}"
         )
     return unwrap(network)
 
 
-def check_scores(pl_module: pl.LightningModule) -> None:
+def check_scores(pl_module: pl.LightningModule, outputs: Outputs) -> None:
     """Raise a MisconfigurationException if the model predicts several scores."""
-    scores = getattr(pl_module, "score_names", ())
-    if not getattr(pl_module, "class_names", ()) and len(scores) > 1:
+    scores = outputs.score_names
+    if not outputs.class_names and len(scores) > 1:
         raise MisconfigurationException(
             f"{type(pl_module).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain one: "
             "give a model trained with data.target: severity"
         )
 
 
-def check_model(pl_module: pl.LightningModule, network: str, attributor: Attributor) -> str:
-    """See that the attributor suits the model, and return the name of its score, of no use with classes.
+def check_model(pl_module: pl.LightningModule, outputs: Outputs, network: str, attributor: Attributor) -> None:
+    """See that the attributor suits the model.
 
     Raises:
         LayerError: the network has no such layer.
         MisconfigurationException: several scores, or an objective for something else.
     """
-    check_scores(pl_module)
-    scores = getattr(pl_module, "score_names", ())
-    has_classes = bool(getattr(pl_module, "class_names", ()))
+    check_scores(pl_module, outputs)
+    has_classes = bool(outputs.class_names)
     attributor.check(network_of(pl_module, network))
     check_target(pl_module, attributor, has_classes)
-    return scores[0] if scores else "severity"
 
 
 def check_target(
@@ -64,14 +63,14 @@ def check_target(
         raise MisconfigurationException(f"{type(pl_module).__name__} predicts {predicts}; {error}") from error
 
 
-def check_output(output: Any, pl_module: pl.LightningModule) -> None:
+def check_output(output: Any, pl_module: pl.LightningModule, outputs: Outputs) -> None:
     """See that the network gives one number for each class, or one score.
 
     Raises:
         MisconfigurationException: it does not.
     """
-    outputs = len(getattr(pl_module, "class_names", ()))
-    expected = [(outputs,)] if outputs else [(1,), ()]
+    classes = len(outputs.class_names)
+    expected = [(classes,)] if classes else [(1,), ()]
     if not isinstance(output, Tensor) or tuple(output.shape[1:]) not in expected:
         found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise MisconfigurationException(

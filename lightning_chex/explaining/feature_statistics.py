@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_chex.attribution import Attributor, FeatureStatistics, LayerLearner, frozen
 from lightning_chex.attribution.layers import get_layer, hooked
+from lightning_chex.data.contract import XrayDataModule
 
 Source = Literal["training split", "checkpoint", "file"]
 
@@ -105,31 +106,30 @@ def feature_statistics(
 
 
 def training_batches(
-    datamodule: Any, limit: int = STATISTICS_IMAGES, seed: int = 0
+    data: XrayDataModule, limit: int = STATISTICS_IMAGES, seed: int = 0
 ) -> Callable[[], Iterator[Tensor]] | None:
     """Offer training images for `feature_statistics`: drawn by a seed, never augmented.
 
     Args:
-        datamodule: a ``ChestXrayDataModule`` that has been set up.
+        data: a data module that has been set up.
         limit: how many images at most.
         seed: of the draw.
 
     Returns:
         What makes the batches (B, 3, H, W); None if there are fewer than two training images.
     """
-    parts: Mapping[str, Any] = datamodule.parts() if hasattr(datamodule, "parts") else {}
-    dataset = parts.get("train", ())
-    if len(dataset) < 2:
+    dataset = data.parts().get("train")
+    if dataset is None or len(dataset) < 2:
         return None
 
     def batches() -> Iterator[Tensor]:
         chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
-        readable = datamodule.readable(dataset, "training images of the statistics")
+        readable = data.readable(dataset, "training images of the statistics")
         loader = DataLoader(
-            Subset(readable, chosen),
-            datamodule.batch_size,
-            num_workers=datamodule.num_workers,
-            collate_fn=datamodule.collate,
+            Subset(cast(Dataset, readable), chosen),
+            data.batch_size,
+            num_workers=data.num_workers,
+            collate_fn=data.collate,
             generator=torch.Generator(),  # of its own, or iterating would draw from the global one
         )
         for batch in loader:

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from lightning_chex.data.contract import Samples, XrayDataModule, check_sample, first_of
 from lightning_chex.data.errors import DataError
 from lightning_chex.explaining.feature_statistics import Saved
 
@@ -68,14 +69,14 @@ class Images:
     """The images of one half of an evaluation, in the order in which they are explained.
 
     Args:
-        datamodule: whose.
+        data: whose.
         dataset: the samples.
         subject: whose device they go to.
         limit: how many at most; None for all.
     """
 
-    def __init__(self, datamodule: Any, dataset: Any, subject: Subject, limit: int | None = None) -> None:
-        self.datamodule = datamodule
+    def __init__(self, data: XrayDataModule, dataset: Samples, subject: Subject, limit: int | None = None) -> None:
+        self.data = data
         self.dataset = dataset
         self.subject = subject
         self.count = len(dataset) if limit is None else min(limit, len(dataset))
@@ -83,10 +84,10 @@ class Images:
     def batches(self, batch_size: int | None = None) -> Iterator[dict[str, Any]]:
         """Batches on the device."""
         loader = DataLoader(
-            Subset(self.dataset, range(self.count)),
-            batch_size or getattr(self.datamodule, "batch_size", 16),
-            num_workers=getattr(self.datamodule, "num_workers", 0),
-            collate_fn=self.datamodule.collate,
+            Subset(cast(Dataset, self.dataset), range(self.count)),
+            batch_size or self.data.batch_size,
+            num_workers=self.data.num_workers,
+            collate_fn=self.data.collate,
             generator=torch.Generator(),  # of its own, or iterating would draw from the global one
         )
         for batch in loader if self.count else ():
@@ -94,27 +95,26 @@ class Images:
                 yield self.subject.move(batch)
 
     def first(self) -> dict[str, Any]:
-        """The first sample that can be read."""
-        found = (self.dataset[i] for i in range(self.count))
-        sample = next((sample for sample in found if sample is not None), None)
+        """The first sample that can be read.
+
+        Raises:
+            DataError: there is none.
+            MisconfigurationException: it lacks what is needed to explain it.
+        """
+        sample = first_of(Subset(cast(Dataset, self.dataset), range(self.count)))
         if sample is None:
             raise DataError(
                 "there is no image to explain: evaluate takes the test images, and of a data set with boxes those that "
                 "have some"
             )
+        check_sample(sample, ("image", "label", "image_id"), "evaluate")
         return sample
 
 
-def offered(datamodule: Any, stage: str) -> Any:
-    """The images to explain, with all that is known of them."""
-    offer = getattr(datamodule, "evaluated_dataset", None) or datamodule.explained_dataset
-    return offer(stage)
-
-
-def tuning_half(datamodule: Any, subject: Subject) -> tuple[Images | None, str]:
+def tuning_half(data: XrayDataModule, subject: Subject) -> tuple[Images | None, str]:
     """The images to tune on; None, and the reason, where a copy holds test images alone."""
     try:
-        dataset = offered(datamodule, "validate")
+        dataset = data.explained_dataset("validate")
     except DataError as error:  # a copy that holds test images alone can be evaluated all the same
         return None, f"there are no tuning images: {error}"
-    return (Images(datamodule, dataset, subject), "") if len(dataset) else (None, "there are no tuning images")
+    return (Images(data, dataset, subject), "") if dataset else (None, "there are no tuning images")

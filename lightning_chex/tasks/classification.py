@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_chex.data.adapter import data_of
 from lightning_chex.tasks.backbone import create_backbone
 from lightning_chex.tasks.task import ChestXrayTask, Schedule
 
@@ -109,15 +110,15 @@ class ClassificationTask(ChestXrayTask):
 
     def setup(self, stage: str) -> None:
         """Take pos_weight from the training split, and see that data and model speak of the same classes."""
-        data = getattr(self.trainer, "datamodule", None)
-        names = getattr(data, "class_names", None)
+        data = data_of(self.trainer)
+        names = data.class_names
         if names is not None and list(names) != self.class_names:
             raise MisconfigurationException(
                 f"the model's classes {self.class_names} are not the data's {list(names)}: give both the same, "
                 "or let the command line link them"
             )
         if stage == "fit" and self.weighted:
-            weights = getattr(data, "pos_weight", None)
+            weights = data.pos_weight
             if weights is None:
                 raise MisconfigurationException(
                     "loss='weighted_bce' needs a data module with a pos_weight (C,); use loss: bce"

@@ -11,6 +11,7 @@ from torchmetrics import MeanAbsoluteError, Metric
 from torchmetrics.functional.regression import pearson_corrcoef
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_chex.data.adapter import data_of
 from lightning_chex.tasks.backbone import create_backbone
 from lightning_chex.tasks.task import ChestXrayTask, Schedule
 
@@ -100,13 +101,13 @@ class RegressionTask(ChestXrayTask):
 
     def setup(self, stage: str) -> None:
         """Refuse data whose labels are classes, or other scores."""
-        data = getattr(self.trainer, "datamodule", None)
-        names = getattr(data, "class_names", ())
+        data = data_of(self.trainer)
+        names = data.class_names
         if names:
             raise MisconfigurationException(
                 f"the data's labels are the classes {list(names)}, not a score: set data.target: severity"
             )
-        scores = list(getattr(data, "score_names", self.score_names))
+        scores = list(data.score_names or self.score_names)
         if scores != self.score_names:
             raise MisconfigurationException(
                 f"the model's scores {self.score_names} are not the data's {scores}: give both the same, or let the "

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.functional.segmentation import dice_score
 
+from lightning_chex.data.adapter import data_of, name_of
+from lightning_chex.data.contract import Split, first_of
 from lightning_chex.tasks.backbone import UNET_STRIDE, create_unet
 from lightning_chex.tasks.task import ChestXrayTask, Schedule
 
@@ -83,24 +85,22 @@ class SegmentationTask(ChestXrayTask):
 
     def setup(self, stage: str) -> None:
         """Refuse data without lung masks, and images of a size the network cannot take."""
-        data = getattr(self.trainer, "datamodule", None)
-        size = getattr(data, "size", UNET_STRIDE)
+        data = data_of(self.trainer)
+        size = UNET_STRIDE if data.size is None else data.size
         if size % UNET_STRIDE:
             raise MisconfigurationException(
                 f"data.size={size}, but a U-Net++ takes multiples of {UNET_STRIDE}: give "
                 f"{max(UNET_STRIDE, size // UNET_STRIDE * UNET_STRIDE)} or {-(-size // UNET_STRIDE) * UNET_STRIDE}"
             )
-        if stage != "predict" and data is not None and hasattr(data, "dataset"):
+        if stage != "predict":
             # no augmented split: those draw random numbers
-            split = "test" if stage == "test" else "val"
+            split: Split = "test" if stage == "test" else "val"
             dataset = data.dataset(split)
-            if hasattr(data, "readable"):  # where unreadable images are skipped, the first one is no reason to stop
-                dataset = data.readable(dataset, f"{split} split")
-            samples = (dataset[i] for i in range(len(dataset)))
-            sample = next((sample for sample in samples if sample is not None), None)
+            # where unreadable images are skipped, the first one is no reason to stop
+            sample = None if dataset is None else first_of(data.readable(dataset, f"{split} split"))
             if sample is not None and "lung_mask" not in sample:
                 raise MisconfigurationException(
-                    f"the samples of {type(data).__name__} have no lung_mask: use LungDataModule, the phantom, or "
+                    f"the samples of {name_of(data)} have no lung_mask: use LungDataModule, the phantom, or "
                     "CohenDataModule with lung_masks: true"
                 )
 

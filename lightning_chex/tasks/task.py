@@ -14,6 +14,7 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from lightning_chex.data.adapter import data_of
 from lightning_chex.tasks.repeats import unrepeated_rows
 
 Schedule = Literal["constant", "cosine", "one_cycle"]
@@ -95,15 +96,11 @@ class ChestXrayTask(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note how large the images are, and whether their labels were shuffled."""
-        size = self._image_size()
+        size = data_of(self._trainer).size
         if size is not None:
             checkpoint["image_size"] = size
-        if getattr(getattr(self._trainer, "datamodule", None), "shuffle_labels", False):
+        if data_of(self._trainer).shuffle_labels:
             checkpoint["shuffled_labels"] = True
-
-    def _image_size(self) -> int | None:
-        datamodule = getattr(self._trainer, "datamodule", None)
-        return getattr(datamodule, "size", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights of other classes or scores, and let a resumed training follow a schedule of its own length.
@@ -120,7 +117,7 @@ class ChestXrayTask(pl.LightningModule):
                 f"the checkpoint is of a model of {theirs}, this one is of {ours or type(self).__name__}: give the "
                 "configuration and the data options it was trained with, or another checkpoint"
             )
-        then, now = checkpoint.get("image_size"), self._image_size()
+        then, now = checkpoint.get("image_size"), data_of(self._trainer).size
         if None not in (then, now) and then != now:
             rank_zero_warn(f"the checkpoint was trained on images of {then} px, and data.size is {now}")
         for state in checkpoint.get("lr_schedulers", []):

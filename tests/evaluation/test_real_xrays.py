@@ -58,7 +58,7 @@ def test_nih_boxes_of_the_reporting_half_judge_the_maps(tmp_path, chex_data):
 
 def test_table_2s_regions_are_zones_of_real_masks(chex_data):
     data = CohenDataModule(str(chex_data / "brixia_cohen"), size=128, target="detectors")
-    dataset = data.evaluated_dataset("test")
+    dataset = data.explained_dataset("test")
     batch = collate([dataset[i] for i in range(len(dataset))])
     cases = cases_of(batch, torch.zeros(len(dataset), 3), data.class_names, "zones")
     judged = cases.regions.flatten(1).any(1)

@@ -6,6 +6,7 @@ from torch import nn
 
 from lightning_chex.attribution import IBA, GradCAM, InverseIBA, MultiLayerIBA
 from lightning_chex.data import SyntheticDataModule
+from lightning_chex.data.adapter import adapted
 from lightning_chex.explaining.feature_statistics import feature_statistics, training_batches
 
 IMAGE = torch.zeros(1, 3, 16, 16)
@@ -130,4 +131,4 @@ def test_training_images_are_drawn_by_a_seed_and_not_augmented():
     assert len(found) == 6 and found <= every
     assert torch.equal(torch.cat(drawn), torch.cat(list(batches())))
     assert not torch.equal(torch.cat(drawn), torch.cat(list(training_batches(data, limit=6, seed=2)())))
-    assert training_batches(nn.Identity()) is None
+    assert training_batches(adapted(nn.Identity())) is None
