@@ -6,6 +6,7 @@ from lightning_chex.attribution.counting import Counting
 from lightning_chex.attribution.grad_cam import GradCAM
 from lightning_chex.attribution.gradient import Gradient
 from lightning_chex.attribution.iba import IBA
+from lightning_chex.attribution.information import bits_per_pixel
 from lightning_chex.attribution.integrated_gradients import IntegratedGradients
 from lightning_chex.attribution.inverse_iba import InverseIBA
 from lightning_chex.attribution.layers import LayerError, NotFiniteError
@@ -38,6 +39,7 @@ __all__ = [
     "PriorMap",
     "RandomMap",
     "Targets",
+    "bits_per_pixel",
     "explained_output",
     "frozen",
     "positive_labels",

@@ -194,15 +194,14 @@ class IBA(Attributor):
             ValueError: the images have another size than those of the statistics.
         """
 
-        def finish(solution: Solution) -> tuple[Tensor, Tensor]:
+        def finish(solution: Solution) -> tuple[Tensor, Tensor, Tensor]:
             cells = solution.cells()
-            return bits_per_pixel(cells, image_size(images)).float(), solution.convergence(cells)
+            return bits_per_pixel(cells, image_size(images)).float(), solution.convergence(cells), cells
 
         parts = self._solutions(model, images, targets, finish)
         if not parts:
             return Attribution(images.new_zeros(0, *image_size(images)).float(), images.new_zeros(0).float())
-        maps, convergence = zip(*parts, strict=True)
-        return Attribution(torch.cat(maps), torch.cat(convergence))
+        return Attribution(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     def report(
         self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
