@@ -20,7 +20,7 @@ import small_evaluations
 from small_evaluations import CONFIG, SETTINGS, trained
 
 from lightning_chex.cli import main as chex
-from lightning_chex.explaining.map_folder import read_index, read_saliency
+from lightning_chex.explaining import read_index, read_saliency
 
 TARGETS = ("pathologies", "detectors", "severity")
 

@@ -21,12 +21,12 @@ from lightning_chex.evaluation.methods import bottleneck_layer
 from lightning_chex.evaluation.run import Evaluated, Subject, evaluate
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.evaluation.untaught import builder, trained_on_shuffled_labels
+from lightning_chex.explaining import read_index, read_saliency
 from lightning_chex.explaining.checkpoint import load_weights, origin, saved_statistics
 from lightning_chex.explaining.checkpoint_contents import Checkpoint
 from lightning_chex.explaining.explained_model import check_scores, network_of
 from lightning_chex.explaining.image_size import trained_size
 from lightning_chex.explaining.lung_network import LungNetwork
-from lightning_chex.explaining.map_folder import read_index, read_saliency
 from lightning_chex.metrics import Otsu, TopFraction
 from lightning_chex.output_folder import held
 from lightning_chex.reporting.dashboard import evaluation_tables
