@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -410,3 +411,15 @@ def test_an_index_torn_at_any_byte_leaves_whole_images_only(tmp_path):
         assert all(len(rows) == 12 for rows in whole.values())
         found.append(len(whole))
     assert found == sorted(found) and found[-1] == 2
+
+
+def test_maps_are_read_as_the_readme_says(whole, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## Explain a whole data set")[1].split("\n## ")[0]
+    (script,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(script.splitlines()) <= 5
+    monkeypatch.chdir(whole.parent)
+    names = {}
+    exec(compile(script.replace("OUT", "out"), "README.md", "exec"), names)  # the block itself is what is under test
+    assert names["saliency"].shape == (32, 32) and names["row"] == rows_of(whole)[-1]
+    assert float(names["saliency"].sum()) == pytest.approx(float(names["row"]["bits"]), rel=1e-4)
