@@ -5,7 +5,7 @@
 
 Trains the small networks of the tests (classes, detectors, severity) with the callback, evaluates the whole line-up and
 three methods from files, and explains the test images. What is recorded: the logged scalars, methods, controls,
-tuned levels and the sum of every map with every digit, and hashes of the paired differences and the index.
+tuned levels and the sum of every map with every digit, and hashes of the paired differences.
 """
 
 import csv
@@ -16,11 +16,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import small_evaluations
 from small_evaluations import CONFIG, SETTINGS, trained
 
 from lightning_chex.cli import main as chex
+from lightning_chex.explaining import read_index, read_saliency
 
 TARGETS = ("pathologies", "detectors", "severity")
 
@@ -40,8 +40,11 @@ def record(target: str, folder: Path) -> dict[str, Any]:
         chex(["evaluate", *common, f"--output_dir={folder / 'files'}", *SETTINGS, f"--methods=[{files}]"])
         results["files"] = json.loads((folder / "files" / "results.json").read_text())["methods"]
     chex(["explain", *common, f"--output_dir={folder / 'explained'}"])
-    maps = {path.name: float(np.load(path).sum(dtype=np.float64)) for path in (folder / "explained").rglob("*.npy")}
-    index = (folder / "explained" / "index.csv").read_bytes()
+    explained = folder / "explained"
+    maps = {
+        f"{row['image']}__{row['target']}.npy": float(read_saliency(explained, row).double().sum())
+        for row in read_index(explained)
+    }
     return {
         "logged": logged,
         **{key: brief(results.get(key) or {}) for key in ("methods", "controls", "files")},
@@ -49,7 +52,6 @@ def record(target: str, folder: Path) -> dict[str, Any]:
         "differences": {key: digest(json.dumps(pairs).encode()) for key, pairs in results["differences"].items()},
         "tuned_levels": results["protocol"]["tuned_levels"],
         "maps": dict(sorted(maps.items())),
-        "index": digest(index),
     }
 
 

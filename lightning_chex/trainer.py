@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +23,12 @@ from lightning_chex.evaluation.methods import bottleneck_layer
 from lightning_chex.evaluation.run import Evaluated, Subject, evaluate
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.evaluation.untaught import builder, trained_on_shuffled_labels
+from lightning_chex.explaining import read_index, read_saliency
 from lightning_chex.explaining.checkpoint import load_weights, origin, saved_statistics
 from lightning_chex.explaining.checkpoint_contents import Checkpoint
 from lightning_chex.explaining.explained_model import check_scores, network_of
 from lightning_chex.explaining.image_size import trained_size
 from lightning_chex.explaining.lung_network import LungNetwork
-from lightning_chex.explaining.map_folder import read_index
 from lightning_chex.metrics import Otsu, TopFraction
 from lightning_chex.output_folder import held
 from lightning_chex.reporting.dashboard import evaluation_tables, log_table
@@ -169,6 +170,7 @@ class ChexTrainer(pl.Trainer):
         limit: int | None = None,
         threshold: float = 0.5,
         overlays: bool = False,
+        npy: bool = False,
         rle: bool | str = False,
         rle_rule: Literal["otsu", "top_fraction"] = "otsu",
         rle_fraction: float = 0.05,
@@ -182,7 +184,7 @@ class ChexTrainer(pl.Trainer):
             model: the model.
             datamodule: whose images.
             ckpt_path: the checkpoint to explain; without one the model is explained as it is.
-            output_dir: where to: maps/ (float32, in the frame of the network's input), index.csv, explanation.json.
+            output_dir: where to: maps/ (float32, a bottleneck's as bits per feature cell), index.csv, explanation.json.
             attributor: the method, a file like those in configs/attributor or a class; by default that of the
                 configuration's IBACallback, with the feature statistics the checkpoint holds, or else those of
                 training images.
@@ -192,6 +194,7 @@ class ChexTrainer(pl.Trainer):
             limit: only the first so many of them.
             threshold: probability from which a class counts as predicted where there are no labels.
             overlays: also draw each map over its X-ray, in overlays/.
+            npy: also write each map as a file of its own in pixels, npy/IMAGE__TARGET.npy, 200 KB each at 224 px.
             rle: also write masks as CheXlocalize reads them, true for OUTPUT_DIR/segmentations.json or a file. They are
                 in the pixels of the image files. Its ten tasks are Enlarged Cardiomediastinum, Cardiomegaly, Lung
                 Lesion, Airspace Opacity, Edema, Consolidation, Atelectasis, Pneumothorax, Pleural Effusion and Support
@@ -224,6 +227,7 @@ class ChexTrainer(pl.Trainer):
             limit,
             threshold,
             overlays,
+            npy,
             own[0].network if own else "model",
             checkpoint,
             saved_statistics({"callbacks": checkpoint.callbacks if checkpoint else {}}, own),
@@ -238,17 +242,16 @@ class ChexTrainer(pl.Trainer):
         if not self.is_global_zero:
             return
         rows = read_index(writer.folder)
-        print(
-            f"maps: {len(rows)} of {len({row.image for row in rows})} images, listed in {writer.folder / 'index.csv'}"
-        )
+        images = len({row["image"] for row in rows})
+        print(f"{len(rows)} maps for {images} images, listed in {writer.folder / 'index.csv'}")
         if rle:
             path = writer.folder / "segmentations.json" if rle is True else Path(rle).expanduser()
             maps = [
                 (
-                    row.image,
-                    row.target,
-                    writer.folder / row.file,
-                    (int(row.height), int(row.width)) if row.height else None,
+                    row["image"],
+                    row["target"],
+                    partial(read_saliency, writer.folder, row),
+                    (int(row["height"]), int(row["width"])) if row["height"] else None,
                 )
                 for row in rows
             ]

@@ -19,7 +19,7 @@ from lightning_chex.attribution import IBA
 from lightning_chex.callbacks import IBACallback
 from lightning_chex.cli import main
 from lightning_chex.data import PATHOLOGIES, NIHDataModule
-from lightning_chex.explaining.map_folder import MapFolder
+from lightning_chex.explaining.map_folder import MapFolder, read_saliency
 from lightning_chex.tasks import ClassificationTask, RegressionTask
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -95,13 +95,13 @@ def test_the_test_split_of_a_data_set(place, made, capsys):
     assert [(row["image"], row["target"]) for row in rows] == [
         (test.image_ids[i], PATHOLOGIES[k]) for i, k in test.labels.nonzero().tolist()
     ]
-    names = {Path(row["file"]).stem for row in rows}
-    assert {path.stem for path in Path("out/maps").iterdir()} == names
+    names = {f"{row['image']}__{row['target']}" for row in rows}
+    assert [path.name for path in Path("out/maps").iterdir()] == ["shard_00000.npy"]
     assert {path.stem for path in Path("out/overlays").iterdir()} == names
     assert {(row["width"], row["height"]) for row in rows} == {("64", "64")}
     assert record_of("out")["statistics"] == {LAYER: {"images": 60, "from": "checkpoint"}}
     said = capsys.readouterr().out
-    assert f"maps: {len(rows)} of 8 images, listed in out/index.csv" in said
+    assert f"{len(rows)} maps for 8 images, listed in out/index.csv" in said
 
     # the map, made by hand
     task = ClassificationTask.load_from_checkpoint(made / "nih.ckpt").eval()
@@ -112,7 +112,7 @@ def test_the_test_split_of_a_data_set(place, made, capsys):
     by_hand = iba.attribute(
         task.model, test[index]["image"][None], torch.tensor([PATHOLOGIES.index(rows[3]["target"])])
     )
-    np.testing.assert_allclose(np.load(Path("out") / rows[3]["file"]), by_hand[0], rtol=2e-3, atol=1e-6)
+    np.testing.assert_allclose(read_saliency(Path("out"), rows[3]), by_hand[0], rtol=2e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("config", ["nih.yaml", None])

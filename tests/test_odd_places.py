@@ -190,7 +190,7 @@ def test_names_like_formulas_stay_names(place, trained):  # noqa: F811
         lines = path.read_text().splitlines()[1:]
         assert not [line for line in lines if line.lstrip('"')[0] in "=+-@"]
         assert {row[0] for row in csv_rows(path.read_text())[1:]} == set(names)
-    assert {row.image for row in read_index(Path("maps"))} == set(names)
+    assert {row["image"] for row in read_index(Path("maps"))} == set(names)
     before = {path: path.stat().st_mtime_ns for path in Path("maps/maps").iterdir()}
     main(explain)  # which goes on from what the index says, and finds nothing to do
     assert before == {path: path.stat().st_mtime_ns for path in Path("maps/maps").iterdir()}
@@ -202,4 +202,4 @@ def test_long_names_of_images_make_maps_too(place, trained):  # noqa: F811
     options += ["--data=ImageFolderDataModule", f"--data.root={root}", "--attributor=Gradient", "--output_dir=maps"]
     main(["explain", *options, "--overlays=true"])
     rows = read_index(Path("maps"))
-    assert len({row.image for row in rows}) == 3 and len({row.file for row in rows}) == len(rows)
+    assert len({row["image"] for row in rows}) == 3 and len({(row["file"], row["row"]) for row in rows}) == len(rows)

@@ -10,7 +10,7 @@ from lightning_chex.attribution.layers import LayerError, NotFiniteError
 from lightning_chex.attribution.lrp import LRP
 from lightning_chex.attribution.multi_layer import MultiLayerIBA
 from lightning_chex.attribution.objectives import OBJECTIVES
-from lightning_chex.attribution.solution import BottleneckReport
+from lightning_chex.attribution.solution import BottleneckReport, bits_per_pixel
 from lightning_chex.attribution.statistics import FEW_IMAGES, FeatureStatistics
 from lightning_chex.attribution.targets import Targets, explained_output, positive_labels, top_classes
 from lightning_chex.attribution.unwrapping import frozen
@@ -38,6 +38,7 @@ __all__ = [
     "PriorMap",
     "RandomMap",
     "Targets",
+    "bits_per_pixel",
     "explained_output",
     "frozen",
     "positive_labels",

@@ -28,10 +28,13 @@ class Attribution:
         convergence: relative change of each map over the last fifth of the optimisation steps,
             ``sum |map - earlier map| / sum |map|``, in map cells; 0 when nothing moves any more; NaN for methods that
             do not iterate. Shaped like ``maps`` without its last two dimensions.
+        cells: of maps that were enlarged from bits per feature cell, these, float32 (N, h, w): ``maps`` is
+            ``bits_per_pixel(cells, (H, W))`` to the last bit, and many times as large. None for other maps.
     """
 
     maps: Tensor
     convergence: Tensor
+    cells: Tensor | None = None
 
 
 class Attributor:
@@ -172,7 +175,9 @@ class Attributor:
             found = self.compute(network, clean, targets)
         if rows is not None or target is None:
             return found
-        return Attribution(found.maps.view(*target.shape, *images.shape[-2:]), found.convergence.view(target.shape))
+        cells = None if found.cells is None else found.cells.view(*target.shape, *found.cells.shape[1:])
+        maps = found.maps.view(*target.shape, *images.shape[-2:])
+        return Attribution(maps, found.convergence.view(target.shape), cells)
 
     @contextmanager
     def _prepared(

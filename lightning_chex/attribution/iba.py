@@ -144,8 +144,7 @@ class IBA(Attributor):
             RuntimeError: there are no statistics yet.
             ValueError: the images have another size than those of the statistics.
         """
-        (maps,), (convergence,) = layer_maps([self], model, images, targets)
-        return Attribution(maps, convergence)
+        return layer_maps([self], model, images, targets)[0]
 
     def report(
         self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None

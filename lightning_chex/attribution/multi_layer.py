@@ -76,16 +76,17 @@ class MultiLayerIBA(Attributor):
             Bits per pixel of the first layer, 0 where another layer's map stays below the threshold (``gated``); or 0
             and 1 (``intersection``).
         """
-        maps, convergence = layer_maps(self.members, model, images, targets)
-        return Attribution(self._combine(maps), convergence.amax(0))
+        found = layer_maps(self.members, model, images, targets)
+        convergence = torch.stack([own.convergence for own in found]).amax(0)
+        return Attribution(self._combine(torch.stack([own.maps for own in found])), convergence)
 
     def layer_maps(
         self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Compute the maps that are combined, bits per pixel, by layer; shaped as in `attribute`."""
         with self._prepared(model, images, target, rows) as (network, clean, targets):
-            maps, _ = layer_maps(self.members, network, clean, targets)
-        shape = maps.shape[1:] if rows is not None or target is None else (*target.shape, *images.shape[-2:])
+            maps = [own.maps for own in layer_maps(self.members, network, clean, targets)]
+        shape = maps[0].shape if rows is not None or target is None else (*target.shape, *images.shape[-2:])
         return {member.layer: own.reshape(shape) for member, own in zip(self.members, maps, strict=True)}
 
     def _combine(self, maps: Tensor) -> Tensor:

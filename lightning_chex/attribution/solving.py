@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lightning_chex.attribution.attributor import Attribution
 from lightning_chex.attribution.chunks import chunk_size, in_chunks
 from lightning_chex.attribution.execution import in_fastest_layout, precision
 from lightning_chex.attribution.feature_learning import LayerLearner
@@ -31,21 +32,19 @@ class LayerSolver(LayerLearner, Protocol):
         """See `IBA.solve`."""
 
 
-def layer_maps(
-    solvers: Sequence[LayerSolver], model: nn.Module, images: Tensor, targets: Targets
-) -> tuple[Tensor, Tensor]:
-    """Maps of each layer, bits per pixel, (L, N, H, W), and their convergence, (L, N); see `solve_in_chunks`."""
+def layer_maps(solvers: Sequence[LayerSolver], model: nn.Module, images: Tensor, targets: Targets) -> list[Attribution]:
+    """Maps of each layer, bits per pixel, with their cells; see `solve_in_chunks`."""
 
-    def finish(solution: Solution) -> tuple[Tensor, Tensor]:
+    def finish(solution: Solution) -> tuple[Tensor, Tensor, Tensor]:
         cells = solution.cells()
-        return bits_per_pixel(cells, images.shape[-2:]).float(), solution.convergence(cells)
+        return bits_per_pixel(cells, images.shape[-2:]).float(), solution.convergence(cells), cells
 
     chunks = solve_in_chunks(solvers, model, images, targets, finish)
     if not chunks:
-        empty = images.new_zeros(len(solvers), 0, *images.shape[-2:], dtype=torch.float32)
-        return empty, empty[..., 0, 0]
-    by_layer = [[torch.cat(parts) for parts in zip(*own, strict=True)] for own in zip(*chunks, strict=True)]
-    return torch.stack([maps for maps, _ in by_layer]), torch.stack([convergence for _, convergence in by_layer])
+        empty = images.new_zeros(0, *images.shape[-2:], dtype=torch.float32)
+        return [Attribution(empty, empty[:, 0, 0])] * len(solvers)
+    by_layer = zip(*chunks, strict=True)
+    return [Attribution(*(torch.cat(parts) for parts in zip(*own, strict=True))) for own in by_layer]
 
 
 def solve_in_chunks(

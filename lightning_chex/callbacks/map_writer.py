@@ -2,20 +2,19 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor
 
-from lightning_chex.attribution import Attributor
+from lightning_chex.attribution import Attribution, Attributor
 from lightning_chex.data.adapter import data_of, name_of
 from lightning_chex.data.contract import lacks, outputs_of
 from lightning_chex.explaining.checkpoint import origin
@@ -24,8 +23,9 @@ from lightning_chex.explaining.chosen_targets import ChosenTargets
 from lightning_chex.explaining.describe import describe
 from lightning_chex.explaining.explained_model import check_model, check_output, check_target, network_of, versions
 from lightning_chex.explaining.feature_statistics import Saved, feature_statistics, training_batches
-from lightning_chex.explaining.map_folder import MapFolder, Row
-from lightning_chex.explaining.map_rows import grey_pictures, rows_of
+from lightning_chex.explaining.map_folder import FORMAT, Drawn, MapFolder, read_saliency
+from lightning_chex.explaining.map_rows import entries_of, grey_pictures
+from lightning_chex.explaining.map_store import Entry
 from lightning_chex.reporting import overlay
 from lightning_chex.tasks.repeats import unrepeated_rows
 
@@ -46,6 +46,7 @@ class MapWriter(pl.Callback):
         limit: only the first so many of them.
         threshold: see `ChosenTargets`.
         overlays: also write PNG files with the map over the X-ray.
+        npy: also write each map as a file of its own, in pixels.
         network: name of the LightningModule's attribute that is the network; empty for the LightningModule itself.
         checkpoint: where the weights come from, None for a model that is trained already.
         saved: attributors of the callbacks whose statistics the checkpoint holds, each with its state.
@@ -63,6 +64,7 @@ class MapWriter(pl.Callback):
         limit: int | None = None,
         threshold: float = 0.5,
         overlays: bool = False,
+        npy: bool = False,
         network: str = "model",
         checkpoint: Checkpoint | None = None,
         saved: Sequence[Saved] = (),
@@ -76,12 +78,13 @@ class MapWriter(pl.Callback):
         self.limit = limit
         self.threshold = threshold
         self.overlays = overlays
+        self.npy = npy
         self.network = network
         self.checkpoint = checkpoint
         self.saved = list(saved)
         self.image_ids: list[str] = []
         self._count: int | None = None
-        self._whole: dict[str, list[Row]] = {}
+        self._whole: dict[str, list[Entry]] = {}
         self._met: set[str] = set()
         self._repeated = 0
         self._writing: list[Future[None]] = []
@@ -102,6 +105,7 @@ class MapWriter(pl.Callback):
         if type(pl_module).predict_step is pl.LightningModule.predict_step:
             raise lacks(type(pl_module).__name__, "predict_step", "explain")
         self._settings = {
+            "format": FORMAT,
             "version": version("lightning-chex"),  # of another one the same settings may mean other maps
             "checkpoint": {"sha256": self.checkpoint.sha256}
             if self.checkpoint
@@ -121,7 +125,7 @@ class MapWriter(pl.Callback):
             "precision": str(trainer.precision),
         }
         self._whole = _on_process_0(trainer, self._open)
-        self._files = MapFolder(self.folder, self.attributor.total_unit, self.overlays, trainer.global_rank)
+        self._files = MapFolder(self.folder, self.attributor.total_unit, self.overlays, self.npy, trainer.global_rank)
         finished = {image for image, rows in self._whole.items() if self._files.is_drawn(rows)}
         images = data.choose_predicted(
             self.split, limit=self.limit, only_positive=self._chosen.positive, finished=finished
@@ -210,23 +214,27 @@ class MapWriter(pl.Callback):
         wanted = [own and self._is_new(name) for own, name in zip(counted, batch["image_id"], strict=True)]
         kept = torch.tensor(wanted, dtype=torch.bool)[rows.cpu()].to(rows.device)
         rows, values = rows[kept], None if values is None else values[kept]
-        saliency = self._explain(trainer, pl_module, batch["image"], values, rows)
+        found = self._explain(trainer, pl_module, batch["image"], values, rows)
         names = [self._names[k] for k in values.tolist()] if self._names and values is not None else []
-        described = rows_of(
-            batch, predictions, rows, names or self._outputs.score_names[:1] * len(rows), self._names, saliency
-        )
-        pictures = grey_pictures(batch["image"]) if self.overlays else torch.zeros(0)
-        maps = saliency.numpy()
+        names = names or self._outputs.score_names[:1] * len(rows)
+        entries = entries_of(batch, predictions, rows, names, self._names, found, self._files.unit)
+        pictures = grey_pictures(batch["image"]) if self.overlays else None
+
+        def beside(entry: Mapping[str, str], at: int, saliency: Tensor, values: Tensor | None) -> Drawn:
+            """A map with what is wanted beside it."""
+            return Drawn(
+                entry,
+                None if values is None else values.numpy(),
+                saliency.numpy() if self.npy else None,
+                None if pictures is None else overlay(pictures[at], saliency),
+            )
 
         def write() -> None:
-            made = []
-            for i, (row, at) in enumerate(zip(described, rows.tolist(), strict=True)):
-                made.append((row, maps[i], overlay(pictures[at], saliency[i]) if self.overlays else None))
+            kept = found.maps if found.cells is None else found.cells
+            made = [beside(*one) for one in zip(entries, rows.tolist(), found.maps, kept, strict=True)]
+            explained = self._whole if self.overlays or self.npy else {}  # but without what is wanted beside the maps
             for at, name in enumerate(batch["image_id"]):
-                made += [
-                    (row, None, overlay(pictures[at], torch.from_numpy(np.load(self.folder / row.file))))
-                    for row in (self._whole.get(name, []) if self.overlays else [])
-                ]
+                made += [beside(own, at, read_saliency(self.folder, own), None) for own in explained.get(name, [])]
             self._files.write(made)
 
         self._writing.append(self._writer.submit(write))
@@ -254,9 +262,9 @@ class MapWriter(pl.Callback):
 
     # parts of the above
 
-    def _open(self) -> dict[str, list[Row]]:
+    def _open(self) -> dict[str, list[Entry]]:
         MapFolder.check(self.folder, self._settings)
-        files = MapFolder(self.folder, self.attributor.total_unit, self.overlays)
+        files = MapFolder(self.folder, self.attributor.total_unit, self.overlays, self.npy)
         if not files.holds_maps:  # what an attempt that failed before its first map has recorded is void
             files.record(self._settings)
         return files.consolidate()
@@ -277,12 +285,13 @@ class MapWriter(pl.Callback):
 
     def _explain(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, images: Tensor, values: Tensor | None, rows: Tensor
-    ) -> Tensor:
+    ) -> Attribution:
         if not len(rows):
-            return torch.zeros(0, *images.shape[-2:])
+            return Attribution(torch.zeros(0, *images.shape[-2:]), torch.zeros(0))
         with trainer.precision_plugin.forward_context():
-            saliency = self.attributor.attribute(network_of(pl_module, self.network), images, values, rows)
-        return saliency.float().cpu()
+            found = self.attributor.explain(network_of(pl_module, self.network), images, values, rows)
+        cells = None if found.cells is None else found.cells.float().cpu()
+        return Attribution(found.maps.float().cpu(), found.convergence.cpu(), cells)
 
     def _wait(self, keep: int = 0) -> None:
         """Wait until at most ``keep`` batches are still to be written; an error in writing ends the run."""

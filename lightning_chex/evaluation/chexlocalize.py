@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lightning_chex.files import write_whole
 from lightning_chex.metrics import ThresholdRule
@@ -24,8 +25,8 @@ TASKS = (
 OTHER_NAMES = {"Effusion": "Pleural Effusion", "Lung Opacity": "Airspace Opacity"}
 """What other data sets call some of them."""
 
-ExplainedMap = tuple[str, str, Path, tuple[int, int] | None]
-"""Image id, class, file of the map, height and width of the image file if known."""
+ExplainedMap = tuple[str, str, Callable[[], Tensor], tuple[int, int] | None]
+"""Image id, class, what reads the map (H, W), height and width of the image file if known."""
 
 
 def segmentations(
@@ -47,8 +48,8 @@ def segmentations(
     """
 
     def encoded(explained: ExplainedMap) -> tuple[str, str, dict[str, Any]]:
-        image, target, file, size = explained
-        saliency = torch.from_numpy(np.load(file))
+        image, target, read, size = explained
+        saliency = read()
         if size is not None:
             saliency = to_source_frame(saliency, *size)
         mask = rule(saliency[None], torch.tensor([class_names.index(target)]))[0]

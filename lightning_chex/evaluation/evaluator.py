@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_chex.attribution import Attributor, frozen
+from lightning_chex.attribution import Attribution, Attributor, frozen
 from lightning_chex.evaluation.measuring import Perturbation, Values, correlate_with_severity, localize
 from lightning_chex.evaluation.records import Key, Records
 from lightning_chex.evaluation.settings import EvaluationSettings, Share
@@ -141,20 +141,22 @@ class Evaluator:
         return self._maps(name, cases)[0]
 
     def _maps(self, name: str, cases: Cases) -> tuple[Tensor, Tensor]:
-        """The same, and how far their optimisation had converged (N,): NaN of those on record, and of controls."""
-        convergence = torch.full((len(cases),), torch.nan)
+        """The same, put on record, and how far their optimisation had converged (N,): NaN of controls."""
         if name not in self.methods:
-            return self._control(name, cases), convergence
-        kept = [self.records.load_map(name, key) for key in cases.keys]
+            return self._control(name, cases), torch.full((len(cases),), torch.nan)
+        size = (cases.images.shape[-2], cases.images.shape[-1])
+        kept = [self.records.load_map(name, key, size) for key in cases.keys]
         missing = [i for i, found in enumerate(kept) if found is None]
         if missing:
             chosen = cases.select(missing)
-            made, convergence[missing] = self.explained(self.methods[name], chosen)
-            for i, saliency in zip(missing, made, strict=True):
-                kept[i] = saliency
-        maps = [torch.as_tensor(found, device=cases.images.device) for found in kept]
-        stacked = torch.stack(maps) if maps else cases.images.new_zeros(0, *cases.images.shape[-2:])
-        return stacked, convergence
+            made = self.explained(self.methods[name], chosen)
+            self.records.save_maps(name, chosen.keys, made.maps if made.cells is None else made.cells, made.convergence)
+            for i, *one in zip(missing, made.maps, made.convergence.tolist(), strict=True):
+                kept[i] = (one[0], one[1])
+        found = [pair for pair in kept if pair is not None]
+        maps = [saliency.to(cases.images.device) for saliency, _ in found]
+        stacked = torch.stack(maps) if maps else cases.images.new_zeros(0, *size)
+        return stacked, torch.tensor([convergence for _, convergence in found])
 
     def _made(self, name: str, cases: Cases) -> Tensor:
         """Maps of one method or control, made anew."""
@@ -162,30 +164,26 @@ class Evaluator:
 
     def explain(self, method: Attributor, cases: Cases) -> Tensor:
         """Maps of one method, made anew, float32 (N, H, W), what is not finite set to 0."""
-        return self.explained(method, cases)[0]
+        return self.explained(method, cases).maps
 
-    def explained(self, method: Attributor, cases: Cases) -> tuple[Tensor, Tensor]:
-        """The same, and how far each map's optimisation had converged.
-
-        Returns:
-            Maps, float32 (N, H, W); and the relative L1 change of each map in bits per feature cell over the last fifth
-            of the steps, on the CPU, (N,): NaN where the method optimises nothing.
-        """
+    def explained(self, method: Attributor, cases: Cases) -> Attribution:
+        """The same, with convergence, on the CPU, and the cells the maps come from; see `Attribution`."""
         with self.precision():
             found = method.explain(self.network, cases.images, cases.target, cases.rows)
-        made, convergence = found.maps, found.convergence.cpu()
-        if made.shape != cases.regions.shape:
+        maps = found.maps
+        if maps.shape != cases.regions.shape:
             raise ValueError(
-                f"{type(method).__name__} gives maps {tuple(made.shape)} for {len(cases)} targets of images of "
+                f"{type(method).__name__} gives maps {tuple(maps.shape)} for {len(cases)} targets of images of "
                 f"{cases.images.shape[-2]} x {cases.images.shape[-1]} pixels: attribute must return (N, H, W)"
             )
-        if not made.isfinite().all():
-            broken = int((~made.isfinite().flatten(1).all(1)).sum())
-            warnings.warn(
-                f"{broken} of {len(made)} maps of {type(method).__name__} hold NaN or infinity, which count as 0",
-                stacklevel=2,
-            )
-        return made.float().nan_to_num(0.0, 0.0, 0.0), convergence
+        if maps.isfinite().all():
+            return Attribution(maps.float(), found.convergence.cpu(), found.cells)
+        broken = int((~maps.isfinite().flatten(1).all(1)).sum())
+        warnings.warn(
+            f"{broken} of {len(maps)} maps of {type(method).__name__} hold NaN or infinity, which count as 0",
+            stacklevel=2,
+        )
+        return Attribution(maps.float().nan_to_num(0.0, 0.0, 0.0), found.convergence.cpu())
 
     def _control(self, name: str, cases: Cases) -> Tensor:
         if name == "LungField":  # the only control that looks at the image's own truth: where the lungs are
@@ -199,9 +197,6 @@ class Evaluator:
             return
         chosen = cases.select(missing)
         saliency, convergence = self._maps(name, chosen)
-        if name in self.methods:
-            for key, own in zip(chosen.keys, saliency, strict=True):
-                self.records.save_map(name, key, own)
         values, curves = localize(saliency, chosen, self.fraction)
         more_values, more_curves = correlate_with_severity(saliency, chosen)
         followed = {} if convergence.isnan().all() else {"convergence": convergence}

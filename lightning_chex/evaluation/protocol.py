@@ -16,6 +16,7 @@ from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.evaluation.tuning import TuningRegions
 from lightning_chex.explaining.cases import LungFinder, RegionKind
 from lightning_chex.explaining.describe import describe
+from lightning_chex.explaining.map_folder import FORMAT
 from lightning_chex.explaining.subject import Subject
 
 PACKAGES = ("lightning-chex", "torch", "pytorch-lightning", "timm", "captum", "zennit", "numpy")
@@ -51,6 +52,7 @@ class Protocol:
     def identity(self) -> dict[str, Any]:
         """Everything that decides the numbers of a record, in plain values."""
         return {
+            "format": FORMAT,
             "version": version("lightning-chex"),  # another one may measure otherwise
             "checkpoint": dict(self.subject.checkpoint),
             "data": self._fingerprint,

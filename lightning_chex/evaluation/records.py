@@ -1,18 +1,16 @@
 """What has been measured so far, on disk: an evaluation that was interrupted goes on where it was."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_chex.explaining.naming import map_name
+from lightning_chex.explaining.map_folder import to_pixels
+from lightning_chex.explaining.map_store import Added, Key, MapStore
 from lightning_chex.files import remove_unfinished, write_whole
-
-Key = tuple[str, str]
-"""Image id and target name."""
 
 _IDENTITY = "evaluation.json"
 
@@ -70,6 +68,7 @@ class Records:
             raise ValueError(
                 f"output_dir={str(folder)!r} cannot be written to ({error.strerror}): give another folder"
             ) from error
+        self._stores: dict[str, MapStore] = {}
         self._known: dict[tuple[str, str], dict[Key, dict[str, Any]]] = {}
 
     def admit(self, method: str, settings: dict[str, Any]) -> None:
@@ -121,20 +120,29 @@ class Records:
         path = self.folder / "records" / part / "about.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
-    def map_path(self, method: str, key: Key) -> Path:
-        """Where a map lies."""
-        return self.folder / "maps" / method / f"{map_name(*key)}.npy"
+    def save_maps(self, method: str, keys: Sequence[Key], values: Tensor, convergence: Tensor) -> None:
+        """Keep maps, float32 (N, H, W), or bits per feature cell, (N, h, w), and their convergence, (N,)."""
+        entries = (
+            {"image": image, "target": target, "convergence": repr(own)}
+            for (image, target), own in zip(keys, convergence.tolist(), strict=True)
+        )
+        maps = values.cpu().float().numpy()
+        self._maps(method).add(Added(*one) for one in zip(maps, entries, strict=True))
 
-    def save_map(self, method: str, key: Key, saliency: Tensor) -> None:
-        """Keep a map, float32 (H, W)."""
-        path = self.map_path(method, key)
-        _make_parents(path)
-        write_whole(path, lambda file: np.save(file, saliency.cpu().numpy().astype(np.float32)))
+    def load_map(self, method: str, key: Key, size: tuple[int, int]) -> tuple[Tensor, float] | None:
+        """A map that was kept, in pixels (H, W), and its convergence; or None."""
+        store = self._maps(method)
+        values = store.get(key)
+        if values is None:
+            return None
+        return to_pixels(torch.from_numpy(values)[None], size)[0], float(store.entries[key]["convergence"])
 
-    def load_map(self, method: str, key: Key) -> Tensor | None:
-        """A map that was kept, or None."""
-        path = self.map_path(method, key)
-        return torch.from_numpy(np.load(path, allow_pickle=False)) if path.exists() else None
+    def _maps(self, method: str) -> MapStore:
+        if method not in self._stores:
+            folder = self.folder / "maps" / method
+            _make_parents(folder / "index.csv")
+            self._stores[method] = MapStore(folder / "index.csv", folder, ("convergence",))
+        return self._stores[method]
 
     def _path(self, part: str, method: str) -> Path:
         return self.folder / "records" / part / f"{method}.jsonl"

@@ -1,58 +1,59 @@
 """The folder of an explanation: maps, their index, and the record of how they were made.
 
-``maps/IMAGE__TARGET.npy``   float32 (H, W), in the frame of the network's input
-``overlays/...png``          the same over the X-ray, on request
-``index.csv``                a row per map, see `Row`; while several processes work, each has an index of its own
-``explanation.json``         checkpoint, method, data and versions
-
-A map is written under another name and renamed when it is whole, and its row follows: what the index names is there.
+``maps/shard_00000.npy``, ...  the maps, see ``map_store.py``: those of a bottleneck as bits per feature cell
+``index.csv``                  a row per map, see `COLUMNS`; while several processes work, each has an index of its own
+``explanation.json``           checkpoint, method, data and versions
+``npy/IMAGE__TARGET.npy``      on request: float32 (H, W), in the frame of the network's input
+``overlays/...png``            on request: the same over the X-ray
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 
-from lightning_chex.csv_text import csv_lines, csv_rows
-from lightning_chex.files import remove_unfinished, write_whole
+from lightning_chex.attribution import bits_per_pixel
+from lightning_chex.explaining.map_store import Added, Entry, MapStore, read_entries, read_map
+from lightning_chex.explaining.naming import map_name
+from lightning_chex.files import write_whole
 from lightning_chex.reporting.explanation import BITS_NOTE
 
 RECORD = "explanation.json"
 
+FORMAT = 2
+"""Of the files; 1 was one file a map."""
 
-@dataclass(frozen=True)
-class Row:
-    """One map.
+COLUMNS = ("prediction", "truth", "total", "convergence", "pixels", "width", "height", "targets")
+"""What the index says of a map beside its image, target, file and row.
 
-    Attributes:
-        image: the image's id.
-        target: the class, or the name of the score.
-        prediction: the model's probability of the class, or its score.
-        truth: the label, empty where it is not known.
-        total: sum of the map. The column is called ``bits`` where that is the unit, else ``sum``; what bits compare
-            with is said in ``explanation.json``.
-        file: the map, relative to the folder.
-        width: of the image file in pixels, empty where it is not known; ``reporting/frames.py`` leads back to it.
-        height: the same.
-        targets: how many maps this image has.
-    """
+===============  ============================================================================================
+``prediction``   the model's probability of the class, or its score
+``truth``        the label, empty where it is not known
+``total``        sum of the map; the column is called ``bits`` where that is the unit, else ``sum``
+``convergence``  see `Attribution`; empty for methods that do not iterate
+``pixels``       height x width of the map, those of the network's input
+``width``        of the image file, empty where it is not known; ``reporting/frames.py`` leads back to it
+``height``       the same
+``targets``      how many maps this image has
+===============  ============================================================================================
+"""
 
-    image: str
-    target: str
-    prediction: str
-    truth: str
-    total: str
-    file: str
-    width: str
-    height: str
-    targets: str
+
+class Drawn(NamedTuple):
+    """A map to write: its entry, its values or None if they are there already, and its pixels if they are wanted."""
+
+    entry: Mapping[str, str]
+    values: NDArray[np.float32] | None
+    pixels: NDArray[np.float32] | None = None
+    overlay: NDArray[np.uint8] | None = None
 
 
 class MapFolder:
@@ -62,27 +63,33 @@ class MapFolder:
         folder: where it is.
         unit: ``bits`` or ``sum``.
         overlays: whether an image is finished only with its overlays.
+        npy: whether it is finished only with a file for each of its maps.
         rank: number of this process.
 
     Raises:
         MisconfigurationException: the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, unit: str, overlays: bool, rank: int = 0) -> None:
+    def __init__(self, folder: Path, unit: str, overlays: bool = False, npy: bool = False, rank: int = 0) -> None:
         self.folder = folder
+        self.unit = unit
         self.overlays = overlays
-        self.header = [unit if field.name == "total" else field.name for field in fields(Row)]
-        self.index = folder / ("index.csv" if rank == 0 else f"index_rank{rank}.csv")
+        self.npy = npy
+        wanted = ["maps"] + ["overlays"] * overlays + ["npy"] * npy
         try:
-            (folder / "maps").mkdir(parents=True, exist_ok=True)
-            if overlays:
-                (folder / "overlays").mkdir(exist_ok=True)
+            for name in wanted:
+                (folder / name).mkdir(parents=True, exist_ok=True)
             write_whole(folder / f".rank{rank}", b"")
             (folder / f".rank{rank}").unlink()
         except OSError as error:
             raise MisconfigurationException(
                 f"output_dir={str(folder)!r} cannot be written to ({error.strerror}): give another folder"
             ) from error
+        columns = [unit if name == "total" else name for name in COLUMNS]
+        try:
+            self.store = MapStore(folder / "index.csv", folder / "maps", columns, rank)
+        except ValueError as error:
+            raise MisconfigurationException(str(error)) from error
 
     # what makes it one explanation
 
@@ -116,7 +123,7 @@ class MapFolder:
 
     def record(self, settings: Mapping[str, Any], **more: Any) -> None:
         """Write ``explanation.json``: the settings a continued run has to have, and what else is known."""
-        told = {"settings": settings, **more, **({"bits": BITS_NOTE} if "bits" in self.header else {})}
+        told = {"settings": settings, **more, **({"bits": BITS_NOTE} if self.unit == "bits" else {})}
         write_whole(self.folder / RECORD, json.dumps(told, indent=2, ensure_ascii=False) + "\n", sync=True)
 
     @property
@@ -132,73 +139,59 @@ class MapFolder:
 
     # maps
 
-    def write(self, maps: Sequence[tuple[Row, NDArray[np.float32] | None, NDArray[np.uint8] | None]]) -> None:
-        """Write maps (H, W) and overlays (H, W, 3), then their rows; a map of None is there already, with its row."""
-        rows = []
-        for row, saliency, overlay in maps:
-            if saliency is not None:
-                write_whole(self.folder / row.file, partial(np.save, arr=saliency))
-                rows.append([getattr(row, field.name) for field in fields(Row)])
-            if overlay is not None:
-                write_whole(self._overlay(row.file), partial(Image.fromarray(overlay).save, format="png"))
-        new = not self.index.exists()
-        with self.index.open("a", newline="", encoding="utf-8") as file:
-            file.write((",".join(self.header) + "\n" if new else "") + csv_lines(rows))
+    def write(self, maps: Sequence[Drawn]) -> None:
+        """Write maps, and what is wanted beside them."""
+        for one in maps:
+            if one.pixels is not None:
+                write_whole(self._beside(one.entry, "npy"), partial(np.save, arr=one.pixels))
+            if one.overlay is not None:
+                picture = Image.fromarray(one.overlay)
+                write_whole(self._beside(one.entry, "overlays"), partial(picture.save, format="png"))
+        self.store.add(Added(one.values, one.entry) for one in maps if one.values is not None)
 
-    def consolidate(self, order: Iterable[str] = ()) -> dict[str, list[Row]]:
+    def consolidate(self, order: Iterable[str] = ()) -> dict[str, list[Entry]]:
         """Join the indices of all processes in ``index.csv``; process 0 alone may call this, while none is writing.
-
-        Rows that are there twice, are torn, or lack their file go; so do all rows of an image that is not complete.
 
         Args:
             order: image ids in the order of the rows; others come last.
 
         Returns:
-            The rows of the images that need no map any more.
+            The entries of the images that need no map any more.
         """
-        remove_unfinished(self.folder)
-        paths = [path for path in [self.folder / "index.csv"] if path.exists()]
-        paths += sorted(self.folder.glob("index_rank*.csv"))
-        found: dict[str, dict[str, Row]] = {}
-        for path in paths:
-            content = path.read_bytes()
-            # a process that was killed may have left half a line, of which half a number is a number too
-            whole_lines = content[: content.rfind(b"\n") + 1].decode("utf-8")
-            for cells in csv_rows(whole_lines):
-                if len(cells) == len(self.header) and cells != self.header:
-                    row = Row(*cells)
-                    if row.targets.isdigit() and (self.folder / row.file).is_file():
-                        found.setdefault(row.image, {})[row.target] = row
-        whole = {image: list(rows.values()) for image, rows in found.items() if _is_complete(rows)}
-        places = {image: place for place, image in enumerate(order)}
-        images = sorted(whole, key=lambda image: places.get(image, len(places)))
-        rows = [[getattr(row, field.name) for field in fields(Row)] for image in images for row in whole[image]]
-        write_whole(self.folder / "index.csv", csv_lines([self.header, *rows]), sync=True)
-        for path in paths:
-            if path.name != "index.csv":
-                path.unlink()
-        return {image: whole[image] for image in images}
+        return self.store.consolidate(_is_complete, order)
 
-    def is_drawn(self, rows: Iterable[Row]) -> bool:
-        """Whether the overlays that are asked for are there."""
-        return not self.overlays or all(self._overlay(row.file).is_file() for row in rows)
+    def is_drawn(self, entries: Iterable[Mapping[str, str]]) -> bool:
+        """Whether all that is wanted beside the maps is there."""
+        wanted = ["overlays"] * self.overlays + ["npy"] * self.npy
+        return all(self._beside(entry, name).is_file() for entry in entries for name in wanted)
 
-    def _overlay(self, file: str) -> Path:
-        return self.folder / "overlays" / Path(file).with_suffix(".png").name
+    def _beside(self, entry: Mapping[str, str], name: str) -> Path:
+        suffix = "png" if name == "overlays" else "npy"
+        return self.folder / name / f"{map_name(entry['image'], entry['target'])}.{suffix}"
 
 
-def read_index(folder: Path) -> list[Row]:
-    """Read the rows of a finished explanation."""
-    content = (folder / "index.csv").read_bytes().decode("utf-8")
-    return [Row(*cells) for cells in csv_rows(content)[1:]]
+def read_index(folder: Path) -> list[Entry]:
+    """Read the rows of an explanation."""
+    return read_entries(folder / "index.csv")
+
+
+def read_saliency(folder: Path, entry: Mapping[str, str]) -> Tensor:
+    """Read a map of an explanation, float32 (H, W), in the frame of the network's input."""
+    height, width = map(int, entry["pixels"].split("x"))
+    return to_pixels(torch.from_numpy(read_map(folder, entry))[None], (height, width))[0]
+
+
+def to_pixels(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (N, H, W) of what a store keeps: maps already, or bits per feature cell, (N, h, w)."""
+    return values if values.shape[-2:] == size else bits_per_pixel(values, size)
 
 
 def _holds_maps(folder: Path) -> bool:
     return any((folder / "maps").glob("*.npy"))
 
 
-def _is_complete(rows: Mapping[str, Row]) -> bool:
-    return all(int(row.targets) == len(rows) for row in rows.values())
+def _is_complete(entries: Sequence[Entry]) -> bool:
+    return all(entry["targets"] == str(len(entries)) for entry in entries)
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -150,7 +150,7 @@ class MapStore:
         return self._shard
 
     def _name(self, number: str) -> str:
-        return f"shard_{number}.npy" if self._rank == 0 else f"shard_rank{self._rank}_{number}.npy"
+        return f"shard_{number}.npy" if self._rank == 0 else f"rank{self._rank}_{number}.npy"
 
 
 def read_entries(index: Path, header: Sequence[str] | None = None) -> list[Entry]:

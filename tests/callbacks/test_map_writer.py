@@ -2,8 +2,9 @@
 
 import csv
 import json
-import os
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +20,9 @@ from lightning_chex.callbacks import IBACallback
 from lightning_chex.callbacks.map_writer import MapWriter
 from lightning_chex.callbacks.undisturbed import undisturbed
 from lightning_chex.data import DETECTORS, PATHOLOGIES, SyntheticCXR, SyntheticDataModule
+from lightning_chex.explaining import map_store
 from lightning_chex.explaining.chosen_targets import ChosenTargets
-from lightning_chex.explaining.map_folder import MapFolder, Row
+from lightning_chex.explaining.map_folder import Drawn, MapFolder, read_saliency
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -83,6 +85,12 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def assert_same_maps(folder, other, **tolerance):
+    for mine, theirs in zip(rows_of(folder), rows_of(other), strict=True):
+        assert all(mine[key] == theirs[key] for key in ("image", "target", "truth", "targets", "pixels"))
+        np.testing.assert_allclose(read_saliency(folder, mine), read_saliency(other, theirs), **tolerance)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An explanation made in one go."""
@@ -102,20 +110,22 @@ def test_maps_and_index_say_what_attribute_and_the_model_say(whole):
     expected = [(i, k) for i in range(30) for k in range(8) if test.labels[i, k]]
     assert [(row["image"], row["target"]) for row in rows] == [(test.image_ids[i], NAMES[k]) for i, k in expected]
     assert len(expected) > 12 and list(rows[0]) == [
-        "image", "target", "prediction", "truth", "bits", "file", "width", "height", "targets",
+        "image", "target", "prediction", "truth", "bits", "convergence", "pixels", "width", "height", "targets", "file",
+        "row",
     ]  # fmt: skip
     for (i, k), row in zip(expected, rows, strict=True):
         image = test[i]["image"][None]
-        saliency = np.load(whole / row["file"])
-        assert saliency.dtype == np.float32 and saliency.shape == (32, 32)
-        by_hand = iba.attribute(task.model, image, torch.tensor([k]))[0]
-        np.testing.assert_allclose(saliency, by_hand, rtol=2e-3, atol=1e-5)
-        assert float(row["bits"]) == pytest.approx(saliency.sum(), rel=1e-4)
+        saliency = read_saliency(whole, row)
+        assert saliency.dtype == torch.float32 and saliency.shape == (32, 32) and row["pixels"] == "32x32"
+        by_hand = iba.explain(task.model, image, torch.tensor([k]))
+        np.testing.assert_allclose(saliency, by_hand.maps[0], rtol=2e-3, atol=1e-5)
+        assert float(row["convergence"]) == pytest.approx(float(by_hand.convergence), rel=2e-2)
+        assert float(row["bits"]) == pytest.approx(float(saliency.sum()), rel=1e-4)
         with torch.no_grad():
             assert float(row["prediction"]) == pytest.approx(float(task.model(image).sigmoid()[0, k]), rel=1e-4)
         assert row["truth"] == "1" and int(row["targets"]) == int(test.labels[i].sum())
         assert (row["width"], row["height"]) == ("", "")  # the phantom has no files
-        assert Image.open(whole / "overlays" / (row["file"][5:-4] + ".png")).size == (32, 32)
+        assert Image.open(whole / "overlays" / f"{row['image']}__{row['target']}.png").size == (32, 32)
     record = json.loads((whole / "explanation.json").read_text())
     assert record["statistics"] == {LAYER: {"images": 60, "from": "training split"}}
     assert record["settings"]["attributor"]["layer"] == LAYER and record["versions"]["torch"] == torch.__version__
@@ -127,11 +137,11 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, whole, monkeypat
         explain(folder, Breaking(breaks_at=2), overlays=True)
     first = len(rows_of(folder))
     done = contents(folder)
-    assert 0 < first < len(rows_of(whole)) and len(list((folder / "maps").iterdir())) == first
+    assert 0 < first < len(rows_of(whole)) and len(np.load(folder / "maps" / "shard_00000.npy")) == first
     spy = explain(folder, overlays=True)
     assert sum(len(images) for images in spy.images) == len(rows_of(whole)) - first  # no map was made twice
     assert contents(folder) == contents(whole)
-    assert all(contents(folder)[name] == done[name] for name in done if name.startswith("maps"))
+    assert contents(folder)["maps/shard_00000.npy"][128:].startswith(done["maps/shard_00000.npy"][128:])
 
     def nobody_reads(dataset, index):
         raise AssertionError(f"image {index} is read again")
@@ -146,18 +156,16 @@ def test_what_is_lost_or_torn_is_made_again_and_nothing_else(tmp_path, whole):
     rows = rows_of(folder)
     image = next(row["image"] for row in rows if row["targets"] == "2")
     mine = [row for row in rows if row["image"] == image]
-    (folder / mine[1]["file"]).unlink()
     lines = (folder / "index.csv").read_text().splitlines(keepends=True)
-    (folder / "index.csv").write_text("".join(lines[:-3]))
+    lost = rows.index(mine[1]) + 1
+    (folder / "index.csv").write_text("".join(lines[:lost] + lines[lost + 1 : -3]))
     (folder / "index_rank1.csv").write_text(lines[0] + lines[-3] + lines[-2][: len(lines[-2]) // 2])
     spy = explain(folder, overlays=True)
     again = {row["image"] for row in rows[-2:]} | {image}
     assert sum(len(images) for images in spy.images) == sum(row["image"] in again for row in rows)
     ours, theirs = contents(folder), contents(whole)
     assert ours.keys() == theirs.keys() and ours["index.csv"].count(b"\n") == theirs["index.csv"].count(b"\n")
-    assert [row["file"] for row in rows_of(folder)] == [row["file"] for row in rows]
-    for row in rows:
-        np.testing.assert_allclose(np.load(folder / row["file"]), np.load(whole / row["file"]), rtol=1e-3, atol=1e-6)
+    assert_same_maps(folder, whole, rtol=1e-3, atol=1e-6)
 
 
 def test_overlays_asked_for_later_are_drawn_from_the_maps(tmp_path, whole):
@@ -168,23 +176,34 @@ def test_overlays_asked_for_later_are_drawn_from_the_maps(tmp_path, whole):
 
 
 def test_a_full_disk_leaves_whole_maps_with_their_rows_and_nothing_else(tmp_path, whole, monkeypatch):
-    folder, written, replace = tmp_path / "out", [], os.replace
+    folder, written, append = tmp_path / "out", [], map_store._Shard.append
 
-    def full(source, target):
-        if str(target).endswith(".npy"):
-            written.append(target)
-            if len(written) > 7:
-                raise OSError(28, "No space left on device")
-        replace(source, target)
+    def full(shard, values):
+        written.append(values)
+        if len(written) > 7:
+            raise OSError(28, "No space left on device")
+        return append(shard, values)
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(map_store._Shard, "append", full)
     with pytest.raises(MisconfigurationException, match="cannot write to .*No space left.* to go on"):
         explain(folder, overlays=True)
     monkeypatch.undo()
-    assert 0 < len(rows_of(folder)) <= 7 and all((folder / row["file"]).is_file() for row in rows_of(folder))
+    assert 0 < len(rows_of(folder)) <= 7 and all(read_saliency(folder, row).any() for row in rows_of(folder))
     assert not list(folder.rglob("*.unfinished"))
     (folder / "maps" / ".0123456789abcdef.unfinished").write_bytes(b"half")  # of a process that was killed
     explain(folder, overlays=True)
+    assert contents(folder).keys() == contents(whole).keys()
+    assert_same_maps(folder, whole, rtol=1e-3, atol=1e-6)
+
+
+def test_files_of_single_maps_are_there_on_request_also_later(tmp_path, whole):
+    folder = shutil.copytree(whole, tmp_path / "out")
+    spy = explain(folder, overlays=True, npy=True)
+    assert not spy.images  # nothing is explained again
+    for row in rows_of(folder):
+        saliency = np.load(folder / "npy" / f"{row['image']}__{row['target']}.npy")
+        assert saliency.dtype == np.float32 and np.array_equal(saliency, read_saliency(whole, row))
+    shutil.rmtree(folder / "npy")
     assert contents(folder) == contents(whole)
 
 
@@ -236,11 +255,9 @@ def test_two_processes_write_what_one_does(tmp_path, whole):
     folder = tmp_path / "out"
     explain(folder, overlays=True, trainer_options={"devices": 2, "strategy": "ddp_spawn"})
     ours, theirs = contents(folder), contents(whole)
-    assert ours.keys() == theirs.keys() and ours["explanation.json"] == theirs["explanation.json"]
-    for mine, other in zip(rows_of(folder), rows_of(whole), strict=True):
-        for key in ("image", "target", "file", "truth", "targets"):
-            assert mine[key] == other[key]
-        np.testing.assert_allclose(np.load(folder / mine["file"]), np.load(whole / mine["file"]), rtol=2e-3, atol=1e-5)
+    assert ours.keys() - theirs.keys() == {"maps/rank1_00000.npy"} and theirs.keys() < ours.keys()
+    assert ours["explanation.json"] == theirs["explanation.json"]
+    assert_same_maps(folder, whole, rtol=2e-3, atol=1e-5)
 
 
 def test_a_score_is_explained_once_per_image(tmp_path):
@@ -381,13 +398,14 @@ def test_one_name_twice_is_explained_once_with_a_warning(tmp_path):
 
 
 def test_an_index_torn_at_any_byte_leaves_whole_images_only(tmp_path):
-    files = MapFolder(tmp_path, "bits", overlays=False)
+    files = MapFolder(tmp_path, "bits")
     small = np.zeros((2, 2), np.float32)
 
-    def row(image, target):
-        return Row(image, target, "0.5", "1", "3", f"maps/{image}__{target}.npy", "1", "1", "12")
+    def entry(image, target):
+        rest = {"prediction": "0.5", "truth": "1", "bits": "3", "convergence": "", "pixels": "2x2"}
+        return {"image": image, "target": target, **rest, "width": "1", "height": "1", "targets": "12"}
 
-    files.write([(row(image, f"ü{i}"), small, None) for image in "ab" for i in range(12)])
+    files.write([Drawn(entry(image, f"ü{i}"), small) for image in "ab" for i in range(12)])
     content = (tmp_path / "index.csv").read_bytes()
     found = []
     for end in range(len(content) + 1):
@@ -396,3 +414,15 @@ def test_an_index_torn_at_any_byte_leaves_whole_images_only(tmp_path):
         assert all(len(rows) == 12 for rows in whole.values())
         found.append(len(whole))
     assert found == sorted(found) and found[-1] == 2
+
+
+def test_maps_are_read_as_the_readme_says(whole, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## Explain a whole data set")[1].split("\n## ")[0]
+    (script,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(script.splitlines()) <= 5
+    monkeypatch.chdir(whole.parent)
+    names = {}
+    exec(compile(script.replace("OUT", "out"), "README.md", "exec"), names)  # the block itself is what is under test
+    assert names["saliency"].shape == (32, 32) and names["row"] == rows_of(whole)[-1]
+    assert float(names["saliency"].sum()) == pytest.approx(float(names["row"]["bits"]), rel=1e-4)

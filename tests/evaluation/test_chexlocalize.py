@@ -1,9 +1,11 @@
 """Masks in the form of CheXlocalize, worked out by hand."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from lightning_chex.evaluation.chexlocalize import TASKS, segmentations, write_segmentations
 from lightning_chex.metrics import Otsu, TopFraction
@@ -12,21 +14,19 @@ CLASSES = ["Edema", "Lung Opacity", "Nodule"]
 
 
 @pytest.fixture
-def maps(tmp_path):
+def maps():
     """A bright right half, a bright pixel, and a flat map."""
     values = {"half": np.float32([[0, 0, 5, 6], [0, 1, 5, 5]] * 2), "one": np.eye(4, dtype=np.float32) * [9, 0, 0, 0]}
     values["flat"] = np.full((4, 4), 3, np.float32)
-    for name, value in values.items():
-        np.save(tmp_path / f"{name}.npy", value.astype(np.float32))
-    return tmp_path
+    return {name: partial(torch.from_numpy, value.astype(np.float32)) for name, value in values.items()}
 
 
 def test_masks_worked_out_by_hand(maps):
     found = segmentations(
         [
-            ("p1/study1/view1_frontal", "Edema", maps / "half.npy", None),
-            ("p1/study1/view1_frontal", "Lung Opacity", maps / "one.npy", (8, 4)),
-            ("p2", "Nodule", maps / "flat.npy", (4, 4)),
+            ("p1/study1/view1_frontal", "Edema", maps["half"], None),
+            ("p1/study1/view1_frontal", "Lung Opacity", maps["one"], (8, 4)),
+            ("p2", "Nodule", maps["flat"], (4, 4)),
         ],
         CLASSES,
         Otsu(),
@@ -42,9 +42,9 @@ def test_masks_worked_out_by_hand(maps):
     assert found["p2"]["Nodule"] == {"size": [4, 4], "counts": "`0"}  # a flat map marks no place
 
 
-def test_the_rule_is_the_one_asked_for_and_the_file_is_whole(maps):
-    path = maps / "new" / "masks.json"
-    assert write_segmentations(path, [("a", "Edema", maps / "half.npy", (4, 4))], CLASSES, TopFraction(0.125)) == 1
+def test_the_rule_is_the_one_asked_for_and_the_file_is_whole(maps, tmp_path):
+    path = tmp_path / "new" / "masks.json"
+    assert write_segmentations(path, [("a", "Edema", maps["half"], (4, 4))], CLASSES, TopFraction(0.125)) == 1
     # the two strongest pixels are 6: in the last column, the first and third row: 12, 1, 1, then 1 - 1, then 1 - 1
     assert json.loads(path.read_text())["a"]["Edema"]["counts"] == "<1100"
     assert [entry.name for entry in path.parent.iterdir()] == ["masks.json"]

@@ -15,6 +15,7 @@ from lightning_chex.cli import main
 from lightning_chex.evaluation import Evaluated, EvaluationSettings
 from lightning_chex.evaluation.records import Records
 from lightning_chex.evaluation.results import Assembly, Explained
+from lightning_chex.explaining.map_store import read_entries
 from lightning_chex.trainer import ChexTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -59,10 +60,10 @@ def test_other_boxes_are_another_evaluation(classifier, tmp_path, capsys):
     root = write_nih(tmp_path / "nih")
     config = on_other_data(classifier, tmp_path, "NIHDataModule", root)
     evaluate(classifier, config, tmp_path / "out", "--methods=[Gradient]")
-    (reported, *_) = sorted((tmp_path / "out" / "maps" / "Gradient").iterdir())
+    reported = min(row["image"] for row in read_entries(tmp_path / "out" / "maps" / "Gradient" / "index.csv"))
     table = root / "BBox_List_2017.csv"
     lines = table.read_text().splitlines()
-    (place,) = [i for i, line in enumerate(lines) if line.startswith(reported.name.split("__")[0])]
+    (place,) = [i for i, line in enumerate(lines) if line.startswith(reported)]
     table.write_text("\n".join([*lines[:place], lines[place].rsplit(",", 1)[0] + ",77.0", *lines[place + 1 :]]) + "\n")
     assert "other data" in refusal(capsys, classifier, config, tmp_path / "out", "--methods=[Gradient]")
 
@@ -117,7 +118,7 @@ def test_a_place_that_is_no_folder_of_an_evaluation_is_left_alone(classifier, tm
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(classifier, tmp_path, capsys, monkeypatch):
     from lightning_chex.evaluation.records import Records
 
-    written, original = 0, Records.save_map
+    written, original = 0, Records.save_maps
 
     def full(self, *arguments):
         nonlocal written
@@ -126,17 +127,19 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(classifier, tmp_pa
             raise OSError(28, "No space left on device")
         return original(self, *arguments)
 
-    monkeypatch.setattr(Records, "save_map", full)
-    arguments = (classifier, classifier.config, tmp_path / "out", "--methods=[Gradient]", "--limit=4")
+    monkeypatch.setattr(Records, "save_maps", full)
+    arguments = (classifier, classifier.config, tmp_path / "out", "--methods=[Gradient]", "--limit=12")
     assert "No space left on device" in refusal(capsys, *arguments)
-    assert evaluate(*arguments)["protocol"]["data"]["images"] <= 4
+    kept = read_entries(tmp_path / "out" / "maps" / "Gradient" / "index.csv")
+    assert kept and evaluate(*arguments)["protocol"]["data"]["images"] <= 12
+    assert read_entries(tmp_path / "out" / "maps" / "Gradient" / "index.csv")[: len(kept)] == kept
 
 
 def test_an_image_that_cannot_be_read_is_left_out_and_named_beside_the_results(classifier, tmp_path):
     root = write_nih(tmp_path / "nih")
     config = on_other_data(classifier, tmp_path, "NIHDataModule", root, on_unreadable="skip")
     whole = evaluate(classifier, config, tmp_path / "whole", "--methods=[Gradient]")
-    names = sorted({path.name.split("__")[0] for path in (tmp_path / "whole" / "maps" / "Gradient").iterdir()})
+    names = sorted({row["image"] for row in read_entries(tmp_path / "whole" / "maps" / "Gradient" / "index.csv")})
     picture = root / "images_001" / "images" / f"{names[3]}.png"
     content = bytearray(picture.read_bytes())
     start = content.index(b"IDAT") + 8

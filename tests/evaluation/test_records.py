@@ -1,10 +1,12 @@
 """Records survive the process that wrote them, and never mix."""
 
 import json
+import math
 
 import pytest
 import torch
 
+from lightning_chex.attribution import bits_per_pixel
 from lightning_chex.evaluation.records import OtherEvaluationError, Records
 from lightning_chex.explaining.naming import map_name
 
@@ -50,12 +52,16 @@ def test_a_methods_settings_are_kept_and_compared(tmp_path):
     assert json.loads((tmp_path / "evaluation.json").read_text())["methods"]["IBA"]["beta"] == 10.0
 
 
-def test_maps_come_back_to_the_last_bit(tmp_path):
+def test_maps_come_back_to_the_last_bit_with_their_convergence(tmp_path):
+    saliency, cells = torch.randn(1, 5, 7) * 1e-9, torch.rand(2, 2, 3)
+    Records(tmp_path, {}).save_maps("Gradient", [("a/b", "Mass")], saliency, torch.tensor([torch.nan]))
+    Records(tmp_path, {}).save_maps("IBA", [("a/b", "Mass"), ("a_b", "Mass")], cells, torch.tensor([0.5, 0.25]))
     records = Records(tmp_path, {})
-    saliency = torch.randn(5, 7) * 1e-9
-    records.save_map("IBA", ("a/b", "Mass"), saliency)
-    assert torch.equal(records.load_map("IBA", ("a/b", "Mass")), saliency)
-    assert records.load_map("IBA", ("a_b", "Mass")) is None
+    found, convergence = records.load_map("Gradient", ("a/b", "Mass"), (5, 7))
+    assert torch.equal(found, saliency[0]) and math.isnan(convergence)
+    found, convergence = records.load_map("IBA", ("a_b", "Mass"), (6, 9))
+    assert torch.equal(found, bits_per_pixel(cells, (6, 9))[1]) and convergence == 0.25
+    assert records.load_map("IBA", ("c", "Mass"), (6, 9)) is None
     assert not list(tmp_path.rglob("*.unfinished"))
 
 
