@@ -1,7 +1,7 @@
 """The bottlenecks of one or several layers, optimised for the targets of a batch in chunks that fit the memory."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -83,27 +83,8 @@ def solve_in_chunks(
 
         def problems(start: int, stop: int, layout: torch.memory_format) -> list[Problem]:
             needed, index, values = targets.chunk(start, stop)
-            with torch.no_grad():
-                below, reference = _below(model, solvers, parts, images[needed].contiguous(memory_format=layout))
-            for solver, (features, _) in zip(solvers, below, strict=True):
-                if features.shape[1:] != solver.statistics.shape:
-                    raise ValueError(
-                        f"the features of layer {solver.layer!r} have shape {tuple(features.shape[1:])}, the "
-                        f"statistics {tuple(solver.statistics.shape)}: fit and explain with images of one size"
-                    )
-            check_reference(reference, values)
-            reference = at_least_float32(reference)[index]
-            return [
-                Problem(
-                    part,
-                    features[index],
-                    select_carried(carried, len(features), index),
-                    values,
-                    reference,
-                    solver.objective,
-                )
-                for solver, part, (features, carried) in zip(solvers, parts, below, strict=True)
-            ]
+            chunk = images[needed].contiguous(memory_format=layout)
+            return _problems(solvers, model, parts, chunk, index, values)
 
         first, layout = in_fastest_layout(images, lambda layout: problems(0, 1, layout), one.bfloat16)
 
@@ -115,12 +96,32 @@ def solve_in_chunks(
         return list(in_chunks(len(targets), size, run))
 
 
-def _below(
-    model: nn.Module, solvers: Sequence[LayerSolver], parts: Sequence[Partition], images: Tensor
-) -> tuple[list[tuple[Tensor, tuple[Any, ...]]], Tensor]:
-    """For each layer its features and what else the upper part needs; and the model's output."""
-    if len(parts) == 1:
-        features, carried = parts[0].below(images)
-        return [(features, carried)], parts[0].above(features.clone(), carried)
-    found, output = features_at(model, [solver.layer for solver in solvers], images)
-    return [(features, part.carried(images)) for features, part in zip(found, parts, strict=True)], output
+def _problems(
+    solvers: Sequence[LayerSolver],
+    model: nn.Module,
+    parts: Sequence[Partition],
+    images: Tensor,
+    index: Tensor,
+    values: Tensor | None,
+) -> list[Problem]:
+    """Run the images once and pose the problem of each layer, for targets ``values`` (N,) of the images ``index``."""
+    with torch.no_grad():
+        if len(parts) == 1:
+            below, beside = parts[0].below(images)
+            features, carried = [below], [beside]
+            reference = parts[0].above(below.clone(), beside)
+        else:
+            features, reference = features_at(model, [solver.layer for solver in solvers], images)
+            carried = [part.carried(images) for part in parts]
+    for solver, own in zip(solvers, features, strict=True):
+        if own.shape[1:] != solver.statistics.shape:
+            raise ValueError(
+                f"the features of layer {solver.layer!r} have shape {tuple(own.shape[1:])}, the statistics "
+                f"{tuple(solver.statistics.shape)}: fit and explain with images of one size"
+            )
+    check_reference(reference, values)
+    reference = at_least_float32(reference)[index]
+    return [
+        Problem(part, own[index], select_carried(rest, len(own), index), values, reference, solver.objective)
+        for solver, part, own, rest in zip(solvers, parts, features, carried, strict=True)
+    ]
