@@ -1,6 +1,8 @@
 """A model cut at a layer: what lies below is run once per image, what lies above once per optimisation step."""
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor, fx, nn
@@ -94,19 +96,26 @@ class _GraphPartition:
         # besides the features, whatever else was made below and is used above has to cross the cut
         crossing = [n for n in nodes[:cut] if n.op != "get_attr" and any(nodes.index(user) > cut for user in n.users)]
         self._carries = bool(crossing)
-        self._below = fx.GraphModule(model, _lower(nodes, cut, crossing))
-        self._above = fx.GraphModule(model, _upper(nodes, cut, crossing))
+        self._below = _runnable(model, _lower(nodes, cut, crossing))
+        self._above = _runnable(model, _upper(nodes, cut, crossing))
 
     def below(self, images: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
-        # forward: a call would print whatever the model raises, which may be nothing but a layout it does not take
-        features, carried = self._below.forward(images)
+        features, carried = self._below(images)
         return check_feature_map(features, self._layer, images), carried
 
     def carried(self, images: Tensor) -> tuple[Any, ...]:
         return self.below(images)[1] if self._carries else ()
 
     def above(self, features: Tensor, carried: tuple[Any, ...]) -> Tensor:
-        return self._above.forward(features, *carried)
+        return self._above(features, *carried)
+
+
+def _runnable(model: nn.Module, graph: fx.Graph) -> Callable[..., Any]:
+    """The graph's code, with the model's modules; an ``fx.GraphModule`` would keep its source until the program ends."""
+    code = graph.python_code("self")
+    names = dict(code.globals)
+    exec(code.src, names)
+    return partial(names["forward"], model)
 
 
 def _lower(nodes: list[fx.Node], cut: int, crossing: list[fx.Node]) -> fx.Graph:

@@ -1,3 +1,4 @@
+import linecache
 import warnings
 
 import pytest
@@ -44,6 +45,13 @@ def test_timm_models_are_cut_and_joined_without_a_seam(name):
 @pytest.mark.parametrize(("name", "layer"), [("densenet121", "features.denseblock2"), ("resnet18", "layer2.0.conv1")])
 def test_torchvision_models_are_cut_too(name, layer):
     assert_cut_is_seamless(torchvision.models.get_model(name, num_classes=3), layer, torch.randn(2, 3, 64, 64))
+
+
+def test_a_cut_leaves_no_source_code_in_memory():
+    model, images = timm.create_model("resnet18", num_classes=3).eval(), torch.randn(1, 3, 64, 64)
+    before = set(linecache.cache)
+    partition(model, "layer2.0.conv1", images)
+    assert set(linecache.cache) == before  # torch.fx files there what it generates
 
 
 class OneChannelDenseNet(nn.Module):
