@@ -109,3 +109,9 @@ class OfferingData(ForeignData):
 
     def explained_dataset(self, stage: str) -> Dataset:
         return self.loader("val" if stage == "validate" else "test").dataset
+
+
+class NamelessData(ForeignData):
+    """The same without names of its classes."""
+
+    class_names = None

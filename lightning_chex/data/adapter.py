@@ -150,6 +150,9 @@ class Adapter:
         Raises:
             MisconfigurationException: there are no parts to look at.
         """
+        own = self._offer("overview", None)
+        if own is not None:
+            return own(num_samples)
         if self._offer("parts", None) is None:
             raise lacks(name_of(self), "parts", "inspect")
         return overview(self, num_samples, type(self.own).__name__)
@@ -160,4 +163,7 @@ class Adapter:
         Raises:
             MisconfigurationException: it cannot do that.
         """
-        raise lacks(name_of(self), "prepare", "prepare")
+        own = self._offer("prepare", None)
+        if own is None:
+            raise lacks(name_of(self), "prepare", "prepare")
+        return own(output_dir, size, workers)

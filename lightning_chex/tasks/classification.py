@@ -12,6 +12,7 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_chex.data.adapter import data_of
+from lightning_chex.data.contract import PAGE
 from lightning_chex.tasks.backbone import create_backbone
 from lightning_chex.tasks.task import ChestXrayTask, Schedule
 
@@ -94,7 +95,10 @@ class ClassificationTask(ChestXrayTask):
         schedule: Schedule = "constant",
     ) -> None:
         if not class_names:
-            raise ValueError("class_names is empty: a classification needs classes; for a score use RegressionTask")
+            raise ValueError(
+                "class_names is empty: a classification needs classes; for a score use RegressionTask. The command "
+                f"line takes them from the data module's class_names, see {PAGE}"
+            )
         if loss not in ("bce", "weighted_bce"):
             raise ValueError(f"loss={loss!r} is unknown; choose bce or weighted_bce")
         super().__init__(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from commands import TINY, the_error
 from fakes import write_cohen
 from own_data import ForeignData, OfferingData, Squares, SquaresData
 from PIL import Image
@@ -179,3 +180,8 @@ def test_one_method_offers_the_images_to_explain_with_the_lungs_that_training_do
         shown = data.explained_dataset(stage)[0]
         assert shown["lung_mask"].shape == (2, 32, 32) and shown["lung_mask"].flatten(1).any(1).all()
         assert "lung_mask" not in data.dataset(split)[0]
+
+
+def test_the_command_line_says_where_the_names_of_classes_come_from(place, capsys):
+    text = the_error(capsys, "fit", "--data", "own_data.NamelessData", *TINY)
+    assert "class_names is empty" in text and "the data module's class_names" in text and PAGE in text
