@@ -57,14 +57,16 @@ def test_every_configuration_trains_explains_and_keeps_to_its_folder(place, name
     assert (run / "explanations" / "epoch_000.png").is_file() and (run / "config.yaml").is_file()
     said = capsys.readouterr().out
     assert "out/lightning_chex" in said and "best.ckpt" in said and "offline-run" in said
-    assert ("AUROC" in said) == ("regression" not in name) and ("IoU with the expert boxes" in said) == ("nih" in name)
+    assert ("AUROC" in said) == ("regression" not in name) and ("IoU with the marked regions" in said) == (
+        "nih" in name
+    )
 
 
 def test_the_embedded_example_runs_without_any_configuration(place, capsys):
     main(["fit", *TINY, *PHANTOM])
     assert not written(place / "home") and {path.split("/")[0] for path in written(place / "work")} == {"runs"}
     said = capsys.readouterr().out
-    assert "IoU with the expert boxes" in said and "a random map" in said
+    assert "IoU with the marked regions" in said and "a random map" in said
     (checkpoint,) = (place / "work" / "runs" / "lightning_chex").glob("*/checkpoints/best.ckpt")
     torch.load(checkpoint, weights_only=True)
 
@@ -129,7 +131,7 @@ def test_a_checkpoint_is_validated_tested_and_predicts(place, capsys):
     for command, stage in (("validate", "val"), ("test", "test")):
         main([command, *common, "--ckpt_path", str(checkpoint), f"--trainer.default_root_dir={command}"])
         said = capsys.readouterr().out
-        assert f"{stage}/auroc" in said and "IoU with the expert boxes" in said and "  checkpoint" not in said
+        assert f"{stage}/auroc" in said and "IoU with the marked regions" in said and "  checkpoint" not in said
         sheet = {"val": "validate", "test": "test"}[stage]
         assert (place / "work" / command / "explanations" / f"{sheet}.png").is_file()
     main(["predict", *common, "--ckpt_path", str(checkpoint), "--trainer.default_root_dir=p"])
@@ -209,7 +211,7 @@ def test_real_chest_xrays_train_and_are_explained(place, capsys, chex_data):
     limits = ["--trainer.limit_val_batches=4", "--data.batch_size=8"]
     main(["fit", "--config", config, "--data.root", str(chex_data / "nih_chestxray8"), *TINY, *limits])
     said = capsys.readouterr().out
-    assert "AUROC" in said and "iba IoU with the expert boxes" in said
+    assert "AUROC" in said and "iba IoU with the marked regions" in said
     (sheet,) = (place / "work" / "runs").rglob("epoch_000.png")
     assert Image.open(sheet).size[0] > 500 and len(list(sheet.with_suffix("").iterdir())) >= 32
 

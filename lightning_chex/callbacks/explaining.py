@@ -1,6 +1,5 @@
-"""Explaining batches of images: which class of which image, the maps, and how well they meet the boxes."""
+"""Explaining batches of images, and measuring how well the maps meet what is marked on them."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -10,19 +9,16 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from lightning_chex.attribution import Attribution, Attributor, EveryPixel, RandomMap, frozen
-from lightning_chex.metrics import (
-    LocalizationIoU,
-    boxes_to_mask,
-    intersection_over_union,
-    top_fraction_mask,
-)
+from lightning_chex.explaining.cases import Cases, Regions, cases_of, region_kind
+from lightning_chex.explaining.map_rows import grey_pictures
+from lightning_chex.metrics import LocalizationIoU, intersection_over_union, top_fraction_mask
 from lightning_chex.reporting import Explanation
 
 CONTROLS: dict[str, Attributor] = {"random": RandomMap(), "every_pixel": EveryPixel()}
 
 
 class Explainer:
-    """Explains batches with one attributor and measures the maps against expert boxes, beside two controls.
+    """Explains batches with one attributor and measures the maps against regions, beside two controls.
 
     Args:
         attributor: the method, already fitted.
@@ -31,6 +27,7 @@ class Explainer:
         fraction: share of a map's pixels that counts as marked.
         device: where the metrics live, the network's device.
         precision: makes the context the network runs in; images are read and maps are measured outside of it.
+        regions: what maps are measured against, see ``region_kind``.
     """
 
     def __init__(
@@ -41,122 +38,83 @@ class Explainer:
         fraction: float,
         device: torch.device,
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        regions: Regions = "auto",
     ) -> None:
         self.attributor = attributor
         self.network = network
         self.class_names = class_names
         self.fraction = fraction
         self.precision = precision
+        self.regions = regions
         classes = max(1, len(class_names))
         # a control needs no model: what a map that knows nothing would score under the same rule
         self.iou = LocalizationIoU(classes, fraction).to(device)
         self.controls = MetricCollection({name: LocalizationIoU(classes, fraction) for name in CONTROLS}).to(device)
 
     def explain(self, batches: Iterable[dict[str, Any]]) -> Iterator[Explanation]:
-        """Explain every target of every image of the batches of `ShownImages`; they are on the network's device.
+        """Explain the images of the batches of `ShownImages`; they are on the network's device.
 
-        Classes with an expert box are explained; without boxes the positive labels; without those the class the model
-        finds most likely. A score is explained once per image.
+        What is explained of an image: see ``cases_of``, with the likeliest class where nothing is known of it.
         """
         for batch in batches:
             with frozen(self.network), self.precision(), torch.no_grad():
                 output = self.network(batch["image"]).float()
-            rows, targets = self._targets(batch, output)
+            named = {"image_id": [f"image {place}" for place in batch["place"]], **batch}
+            kind = region_kind(batch, self.class_names, self.regions)
+            cases = cases_of(named, output, self.class_names, kind, likeliest=True)
             with self.precision():
-                found = self.attributor.explain(self.network, batch["image"], targets, rows)
-            saliency = found.maps
-            regions, boxes = self._regions(batch, rows, targets, saliency.shape[-2:])
-            boxed = regions.flatten(1).any(1)
-            if self.class_names:
-                self._measure(batch["image"], rows[boxed], targets[boxed], saliency[boxed], regions[boxed])
-            iou = intersection_over_union(top_fraction_mask(saliency, self.fraction), regions)
-            yield from self._explanations(batch, output, rows, targets, found, boxes, boxed, iou)
+                found = self.attributor.explain(self.network, cases.images, cases.target, cases.rows)
+            marked = cases.regions.flatten(1).any(1)
+            self._measure(cases.select(marked.nonzero()[:, 0].tolist()), found.maps[marked])
+            iou = intersection_over_union(top_fraction_mask(found.maps, self.fraction), cases.regions)
+            yield from self._explanations(cases, found, iou.where(marked, torch.nan), batch["place"])
 
-    def _targets(self, batch: dict[str, Any], output: Tensor) -> tuple[Tensor, Tensor]:
-        """Pairs of an image's row in the batch and what to explain of it: a class index, or the true score."""
-        if not self.class_names:
-            return torch.arange(len(output), device=output.device), batch["label"].reshape(-1)
-        rows: list[int] = []
-        targets: list[int] = []
-        likeliest = output.argmax(1).tolist()
-        positive = [label.nonzero()[:, 0].tolist() for label in batch["label"]]
-        for row in range(len(output)):
-            boxed = sorted(set(batch["box_labels"][row].tolist())) if "box_labels" in batch else []
-            chosen = boxed or positive[row] or [likeliest[row]]
-            rows += [row] * len(chosen)
-            targets += chosen
-        return torch.tensor(rows, device=output.device), torch.tensor(targets, device=output.device)
-
-    def _regions(
-        self, batch: dict[str, Any], rows: Tensor, targets: Tensor, size: Sequence[int]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Union of each target's expert boxes, bool (N, H, W), and the boxes themselves."""
-        regions = torch.zeros(len(rows), *size, dtype=torch.bool, device=rows.device)
-        boxes = [torch.zeros(0, 4)] * len(rows)
-        if not self.class_names or "boxes" not in batch:
-            return regions, boxes
-        for i, (row, target) in enumerate(zip(rows.tolist(), targets.tolist(), strict=True)):
-            own = batch["boxes"][row][batch["box_labels"][row] == target]
-            regions[i] = boxes_to_mask(own, (size[0], size[1]))
-            boxes[i] = own.cpu()
-        return regions, boxes
-
-    def _measure(self, images: Tensor, rows: Tensor, targets: Tensor, saliency: Tensor, regions: Tensor) -> None:
-        self.iou.update(saliency, regions, targets)
+    def _measure(self, cases: Cases, saliency: Tensor) -> None:
+        self.iou.update(saliency, cases.regions, cases.classes)
         for name, control in CONTROLS.items():
-            self.controls[name].update(control.attribute(self.network, images, targets, rows), regions, targets)
+            maps = control.attribute(self.network, cases.images, cases.target, cases.rows)
+            self.controls[name].update(maps, cases.regions, cases.classes)
 
     def _explanations(
-        self,
-        batch: dict[str, Any],
-        output: Tensor,
-        rows: Tensor,
-        targets: Tensor,
-        found: Attribution,
-        boxes: list[Tensor],
-        boxed: Tensor,
-        iou: Tensor,
+        self, cases: Cases, found: Attribution, iou: Tensor, places: Sequence[int]
     ) -> Iterator[Explanation]:
-        grey = batch["image"].float().mean(1).cpu()
-        saliency, convergence = found.maps.cpu(), found.convergence.tolist()
-        predictions = output.sigmoid() if self.class_names else output.reshape(-1)
-        for i, (row, target) in enumerate(zip(rows.tolist(), targets.tolist(), strict=True)):
-            shade = grey[row] - grey[row].min()
+        grey = grey_pictures(cases.images)
+        saliency = found.maps.cpu()
+        for i, row in enumerate(cases.rows.tolist()):
+            image, target = cases.keys[i]
             yield Explanation(
-                image_id=batch["image_id"][row] if "image_id" in batch else f"image {batch['place'][row]}",
-                image=shade / shade.max().clamp(min=1e-6),
+                image_id=image,
+                image=grey[row],
                 saliency=saliency[i],
-                target=target if self.class_names else None,
-                target_name=self.class_names[target] if self.class_names else "severity",
-                prediction=float(predictions[row, target] if self.class_names else predictions[row]),
-                truth=float(batch["label"][row, target] if self.class_names else target),
-                boxes=boxes[i],
-                iou=float(iou[i]) if boxed[i] else None,
-                convergence=None if math.isnan(convergence[i]) else convergence[i],
-                place=batch["place"][row],
+                target=int(cases.target[i]) if self.class_names else None,
+                target_name=target,
+                prediction=float(cases.prediction[i]),
+                truth=float(cases.truth[i]),
+                boxes=cases.boxes[i],
+                iou=_known(iou[i]),
+                convergence=_known(found.convergence[i]),
+                place=places[row],
             )
 
     def scores(self) -> dict[str, Tensor]:
         """Localisation of all maps so far, over all distributed processes, which all must call this.
 
         Returns:
-            ``iou``, ``iou_class_mean``, ``iou_random``, ``iou_every_pixel`` and ``iou/NAME`` for the classes with
-            boxes; nothing when no image had a box.
+            ``iou``, ``iou_random``, ``iou_every_pixel``; of classes also ``iou_class_mean`` and ``iou/NAME`` for those
+            with regions. Nothing when no image had a region.
         """
-        if not self.class_names:
-            return {}
         measured = self.iou.compute()
         controls = {name: metric.compute()["mean"] for name, metric in self.controls.items()}
         if measured["count"].sum() == 0:
             return {}
-        per_class = {
-            f"iou/{name}": measured["per_class"][c]
-            for c, name in enumerate(self.class_names)
-            if measured["count"][c] > 0
-        }
-        return {
-            "iou": measured["mean"],
-            "iou_class_mean": measured["class_mean"],
-            **{f"iou_{name}": value for name, value in controls.items()},
-            **per_class,
-        }
+        found = {"iou": measured["mean"], **{f"iou_{name}": value for name, value in controls.items()}}
+        if self.class_names:
+            found["iou_class_mean"] = measured["class_mean"]
+        for c, name in enumerate(self.class_names):
+            if measured["count"][c] > 0:
+                found[f"iou/{name}"] = measured["per_class"][c]
+        return found
+
+
+def _known(value: Tensor) -> float | None:
+    return None if value.isnan() else float(value)

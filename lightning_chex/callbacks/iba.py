@@ -2,7 +2,7 @@
 
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytorch_lightning as pl
 import torch.distributed as dist
@@ -19,6 +19,7 @@ from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.callbacks.shown import ShownImages
 from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import Stage, check_sample, first_of, outputs_of
+from lightning_chex.explaining.cases import Regions, region_kind
 from lightning_chex.explaining.explained_model import check_target, network_of
 from lightning_chex.reporting import Explanation, write_pictures
 from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, log_table, table_rows
@@ -54,6 +55,9 @@ class IBACallback(pl.Callback):
         network: name of the LightningModule's attribute that is the network, to which layer names refer; empty for
             the LightningModule itself.
         name: prefix of the logged keys after ``val/``; set it when several callbacks explain with several methods.
+        regions: what maps are compared with: expert ``boxes`` of the class, the exact ``masks`` of the phantom, or the
+            lung ``zones`` with the Brixia scores the model looks for; ``auto`` takes the zones where samples have
+            scores and the model predicts these, else the boxes.
         save_pictures: write PNG files into the run's folder.
         line_up_statistics: keep those of the layers of `MultiLayerIBA` too, if the network has them, for ``evaluate``
             and ``explain`` of test images alone: 14 MB in a checkpoint of DenseNet-121 at 224 px.
@@ -68,6 +72,7 @@ class IBACallback(pl.Callback):
         top_fraction: float = 0.05,
         network: str = "model",
         name: str = "iba",
+        regions: Regions = "auto",
         save_pictures: bool = True,
         line_up_statistics: bool = True,
     ) -> None:
@@ -77,6 +82,8 @@ class IBACallback(pl.Callback):
         for argument, value in (("every_n_epochs", every_n_epochs), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{argument}={value} must be at least 1")
+        if regions not in get_args(Regions):
+            raise ValueError(f"regions={regions!r} is unknown; choose {', '.join(get_args(Regions))}")
         if not 0 < top_fraction <= 1:
             raise ValueError(f"top_fraction={top_fraction} must lie in (0, 1]")
         self.attributor = IBA() if attributor is None else attributor
@@ -84,6 +91,7 @@ class IBACallback(pl.Callback):
         self.top_fraction = top_fraction
         self.network = network
         self.name = name
+        self.regions = regions
         self.save_pictures = save_pictures
         self.line_up_statistics = line_up_statistics
         self.last_sheet: Path | None = None
@@ -119,7 +127,7 @@ class IBACallback(pl.Callback):
                 f"one: set data.target: severity, or train without "
                 f"{type(self).__name__} (--trainer.callbacks null leaves out all callbacks)"
             )
-        self._check_data(trainer, stage)
+        self._check_data(trainer, pl_module, stage)
         self._step_before_weight_averaging(trainer)
         explaining = [own for own in trainer.callbacks if isinstance(own, IBACallback)]  # type: ignore[attr-defined]
         if self.line_up_statistics and explaining[0] is self:  # once in a checkpoint
@@ -212,7 +220,7 @@ class IBACallback(pl.Callback):
         """Take the hook off the model; the statistics of a broken validation are dropped."""
         self._observation.abort(type(exception), exception, exception.__traceback__)
 
-    def _check_data(self, trainer: pl.Trainer, stage: str) -> None:
+    def _check_data(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse offered images that lack what is explained; the first one is kept to be tried when training starts."""
         dataset = (
             None if stage == "predict" else self._images.offered(trainer, "test" if stage == "test" else "validate")
@@ -220,6 +228,10 @@ class IBACallback(pl.Callback):
         sample = None if dataset is None else first_of(dataset)
         if sample is not None:
             check_sample(sample, ("image", "label"), type(self).__name__)
+            try:
+                region_kind(sample, self._class_names(trainer, pl_module), self.regions)
+            except ValueError as error:
+                raise MisconfigurationException(str(error)) from error
             self._first = sample["image"] if stage == "fit" else None
 
     def _check_image(self, trainer: pl.Trainer, pl_module: pl.LightningModule, image: Tensor) -> None:
@@ -270,6 +282,7 @@ class IBACallback(pl.Callback):
             self.top_fraction,
             pl_module.device,
             trainer.precision_plugin.forward_context,
+            self.regions,
         )
         self._explanations = _gather(list(explainer.explain(self._images.batches(trainer, stage))))
         if not self._explanations:
@@ -277,7 +290,9 @@ class IBACallback(pl.Callback):
             return
         scores = explainer.scores()
         if not scores and self._class_names(trainer, pl_module):
-            rank_zero_warn("no image explained has an expert box: maps are drawn, localisation IoU is not logged")
+            rank_zero_warn(
+                "no image explained has an expert box or another region: maps are drawn, IoU is not logged"
+            )
         prefix = "val" if stage == "validate" else "test"
         several = trainer.world_size > 1  # the values are the same everywhere; said only to Lightning, which would warn
         for key, value in scores.items():

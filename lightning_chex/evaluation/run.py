@@ -42,7 +42,7 @@ from lightning_chex.evaluation.results import (
 )
 from lightning_chex.evaluation.settings import EvaluationSettings, Share
 from lightning_chex.evaluation.tuning import TuningRegions
-from lightning_chex.explaining.cases import Cases, LungFinder, RegionKind, region_kind
+from lightning_chex.explaining.cases import Cases, LungFinder, region_kind
 from lightning_chex.explaining.describe import describe
 from lightning_chex.explaining.feature_statistics import training_batches
 from lightning_chex.explaining.subject import Images, Subject, tuning_half
@@ -118,7 +118,7 @@ def evaluate(
     tested = Images(data, explained, subject, limit)
     tuning, why_not = tuning_half(data, subject)
     sample = tested.first()
-    kind = _region_kind(settings, sample, subject.class_names)
+    kind = region_kind(sample, subject.class_names, settings.regions)
     example = subject.move(data.collate([sample]))["image"]
     _check_pixels(settings, example)
     chosen, left_out = choose_methods(
@@ -211,15 +211,6 @@ def evaluate(
     rows = list(assembly.case_rows())
     write_cases(folder / "per_image.csv", rows)
     return Evaluated(results, curves, cases, rows, evaluator, tested)
-
-
-def _region_kind(settings: EvaluationSettings, sample: Mapping[str, Any], class_names: Sequence[str]) -> RegionKind:
-    if settings.regions == "auto":
-        return region_kind(sample, class_names)
-    needed = {"boxes": "boxes", "masks": "finding_masks", "zones": "zones"}[settings.regions]
-    if needed not in sample:
-        raise ValueError(f"regions={settings.regions!r} needs samples with {needed!r}; these have {', '.join(sample)}")
-    return settings.regions
 
 
 def _check_pixels(settings: EvaluationSettings, example: Tensor) -> None:

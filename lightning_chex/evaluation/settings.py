@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Literal, get_args
+from typing import get_args
 
-Regions = Literal["auto", "boxes", "masks", "zones"]
+from lightning_chex.explaining.cases import Regions
 
 
 @dataclass(frozen=True)

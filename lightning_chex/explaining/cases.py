@@ -11,6 +11,7 @@ from lightning_chex.data import lung_zones
 from lightning_chex.metrics import boxes_to_mask
 
 RegionKind = Literal["boxes", "masks", "zones"]
+Regions = Literal["auto", "boxes", "masks", "zones"]
 
 DETECTED_SCORES: dict[str, tuple[int, ...]] = {"severity_0_1": (0, 1), "severity_2": (2,), "severity_3": (3,)}
 """The Brixia scores each detector looks for."""
@@ -84,10 +85,26 @@ LungFinder = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) to lungs bool (B, 2, H, W), the patient's right one first."""
 
 
-def region_kind(sample: Mapping[str, Any], class_names: Sequence[str]) -> RegionKind:
-    """What the maps of a data set like this sample's are judged by, unless told otherwise."""
-    scored = "zones" in sample and (not class_names or set(class_names) <= DETECTED_SCORES.keys())
-    return "zones" if scored else "boxes"
+def region_kind(sample: Mapping[str, Any], class_names: Sequence[str], asked: Regions = "auto") -> RegionKind:
+    """What the maps of a data set like this sample's are judged by.
+
+    Args:
+        sample: a sample or a batch.
+        class_names: of the model; empty for a score.
+        asked: ``auto`` takes the zones where there are scores and the model predicts these, else the boxes.
+
+    Raises:
+        ValueError: samples lack what is asked for, or zones say nothing of these classes.
+    """
+    about_zones = not class_names or set(class_names) <= DETECTED_SCORES.keys()
+    if asked == "auto":
+        return "zones" if "zones" in sample and about_zones else "boxes"
+    needed = {"boxes": "boxes", "masks": "finding_masks", "zones": "zones"}[asked]
+    if needed not in sample:
+        raise ValueError(f"regions={asked!r} needs samples with {needed!r}; these have {', '.join(sample)}")
+    if asked == "zones" and not about_zones:
+        raise ValueError(f"regions='zones' is for a score or the detectors, not for {', '.join(class_names)}")
+    return asked
 
 
 def cases_of(
@@ -96,11 +113,12 @@ def cases_of(
     class_names: Sequence[str],
     kind: RegionKind,
     find_lungs: LungFinder | None = None,
+    likeliest: bool = False,
 ) -> Cases:
     """Say what of a batch is explained.
 
-    The classes with a region (box or mask) of an image are; without any, or judged by zones, its positive labels. An
-    image without either is left out. A score is explained once per image.
+    The classes with a region (box or mask) of an image are; without any, or judged by zones, its positive labels. A
+    score is explained once per image.
 
     Args:
         batch: see ``data/sample.py``, on one device.
@@ -108,13 +126,20 @@ def cases_of(
         class_names: names of the K classes; empty for a score.
         kind: what the maps are judged by.
         find_lungs: outlines the lungs of images nobody has outlined; None leaves them unknown.
+        likeliest: explain the class the model finds likeliest where an image has neither region nor label; else it is
+            left out.
     """
     images = batch["image"]
     size = (images.shape[-2], images.shape[-1])
     zones = _zones(batch, size, find_lungs) if "zones" in batch and kind == "zones" else None
     rows, target, regions, boxes = [], [], [], []
+    nothing = torch.zeros(size, dtype=torch.bool), torch.zeros(0, 4)
+    top = output.argmax(1).tolist() if class_names and likeliest else []
     for row in range(len(images)):
-        for value, region, own in _targets(batch, row, class_names, kind, zones, size):
+        found = _targets(batch, row, class_names, kind, zones, size)
+        if not found and top:
+            found = [(top[row], *nothing)]
+        for value, region, own in found:
             rows.append(row)
             target.append(value)
             regions.append(region.to(images.device))

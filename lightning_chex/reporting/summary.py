@@ -33,7 +33,7 @@ def summary(
         name, found, _ = key.removeprefix(f"{stage}/").partition("_iou_every_pixel")
         if key.startswith(f"{stage}/") and found:
             lines += [
-                f"  {f'{name} IoU with the expert boxes':<42} {metrics[f'{stage}/{name}_iou']:.3f}",
+                f"  {f'{name} IoU with the marked regions':<42} {metrics[f'{stage}/{name}_iou']:.3f}",
                 f"  {'  a random map':<42} {metrics[f'{stage}/{name}_iou_random']:.3f}",
                 f"  {'  a map that marks every pixel':<42} {metrics[f'{stage}/{name}_iou_every_pixel']:.3f}",
             ]

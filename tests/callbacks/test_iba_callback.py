@@ -114,7 +114,7 @@ def test_without_a_data_module_the_first_batches_are_explained(tmp_path, asked, 
 def test_without_a_box_maps_are_drawn_and_no_iou_is_logged(tmp_path):
     explaining = callback(save_pictures=True, num_images=2)
     trainer = tiny_trainer(tmp_path, explaining, max_epochs=2)
-    with pytest.warns(UserWarning, match="no image explained has an expert box"):
+    with pytest.warns(UserWarning, match="no image explained has an expert box or another region"):
         trainer.fit(TinyTask(), TinyData(boxes=False))
     assert not [key for key in trainer.callback_metrics if "iou" in key]
     assert explaining.last_sheet is not None and explaining.last_sheet.is_file() and trainer.current_epoch == 2

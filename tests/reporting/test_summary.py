@@ -28,10 +28,10 @@ def test_figures_of_one_stage_with_the_controls_beside_each_iou():
     assert rows(summary("val", METRICS, [], "", [])) == [
         ("AUROC, mean over classes", "0.812"),
         ("average precision, mean over classes", "0.400"),
-        ("early IoU with the expert boxes", "0.200"),
+        ("early IoU with the marked regions", "0.200"),
         ("a random map", "0.032"),
         ("a map that marks every pixel", "0.070"),
-        ("iba IoU with the expert boxes", "0.300"),
+        ("iba IoU with the marked regions", "0.300"),
         ("a random map", "0.031"),
         ("a map that marks every pixel", "0.070"),
     ]
