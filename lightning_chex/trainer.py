@@ -19,7 +19,7 @@ from lightning_chex.callbacks.undisturbed import undisturbed
 from lightning_chex.evaluation.checkpoint import load_weights, origin, saved_statistics
 from lightning_chex.evaluation.checkpoint_contents import Checkpoint
 from lightning_chex.evaluation.chexlocalize import write_segmentations
-from lightning_chex.evaluation.examples import curves_of, examples
+from lightning_chex.evaluation.examples import examples
 from lightning_chex.evaluation.image_size import trained_size
 from lightning_chex.evaluation.lungs import LungNetwork
 from lightning_chex.evaluation.methods import bottleneck_layer
@@ -28,10 +28,7 @@ from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.evaluation.untaught import builder, trained_on_shuffled_labels
 from lightning_chex.metrics import Otsu, TopFraction
 from lightning_chex.output_folder import held
-from lightning_chex.reporting.dashboard import evaluation_tables
-from lightning_chex.reporting.evaluation_text import results_text
-from lightning_chex.reporting.overview import overview_text, write_overview
-from lightning_chex.reporting.report import write_report
+from lightning_chex.reporting import evaluation_tables, overview_text, results_text, write_overview, write_report
 
 
 class ChexTrainer(pl.Trainer):
@@ -155,7 +152,7 @@ class ChexTrainer(pl.Trainer):
                     None if lungs is None else LungNetwork(Path(lungs).expanduser(), device),
                     self.progress_bar_callback is not None,
                 )
-                write_report(report, found.results, curves_of(found.curves), examples(found))
+                write_report(report, found.results, found.curves, examples(found))
             except ValueError as error:
                 raise MisconfigurationException(str(error)) from error
         print(f"\n{results_text(found.results)}\n\n  report      {report}")

@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.evaluation import Curve
-from lightning_chex.reporting.report.charts import legend, line_chart, scatter
-from lightning_chex.reporting.report.palette import Look
-from lightning_chex.reporting.report.parts import counted, counted_of, curves_named, explained, figures, section
+from lightning_chex.reporting.report.charts import Look, legend, line_chart, scatter
+from lightning_chex.reporting.report.markup import counted, counted_of, curves_named, explained, figures, section
 from lightning_chex.reporting.report.tables import Column, measure_table
-from lightning_chex.reporting.results import Results
+from lightning_chex.reporting.results import Curve, Results
 
 PARAMETERS, LABELS = "randomization", "label_randomization"
 
@@ -46,7 +44,7 @@ def _perturbation(results: Results, curves: Sequence[Curve], looks: Mapping[str,
         if results.has(f"insertion_auc{suffix}") and results.has(f"deletion_auc{suffix}")
     ]
     if clouds:
-        counts = counted(results.cell(name, key).n for name in results.names for key in keys)
+        counts = counted(results.estimate(name, key).n for name in results.names for key in keys)
         caption = (
             f"Insertion against deletion AUC, with 95 % intervals (the paper's Figure 2), {counts}. Upper left is "
             "best; what the hollow controls reach, an order of pixels that knows nothing reaches too."
@@ -90,7 +88,7 @@ def _perturbation(results: Results, curves: Sequence[Curve], looks: Mapping[str,
 
 def _cloud(results: Results, looks: Mapping[str, Look], suffix: str, title: str) -> Element:
     points = {
-        name: (results.cell(name, f"deletion_auc{suffix}"), results.cell(name, f"insertion_auc{suffix}"))
+        name: (results.estimate(name, f"deletion_auc{suffix}"), results.estimate(name, f"insertion_auc{suffix}"))
         for name in results.names
     }
     return scatter(points, looks, title, "deletion AUC (lower is better)", "insertion AUC (higher is better)")
@@ -130,7 +128,7 @@ def _randomization(results: Results, curves: Sequence[Curve], looks: Mapping[str
 
 
 def _spread(results: Results) -> str:
-    """How alive the networks were whose maps are compared."""
+    """How far the outputs of the randomised networks still vary between images."""
     about = results.protocol.get(PARAMETERS) or {}
     known = [
         (part, own)

@@ -1,4 +1,4 @@
-"""Tables of measures: a row a method, the controls below a line of their own, the paper's figures set apart."""
+"""Tables of measures: one row a method, controls in a group below them, the paper's figures set apart."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,11 @@ from itertools import groupby
 from typing import Any, TypeGuard
 from xml.etree.ElementTree import Element
 
+from lightning_chex.estimates import Estimate
 from lightning_chex.reporting.comparison import best_method, judged, withheld
 from lightning_chex.reporting.report import paper
 from lightning_chex.reporting.report.markup import element
-from lightning_chex.reporting.results import Cell, Results, number
+from lightning_chex.reporting.results import Results, number
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def measure_table(
     paper_rows: Sequence[PaperRow] = (),
     notes: Sequence[str] = (),
 ) -> Element:
-    """Write a table of means, and below it what its signs mean."""
+    """Write a table of means, and below it the meaning of its marks."""
     marks = [_marks(results, column) for column in columns]
     counts = [_common_count(results, column) for column in columns]
     rows = [_row(results, name, columns, marks, counts) for name in results.methods]
@@ -104,7 +105,7 @@ def scrolling(caption: str, table: Element, notes: Sequence[str]) -> Element:
 
 
 def _band(words: str, width: str) -> Element:
-    """A heading over all columns; it stays in sight where the table scrolls."""
+    """A heading over all columns that stays visible where the table scrolls."""
     return element("th", element("span", words), colspan=width, scope="rowgroup")
 
 
@@ -115,7 +116,7 @@ def _marks(results: Results, column: Column | PaperColumn) -> tuple[frozenset[st
 
 
 def _markable(column: Column | PaperColumn, results: Results) -> TypeGuard[Column]:
-    """Controls say what its values are worth. Single classes have too few patients each, and there are many of them."""
+    """Whether a best method may be marked: not without controls, nor for single classes, many of few patients each."""
     return (
         isinstance(column, Column)
         and column.marked
@@ -129,8 +130,8 @@ def _common_count(results: Results, column: Column | PaperColumn) -> int:
     """The n that most values of a column have; it stands in the heading."""
     if isinstance(column, PaperColumn):
         return 0
-    cells = [results.cell(name, column.key, **column.of) for name in results.names]
-    counts = Counter(cell.n for cell in cells if cell.value is not None)
+    means = [results.estimate(name, column.key, **column.of) for name in results.names]
+    counts = Counter(mean.n for mean in means if mean.known)
     return counts.most_common(1)[0][0] if counts else 0
 
 
@@ -168,28 +169,26 @@ def _row(
             sign = "*" if name in column.noted else ""
             cells.append(element("td", f"{_published(column.values.get(name))}{sign}", class_="paper"))
         else:
-            cells.append(_cell(results.cell(name, column.key, **column.of), name in best, above, count))
+            cells.append(_cell(results.estimate(name, column.key, **column.of), name in best, above, count))
     return element("tr", element("th", name, scope="row", class_="name"), *_divided(cells, columns))
 
 
-def _cell(cell: Cell, best: bool, above: bool, count: int) -> Element:
-    value = number(cell.value)
-    if cell.value is None:
+def _cell(mean: Estimate, best: bool, above: bool, count: int) -> Element:
+    value = number(mean.value)
+    if not mean.known:
         return element("td", value, class_="none")
-    small = interval(cell)
-    if cell.n != count:
-        small += f", n = {cell.n:,}"
+    small = interval(mean) + (f", n = {mean.n:,}" if mean.n != count else "")
     shown = element("b", value) if best and above else element("span", value, "†" if best else None)
     return element("td", shown, element("small", small))
 
 
-def interval(cell: Cell) -> str:
+def interval(mean: Estimate) -> str:
     """Both ends for people."""
-    if cell.ci_low is None or cell.ci_high is None:
+    if not mean.has_interval:
         return "no interval"
     # a dash beside a minus is hard to read
-    joint = "–" if cell.ci_low >= 0 else " to "
-    return f"{number(cell.ci_low)}{joint}{number(cell.ci_high)}"
+    joint = "–" if mean.ci_low >= 0 else " to "
+    return f"{number(mean.ci_low)}{joint}{number(mean.ci_high)}"
 
 
 def _paper_row(row: PaperRow, columns: Sequence[Column | PaperColumn]) -> Element:
