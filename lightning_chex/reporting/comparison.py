@@ -1,5 +1,7 @@
 """Which methods do better than which others, by paired differences on the same cases."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from lightning_chex.estimates import Estimate
@@ -35,6 +37,12 @@ def beaten(results: Results, name: str, key: str, others: list[str], *, over_cla
     ]
 
 
+def common_n(means: Iterable[Estimate]) -> int:
+    """The n that most of the means with a value have; 0 without any."""
+    counts = Counter(mean.n for mean in means if mean.known).most_common(1)
+    return counts[0][0] if counts else 0
+
+
 def judged(results: Results, key: str, *, over_classes: bool = False) -> list[str]:
     """Controls that have a value of a measure."""
     return [name for name in results.controls if results.estimate(name, key, over_classes=over_classes).known]
@@ -47,7 +55,7 @@ def most_patients(results: Results, key: str) -> int:
 
 
 def withheld(results: Results, key: str) -> str | None:
-    """Why nothing is called better or worse by a measure; None where words are allowed.
+    """Why no method is called better or worse by a measure; None where methods may be compared.
 
     Example:
         >>> withheld(Results("classification", ["Mass"], None, {}, {}, {}, {}, {}, {}), "road")

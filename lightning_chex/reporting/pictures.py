@@ -25,11 +25,11 @@ COLORMAP = colormaps["inferno"]
 BOX_COLOR = "#35e0d0"
 SHEET_LIMIT = 24
 
-SIGNED_QUANTILE = 0.995  # of the map's strengths takes full colour: one stray pixel must not leave the others black
+SIGNED_QUANTILE = 0.995  # of the absolute values has the full colour: a single outlier must not darken all others
 
 
 def overlay(image: Tensor, saliency: Tensor) -> NDArray[np.uint8]:
-    """Lay a map over its X-ray; where the map is zero, the X-ray shows untouched, and a flat map shows but faintly.
+    """Lay a map over its X-ray; where the map is zero, the X-ray is unchanged, and a flat map shows only faintly.
 
     Args:
         image: grey values in [0, 1], (H, W).
@@ -41,7 +41,7 @@ def overlay(image: Tensor, saliency: Tensor) -> NDArray[np.uint8]:
     grey = image.clamp(0, 1).numpy()[..., None].repeat(3, axis=2)
     strength = (saliency / saliency.max().clamp(min=1e-12)).clamp(0, 1).numpy()
     colour = COLORMAP(strength)[..., :3]
-    # a flat map says nothing of place: stretched to full colour it would pass for a strong one
+    # a flat map does not localise: scaled to full colour it would look like a strong one
     contrast = 1 - strength.mean()
     opacity = 0.8 * contrast * strength[..., None]
     return np.round(255 * (grey * (1 - opacity) + colour * opacity)).astype(np.uint8)

@@ -1,10 +1,9 @@
 """What is printed at the end of a training run and of an evaluation."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lightning_chex.reporting.comparison import MIN_PATIENTS, beaten, judged, withheld
+from lightning_chex.reporting.comparison import MIN_PATIENTS, beaten, common_n, judged, withheld
 from lightning_chex.reporting.results import IOU_RULES, Results, number
 
 _COLUMNS = {
@@ -26,7 +25,7 @@ _CHECKS = ("randomization", "randomization_blank", "label_randomization")
 def summary(
     stage: str, metrics: Mapping[str, float], sheets: Sequence[Path], checkpoint: str, wandb_folders: Sequence[Path]
 ) -> str:
-    """Write the few lines that end a run.
+    """Sum up a training or test run: metrics, and what to open next.
 
     Args:
         stage: ``val`` or ``test``, the prefix of the metrics to show.
@@ -73,7 +72,7 @@ def results_text(results: Results) -> str:
     keys = [key for key in _COLUMNS if results.has(key) and (key not in IOU_RULES or key == results.headline)]
     if not keys:
         return "Nothing was measured."
-    counts = [_common_count(results, key) for key in keys]
+    counts = [common_n(results.estimate(name, key) for name in results.names) for key in keys]
     rows = [("method", [_heading(results, key) for key in keys]), ("n", [f"{count:,} " for count in counts])]
     for name in results.names:
         if name == next(iter(results.controls), None):
@@ -102,12 +101,6 @@ def results_text(results: Results) -> str:
 
 def _heading(results: Results, key: str) -> str:
     return f"{_COLUMNS[key]}{' (-)' if results.better(key) == 'lower' else ''}"
-
-
-def _common_count(results: Results, key: str) -> int:
-    """The n that most values of a column have."""
-    means = [results.estimate(name, key) for name in results.names]
-    return Counter(mean.n for mean in means if mean.known).most_common(1)[0][0]
 
 
 def _value(results: Results, name: str, key: str, count: int) -> str:

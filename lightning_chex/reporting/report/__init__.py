@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML page that a reader understands without the paper."""
+"""The report of an evaluation: one HTML page, readable without knowing the paper."""
 
 from lightning_chex.reporting.report.examples import ExampleRow
 from lightning_chex.reporting.report.page import write_report

@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import IdentityTransform
 
 from lightning_chex.estimates import Estimate
-from lightning_chex.reporting.report.markup import element
+from lightning_chex.reporting.report.markup import counted, element, figures
 from lightning_chex.reporting.report.svg import color, drawing
 from lightning_chex.reporting.results import Curve
 
@@ -75,7 +75,7 @@ class Look:
 
 
 def looks(methods: Collection[str], controls: Collection[str]) -> dict[str, Look]:
-    """Give every name its look: known methods the same in every report, others what is left."""
+    """Assign looks: known methods have the same in every report, others take those that are left."""
     taken: dict[str, int] = {}
     for name in methods:
         place = _PREFERRED.get(name)
@@ -114,6 +114,35 @@ def line_chart(
         first = 0 if step == 1 else (order * max(1, step // 5)) % step
         axes.plot(x, value, gid=f"curve {look.css}", markevery=known[first::step].tolist(), **look.line(8.0))
     return _chart(figure, axes)
+
+
+def curve_figure(
+    found: Mapping[str, Sequence[Curve]],
+    looks: Mapping[str, Look],
+    x_label: str,
+    y_label: str,
+    caption: str,
+    *,
+    log_x: bool = False,
+) -> Element | None:
+    """Charts of curves with one legend; None without any.
+
+    Args:
+        found: title of a chart -> its curves; charts without curves are left out.
+        looks: method -> how it is drawn.
+        x_label: of the axes across.
+        y_label: of the axes up.
+        caption: of the figure; ``{n}`` becomes the numbers its means rest on.
+        log_x: whether the axes across are logarithmic.
+    """
+    drawn = {title: curves for title, curves in found.items() if curves}
+    curves = [curve for own in drawn.values() for curve in own]
+    if not curves:
+        return None
+    charts = [line_chart(own, looks, title, x_label, y_label, log_x=log_x) for title, own in drawn.items()]
+    methods = list(dict.fromkeys(curve.method for curve in curves))
+    n = counted(mean.n for curve in curves for mean in curve.means)
+    return figures(caption.format(n=n), charts, legend(methods, looks))
 
 
 def scatter(

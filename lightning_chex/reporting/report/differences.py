@@ -1,10 +1,9 @@
 """Paired differences between methods, and between methods and controls: what “better” on the page is based on."""
 
-from collections import Counter
 from xml.etree.ElementTree import Element
 
 from lightning_chex.estimates import Estimate
-from lightning_chex.reporting.comparison import MIN_PATIENTS, clear_of_zero, most_patients, withheld
+from lightning_chex.reporting.comparison import MIN_PATIENTS, clear_of_zero, common_n, most_patients, withheld
 from lightning_chex.reporting.report.markup import details, element, section
 from lightning_chex.reporting.report.tables import interval, scrolling
 from lightning_chex.reporting.results import IOU_RULES, Results, number
@@ -17,7 +16,7 @@ COMPARED = (
 
 
 def differences(results: Results) -> Element | None:
-    """The section of paired differences, the first two measures open, the others to be unfolded; None without any."""
+    """The section of paired differences, the first two measures unfolded; None without any."""
     keys = [key for key in (results.headline, *COMPARED) if key is not None and most_patients(results, key)]
     if not keys:
         return None
@@ -44,10 +43,7 @@ def _title(results: Results, key: str) -> str:
 def _table(results: Results, key: str) -> Element:
     rows = [name for name in results.methods if _measured(results, name, key)]
     columns = [name for name in [*results.controls, *rows] if any(results.difference(r, name, key).n for r in rows)]
-    counts = {
-        name: Counter(own.n for row in rows if (own := results.difference(row, name, key)).n).most_common(1)[0][0]
-        for name in columns
-    }
+    counts = {name: common_n(results.difference(row, name, key) for row in rows) for name in columns}
     better = results.better(key)
     head = [element("th", f"less {name}", element("small", f"n = {counts[name]:,}"), scope="col") for name in columns]
     body = []

@@ -77,7 +77,7 @@ class ExampleRow:
 
 
 def examples(rows: Sequence[ExampleRow], results: Results, looks: Mapping[str, Look]) -> Element | None:
-    """The section of pictures, a block a row in the order given; None without rows."""
+    """The section of example images, in the order given; None without any."""
     if not rows:
         return None
     first = rows[0]
@@ -150,7 +150,7 @@ def _zones(row: ExampleRow, scores: bool) -> list[Element]:
 
 
 def _data(rgb: NDArray[np.uint8]) -> str:
-    """A picture as the address of itself, reduced to a palette and to the page's size."""
+    """A picture as a data URL, reduced to a palette and to the page's size."""
     picture = Image.fromarray(rgb)
     if max(picture.size) > LONGEST:
         picture.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
@@ -160,7 +160,7 @@ def _data(rgb: NDArray[np.uint8]) -> str:
 
 
 def outline(mask: Tensor) -> str:
-    """Draw every edge between a pixel inside and one outside, neighbouring edges joined to one stroke.
+    """Outline a region along pixel edges, neighbouring edges joined to one stroke.
 
     Args:
         mask: bool (H, W).

@@ -5,8 +5,8 @@ from xml.etree.ElementTree import Element
 
 from lightning_chex.class_names import DETECTED_SCORES
 from lightning_chex.reporting.report import paper
-from lightning_chex.reporting.report.charts import Look, legend, line_chart
-from lightning_chex.reporting.report.markup import counted_of, curves_named, details, explained, figures, section
+from lightning_chex.reporting.report.charts import Look, curve_figure
+from lightning_chex.reporting.report.markup import curves_named, details, explained, section
 from lightning_chex.reporting.report.tables import Column, PaperColumn, PaperRow, measure_table
 from lightning_chex.reporting.results import IOU_RULES, Curve, Results
 
@@ -121,17 +121,15 @@ def _other(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look])
     ]
     if accuracy:
         blocks.append(measure_table(results, f"Share of {_unit(results)} found", accuracy))
-    at_level = curves_named(curves, "iou_at_level", results)
-    if at_level:
-        chart = line_chart(
-            at_level,
-            looks,
-            "IoU at every threshold",
-            "threshold, from the map's least to its greatest value",
-            "mean IoU",
-        )
-        caption = f"IoU at every threshold, the same one for all images, with 95 % band, {counted_of(at_level)}."
-        blocks.append(figures(caption, [chart], legend(_names(at_level), looks)))
+    drawn = curve_figure(
+        {"IoU at every threshold": curves_named(curves, "iou_at_level", results)},
+        looks,
+        "threshold, from the map's least to its greatest value",
+        "mean IoU",
+        "IoU at every threshold, the same one for all images, with 95 % band, {n}.",
+    )
+    if drawn is not None:
+        blocks.append(drawn)
     if not blocks:
         return None
     return section(
@@ -156,19 +154,15 @@ def severity(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look
             columns.append(PaperColumn(paper.SEVERITY, noted=["RegressionIBA_DV"]))
             notes.append("* The paper names its MSE loss twice; its second figure is shown with the deviation loss.")
         blocks.append(measure_table(results, "Correlation of maps with the zone scores", columns, notes=notes))
-    drawn = curves_named(curves, "relevance_by_score", results)
-    if drawn:
-        chart = line_chart(
-            drawn, looks, "Relevance by zone score", "Brixia score of the zone", "mean relevance of the zone"
-        )
-        blocks.append(
-            figures(
-                f"Mean of the map over zones of each score, with 95 % band, {counted_of(drawn)} zones; a map that "
-                "follows severity rises.",
-                [chart],
-                legend(_names(drawn), looks),
-            )
-        )
+    drawn = curve_figure(
+        {"Relevance by zone score": curves_named(curves, "relevance_by_score", results)},
+        looks,
+        "Brixia score of the zone",
+        "mean relevance of the zone",
+        "Mean of the map over zones of each score, with 95 % band, {n} zones; a map that follows severity rises.",
+    )
+    if drawn is not None:
+        blocks.append(drawn)
     if not blocks:
         return None
     return section(
@@ -180,10 +174,6 @@ def severity(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look
         *blocks,
         explained(results, keys),
     )
-
-
-def _names(curves: Sequence[Curve]) -> list[str]:
-    return [curve.method for curve in curves]
 
 
 def _unit(results: Results) -> str:

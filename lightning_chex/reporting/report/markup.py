@@ -40,7 +40,7 @@ def to_html(tree: Element) -> str:
 
 
 def section(anchor: str, title: str, how_to_read: str, *content: Child) -> Element:
-    """A heading, two sentences on how to read what follows, and what follows."""
+    """A section with its heading and instructions for reading it."""
     return element(
         "section",
         element("h2", title),
@@ -51,7 +51,7 @@ def section(anchor: str, title: str, how_to_read: str, *content: Child) -> Eleme
 
 
 def figures(caption: str, charts: Sequence[Element], legend: Element) -> Element:
-    """Charts side by side where there is room, with one caption and one legend: beside one chart, below several."""
+    """Charts side by side where there is room, with a caption and a legend, beside a single chart or below several."""
     beside = [legend] if len(charts) == 1 else []
     return element(
         "figure",
@@ -62,12 +62,12 @@ def figures(caption: str, charts: Sequence[Element], legend: Element) -> Element
 
 
 def details(title: str, *content: Child) -> Element:
-    """Something to be unfolded; printed in full."""
+    """Content that is folded on screen and printed in full."""
     return element("details", element("summary", title), *content)
 
 
 def explained(results: Results, keys: Sequence[str]) -> Element | None:
-    """The explanations of measures, to be unfolded; None without any."""
+    """The explanations of measures, folded; None without any."""
     items = [
         part
         for key in keys
@@ -93,11 +93,6 @@ def counted(numbers: Iterable[int]) -> str:
     known = [number for number in numbers if number] or [0]
     low, high = min(known), max(known)
     return f"n = {low:,}" if low == high else f"n = {low:,} to {high:,}"
-
-
-def counted_of(curves: Iterable[Curve]) -> str:
-    """The same for curves."""
-    return counted(mean.n for curve in curves for mean in curve.means)
 
 
 def _direction(better: str | None) -> Element | None:

@@ -1,4 +1,4 @@
-"""The outcome in a few sentences, composed from the numbers."""
+"""The outcome in a few sentences, generated from the results."""
 
 from collections.abc import Sequence
 
@@ -100,7 +100,7 @@ def _comparison(results: Results, key: str) -> str:
 
 
 def _among(results: Results, methods: Sequence[str], key: str) -> str:
-    """Which other methods the one with the best value is told from."""
+    """Which other methods the one with the best value does better than."""
     if len(methods) < 2:
         return ""
     sign = -1.0 if results.better(key) == "lower" else 1.0

@@ -38,7 +38,7 @@ _SHOWN = (
 def write_report(
     path: Path, results: Results, curves: Sequence[Curve] = (), examples: Sequence[ExampleRow] = ()
 ) -> None:
-    """Write an evaluation as one self-contained HTML page, without scripts and without anything to fetch.
+    """Write an evaluation as one self-contained HTML page, without scripts and external resources.
 
     Args:
         path: of the page; its folder is made.

@@ -49,7 +49,7 @@ TERMS = {
 
 
 def facts(results: Results) -> Element:
-    """The few things to know before any number: data, split, model, threshold rule, statistics."""
+    """Data, split, model, threshold rule and feature statistics, as a list."""
     protocol = results.protocol
     data = _mapping(protocol.get("data"))
     checkpoint = _mapping(protocol.get("checkpoint"))
@@ -90,7 +90,7 @@ def left_out(results: Results) -> Element | None:
 
 
 def full_protocol(results: Results) -> Element | None:
-    """Everything that was recorded, to be unfolded."""
+    """The complete protocol, folded; None without any."""
     if not results.protocol:
         return None
     return section(
@@ -103,20 +103,20 @@ def full_protocol(results: Results) -> Element | None:
 
 
 def terms() -> Element:
-    """The words of the page, to be unfolded."""
+    """Definitions of the terms on the page, folded."""
     parts = [part for name, meaning in TERMS.items() for part in (element("dt", name), element("dd", meaning))]
     return details("What n, intervals, “better” and bits mean here", element("dl", *parts))
 
 
 def glossary(results: Results) -> Element | None:
-    """Descriptions of the methods of a report, to be unfolded; None where none is known."""
+    """Descriptions of the evaluated methods, folded; None where none is known."""
     known = [name for name in results.methods if name in METHODS]
     parts = [part for name in known for part in (element("dt", name), element("dd", METHODS[name]))]
     return details("What the methods are", element("dl", *parts)) if parts else None
 
 
 def controls_described(results: Results) -> str:
-    """The controls in a line, each with what it does."""
+    """The controls in a line, each with a description."""
     return ", ".join(f"{name} ({CONTROLS[name]})" if name in CONTROLS else name for name in results.controls)
 
 
@@ -159,7 +159,7 @@ def _statistics(layers: Mapping[str, Any]) -> list[str]:
 
 
 def _image_size(protocol: Mapping[str, Any]) -> str:
-    """Said only where it is not that of the training."""
+    """The size in pixels; empty where it is that of the training."""
     size, before = (protocol.get("image") or [None])[-1], protocol.get("trained_size")
     return f"{size} px; the model was trained on images of {before} px" if before not in (None, size) else ""
 

@@ -1,6 +1,5 @@
 """Tables of measures: one row a method, controls in a group below them, the paper's figures set apart."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -8,7 +7,7 @@ from typing import Any, TypeGuard
 from xml.etree.ElementTree import Element
 
 from lightning_chex.estimates import Estimate
-from lightning_chex.reporting.comparison import best_method, judged, withheld
+from lightning_chex.reporting.comparison import best_method, common_n, judged, withheld
 from lightning_chex.reporting.report import paper
 from lightning_chex.reporting.report.markup import element
 from lightning_chex.reporting.results import Results, number
@@ -36,7 +35,7 @@ class Column:
 
     @property
     def of(self) -> dict[str, Any]:
-        """The arguments that choose a mean."""
+        """Arguments of ``Results.estimate`` that select its means."""
         return {"class_name": self.class_name, "over_classes": self.over_classes}
 
 
@@ -59,7 +58,7 @@ class PaperColumn:
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of the paper: name and, by place of the column, its figures."""
+    """A row of figures from the paper, by index of the column."""
 
     name: str
     values: Mapping[int, float] = field(default_factory=dict)
@@ -75,7 +74,12 @@ def measure_table(
 ) -> Element:
     """Write a table of means, and below it the meaning of its marks."""
     marks = [_marks(results, column) for column in columns]
-    counts = [_common_count(results, column) for column in columns]
+    counts = [
+        0
+        if isinstance(column, PaperColumn)
+        else common_n(results.estimate(name, column.key, **column.of) for name in results.names)
+        for column in columns
+    ]
     rows = [_row(results, name, columns, marks, counts) for name in results.methods]
     bodies = [element("tbody", *rows)]
     width = str(len(columns) + 1)
@@ -93,7 +97,7 @@ def measure_table(
 
 
 def scrolling(caption: str, table: Element, notes: Sequence[str]) -> Element:
-    """A table in a box of its own that scrolls, its caption above and notes below it."""
+    """A table that scrolls by itself, with its caption above and notes below it."""
     return element(
         "div",
         # outside the table, which may be wider than the screen
@@ -124,15 +128,6 @@ def _markable(column: Column | PaperColumn, results: Results) -> TypeGuard[Colum
         and results.better(column.key) is not None
         and bool(judged(results, column.key, over_classes=column.over_classes))
     )
-
-
-def _common_count(results: Results, column: Column | PaperColumn) -> int:
-    """The n that most values of a column have; it stands in the heading."""
-    if isinstance(column, PaperColumn):
-        return 0
-    means = [results.estimate(name, column.key, **column.of) for name in results.names]
-    counts = Counter(mean.n for mean in means if mean.known)
-    return counts.most_common(1)[0][0] if counts else 0
 
 
 def _head(columns: Sequence[Column | PaperColumn], counts: Sequence[int]) -> list[Element]:
@@ -183,7 +178,7 @@ def _cell(mean: Estimate, best: bool, above: bool, count: int) -> Element:
 
 
 def interval(mean: Estimate) -> str:
-    """Both ends for people."""
+    """Both ends of the interval, as text."""
     if not mean.has_interval:
         return "no interval"
     # a dash beside a minus is hard to read
@@ -197,7 +192,7 @@ def _paper_row(row: PaperRow, columns: Sequence[Column | PaperColumn]) -> Elemen
 
 
 def _divided(cells: Sequence[Element], columns: Sequence[Column | PaperColumn]) -> Sequence[Element]:
-    """Mark the cells that begin another group: a line stands before them."""
+    """Mark the first cell of each group, which has a line before it."""
     for cell, column, before in zip(cells[1:], columns[1:], columns[:-1], strict=True):
         if column.group != before.group:
             cell.set("class", f"{cell.get('class', '')} first".strip())
@@ -205,7 +200,7 @@ def _divided(cells: Sequence[Element], columns: Sequence[Column | PaperColumn]) 
 
 
 def _published(value: float | None) -> str:
-    """A figure with the digits it was published with, three at least."""
+    """A published figure with its own digits, at least three decimals."""
     return "–" if value is None else f"{value:.4f}".removesuffix("0")
 
 
