@@ -41,7 +41,7 @@ from lightning_chex.explaining.checkpoint import check_fits
 from lightning_chex.explaining.checkpoint_contents import CheckpointError
 from lightning_chex.files import write_whole
 from lightning_chex.messages import one_line, way_out
-from lightning_chex.reporting.summary import summary
+from lightning_chex.reporting import summary
 from lightning_chex.resuming import go_on, names_run, with_settings_of_run
 from lightning_chex.tasks.task import ChestXrayTask
 from lightning_chex.trainer import ChexTrainer

@@ -18,7 +18,7 @@ from lightning_chex.callbacks.undisturbed import undisturbed
 from lightning_chex.data.adapter import adapted
 from lightning_chex.data.contract import XrayDataModule, outputs_of
 from lightning_chex.evaluation.chexlocalize import write_segmentations
-from lightning_chex.evaluation.examples import curves_of, examples
+from lightning_chex.evaluation.examples import examples
 from lightning_chex.evaluation.methods import bottleneck_layer
 from lightning_chex.evaluation.run import Evaluated, Subject, evaluate
 from lightning_chex.evaluation.settings import EvaluationSettings
@@ -31,10 +31,8 @@ from lightning_chex.explaining.image_size import trained_size
 from lightning_chex.explaining.lung_network import LungNetwork
 from lightning_chex.metrics import Otsu, TopFraction
 from lightning_chex.output_folder import held
-from lightning_chex.reporting.dashboard import evaluation_tables, log_table
-from lightning_chex.reporting.evaluation_text import results_text
-from lightning_chex.reporting.overview import overview_text, write_overview
-from lightning_chex.reporting.report import write_report
+from lightning_chex.reporting import evaluation_tables, overview_text, results_text, write_overview, write_report
+from lightning_chex.reporting.dashboard import log_table
 
 
 class ChexTrainer(pl.Trainer):
@@ -148,7 +146,7 @@ class ChexTrainer(pl.Trainer):
                     None if lungs is None else LungNetwork(Path(lungs).expanduser(), device),
                     self.progress_bar_callback is not None,
                 )
-                write_report(report, found.results, curves_of(found.curves), examples(found))
+                write_report(report, found.results, found.curves, examples(found))
             except ValueError as error:
                 raise MisconfigurationException(str(error)) from error
         print(f"\n{results_text(found.results)}\n\n  report      {report}")

@@ -14,11 +14,13 @@ import lightning_chex
 ROOT = Path(lightning_chex.__file__).parent
 
 # what every part may import: leaves that know nothing of images or models
-LEAVES = {"csv_text", "files", "messages", "yaml_text"}
+LEAVES = {"class_names", "csv_text", "estimates", "files", "messages", "yaml_text"}
 
 # what a part may import of the others; it may always import itself
 ALLOWED: dict[str, set[str]] = {
+    "class_names": set(),
     "csv_text": set(),
+    "estimates": set(),
     "files": set(),
     "messages": set(),
     "yaml_text": set(),

@@ -15,7 +15,7 @@ from lightning_chex.cli import main
 from lightning_chex.data import CohenDataModule, NIHDataModule
 from lightning_chex.data.images import read_grey
 from lightning_chex.data.sample import PATHOLOGIES
-from lightning_chex.reporting.overview import overview_text
+from lightning_chex.reporting import overview_text
 
 PHANTOM = ["--data.num_train=12", "--data.num_val=8", "--data.num_test=6", "--data.size=64"]
 

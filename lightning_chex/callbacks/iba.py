@@ -290,9 +290,7 @@ class IBACallback(pl.Callback):
             return
         scores = explainer.scores()
         if not scores and self._class_names(trainer, pl_module):
-            rank_zero_warn(
-                "no image explained has an expert box or another region: maps are drawn, IoU is not logged"
-            )
+            rank_zero_warn("no image explained has an expert box or another region: maps are drawn, IoU is not logged")
         prefix = "val" if stage == "validate" else "test"
         several = trainer.world_size > 1  # the values are the same everywhere; said only to Lightning, which would warn
         for key, value in scores.items():

@@ -28,24 +28,11 @@ from typing import Any
 
 import torch
 
+from lightning_chex.class_names import DETECTORS as DETECTORS
+from lightning_chex.class_names import PATHOLOGIES as PATHOLOGIES
 from lightning_chex.data.errors import DataError
 
 STACKED_KEYS = frozenset({"image", "label", "zones", "lung_mask", "finding_masks"})
-
-PATHOLOGIES = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-)
-"""The eight classes of NIH ChestX-ray8 in the publisher's order."""
-
-DETECTORS = ("severity_0_1", "severity_2", "severity_3")
-"""The three BrixIA detectors: does any zone score 0 or 1, any 2, any 3?"""
 
 
 def detector_label(zones: torch.Tensor) -> torch.Tensor:

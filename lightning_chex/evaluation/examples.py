@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from lightning_chex.evaluation.measures import MEASURES
-from lightning_chex.evaluation.results import CurvePoint
 from lightning_chex.evaluation.run import Evaluated
 from lightning_chex.explaining.cases import Cases
-from lightning_chex.reporting.evaluation import Curve, ExampleRow
+from lightning_chex.reporting import ExampleRow
 
 RANKED_BY = ("iou/fixed_share", "severity_correlation", "insertion_auc")
 """The measures that may decide the order, the first that there is."""
@@ -53,17 +52,6 @@ def examples(evaluated: Evaluated) -> list[ExampleRow]:
             own = {name: values[*key, name] for name in names}
             found.append(_row(evaluated, cases, rank, names, measure, own))
     return found
-
-
-def curves_of(points: Sequence[CurvePoint]) -> list[Curve]:
-    """Join the points of every method's curves."""
-    joined: dict[tuple[str, str], list[CurvePoint]] = {}
-    for point in points:
-        joined.setdefault((point.method, point.curve), []).append(point)
-    return [
-        Curve(method, name, *([getattr(p, part) for p in own] for part in ("x", "value", "ci_low", "ci_high", "n")))
-        for (method, name), own in joined.items()
-    ]
 
 
 def _find(evaluated: Evaluated, key: tuple[str, str]) -> Cases | None:

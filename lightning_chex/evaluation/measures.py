@@ -1,29 +1,7 @@
 """Every measure there is: what it is called, which way is better, and what it says, in plain words."""
 
-from dataclasses import asdict, dataclass
-from typing import Literal
-
 from lightning_chex.attribution import NOT_CONVERGED
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One measure of a map.
-
-    Attributes:
-        title: its name for people.
-        better: which way is better; None where neither is.
-        group: ``localization``, ``perturbation``, ``severity`` or ``sanity``.
-        explanation: what it says, in a sentence.
-        statistic: what is told of its values over maps: their mean, with an interval, or their median.
-    """
-
-    title: str
-    better: Literal["higher", "lower"] | None
-    group: str
-    explanation: str
-    statistic: Literal["mean", "median"] = "mean"
-
+from lightning_chex.reporting import Measure
 
 IOU_ACCURACIES = (0.1, 0.25, 0.5, 0.75)
 IOBB_ACCURACIES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -199,8 +177,3 @@ MEASURES: dict[str, Measure] = {
         "of the similarity.",
     ),
 }
-
-
-def described(keys: set[str]) -> dict[str, dict[str, str | None]]:
-    """What the results say of the measures they hold, in the order of ``MEASURES``."""
-    return {key: asdict(measure) for key, measure in MEASURES.items() if key in keys}

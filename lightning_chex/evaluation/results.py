@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import torch
 
 from lightning_chex.attribution import NOT_CONVERGED
 from lightning_chex.csv_text import csv_lines
-from lightning_chex.evaluation.measures import MEASURES, described
+from lightning_chex.evaluation.measures import MEASURES
 from lightning_chex.evaluation.measuring import LEVELS
 from lightning_chex.evaluation.records import Key, Records
 from lightning_chex.explaining.cases import SCORE
 from lightning_chex.files import write_whole
-from lightning_chex.metrics import Estimate, mask_sizes, summarize, tuned_levels
+from lightning_chex.metrics import Estimate, Summary, mask_sizes, summarize, tuned_levels
+from lightning_chex.reporting import Curve, Results, without_nan
 
 Row = dict[str, Any]
 
@@ -37,19 +38,6 @@ class Explained:
     patient: str
     prediction: float
     truth: float
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """A mean along a curve."""
-
-    method: str
-    curve: str
-    x: float
-    value: float
-    ci_low: float
-    ci_high: float
-    n: int
 
 
 class Assembly:
@@ -94,8 +82,8 @@ class Assembly:
         self.levels = {name: self._tuned(name) for name in self.names} if tuning else {}
         self.rows = {name: self._rows(name) for name in self.names}
 
-    def measures(self, name: str) -> dict[str, Any]:
-        """Every measure of a method that has a value, in the form of ``results.json``."""
+    def measures(self, name: str) -> dict[str, Summary]:
+        """Every measure of a method that has a value."""
         found = {}
         for key, measure in MEASURES.items():
             values = self.values(name, key)
@@ -112,28 +100,38 @@ class Assembly:
         """Measures that some case of some method has a value of, be it NaN."""
         return {key for rows in self.rows.values() for row in rows for key in row["values"]}
 
-    def curves(self, pixels: int, sizes: int) -> list[CurvePoint]:
+    def curves(self, pixels: int, sizes: int) -> list[Curve]:
         """Every curve of every method.
 
         Args:
             pixels: of an image.
             sizes: how many numbers of masked pixels Sensitivity-N was asked for.
         """
-        return [point for name in self.names for point in self._curves_of(name, pixels, sizes)]
+        return [curve for name in self.names for curve in self._curves_of(name, pixels, sizes) if curve.x]
 
-    def _curves_of(self, name: str, pixels: int, sizes: int) -> list[CurvePoint]:
+    def _curves_of(self, name: str, pixels: int, sizes: int) -> Iterable[Curve]:
         known = [row["curves"] for row in self.rows[name]]
-        points: list[CurvePoint] = []
         axes: dict[str, Sequence[float]] = {
             "iou_at_level": LEVELS.tolist(),
             "sensitivity_n": mask_sizes(pixels, sizes),
             **{key: next((own[f"{key}_share"] for own in known if f"{key}_share" in own), ()) for key in _SHARED_AXES},
         }
+        patients = [case.patient for case in self.cases]
         for curve, axis in axes.items():
-            for i, x in enumerate(axis):
-                values = [_number(own[curve][i]) if curve in own else math.nan for own in known]
-                points += self._point(name, curve, float(x), values)
-        return points + self._relevance_by_score(name)
+            columns = (
+                [_number(own[curve][i]) if curve in own else math.nan for own in known] for i in range(len(axis))
+            )
+            yield self._curve(name, curve, ((float(x), own, patients) for x, own in zip(axis, columns, strict=True)))
+        yield self._curve(name, "relevance_by_score", self._relevance_by_score(name))
+
+    def _curve(self, name: str, curve: str, places: Iterable[tuple[float, Sequence[float], Sequence[str]]]) -> Curve:
+        """Means of the values at each place of the axis, given with their patients; places without a value left out."""
+        means = {
+            x: summarize(values, patients, resamples=self.resamples, seed=self.seed).mean
+            for x, values, patients in places
+            if not all(map(math.isnan, values))
+        }
+        return Curve(name, curve, list(means), list(means.values()))
 
     def case_rows(self) -> Iterable[Row]:
         """One row a method and case, with every measure."""
@@ -171,47 +169,32 @@ class Assembly:
         classes = torch.tensor([self._class_of(key) for key in self.tuning])
         return tuned_levels(iou, LEVELS, classes, max(1, len(self.class_names)))
 
-    def summary(self, values: Sequence[float]) -> dict[str, Any]:
-        """Mean of one value a case, over maps, over classes and per class, in the form of ``results.json``."""
+    def summary(self, values: Sequence[float]) -> Summary:
+        """Mean of one value a case, over maps, over classes and per class; of a score over maps alone."""
         patients = [case.patient for case in self.cases]
         classes = self._classes if self.class_names else None
         summary = summarize(
             values, patients, classes, max(1, len(self.class_names)), resamples=self.resamples, seed=self.seed
         )
-        result = _plain(summary.mean)
-        if self.class_names:
-            result["class_mean"] = _plain(summary.class_mean)
-            per_class = zip(self.class_names, summary.per_class, strict=True)
-            result["per_class"] = {name: _plain(estimate) for name, estimate in per_class if estimate.n}
-        return result
+        return summary if self.class_names else Summary(summary.mean)
 
-    def _median(self, values: Sequence[float]) -> dict[str, Any]:
+    def _median(self, values: Sequence[float]) -> Summary:
         """The same for a median, over maps alone and without an interval."""
         known = [(value, case.patient) for value, case in zip(values, self.cases, strict=True) if value == value]
         middle = float(np.median([value for value, _ in known]))
-        return _plain(Estimate(middle, math.nan, math.nan, len(known), len({patient for _, patient in known})))
+        return Summary(Estimate(middle, math.nan, math.nan, len(known), len({patient for _, patient in known})))
 
-    def _point(self, name: str, curve: str, x: float, values: Sequence[float]) -> list[CurvePoint]:
-        if all(map(math.isnan, values)):
-            return []
-        patients = [case.patient for case in self.cases]
-        mean = summarize(values, patients, resamples=self.resamples, seed=self.seed).mean
-        return [CurvePoint(name, curve, x, mean.value, mean.ci_low, mean.ci_high, mean.n)]
-
-    def _relevance_by_score(self, name: str) -> list[CurvePoint]:
-        """Mean relevance of the zones with each score, in units of the image's mean over its zones; n counts zones."""
-        found: dict[float, list[tuple[float, str]]] = {}
+    def _relevance_by_score(self, name: str) -> list[tuple[float, list[float], list[str]]]:
+        """Score -> mean relevance of each zone with it, in units of its image's mean over zones, and the patients."""
+        found: dict[float, tuple[list[float], list[str]]] = {}
         for case, row in zip(self.cases, self.rows[name], strict=True):
             curves = row["curves"]
             for relevance, score in zip(curves.get("zone_relevance", ()), curves.get("zone_scores", ()), strict=True):
                 if not math.isnan(_number(relevance)):
-                    found.setdefault(float(score), []).append((relevance, case.patient))
-        points = []
-        for score, pairs in sorted(found.items()):
-            values, patients = zip(*pairs, strict=True)
-            mean = summarize(values, patients, resamples=self.resamples, seed=self.seed).mean
-            points.append(CurvePoint(name, "relevance_by_score", score, mean.value, mean.ci_low, mean.ci_high, mean.n))
-        return points
+                    values, patients = found.setdefault(float(score), ([], []))
+                    values.append(relevance)
+                    patients.append(case.patient)
+        return [(score, *found[score]) for score in sorted(found)]
 
 
 PARTS = ("localization", "perturbation", "randomization", "label_randomization")
@@ -222,12 +205,12 @@ _SHARED_AXES = ("insertion", "deletion", "road_morf", "road_lerf", "randomizatio
 
 def results_of(
     assembly: Assembly,
-    differences: Mapping[str, Any],
+    differences: Mapping[str, Mapping[tuple[str, str], Summary]],
     kind: str,
     left_out: Mapping[str, str],
     protocol: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What ``results.json`` holds.
+) -> Results:
+    """Put together what was found.
 
     Args:
         assembly: of the records.
@@ -237,25 +220,29 @@ def results_of(
         protocol: see ``Protocol.account``.
     """
     found = {name: assembly.measures(name) for name in assembly.names}
-    judged = any("iou/oracle" in measures for measures in found.values())
-    return without_nan(
-        {
-            "task": "classification" if assembly.class_names else "regression",
-            "class_names": assembly.class_names,
-            "regions": kind if judged else None,
-            "measures": described({key for measures in found.values() for key in measures}),
-            "methods": {name: found[name] for name in assembly.methods},
-            "controls": {name: found[name] for name in assembly.controls},
-            "differences": dict(differences),
-            "left_out": dict(left_out),
-            "protocol": dict(protocol),
-        }
+    used = {key for measures in found.values() for key in measures}
+    return Results(
+        task="classification" if assembly.class_names else "regression",
+        class_names=assembly.class_names,
+        regions=kind if "iou/oracle" in used else None,
+        measures={key: measure for key, measure in MEASURES.items() if key in used},
+        methods={name: found[name] for name in assembly.methods},
+        controls={name: found[name] for name in assembly.controls},
+        differences=differences,
+        left_out=dict(left_out),
+        protocol=without_nan(protocol),
     )
 
 
-def write_curves(path: Path, points: Iterable[CurvePoint]) -> None:
-    """Write ``curves.csv``."""
-    _write_table(path, [asdict(point) for point in points], [*CurvePoint.__dataclass_fields__])
+def write_curves(path: Path, curves: Iterable[Curve]) -> None:
+    """Write ``curves.csv``, one row a place."""
+    columns = ["method", "curve", "x", "value", "ci_low", "ci_high", "n"]
+    rows = [
+        dict(zip(columns, (each.method, each.name, x, m.value, m.ci_low, m.ci_high, m.n), strict=True))
+        for each in curves
+        for x, m in zip(each.x, each.means, strict=True)
+    ]
+    _write_table(path, rows, columns)
 
 
 def write_cases(path: Path, rows: Iterable[Row]) -> None:
@@ -276,21 +263,6 @@ def _cell(value: Any) -> Any:
 
 def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
-
-
-def _plain(estimate: Estimate) -> dict[str, Any]:
-    return {key: without_nan(value) for key, value in asdict(estimate).items()}
-
-
-def without_nan(value: Any) -> Any:
-    """Replace NaN, which JSON does not know, by None, at any depth."""
-    if isinstance(value, Mapping):
-        return {key: without_nan(own) for key, own in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(own) for own in value]
-    if isinstance(value, (float, np.floating)) and math.isnan(value):
-        return None
-    return value
 
 
 def write_json(path: Path, content: Any) -> None:

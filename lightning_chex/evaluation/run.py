@@ -32,7 +32,6 @@ from lightning_chex.evaluation.randomization import (
 from lightning_chex.evaluation.records import Key, Records
 from lightning_chex.evaluation.results import (
     Assembly,
-    CurvePoint,
     Explained,
     Row,
     results_of,
@@ -46,6 +45,7 @@ from lightning_chex.explaining.cases import Cases, LungFinder, region_kind
 from lightning_chex.explaining.describe import describe
 from lightning_chex.explaining.feature_statistics import training_batches
 from lightning_chex.explaining.subject import Images, Subject, tuning_half
+from lightning_chex.reporting import Curve, Results
 
 RANDOMIZATION_IMAGES = 64
 """Images that a network of random weights is calibrated on, and its bottlenecks learn from."""
@@ -60,15 +60,15 @@ class Evaluated:
 
     Attributes:
         results: what ``results.json`` holds.
-        curves: what ``curves.csv`` holds.
+        curves: what ``curves.csv`` holds, one a method and kind.
         cases: what was explained.
         rows: what ``per_image.csv`` holds, one a method and case.
         evaluator: with the methods, controls and records, for pictures.
         images: that were explained.
     """
 
-    results: dict[str, Any]
-    curves: list[CurvePoint]
+    results: Results
+    curves: list[Curve]
     cases: list[Explained]
     rows: list[Row]
     evaluator: Evaluator
@@ -206,7 +206,7 @@ def evaluate(
     account |= {check: records.noted(check) for check in (PARAMETERS, LABELS) if check in assembly.measured}
     results = results_of(assembly, differences(assembly), kind, left_out, account)
     curves = assembly.curves(example.shape[-2] * example.shape[-1], settings.sensitivity_sizes)
-    write_json(folder / "results.json", results)
+    write_json(folder / "results.json", results.to_json())
     write_curves(folder / "curves.csv", curves)
     rows = list(assembly.case_rows())
     write_cases(folder / "per_image.csv", rows)

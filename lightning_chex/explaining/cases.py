@@ -7,14 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_chex.class_names import DETECTED_SCORES
 from lightning_chex.data import lung_zones
 from lightning_chex.metrics import boxes_to_mask
 
 RegionKind = Literal["boxes", "masks", "zones"]
 Regions = Literal["auto", "boxes", "masks", "zones"]
-
-DETECTED_SCORES: dict[str, tuple[int, ...]] = {"severity_0_1": (0, 1), "severity_2": (2,), "severity_3": (3,)}
-"""The Brixia scores each detector looks for."""
 
 SCORE = "severity"
 """What the only target of a regression is called."""

@@ -1,6 +1,7 @@
 """Measures of saliency maps: pure functions and accumulators around them."""
 
-from lightning_chex.metrics.bootstrap import Estimate, Summary, summarize
+from lightning_chex.estimates import Estimate, Summary
+from lightning_chex.metrics.bootstrap import summarize
 from lightning_chex.metrics.class_mean import ClassMean
 from lightning_chex.metrics.correlation import pearson
 from lightning_chex.metrics.imputation import linear_imputation

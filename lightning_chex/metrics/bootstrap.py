@@ -1,52 +1,18 @@
 """Means with bootstrap intervals by patient: images of one patient are no independent evidence."""
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+
+from lightning_chex.estimates import Estimate, Summary
 
 _BLOCK = 2**22  # numbers at once
 
 _LEAST_ERROR = 0.125
 """Least standard error of a resample, in those of the data: one that draws nearly the same patients throughout would
 otherwise make the interval as wide as one likes."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean and how far it can be trusted.
-
-    Attributes:
-        value: the mean; NaN where nothing was counted.
-        ci_low: lower end of the interval; NaN with fewer than two patients, or where no resample holds any; the mean
-            itself where all patients agree on it.
-        ci_high: upper end of the interval.
-        n: values that count, those that are not NaN.
-        patients: patients they come from.
-    """
-
-    value: float
-    ci_low: float
-    ci_high: float
-    n: int
-    patients: int
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A measure over a set of maps.
-
-    Attributes:
-        mean: over all values, so over boxes where there is a value a box.
-        class_mean: mean over the classes that occur of their means.
-        per_class: one a class.
-    """
-
-    mean: Estimate
-    class_mean: Estimate
-    per_class: tuple[Estimate, ...]
 
 
 def summarize(

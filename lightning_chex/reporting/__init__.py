@@ -1,19 +1,59 @@
-"""Pictures, dashboards and tables: pure functions from results to files."""
+"""Pictures, charts, tables and the HTML report: pure functions from results to files."""
 
-from lightning_chex.reporting.evaluation import Curve, ExampleRow
-from lightning_chex.reporting.evaluation_text import results_text
-from lightning_chex.reporting.explanation import Explanation
-from lightning_chex.reporting.pictures import figure, overlay, sheet, write_pictures
-from lightning_chex.reporting.report import write_report
+from lightning_chex.estimates import Estimate, Summary
+from lightning_chex.reporting.dashboard import (
+    DIFFERENCE_COLUMNS,
+    EVALUATION_COLUMNS,
+    PICTURE_LIMIT,
+    TABLE_COLUMNS,
+    evaluation_tables,
+    image_arguments,
+    levels,
+    table_rows,
+)
+from lightning_chex.reporting.explanation import BITS_NOTE, Explanation
+from lightning_chex.reporting.frames import source_window, to_source_frame
+from lightning_chex.reporting.lungs import lung_overlay, write_lung_sheet
+from lightning_chex.reporting.overview import draw_sample, overview_text, write_overview
+from lightning_chex.reporting.pictures import figure, overlay, sheet, signed_overlay, write_pictures
+from lightning_chex.reporting.report import ExampleRow, write_report
+from lightning_chex.reporting.results import Curve, Measure, Results, number, without_nan
+from lightning_chex.reporting.rle import encode_mask
+from lightning_chex.reporting.terminal import results_text, summary
 
 __all__ = [
+    "BITS_NOTE",
     "Curve",
+    "DIFFERENCE_COLUMNS",
+    "EVALUATION_COLUMNS",
+    "Estimate",
     "ExampleRow",
     "Explanation",
+    "Measure",
+    "PICTURE_LIMIT",
+    "Results",
+    "Summary",
+    "TABLE_COLUMNS",
+    "draw_sample",
+    "encode_mask",
+    "evaluation_tables",
     "figure",
+    "image_arguments",
+    "levels",
+    "lung_overlay",
+    "number",
     "overlay",
+    "overview_text",
     "results_text",
     "sheet",
+    "signed_overlay",
+    "source_window",
+    "summary",
+    "table_rows",
+    "to_source_frame",
+    "without_nan",
+    "write_lung_sheet",
+    "write_overview",
     "write_pictures",
     "write_report",
 ]

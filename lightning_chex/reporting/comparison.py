@@ -1,25 +1,28 @@
 """Which methods do better than which others, by paired differences on the same cases."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
-from lightning_chex.reporting.results import Cell, Results
+from lightning_chex.estimates import Estimate
+from lightning_chex.reporting.results import Results
 
 MIN_PATIENTS = 30
-"""Of fewer, an interval depends too much on who they happen to be: nothing is called better on their word."""
+"""With fewer, an interval depends too much on the sample: no method is called better than another."""
 
 
-def clear_of_zero(difference: Cell, better: str | None) -> bool:
-    """Whether a mean difference speaks for the first of the two: of enough patients, its interval on the better side.
+def clear_of_zero(difference: Estimate, better: str | None) -> bool:
+    """Whether a difference favours the first of the two: enough patients, and the interval on the better side of 0.
 
     Example:
-        >>> clear_of_zero(Cell(0.2, 0.1, 0.3, 99, patients=40), "higher")
+        >>> clear_of_zero(Estimate(0.2, 0.1, 0.3, n=99, patients=40), "higher")
         True
-        >>> clear_of_zero(Cell(0.2, 0.1, 0.3, 99, patients=29), "higher")
+        >>> clear_of_zero(Estimate(0.2, 0.1, 0.3, n=99, patients=29), "higher")
         False
-        >>> clear_of_zero(Cell(0.2, -0.1, 0.5, 99, patients=40), "higher")
+        >>> clear_of_zero(Estimate(0.2, -0.1, 0.5, n=99, patients=40), "higher")
         False
     """
-    if (difference.patients or 0) < MIN_PATIENTS or difference.ci_low is None or difference.ci_high is None:
+    if difference.patients < MIN_PATIENTS or not difference.has_interval:
         return False
     return (better == "higher" and difference.ci_low > 0) or (better == "lower" and difference.ci_high < 0)
 
@@ -34,23 +37,28 @@ def beaten(results: Results, name: str, key: str, others: list[str], *, over_cla
     ]
 
 
+def common_n(means: Iterable[Estimate]) -> int:
+    """The n that most of the means with a value have; 0 without any."""
+    counts = Counter(mean.n for mean in means if mean.known).most_common(1)
+    return counts[0][0] if counts else 0
+
+
 def judged(results: Results, key: str, *, over_classes: bool = False) -> list[str]:
     """Controls that have a value of a measure."""
-    return [each for each in results.controls if results.cell(each, key, over_classes=over_classes).value is not None]
+    return [name for name in results.controls if results.estimate(name, key, over_classes=over_classes).known]
 
 
 def most_patients(results: Results, key: str) -> int:
-    """How many patients the best founded difference of a measure rests on; 0 where none was taken."""
+    """The largest number of patients behind a difference in a measure; 0 where none was taken."""
     pairs = [(name, other) for name in results.methods for other in results.names if other != name]
-    return max((results.difference(*pair, key).patients or 0 for pair in pairs), default=0)
+    return max((results.difference(*pair, key).patients for pair in pairs), default=0)
 
 
 def withheld(results: Results, key: str) -> str | None:
-    """Why nothing is called better or worse by a measure; None where words are allowed.
+    """Why no method is called better or worse by a measure; None where methods may be compared.
 
     Example:
-        >>> from lightning_chex.reporting.results import REQUIRED
-        >>> withheld(Results({key: {} for key in REQUIRED}), "road")
+        >>> withheld(Results("classification", ["Mass"], None, {}, {}, {}, {}, {}, {}), "road")
         'these results hold no paired differences'
     """
     patients = most_patients(results, key)
@@ -69,8 +77,8 @@ def best_method(results: Results, key: str, *, over_classes: bool = False) -> tu
     """
     of: dict[str, Any] = {"over_classes": over_classes}
     sign = {"higher": 1.0, "lower": -1.0}.get(results.better(key) or "", 0.0)
-    values = {name: results.cell(name, key, **of).value for name in results.methods}
-    known = {name: sign * value for name, value in values.items() if value is not None}
+    means = {name: results.estimate(name, key, **of) for name in results.methods}
+    known = {name: sign * mean.value for name, mean in means.items() if mean.known}
     if not known or not sign or withheld(results, key):
         return frozenset(), False
     best = frozenset(name for name, value in known.items() if value == max(known.values()))

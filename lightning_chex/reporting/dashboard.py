@@ -1,10 +1,10 @@
-"""Explanations as Weights & Biases shows them: pictures with boxes and masks that can be switched on and off.
+"""Explanations and results as Weights & Biases shows them: pictures with boxes and masks as layers, and tables.
 
-Pictures and rows are numbered; publishers put patient numbers into the names of images, and those stay at home. The PNG
-files that are written beside the checkpoints begin with the same numbers.
+Pictures and rows are numbered instead of named: publishers put patient numbers into the names of images, which are not
+uploaded. The PNG files beside the checkpoints begin with the same numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lightning_chex.reporting.explanation import Explanation
 from lightning_chex.reporting.pictures import overlay
-from lightning_chex.reporting.results import Cell, Results
+from lightning_chex.reporting.results import Results, without_nan
 from lightning_chex.thresholds import top_fraction_mask
 
 PICTURE_LIMIT = 48
@@ -38,7 +38,7 @@ EVALUATION_TABLES = {
     ),
     "randomization": (*("randomization", "randomization_blank", "label_randomization", "label_randomization_blank"),),
 }
-"""Name of a table -> the measures in it, by key or by what stands before its slash."""
+"""Name of a table -> the measures in it, by key or by the part of the key before its slash."""
 
 
 def image_arguments(explanations: Sequence[Explanation]) -> dict[str, list[Any]]:
@@ -92,58 +92,51 @@ def log_table(
     logger.log_metrics({key: table}, step=step)
 
 
-def evaluation_tables(results: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[Any]]]]:
+def evaluation_tables(results: Results) -> dict[str, tuple[list[str], list[list[Any]]]]:
     """Columns and rows of an evaluation for ``log_table``: methods and controls, nothing of single images.
-
-    Args:
-        results: the dict of ``results.json``.
 
     Returns:
         Name of the table -> columns and rows, a row for each mean over maps, over classes and of a class; and
         ``differences``, a row for each pair of methods, or of a method and a control, and measure. Tables without a
         row are left out; measures of no known kind are in ``further``.
-
-    Raises:
-        ValueError: a part of ``results`` is missing.
     """
-    view = Results(results)
-    keys = {table: view.keys(*prefixes) for table, prefixes in EVALUATION_TABLES.items()}
+    keys = {table: results.keys(*prefixes) for table, prefixes in EVALUATION_TABLES.items()}
     known = {key for shown in keys.values() for key in shown}
-    keys["further"] = [key for key in view.keys(*view.measures) if key not in known]
-    made = {table: [row for key in shown for row in _measure_rows(view, key)] for table, shown in keys.items()}
+    keys["further"] = [key for key in results.keys(*results.measures) if key not in known]
+    made = {table: [row for key in shown for row in _measure_rows(results, key)] for table, shown in keys.items()}
     tables = {table: (list(EVALUATION_COLUMNS), rows) for table, rows in made.items() if rows}
-    if pairs := _difference_rows(view):
+    if pairs := _difference_rows(results):
         tables["differences"] = (list(DIFFERENCE_COLUMNS), pairs)
     return tables
 
 
-def _difference_rows(view: Results) -> list[list[Any]]:
+def _difference_rows(results: Results) -> list[list[Any]]:
     pairs = [
         (name, other)
-        for place, name in enumerate(view.methods)
-        for other in [*view.methods[place + 1 :], *view.controls]
+        for place, name in enumerate(results.methods)
+        for other in [*list(results.methods)[place + 1 :], *results.controls]
     ]
     return [
-        [name, other, key, view.better(key), cell.value, cell.ci_low, cell.ci_high, cell.n, cell.patients]
-        for key in view.measures
+        [name, other, key, results.better(key), *without_nan([own.value, own.ci_low, own.ci_high]), own.n, own.patients]
+        for key in results.measures
         for name, other in pairs
-        if (cell := view.difference(name, other, key)).value is not None
+        if (own := results.difference(name, other, key)).known
     ]
 
 
-def _measure_rows(view: Results, key: str) -> list[list[Any]]:
+def _measure_rows(results: Results, key: str) -> list[list[Any]]:
     rows = []
-    for name in view.names:
-        cells: list[tuple[str, Cell]] = [
-            ("all", view.cell(name, key)),
-            ("classes", view.cell(name, key, over_classes=True)),
-            *((each, view.cell(name, key, class_name=each)) for each in view.class_names),
+    for name in results.names:
+        means = [
+            ("all", results.estimate(name, key)),
+            ("classes", results.estimate(name, key, over_classes=True)),
+            *((each, results.estimate(name, key, class_name=each)) for each in results.class_names),
         ]
-        kind = "method" if name in view.methods else "control"
+        kind = "method" if name in results.methods else "control"
         rows += [
-            [name, kind, key, view.better(key), over, cell.value, cell.ci_low, cell.ci_high, cell.n]
-            for over, cell in cells
-            if cell.value is not None
+            [name, kind, key, results.better(key), over, *without_nan([mean.value, mean.ci_low, mean.ci_high]), mean.n]
+            for over, mean in means
+            if mean.known
         ]
     return rows
 

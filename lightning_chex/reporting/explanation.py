@@ -8,7 +8,7 @@ BITS_NOTE = (
     "Bits of maps compare only within one version of this program and one setting of the method (objective, beta, "
     "layer, steps), and with the paper's only in its own setting (configs/paper)."
 )
-"""What has to be said wherever bits are shown."""
+"""Stands wherever bits are shown."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From the square a network sees back to the pixels of the image file."""
+"""Maps from the square input of the network back to the pixels of the image file."""
 
 from torch import Tensor
 from torch.nn import functional as F

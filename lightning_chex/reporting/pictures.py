@@ -7,6 +7,7 @@ from pathlib import Path
 from textwrap import fill
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,9 +25,11 @@ COLORMAP = colormaps["inferno"]
 BOX_COLOR = "#35e0d0"
 SHEET_LIMIT = 24
 
+SIGNED_QUANTILE = 0.995  # of the absolute values has the full colour: a single outlier must not darken all others
+
 
 def overlay(image: Tensor, saliency: Tensor) -> NDArray[np.uint8]:
-    """Lay a map over its X-ray; where the map is zero, the X-ray shows untouched, and a flat map shows but faintly.
+    """Lay a map over its X-ray; where the map is zero, the X-ray is unchanged, and a flat map shows only faintly.
 
     Args:
         image: grey values in [0, 1], (H, W).
@@ -38,10 +41,36 @@ def overlay(image: Tensor, saliency: Tensor) -> NDArray[np.uint8]:
     grey = image.clamp(0, 1).numpy()[..., None].repeat(3, axis=2)
     strength = (saliency / saliency.max().clamp(min=1e-12)).clamp(0, 1).numpy()
     colour = COLORMAP(strength)[..., :3]
-    # a flat map says nothing of place: stretched to full colour it would pass for a strong one
+    # a flat map does not localise: scaled to full colour it would look like a strong one
     contrast = 1 - strength.mean()
     opacity = 0.8 * contrast * strength[..., None]
     return np.round(255 * (grey * (1 - opacity) + colour * opacity)).astype(np.uint8)
+
+
+def signed_overlay(image: Tensor, saliency: Tensor) -> NDArray[np.uint8]:
+    """Lay a map over its X-ray, negative values in blue; the strongest half per cent of pixels share the full colour.
+
+    Args:
+        image: grey values in [0, 1], (H, W).
+        saliency: (H, W), any scale; what is not finite counts as 0.
+
+    Returns:
+        RGB, uint8 (H, W, 3).
+    """
+    known = torch.nan_to_num(saliency.float(), posinf=0.0, neginf=0.0)
+    strength = known.abs()
+    # numpy: torch's quantile refuses large maps
+    top = float(np.quantile(strength.numpy(), SIGNED_QUANTILE)) or float(strength.max())
+    shown = overlay(torch.nan_to_num(image.float()), strength.clamp(max=top))
+    negative = (known < 0).numpy()
+    if negative.any():
+        grey = image.clamp(0, 1).numpy()[..., None].repeat(3, axis=2)
+        share = (strength / max(top, 1e-12)).clamp(0, 1).numpy()
+        opacity = 0.8 * (1 - share.mean()) * share[..., None]
+        blue = colormaps["winter"](share)[..., :3]
+        cold = np.round(255 * (grey * (1 - opacity) + blue * opacity)).astype(np.uint8)
+        shown = np.where(negative[..., None], cold, shown)
+    return shown
 
 
 def figure(explanation: Explanation) -> Figure:

@@ -377,7 +377,7 @@ def test_model_and_random_state_are_left_as_they_were(regressor, tmp_path):
         resamples=50, sensitivity_sizes=2, sensitivity_masks=3, step=1024, randomization_images=1
     )
     found = trainer.evaluate(model, data, output_dir=str(tmp_path / "out"), methods=["Gradient"], settings=settings)
-    assert found.results["protocol"]["checkpoint"]["file"] == "weights in memory"
+    assert found.results.protocol["checkpoint"]["file"] == "weights in memory"
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
 

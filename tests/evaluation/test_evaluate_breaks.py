@@ -208,7 +208,7 @@ def test_thresholds_are_never_tuned_on_a_map_to_report_on(tmp_path):
         data = TinyData()
         data.val.ids = names  # the second time like those of the images to report on, whose maps are there by then
         evaluate_tiny(tmp_path / names[0], data, tuning_images=1)
-        levels.append(evaluate_tiny(tmp_path / names[0], data).results["protocol"]["tuned_levels"]["Gradient"])
+        levels.append(evaluate_tiny(tmp_path / names[0], data).results.protocol["tuned_levels"]["Gradient"])
     records = [
         (tmp_path / name / "out" / "records" / "tuning" / "Gradient.jsonl").read_text().splitlines()
         for name in ("other-0", "image-2-0")
@@ -224,7 +224,8 @@ def test_a_mean_of_two_raters_keeps_its_half_scores(tmp_path):
     records.add("localization", "M", {("a", "severity"): {"values": {}, "curves": curves}})
     cases = [Explained(("a", "severity"), "p", 1.0, 1.0)]
     found = Assembly(records, ["M"], [], cases, [], [], {}, resamples=5, seed=0).curves(pixels=16, sizes=2)
-    points = {point.x: point.value for point in found if point.curve == "relevance_by_score"}
+    (curve,) = [curve for curve in found if curve.name == "relevance_by_score"]
+    points = {x: mean.value for x, mean in zip(curve.x, curve.means, strict=True)}
     assert points == {0.0: 0.0, 0.5: 2.0, 1.5: 4.0, 2.5: 5.0, 3.0: 6.0}
 
 

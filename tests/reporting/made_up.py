@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_chex.data.sample import DETECTORS, PATHOLOGIES
-from lightning_chex.data.synthetic import SyntheticCXR
-from lightning_chex.reporting.evaluation import Curve, ExampleRow
+from lightning_chex.data import DETECTORS, PATHOLOGIES, SyntheticCXR
+from lightning_chex.reporting import Curve, Estimate, ExampleRow
 
 METHODS = ["IBA", "InverseIBA", "MultiLayerIBA", "GradCAM", "IntegratedGradients", "Gradient", "LRP"]
 REGRESSION_METHODS = [
@@ -171,12 +170,8 @@ def made_up_curves(results: dict[str, Any], steps: int = 41) -> list[Curve]:
             shapes["relevance_by_score"] = (np.arange(4), 0.2 + 0.2 * s * np.arange(4))
         for kind, (x, value) in shapes.items():
             band = 0.02 + 0.01 * s
-            made.append(
-                Curve(
-                    *(name, kind, x.tolist(), value.tolist(), (value - band).tolist(), (value + band).tolist()),
-                    [100] * len(x),
-                )
-            )
+            means = [Estimate(v, v - band, v + band, n=100, patients=50) for v in value.tolist()]
+            made.append(Curve(name, kind, x.tolist(), means))
     return made
 
 

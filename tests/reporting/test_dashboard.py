@@ -2,8 +2,7 @@ import numpy as np
 import torch
 from test_pictures import explanation
 
-from lightning_chex.reporting import overlay
-from lightning_chex.reporting.dashboard import PICTURE_LIMIT, TABLE_COLUMNS, image_arguments, levels, table_rows
+from lightning_chex.reporting import PICTURE_LIMIT, TABLE_COLUMNS, image_arguments, levels, overlay, table_rows
 
 
 def test_levels_hold_their_share_of_the_pixels():

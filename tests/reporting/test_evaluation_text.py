@@ -3,9 +3,14 @@ import math
 import pytest
 from made_up import CONTROLS, METHODS, made_up_differences, made_up_results
 
-from lightning_chex.reporting.dashboard import DIFFERENCE_COLUMNS, EVALUATION_COLUMNS, evaluation_tables
-from lightning_chex.reporting.evaluation_text import results_text
-from lightning_chex.reporting.results import number
+from lightning_chex.reporting import (
+    DIFFERENCE_COLUMNS,
+    EVALUATION_COLUMNS,
+    Results,
+    evaluation_tables,
+    number,
+    results_text,
+)
 
 
 def estimate(value, low, high, n=9, patients=30):
@@ -17,11 +22,13 @@ def results(methods, controls):
         key: {"title": key, "better": better, "group": "", "explanation": ""}
         for key, better in (("iou/otsu", "higher"), ("deletion_auc", "lower"), ("randomization", "lower"))
     }
-    return {
-        **{"task": "classification", "class_names": ["Mass", "Nodule"], "regions": "boxes", "protocol": {}},
-        **{"measures": measures, "methods": methods, "controls": controls, "left_out": {"LRP": "no rule"}},
-        "differences": made_up_differences(measures, methods, controls),
-    }
+    return Results.from_json(
+        {
+            **{"task": "classification", "class_names": ["Mass", "Nodule"], "regions": "boxes", "protocol": {}},
+            **{"measures": measures, "methods": methods, "controls": controls, "left_out": {"LRP": "no rule"}},
+            "differences": made_up_differences(measures, methods, controls),
+        }
+    )
 
 
 def test_a_line_a_method_with_stars_where_it_is_clear_of_every_control():
@@ -66,12 +73,12 @@ def test_figures_of_two_images_do_not_pass_for_those_of_the_others():
 
 
 def test_maps_that_have_not_converged_are_told():
-    made = made_up_results("classes", methods=["IBA", "InverseIBA", "GradCAM"])
+    made = Results.from_json(made_up_results("classes", methods=["IBA", "InverseIBA", "GradCAM"]))
     assert "maps whose optimisation has not converged: InverseIBA 20%" in results_text(made).splitlines()
 
 
 def test_a_full_evaluation_fits_a_screen():
-    lines = results_text(made_up_results("classes")).splitlines()
+    lines = results_text(Results.from_json(made_up_results("classes"))).splitlines()
     assert [line.split()[0] for line in lines[:13]] == ["method", "n", *METHODS, "control", *CONTROLS]
     assert len(lines) <= 17 and max(map(len, lines)) <= 130
 
@@ -105,18 +112,18 @@ def test_tables_for_the_dashboard_hold_every_mean_with_its_interval():
 @pytest.mark.parametrize("kind", ["classes", "detectors", "regression"])
 def test_no_measure_is_lost_or_told_twice(kind):
     made = made_up_results(kind)
-    rows = [row for _, rows in evaluation_tables(made).values() for row in rows if row[4] == "all"]
+    rows = [row for _, rows in evaluation_tables(Results.from_json(made)).values() for row in rows if row[4] == "all"]
     known = [(name, key) for part in ("methods", "controls") for name, own in made[part].items() for key in own]
     assert sorted((row[0], row[2]) for row in rows) == sorted(known)
     made["measures"]["novel"] = {"title": "novel", "better": None, "group": "", "explanation": ""}
     made["methods"]["LRP"]["novel"] = estimate(0.5, None, None)
-    before = len(evaluation_tables(made_up_results(kind))["further"][1])
-    assert len(evaluation_tables(made)["further"][1]) == before + 1
+    before = len(evaluation_tables(Results.from_json(made_up_results(kind)))["further"][1])
+    assert len(evaluation_tables(Results.from_json(made))["further"][1]) == before + 1
 
 
 def test_the_dashboard_has_a_row_for_every_paired_difference():
     made = made_up_results("classes", methods=["IBA", "LRP"])
-    columns, rows = evaluation_tables(made)["differences"]
+    columns, rows = evaluation_tables(Results.from_json(made))["differences"]
     assert columns == DIFFERENCE_COLUMNS
     pairs = [("IBA", "LRP"), *((name, control) for name in ("IBA", "LRP") for control in CONTROLS)]
     compared = [key for key, measure in made["measures"].items() if measure["better"]]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightning_chex.data import ImageTransform
-from lightning_chex.reporting.frames import source_window, to_source_frame
+from lightning_chex.reporting import source_window, to_source_frame
 
 SHAPES = [(64, 48), (48, 64), (100, 100), (37, 61), (1000, 3), (20, 15), (2320, 2828), (31, 30), (32, 31)]
 

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from lightning_chex.callbacks import LungPictures
-from lightning_chex.reporting.lungs import lung_overlay, write_lung_sheet
+from lightning_chex.reporting import lung_overlay, write_lung_sheet
 
 
 def test_lungs_are_tinted_and_outlined_where_they_are():

@@ -4,18 +4,15 @@ from dataclasses import replace
 
 import pytest
 from made_up import CONTROLS, METHODS, made_up_curves, made_up_results
-from page_reader import Node, read_page, rows
+from page_reader import Node, rows
 from test_evaluation_report import one, outcome, page_of, section, tables
 
-from lightning_chex.reporting import write_report
-from lightning_chex.reporting.results import number
+from lightning_chex.reporting import Curve, number
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Node:
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    write_report(path, made_up_results("classes"))
-    return read_page(path)
+    return page_of(tmp_path_factory.mktemp("page"), made_up_results("classes"))
 
 
 def test_overlapping_intervals_do_not_hide_a_paired_difference_and_clear_ones_do_not_make_one(tmp_path):
@@ -69,7 +66,10 @@ def test_every_mean_of_another_number_says_its_own(tmp_path):
         for measures in results[part].values():
             for key in ("insertion_auc", "deletion_auc"):
                 measures[key]["n"] = 2
-    page = page_of(tmp_path, results, [replace(curve, n=[2] * len(curve.x)) for curve in made_up_curves(results, 5)])
+    curves = [
+        Curve(c.method, c.name, c.x, [replace(mean, n=2) for mean in c.means]) for c in made_up_curves(results, 5)
+    ]
+    page = page_of(tmp_path, results, curves)
     assert "(n = 58)" in outcome(page)[0] and all("(n = 2)" in answer for answer in outcome(page)[1:3])
     table = rows(next(section(page, "perturbation").all("table")))
     headings = [each for each in table["method"] if "AUC" in each or "ROAD" in each]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lightning_chex.reporting.rle import encode_mask
+from lightning_chex.reporting import encode_mask
 
 
 def decode(encoded):

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from lightning_chex.reporting.summary import summary
+from lightning_chex.reporting import summary
 
 METRICS = {
     "train/loss": 0.1,

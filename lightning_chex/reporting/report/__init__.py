@@ -1,5 +1,6 @@
-"""The report of an evaluation: one HTML page that a reader understands without the paper."""
+"""The report of an evaluation: one HTML page, readable without knowing the paper."""
 
+from lightning_chex.reporting.report.examples import ExampleRow
 from lightning_chex.reporting.report.page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["ExampleRow", "write_report"]

@@ -1,34 +1,152 @@
-"""Curves with their intervals, and points with their error bars, as SVG that follows the page's light or dark."""
+"""Charts as SVG, drawn by matplotlib; colours are CSS variables, so that they follow the page's light or dark mode.
+
+Methods are solid, one colour and one marker each, the same in every chart; controls are grey, hollow and dashed.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.evaluation import Curve
-from lightning_chex.reporting.report.axes import LEFT, TOP, Frame, scale_of
-from lightning_chex.reporting.report.labels import Box, place_labels
-from lightning_chex.reporting.report.markup import element
-from lightning_chex.reporting.report.palette import Look
-from lightning_chex.reporting.results import Cell
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import IdentityTransform
 
+from lightning_chex.estimates import Estimate
+from lightning_chex.reporting.report.markup import counted, element, figures
+from lightning_chex.reporting.report.svg import color, drawing
+from lightning_chex.reporting.results import Curve
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "*", "p", "X")
+CONTROL_MARKERS = ("o", "s", "^", "D")
+DASHES = ((3.9, 2.2), (1.1, 2.2), (5.6, 1.7, 1.1, 1.7), (2.8, 1.1))
+
+_PREFERRED = {
+    **{"IBA": 0, "RegressionIBA_MSE": 0, "InverseIBA": 1, "RegressionInverseIBA": 1, "MultiLayerIBA": 2, "GradCAM": 3},
+    **{"IntegratedGradients": 4, "Gradient": 5, "LRP": 6, "RegressionIBA_RM": 7, "RegressionIBA_DV": 8},
+}
+
+_WIDTH, _HEIGHT = 480, 340  # points; the page scales charts to its columns
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 30, 50
 _MARKS = 6  # on a curve: enough to tell curves apart without colour
+_SIZES = {"D": 0.8, "*": 1.5, "^": 1.1, "v": 1.1, "P": 1.15, "X": 1.1}  # of markers, to look equally large
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn.
+
+    Attributes:
+        color: CSS variable of its colour.
+        marker: of matplotlib.
+        dash: lengths of dashes and gaps in line widths, None for a solid line.
+        control: whether its markers are hollow.
+    """
+
+    color: str
+    marker: str
+    dash: tuple[float, ...] | None
+    control: bool
+
+    @property
+    def css(self) -> str:
+        """Classes of its marks."""
+        return f"{'hollow' if self.control else 'solid'} {self.color}"
+
+    def line(self, size: float) -> dict[str, Any]:
+        """Arguments of a line with markers of ``size`` points."""
+        own, paper = color(self.color), color("paper")
+        return {
+            "color": own,
+            "linewidth": 1.8,
+            "linestyle": (0, self.dash) if self.dash else "-",
+            "marker": self.marker,
+            "markersize": size * _SIZES.get(self.marker, 1.0),
+            "markerfacecolor": paper if self.control else own,
+            "markeredgecolor": own if self.control else paper,
+            "markeredgewidth": 1.6 if self.control else 1.0,
+        }
+
+
+def looks(methods: Collection[str], controls: Collection[str]) -> dict[str, Look]:
+    """Assign looks: known methods have the same in every report, others take those that are left."""
+    taken: dict[str, int] = {}
+    for name in methods:
+        place = _PREFERRED.get(name)
+        if place is not None and place not in taken.values():
+            taken[name] = place
+    free = [place for place in range(len(MARKERS)) if place not in taken.values()] or list(range(len(MARKERS)))
+    for number, name in enumerate(name for name in methods if name not in taken):
+        taken[name] = free[number % len(free)]
+    made = {name: Look(f"s{taken[name]}", MARKERS[taken[name]], None, False) for name in methods}
+    for number, name in enumerate(controls):
+        place = number % len(DASHES)
+        made[name] = Look(f"c{place}", CONTROL_MARKERS[place], DASHES[place], True)
+    return made
 
 
 def line_chart(
     curves: Sequence[Curve], looks: Mapping[str, Look], title: str, x_label: str, y_label: str, *, log_x: bool = False
 ) -> Element:
     """Draw curves of one kind over each other, each with its 95 % band; controls below, dashed."""
-    ends = [v for c in curves for values in (c.value, c.ci_low, c.ci_high) for v in values]
-    frame = Frame(scale_of([x for c in curves for x in c.x], x_label, log=log_x, air=0), scale_of(ends, y_label))
-    ordered = sorted(curves, key=lambda curve: not looks[curve.method].control)
-    bands = [_band(frame, curve, looks[curve.method]) for curve in ordered]
-    lines = [mark for k, curve in enumerate(ordered) for mark in _line(frame, curve, looks[curve.method], k)]
-    return frame.draw(title, *bands, *lines)
+    figure, axes = _axes(title, x_label, y_label)
+    axes.margins(x=0, y=0.06)
+    if log_x:
+        axes.set_xscale("log")
+    for order, curve in enumerate(sorted(curves, key=lambda curve: not looks[curve.method].control)):
+        look = looks[curve.method]
+        means = [mean for x, mean in zip(curve.x, curve.means, strict=True) if x > 0 or not log_x]
+        x = np.array([x for x in curve.x if x > 0 or not log_x], dtype=float)
+        value, low, high = (
+            np.array([getattr(mean, part) for mean in means], dtype=float) for part in ("value", "ci_low", "ci_high")
+        )
+        band = axes.fill_between(x, low, high, color=color(look.color), alpha=0.11, linewidth=0)
+        band.set_gid(f"band {look.color}")
+        # each curve's markers begin a little later than those of the one before: where curves meet, all are seen
+        known = np.flatnonzero(np.isfinite(value))
+        step = max(1, len(known) // _MARKS)
+        first = 0 if step == 1 else (order * max(1, step // 5)) % step
+        axes.plot(x, value, gid=f"curve {look.css}", markevery=known[first::step].tolist(), **look.line(8.0))
+    return _chart(figure, axes)
+
+
+def curve_figure(
+    found: Mapping[str, Sequence[Curve]],
+    looks: Mapping[str, Look],
+    x_label: str,
+    y_label: str,
+    caption: str,
+    *,
+    log_x: bool = False,
+) -> Element | None:
+    """Charts of curves with one legend; None without any.
+
+    Args:
+        found: title of a chart -> its curves; charts without curves are left out.
+        looks: method -> how it is drawn.
+        x_label: of the axes across.
+        y_label: of the axes up.
+        caption: of the figure; ``{n}`` becomes the numbers its means rest on.
+        log_x: whether the axes across are logarithmic.
+    """
+    drawn = {title: curves for title, curves in found.items() if curves}
+    curves = [curve for own in drawn.values() for curve in own]
+    if not curves:
+        return None
+    charts = [line_chart(own, looks, title, x_label, y_label, log_x=log_x) for title, own in drawn.items()]
+    methods = list(dict.fromkeys(curve.method for curve in curves))
+    n = counted(mean.n for curve in curves for mean in curve.means)
+    return figures(caption.format(n=n), charts, legend(methods, looks))
 
 
 def scatter(
-    points: Mapping[str, tuple[Cell, Cell]], looks: Mapping[str, Look], title: str, x_label: str, y_label: str
+    points: Mapping[str, tuple[Estimate, Estimate]], looks: Mapping[str, Look], title: str, x_label: str, y_label: str
 ) -> Element:
     """Draw a point with error bars a method; the upper left corner is marked as the best one.
 
@@ -39,88 +157,139 @@ def scatter(
         x_label: of the axis across.
         y_label: of the axis up.
     """
-    shown = {name: (x, y) for name, (x, y) in points.items() if x.value is not None and y.value is not None}
-    # room in the corner that is marked
-    frame = Frame(
-        scale_of([v for x, _ in shown.values() for v in (x.value, x.ci_low, x.ci_high)], x_label, air=0.15),
-        scale_of([v for _, y in shown.values() for v in (y.value, y.ci_low, y.ci_high)], y_label, air=0.15),
+    figure, axes = _axes(title, x_label, y_label)
+    axes.margins(0.15)  # room for the word in the corner
+    shown = {name: (x, y) for name, (x, y) in points.items() if x.known and y.known}
+    ordered = sorted(shown, key=lambda name: not looks[name].control)
+    for name in ordered:
+        (x, y), look = shown[name], looks[name]
+        for across, up in (([x.ci_low, x.ci_high], [y.value] * 2), ([x.value] * 2, [y.ci_low, y.ci_high])):
+            axes.plot(across, up, color=color(look.color), alpha=0.75, linewidth=1.4, gid=f"bar {look.color}")
+    for name in ordered:
+        (x, y), look = shown[name], looks[name]
+        axes.plot(x.value, y.value, gid=f"mark {look.css}|{name}", **look.line(11.0) | {"linestyle": "none"})
+    axes.annotate(
+        "better",
+        (0, 1),
+        (22, -26),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        color=color("soft"),
+        fontsize=12,
+        fontstyle="italic",
+        arrowprops={"arrowstyle": "->", "color": color("soft"), "linewidth": 1.6, "relpos": (0, 1), "shrinkA": 0},
     )
-    bars, marks, places, taken = [], [], {}, []
-    for name, (x, y) in sorted(shown.items(), key=lambda item: not looks[item[0]].control):
-        across, up = frame.across(x.value or 0.0), frame.up(y.value or 0.0)
-        places[name] = (across, up)
-        marks.append(element("path", element("title", name), **looks[name].marker(across, up, 6.0)))
-        for bar in _error_bars(frame, x, y, across, up):
-            taken.append(bar)
-            css = f"bar {looks[name].css}"
-            bars.append(element("line", x1=bar.left, x2=bar.right, y1=bar.top, y2=bar.bottom, class_=css))
-    return frame.draw(title, _best_corner(), *bars, *marks, *place_labels(places, taken, looks))
+    axes.autoscale_view()
+    _label(axes, shown, looks)
+    return _chart(figure, axes)
 
 
 def legend(names: Sequence[str], looks: Mapping[str, Look]) -> Element:
     """Names with their marks, for one figure or several."""
-    items = []
-    for name in names:
-        look = looks[name]
-        sample = element(
-            "svg",
-            element("line", x1=1, x2=31, y1=8, y2=8, class_=f"curve {look.css}", stroke_dasharray=look.dash),
-            element("path", **look.marker(16, 8, 5.0)),
-            viewBox="0 0 32 16",
-            width=32,
-            height=16,
-            aria_hidden="true",
+    items = [
+        element(
+            "li", element("span", _sample(looks[name])), name, element("i", " control") if looks[name].control else None
         )
-        items.append(element("li", sample, name, element("i", " control") if look.control else None))
+        for name in names
+    ]
     return element("ul", *items, class_="legend")
 
 
-def _error_bars(frame: Frame, x: Cell, y: Cell, across: float, up: float) -> list[Box]:
-    bars = []
-    if x.ci_low is not None and x.ci_high is not None:
-        bars.append(Box(frame.across(x.ci_low), up, frame.across(x.ci_high), up))
-    if y.ci_low is not None and y.ci_high is not None:
-        bars.append(Box(across, frame.up(y.ci_high), across, frame.up(y.ci_low)))
-    return bars
+@cache
+def _sample(look: Look) -> Element:
+    figure = Figure(figsize=(32 / 72, 16 / 72), dpi=72)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(-16, 16), ylim=(-1, 1))
+    axes.set_axis_off()
+    axes.plot([-15, 0, 15], [0, 0, 0], markevery=[1], **look.line(8.0))
+    return element("svg", *drawing(figure), viewBox="0 0 32 16", width=32, height=16, aria_hidden="true")
 
 
-def _known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _axes(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72), dpi=72)
+    width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    axes = figure.add_axes((_LEFT / _WIDTH, _BOTTOM / _HEIGHT, width / _WIDTH, height / _HEIGHT))
+    axes.set_title(title, loc="left", fontsize=14, fontweight="bold", color=color("ink"), parse_math=False)
+    axes.set_xlabel(x_label, fontsize=13, color=color("soft"))
+    axes.set_ylabel(y_label, fontsize=13, color=color("soft"))
+    return figure, axes
 
 
-def _band(frame: Frame, curve: Curve, look: Look) -> Element:
-    places = [
-        (frame.across(x), frame.up(low), frame.up(high))
-        for x, low, high in zip(curve.x, curve.ci_low, curve.ci_high, strict=True)
-        if low is not None and high is not None and _known(low) and _known(high) and (x > 0 or not frame.x.log)
+def _chart(figure: Figure, axes: Axes) -> Element:
+    """Add grid and ticks, and write the chart."""
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "linear":
+            axis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axes.minorticks_off()
+    axes.tick_params(length=0, pad=7, labelsize=12, labelcolor=color("soft"))
+    axes.grid(color=color("line"), linewidth=1)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    low, high = axes.get_ylim()
+    if low <= 0 <= high:
+        axes.axhline(0, color=color("soft"), linewidth=1, zorder=0.6)
+    title = element("title", axes.get_title(loc="left"))
+    return element("svg", title, *drawing(figure), class_="chart", viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img")
+
+
+def _tick(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{round(value, 10):g}".replace("-", "−")
+
+
+def _label(axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]], looks: Mapping[str, Look]) -> None:
+    """Write each name at the free place nearest to its point; a thin line joins those that stand off."""
+    size, names, bars = 12.5, 40.0, 10.0  # points; costs of each square point hidden
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        left, bottom = axes.transData.transform((x, y)).tolist()
+        return left, bottom
+
+    places = {name: place(across.value, up.value) for name, (across, up) in points.items()}
+    left, bottom, right, top = axes.bbox.extents
+    room = np.array([(left + 2, bottom + 2, right, top - 2, 20.0)])
+    taken = [
+        (left, top - 26, left + 70, top, names),
+        *((x - 8, y - 8, x + 8, y + 8, names) for x, y in places.values()),
     ]
-    outline = [(x, low) for x, low, _ in places] + [(x, high) for x, _, high in reversed(places)]
-    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in outline) + "Z" if outline else "M0 0"
-    return element("path", d=path, class_=f"band {look.css}")
+    for across, up in points.values():
+        for ends in (
+            (across.ci_low, up.value, across.ci_high, up.value),
+            (across.value, up.ci_low, across.value, up.ci_high),
+        ):
+            if all(map(math.isfinite, ends)):
+                (x1, y1), (x2, y2) = place(*ends[:2]), place(*ends[2:])
+                taken.append((x1 - 2, y1 - 2, x2 + 2, y2 + 2, bars))
+    for name, (x, y) in sorted(places.items(), key=lambda item: item[1]):
+        width, _, _ = text_to_path.get_text_width_height_descent(name, FontProperties(size=size), False)
+        box = _free_box((width, 14.0), (x, y), np.array(taken), room)
+        taken.append((*box, names))
+        ink, pixels = color(looks[name].color), IdentityTransform()
+        end = min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
+        if math.dist((x, y), end) > 15:
+            axes.plot((x, end[0]), (y, end[1]), transform=pixels, color=ink, alpha=0.6, linewidth=0.8, gid="leader")
+        axes.text(box[0], box[1] + 3.5, name, transform=pixels, color=ink, size=size, gid="label", parse_math=False)
 
 
-def _line(frame: Frame, curve: Curve, look: Look, order: int) -> list[Element]:
-    points = [
-        (frame.across(x), frame.up(v)) if v is not None and _known(v) and (x > 0 or not frame.x.log) else None
-        for x, v in zip(curve.x, curve.value, strict=True)
-    ]
-    runs = [list(run) for known, run in groupby(points, key=lambda point: point is not None) if known]
-    path = "".join("M" + "L".join(f"{p[0]:.1f} {p[1]:.1f}" for p in run if p) for run in runs)
-    if not path:
-        return []
-    line = element("path", d=path, class_=f"curve {look.css}", stroke_dasharray=look.dash)
-    places = [point for point in points if point]
-    # each curve begins its marks a little later than the one before: where curves meet, marks do not hide each other
-    step = max(1, len(places) // _MARKS)
-    first = 0 if step == 1 else (order * max(1, step // 5)) % step
-    return [line, *(element("path", **look.marker(x, y, 4.2)) for x, y in places[first::step])]
+def _free_box(
+    size: tuple[float, float], point: tuple[float, float], taken: np.ndarray, room: np.ndarray
+) -> tuple[float, float, float, float]:
+    """Left, bottom, right and top of the place for a name, on ellipses about its point, that hides least; in points.
 
+    Args:
+        size: width and height of the name.
+        point: what it names.
+        taken: boxes to keep clear of and the cost of hiding them, (N, 5).
+        room: the box to stay inside of and the cost of leaving it, (1, 5).
+    """
+    half = np.array(size) / 2
+    angle, reach = np.meshgrid(2 * np.pi * np.arange(16) / 16, (12.0, 20.0, 32.0, 46.0, 64.0))
+    away = np.stack([np.cos(angle) * (reach + half[0]), np.sin(angle) * (reach + half[1] / 2)], -1).reshape(-1, 2)
+    boxes = np.hstack([point + away - half, point + away + half])
 
-def _best_corner() -> Element:
-    x, y = LEFT + 6, TOP + 6
-    arrow = f"M{x} {y + 13}V{y}H{x + 13}M{x} {y}L{x + 16} {y + 16}"
-    return element(
-        "g",
-        element("path", d=arrow, class_="best"),
-        element("text", "better", x=x + 21, y=y + 16, class_="best-word"),
-    )
+    def cost(others: np.ndarray) -> np.ndarray:
+        sides = np.minimum(boxes[:, None, 2:], others[:, 2:4]) - np.maximum(boxes[:, None, :2], others[:, :2])
+        return sides.clip(min=0).prod(-1) @ others[:, 4]
+
+    distance = np.linalg.norm(np.clip(point, boxes[:, :2], boxes[:, 2:]) - point, axis=1)
+    left, bottom, right, top = boxes[(cost(taken) - cost(room) + distance).argmin()].tolist()
+    return left, bottom, right, top

@@ -1,13 +1,12 @@
-"""Method against method and against every control, case by case: what the word “better” on the page rests on."""
+"""Paired differences between methods, and between methods and controls: what “better” on the page is based on."""
 
-from collections import Counter
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.comparison import MIN_PATIENTS, clear_of_zero, most_patients, withheld
-from lightning_chex.reporting.report.markup import element
-from lightning_chex.reporting.report.parts import details, section
+from lightning_chex.estimates import Estimate
+from lightning_chex.reporting.comparison import MIN_PATIENTS, clear_of_zero, common_n, most_patients, withheld
+from lightning_chex.reporting.report.markup import details, element, section
 from lightning_chex.reporting.report.tables import interval, scrolling
-from lightning_chex.reporting.results import IOU_RULES, Cell, Results, number
+from lightning_chex.reporting.results import IOU_RULES, Results, number
 
 COMPARED = (
     *("severity_correlation", "zone_correlation", "insertion_auc", "deletion_auc", "road", "sensitivity_n"),
@@ -17,7 +16,7 @@ COMPARED = (
 
 
 def differences(results: Results) -> Element | None:
-    """The section of paired differences, the first two measures open, the others to be unfolded; None without any."""
+    """The section of paired differences, the first two measures unfolded; None without any."""
     keys = [key for key in (results.headline, *COMPARED) if key is not None and most_patients(results, key)]
     if not keys:
         return None
@@ -44,10 +43,7 @@ def _title(results: Results, key: str) -> str:
 def _table(results: Results, key: str) -> Element:
     rows = [name for name in results.methods if _measured(results, name, key)]
     columns = [name for name in [*results.controls, *rows] if any(results.difference(r, name, key).n for r in rows)]
-    counts = {
-        name: Counter(cell.n for row in rows if (cell := results.difference(row, name, key)).n).most_common(1)[0][0]
-        for name in columns
-    }
+    counts = {name: common_n(results.difference(row, name, key) for row in rows) for name in columns}
     better = results.better(key)
     head = [element("th", f"less {name}", element("small", f"n = {counts[name]:,}"), scope="col") for name in columns]
     body = []
@@ -73,9 +69,9 @@ def _measured(results: Results, name: str, key: str) -> bool:
     return any(results.difference(name, other, key).n for other in results.names if other != name)
 
 
-def _cell(cell: Cell, better: str | None, count: int) -> Element:
-    if cell.value is None:
+def _cell(difference: Estimate, better: str | None, count: int) -> Element:
+    if not difference.known:
         return element("td", number(None), class_="none")
-    small = interval(cell) + (f", n = {cell.n:,}" if cell.n != count else "")
-    told = clear_of_zero(cell, better) or clear_of_zero(cell.negative, better)
-    return element("td", element("b" if told else "span", number(cell.value)), element("small", small))
+    small = interval(difference) + (f", n = {difference.n:,}" if difference.n != count else "")
+    clear = clear_of_zero(difference, better) or clear_of_zero(-difference, better)
+    return element("td", element("b" if clear else "span", number(difference.value)), element("small", small))

@@ -1,34 +1,83 @@
-"""Maps over X-rays: pictures in 8 bits for the eye, regions drawn over them as lines."""
+"""Example images with the maps of every method: pictures in 8 bits, regions drawn over them as lines."""
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Literal
 from xml.etree.ElementTree import Element
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lightning_chex.reporting.evaluation import ExampleRow
-from lightning_chex.reporting.pictures import overlay
-from lightning_chex.reporting.report.markup import element
-from lightning_chex.reporting.report.outline import outline
-from lightning_chex.reporting.report.palette import Look
-from lightning_chex.reporting.report.parts import section
+from lightning_chex.reporting.pictures import signed_overlay
+from lightning_chex.reporting.report.charts import Look
+from lightning_chex.reporting.report.markup import element, section
 from lightning_chex.reporting.results import Results, number
 
 LONGEST = 256
 """Sides of pictures on the page, in pixels: larger ones are reduced."""
 
-_QUANTILE = 0.995  # of the map's strengths takes full colour: one stray pixel must not leave the others black
 _COLORS = 200  # of a picture's palette: a third of the bytes, no difference to the eye
 
 
+@dataclass(frozen=True)
+class ExampleRow:
+    """One explained image with the maps of every method, for the page; all tensors on the CPU.
+
+    Attributes:
+        rank: which place the image takes in the order of ``ranked_by``'s IoU (or other measure).
+        ranked_by: the method whose values chose the image.
+        image: grey values in [0, 1], float (H, W).
+        target_name: what is explained, for people.
+        prediction: the model's probability of the class, or its score.
+        truth: the label of the class, or the true score.
+        maps: method or control -> map, float (H, W), any scale; negative values are drawn in blue.
+        iou: method or control -> the IoU of its map; may be empty.
+        boxes: expert boxes, (N, 4) x1, y1, x2, y2 in pixels; None without.
+        region: the expert region, bool (H, W), filled; None without.
+        zones: Brixia zones, bool (6, H, W); None without.
+        scores: scores 0 to 3 of the zones; needed where there are zones.
+        measure: what ``iou`` holds and the rank is by, for people.
+
+    Raises:
+        ValueError: an unknown rank, a shape that is not the image's, or zones without scores.
+    """
+
+    rank: Literal["best", "median", "worst"]
+    ranked_by: str
+    image: Tensor
+    target_name: str
+    prediction: float
+    truth: float
+    maps: Mapping[str, Tensor]
+    iou: Mapping[str, float | None] = field(default_factory=dict)
+    boxes: Tensor | None = None
+    region: Tensor | None = None
+    zones: Tensor | None = None
+    scores: Sequence[float] | None = None
+    measure: str = "IoU"
+
+    def __post_init__(self) -> None:
+        if self.rank not in ("best", "median", "worst"):
+            raise ValueError(f"rank={self.rank!r} is unknown; choose best, median or worst")
+        size = tuple(self.image.shape)
+        drawn = {**self.maps, **{k: v for k, v in (("region", self.region),) if v is not None}}
+        if self.zones is not None:
+            if self.scores is None or len(self.scores) != len(self.zones):
+                raise ValueError(f"scores={self.scores!r} do not match {len(self.zones)} zones: give one score a zone")
+            drawn |= {f"zone {k}": zone for k, zone in enumerate(self.zones)}
+        for name, each in drawn.items():
+            if tuple(each.shape) != size:
+                raise ValueError(f"{name!r} is {tuple(each.shape)}, but the image is {size}: resize it to the image")
+
+
 def examples(rows: Sequence[ExampleRow], results: Results, looks: Mapping[str, Look]) -> Element | None:
-    """The section of pictures, a block a row in the order given; None without rows."""
+    """The section of example images, in the order given; None without any."""
     if not rows:
         return None
     first = rows[0]
@@ -50,7 +99,7 @@ def _row(row: ExampleRow, results: Results, looks: Mapping[str, Look]) -> Elemen
     for name in dict.fromkeys(names):
         kind = "control" if name in looks and looks[name].control else "method"
         value = f"{row.measure} {number(row.iou[name])}" if name in row.iou else None
-        cells.append(_picture(row, colored(row.image, row.maps[name]), name, value, kind))
+        cells.append(_picture(row, signed_overlay(row.image, row.maps[name]), name, value, kind))
     return element(
         "div",
         element("h3", f"{row.rank.capitalize()}: {row.target_name}", element("small", f" {_facts(row, results)}")),
@@ -63,32 +112,6 @@ def _facts(row: ExampleRow, results: Results) -> str:
     if results.task == "regression":
         return f"predicted {row.prediction:.1f}, scored {row.truth:g}"
     return f"predicted probability {row.prediction:.2f}, labelled {'positive' if row.truth else 'negative'}"
-
-
-def colored(image: Tensor, saliency: Tensor) -> NDArray[np.uint8]:
-    """Lay a map over its X-ray, negative values in blue; the strongest half per cent of pixels share the full colour.
-
-    Args:
-        image: grey values in [0, 1], (H, W).
-        saliency: (H, W), any scale; what is not finite counts as 0.
-
-    Returns:
-        RGB, uint8 (H, W, 3).
-    """
-    known = torch.nan_to_num(saliency.float(), posinf=0.0, neginf=0.0)
-    strength = known.abs()
-    # numpy: torch's quantile refuses large maps
-    top = float(np.quantile(strength.numpy(), _QUANTILE)) or float(strength.max())
-    shown = overlay(torch.nan_to_num(image.float()), strength.clamp(max=top))
-    negative = (known < 0).numpy()
-    if negative.any():
-        grey = image.clamp(0, 1).numpy()[..., None].repeat(3, axis=2)
-        share = (strength / max(top, 1e-12)).clamp(0, 1).numpy()
-        opacity = 0.8 * (1 - share.mean()) * share[..., None]
-        blue = colormaps["winter"](share)[..., :3]
-        cold = np.round(255 * (grey * (1 - opacity) + blue * opacity)).astype(np.uint8)
-        shown = np.where(negative[..., None], cold, shown)
-    return shown
 
 
 def _picture(
@@ -127,10 +150,45 @@ def _zones(row: ExampleRow, scores: bool) -> list[Element]:
 
 
 def _data(rgb: NDArray[np.uint8]) -> str:
-    """A picture as the address of itself, reduced to a palette and to the page's size."""
+    """A picture as a data URL, reduced to a palette and to the page's size."""
     picture = Image.fromarray(rgb)
     if max(picture.size) > LONGEST:
         picture.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.quantize(_COLORS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def outline(mask: Tensor) -> str:
+    """Outline a region along pixel edges, neighbouring edges joined to one stroke.
+
+    Args:
+        mask: bool (H, W).
+
+    Returns:
+        Path data for SVG, in pixels; empty for an empty mask.
+
+    Example:
+        >>> import torch
+        >>> outline(torch.tensor([[True, True]]))
+        'M0 0H2M0 1H2M0 0V1M2 0V1'
+    """
+    padded = np.pad(mask.numpy().astype(bool), 1)
+    across = padded[1:, 1:-1] != padded[:-1, 1:-1]  # above each row, (H + 1, W)
+    down = (padded[1:-1, 1:] != padded[1:-1, :-1]).T  # left of each column, (W + 1, H)
+    rows = [f"M{start} {y}H{end}" for y, start, end in _runs(across)]
+    columns = [f"M{x} {start}V{end}" for x, start, end in _runs(down)]
+    return "".join(rows + columns)
+
+
+def _runs(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
+    """Line, beginning and end of every run of edges."""
+    found = []
+    for line in np.flatnonzero(edges.any(axis=1)).tolist():
+        place = 0
+        for inside, run in groupby(edges[line].tolist()):
+            length = len(list(run))
+            if inside:
+                found.append((line, place, place + length))
+            place += length
+    return found

@@ -1,14 +1,13 @@
 """Does the network use what a map marks, and does the map depend on the network? Figures 2 and 3b of the paper."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.evaluation import Curve
-from lightning_chex.reporting.report.charts import legend, line_chart, scatter
-from lightning_chex.reporting.report.palette import Look
-from lightning_chex.reporting.report.parts import counted, counted_of, curves_named, explained, figures, section
+from lightning_chex.reporting.report.charts import Look, curve_figure, legend, scatter
+from lightning_chex.reporting.report.markup import counted, curves_named, explained, figures, section
 from lightning_chex.reporting.report.tables import Column, measure_table
-from lightning_chex.reporting.results import Results
+from lightning_chex.reporting.results import Curve, Results
 
 PARAMETERS, LABELS = "randomization", "label_randomization"
 
@@ -46,7 +45,7 @@ def _perturbation(results: Results, curves: Sequence[Curve], looks: Mapping[str,
         if results.has(f"insertion_auc{suffix}") and results.has(f"deletion_auc{suffix}")
     ]
     if clouds:
-        counts = counted(results.cell(name, key).n for name in results.names for key in keys)
+        counts = counted(results.estimate(name, key).n for name in results.names for key in keys)
         caption = (
             f"Insertion against deletion AUC, with 95 % intervals (the paper's Figure 2), {counts}. Upper left is "
             "best; what the hollow controls reach, an order of pixels that knows nothing reaches too."
@@ -67,13 +66,11 @@ def _perturbation(results: Results, curves: Sequence[Curve], looks: Mapping[str,
             "share of the pixels removed",
         ),
     ):
-        drawn = [(title, curves_named(curves, name, results)) for name, title in zip(names, titles, strict=True)]
-        charts = [line_chart(found, looks, title, x_label, output) for title, found in drawn if found]
-        if charts:
-            methods = list(dict.fromkeys(curve.method for _, found in drawn for curve in found))
-            what = " and ".join(title.lower() for title, found in drawn if found).capitalize()
-            caption = f"{what}: mean and 95 % band, {counted_of(curve for _, found in drawn for curve in found)}."
-            blocks.append(figures(caption, charts, legend(methods, looks)))
+        found = {title: curves_named(curves, name, results) for name, title in zip(names, titles, strict=True)}
+        what = " and ".join(title.lower() for title, own in found.items() if own).capitalize()
+        drawn = curve_figure(found, looks, x_label, output, f"{what}: mean and 95 % band, {{n}}.")
+        if drawn is not None:
+            blocks.append(drawn)
     if not blocks:
         return None
     return section(
@@ -90,7 +87,7 @@ def _perturbation(results: Results, curves: Sequence[Curve], looks: Mapping[str,
 
 def _cloud(results: Results, looks: Mapping[str, Look], suffix: str, title: str) -> Element:
     points = {
-        name: (results.cell(name, f"deletion_auc{suffix}"), results.cell(name, f"insertion_auc{suffix}"))
+        name: (results.estimate(name, f"deletion_auc{suffix}"), results.estimate(name, f"insertion_auc{suffix}"))
         for name in results.names
     }
     return scatter(points, looks, title, "deletion AUC (lower is better)", "insertion AUC (higher is better)")
@@ -120,7 +117,6 @@ def _randomization(results: Results, curves: Sequence[Curve], looks: Mapping[str
         title="Randomised weights",
         x_label="share of the network drawn anew, from the top",
         y_label="rank correlation with the original",
-        log_x=False,
         how="The network's weights are drawn anew, layer by layer from the output down, and its maps compared with the "
         "original ones; the figure is the mean over these stages. A map that explains what was learnt must change, "
         "towards 0; a control that ignores the network does not, so nothing is set bold here. A map that has become "
@@ -130,7 +126,7 @@ def _randomization(results: Results, curves: Sequence[Curve], looks: Mapping[str
 
 
 def _spread(results: Results) -> str:
-    """How alive the networks were whose maps are compared."""
+    """How far the outputs of the randomised networks still vary between images."""
     about = results.protocol.get(PARAMETERS) or {}
     known = [
         (part, own)
@@ -155,9 +151,6 @@ def _label_randomization(results: Results, curves: Sequence[Curve], looks: Mappi
         looks,
         key=LABELS,
         title="Shuffled labels",
-        x_label="",
-        y_label="",
-        log_x=False,
         how="The maps are compared with those of the same network trained on shuffled labels, which has learnt nothing "
         "of findings. A map that explains what labels say of images must differ, towards 0.",
         beside={"label_randomization_blank": "blank maps, share"},
@@ -187,26 +180,23 @@ def _one(
     *,
     key: str,
     title: str,
-    x_label: str,
-    y_label: str,
-    log_x: bool,
     how: str,
-    beside: Mapping[str, str] | None = None,
+    x_label: str = "",
+    y_label: str = "",
+    log_x: bool = False,
+    beside: Mapping[str, str] = MappingProxyType({}),
 ) -> Element | None:
     """A section of one measure with its curve; ``beside`` names further measures of its table, with their headings."""
-    drawn = curves_named(curves, key, results)
-    blocks = []
-    if drawn:
-        chart = line_chart(drawn, looks, title.partition(" (")[0], x_label, y_label, log_x=log_x)
-        caption = f"Mean over maps and 95 % band, {counted_of(drawn)}."
-        blocks.append(figures(caption, [chart], legend([curve.method for curve in drawn], looks)))
-    others = [other for other in beside or {} if results.has(other)]
+    found = {title.partition(" (")[0]: curves_named(curves, key, results)}
+    drawn = curve_figure(found, looks, x_label, y_label, "Mean over maps and 95 % band, {n}.", log_x=log_x)
+    blocks = [] if drawn is None else [drawn]
+    others = [other for other in beside if results.has(other)]
     if results.has(key) or others:
         marked = key not in (PARAMETERS, LABELS)
         columns = [Column("mean over maps", key, marked=marked)]
         if results.has(key, over_classes=True):
             columns.append(Column("mean over classes", key, over_classes=True, marked=marked))
-        columns += [Column((beside or {})[other], other, marked=False) for other in others]
+        columns += [Column(beside[other], other, marked=False) for other in others]
         blocks.append(measure_table(results, results.title(key), columns))
     return section(key, title, how, *blocks, explained(results, [key, *others])) if blocks else None
 

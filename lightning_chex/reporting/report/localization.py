@@ -1,18 +1,22 @@
-"""Do maps lie on the findings? Tables 1 to 3 of the paper and the measures beside them."""
+"""Do maps lie on the findings, and grow with severity? Tables 1 to 3 of the paper and the measures beside them."""
 
 from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.evaluation import Curve
+from lightning_chex.class_names import DETECTED_SCORES
 from lightning_chex.reporting.report import paper
-from lightning_chex.reporting.report.charts import legend, line_chart
-from lightning_chex.reporting.report.palette import Look
-from lightning_chex.reporting.report.parts import counted_of, curves_named, details, explained, figures, section
+from lightning_chex.reporting.report.charts import Look, curve_figure
+from lightning_chex.reporting.report.markup import curves_named, details, explained, section
 from lightning_chex.reporting.report.tables import Column, PaperColumn, PaperRow, measure_table
-from lightning_chex.reporting.results import IOU_RULES, Results
+from lightning_chex.reporting.results import IOU_RULES, Curve, Results
 
 OTHER = ("pointing_game", "effective_heat_ratio", "mass_accuracy", "rank_accuracy")
 ACCURACY = {"accuracy_iou": "T(IoU): IoU of at least", "accuracy_iobb": "T(IoBB): share inside of at least"}
+
+SEVERITY = {
+    "severity_correlation": "map with zone scores, over pixels",
+    "zone_correlation": "within an image, over its zones",
+}
 
 _PAPER = (
     "The paper's figures are means over boxes with a threshold rule it does not state. * Not in the paper: on its "
@@ -20,7 +24,7 @@ _PAPER = (
     "carry no localisation."
 )
 
-_DETECTORS = {"severity_0_1": "detector 0/1", "severity_2": "detector 2", "severity_3": "detector 3"}
+_DETECTORS = {name: f"detector {'/'.join(map(str, scores))}" for name, scores in DETECTED_SCORES.items()}
 
 
 def localization(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look]) -> list[Element | None]:
@@ -34,7 +38,7 @@ def _overall(results: Results) -> Element | None:
         return None
     columns: list[Column | PaperColumn] = []
     for key in rules:
-        columns.append(Column(f"over {results.unit}", key, IOU_RULES[key]))
+        columns.append(Column(f"over {_unit(results)}", key, IOU_RULES[key]))
         if results.has(key, over_classes=True):
             columns.append(Column("over classes", key, IOU_RULES[key], over_classes=True))
     notes = []
@@ -93,7 +97,7 @@ def _class_table(results: Results, key: str) -> Element:
         )
         if results.detectors:
             columns.append(PaperColumn(paper.DETECTOR_IOU[name], group=_DETECTORS[name]))
-    means = [Column(f"mean over {results.unit}", key), Column("mean over classes", key, over_classes=True)]
+    means = [Column(f"mean over {_unit(results)}", key), Column("mean over classes", key, over_classes=True)]
     columns += [column for column in means if results.has(key, **column.of)]
     rows = []
     if not results.detectors and set(shown) & set(paper.CLASS_IOU["BCE"]):
@@ -116,33 +120,64 @@ def _other(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look])
         Column(key.split("/")[1], key, words) for prefix, words in ACCURACY.items() for key in results.keys(f"{prefix}")
     ]
     if accuracy:
-        blocks.append(measure_table(results, f"Share of {results.unit} found", accuracy))
-    at_level = curves_named(curves, "iou_at_level", results)
-    if at_level:
-        chart = line_chart(
-            at_level,
-            looks,
-            "IoU at every threshold",
-            "threshold, from the map's least to its greatest value",
-            "mean IoU",
-        )
-        caption = f"IoU at every threshold, the same one for all images, with 95 % band, {counted_of(at_level)}."
-        blocks.append(figures(caption, [chart], legend(_names(at_level), looks)))
+        blocks.append(measure_table(results, f"Share of {_unit(results)} found", accuracy))
+    drawn = curve_figure(
+        {"IoU at every threshold": curves_named(curves, "iou_at_level", results)},
+        looks,
+        "threshold, from the map's least to its greatest value",
+        "mean IoU",
+        "IoU at every threshold, the same one for all images, with 95 % band, {n}.",
+    )
+    if drawn is not None:
+        blocks.append(drawn)
     if not blocks:
         return None
     return section(
         "place",
         "Other measures of place",
         "Does the strongest pixel lie in the region (pointing game), how much of the map's weight lies in it, and in "
-        f"what share of {results.unit} does the overlap reach a given size? All lie between 0 and 1, higher is "
+        f"what share of {_unit(results)} does the overlap reach a given size? All lie between 0 and 1, higher is "
         "better, and large regions are easy to hit, which the controls show.",
         *blocks,
         explained(results, [*keys, *(column.key for column in accuracy)]),
     )
 
 
-def _names(curves: Sequence[Curve]) -> list[str]:
-    return [curve.method for curve in curves]
+def severity(results: Results, curves: Sequence[Curve], looks: Mapping[str, Look]) -> Element | None:
+    """The section about zone scores; None without data."""
+    keys = results.keys(*SEVERITY)
+    blocks: list[Element] = []
+    if keys:
+        columns: list[Column | PaperColumn] = [Column(SEVERITY[key], key) for key in keys]
+        notes = []
+        if results.task == "regression" and "severity_correlation" in keys:
+            columns.append(PaperColumn(paper.SEVERITY, noted=["RegressionIBA_DV"]))
+            notes.append("* The paper names its MSE loss twice; its second figure is shown with the deviation loss.")
+        blocks.append(measure_table(results, "Correlation of maps with the zone scores", columns, notes=notes))
+    drawn = curve_figure(
+        {"Relevance by zone score": curves_named(curves, "relevance_by_score", results)},
+        looks,
+        "Brixia score of the zone",
+        "mean relevance of the zone",
+        "Mean of the map over zones of each score, with 95 % band, {n} zones; a map that follows severity rises.",
+    )
+    if drawn is not None:
+        blocks.append(drawn)
+    if not blocks:
+        return None
+    return section(
+        "severity",
+        "Severity",
+        "Six zones of the lungs carry scores from 0 to 3; Pearson's correlation asks whether the map is "
+        "stronger where the score is higher, 1 being perfect and 0 chance. Over all pixels it also rewards the mere "
+        "outline of the lungs, which the lung-field control shows; within the zones of an image it does not.",
+        *blocks,
+        explained(results, keys),
+    )
+
+
+def _unit(results: Results) -> str:
+    return {"boxes": "boxes", "masks": "masks"}.get(results.regions or "", "maps")
 
 
 def _region(results: Results) -> str:

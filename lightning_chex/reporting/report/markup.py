@@ -1,6 +1,9 @@
-"""HTML and SVG as trees: text is escaped on the way out, whatever it holds, and tags always close."""
+"""HTML as trees of elements, whose text is escaped when written, and the blocks every section is built from."""
 
+from collections.abc import Iterable, Sequence
 from xml.etree.ElementTree import Element, tostring
+
+from lightning_chex.reporting.results import Curve, Results
 
 Child = Element | str | None
 
@@ -34,3 +37,63 @@ def element(tag: str, *children: Child, **attributes: object) -> Element:
 def to_html(tree: Element) -> str:
     """Write a tree as HTML."""
     return tostring(tree, encoding="unicode", method="html")
+
+
+def section(anchor: str, title: str, how_to_read: str, *content: Child) -> Element:
+    """A section with its heading and instructions for reading it."""
+    return element(
+        "section",
+        element("h2", title),
+        element("p", element("b", "How to read this. "), how_to_read, class_="how"),
+        *content,
+        id=anchor,
+    )
+
+
+def figures(caption: str, charts: Sequence[Element], legend: Element) -> Element:
+    """Charts side by side where there is room, with a caption and a legend, beside a single chart or below several."""
+    beside = [legend] if len(charts) == 1 else []
+    return element(
+        "figure",
+        element("div", *charts, *beside, class_="charts"),
+        None if beside else legend,
+        element("figcaption", caption),
+    )
+
+
+def details(title: str, *content: Child) -> Element:
+    """Content that is folded on screen and printed in full."""
+    return element("details", element("summary", title), *content)
+
+
+def explained(results: Results, keys: Sequence[str]) -> Element | None:
+    """The explanations of measures, folded; None without any."""
+    items = [
+        part
+        for key in keys
+        if key in results.measures and (explanation := results.measures[key].explanation)
+        for part in (element("dt", results.title(key), _direction(results.better(key))), element("dd", explanation))
+    ]
+    return details("What these measures are", element("dl", *items)) if items else None
+
+
+def curves_named(curves: Sequence[Curve], name: str, results: Results) -> list[Curve]:
+    """The curves of one kind with a value, methods first, in the order of the tables."""
+    found = {curve.method: curve for curve in curves if curve.name == name and any(mean.known for mean in curve.means)}
+    return [found[method] for method in results.names if method in found]
+
+
+def counted(numbers: Iterable[int]) -> str:
+    """How many values means rest on; means of nothing are left out.
+
+    Example:
+        >>> counted([29, 29, 0]), counted([2, 29]), counted([])
+        ('n = 29', 'n = 2 to 29', 'n = 0')
+    """
+    known = [number for number in numbers if number] or [0]
+    low, high = min(known), max(known)
+    return f"n = {low:,}" if low == high else f"n = {low:,} to {high:,}"
+
+
+def _direction(better: str | None) -> Element | None:
+    return element("i", f" ({better} is better)") if better else None

@@ -1,9 +1,9 @@
-"""The outcome in a few sentences, composed from the numbers."""
+"""The outcome in a few sentences, generated from the results."""
 
 from collections.abc import Sequence
 
 from lightning_chex.reporting.comparison import beaten, judged, withheld
-from lightning_chex.reporting.report.parts import counted
+from lightning_chex.reporting.report.markup import counted
 from lightning_chex.reporting.results import IOU_RULES, Results, number
 
 
@@ -42,8 +42,8 @@ def _use(results: Results) -> tuple[str, list[str]] | None:
 
 
 def _weights(results: Results) -> tuple[str, list[str]] | None:
-    values = {name: results.cell(name, "randomization").value for name in results.methods}
-    known = {name: value for name, value in values.items() if value is not None}
+    means = {name: results.estimate(name, "randomization") for name in results.methods}
+    known = {name: mean.value for name, mean in means.items() if mean.known}
     if not known:
         return None
     low, high = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
@@ -68,13 +68,13 @@ def _sentences(results: Results, question: str, parts: Sequence[tuple[str, str]]
 
 
 def _counted(results: Results, key: str) -> str:
-    return counted(results.cell(name, key).n for name in results.names)
+    return counted(results.estimate(name, key).n for name in results.names)
 
 
 def _comparison(results: Results, key: str) -> str:
     """Which methods do better than which controls, and than which methods the best one does."""
     controls = judged(results, key)
-    methods = [name for name in results.methods if results.cell(name, key).value is not None]
+    methods = [name for name in results.methods if results.estimate(name, key).known]
     if not methods:
         return "no method was measured"
     if not controls:
@@ -100,11 +100,11 @@ def _comparison(results: Results, key: str) -> str:
 
 
 def _among(results: Results, methods: Sequence[str], key: str) -> str:
-    """Which other methods the one with the best value is told from."""
+    """Which other methods the one with the best value does better than."""
     if len(methods) < 2:
         return ""
     sign = -1.0 if results.better(key) == "lower" else 1.0
-    best = max(methods, key=lambda name: sign * (results.cell(name, key).value or 0.0))
+    best = max(methods, key=lambda name: sign * results.estimate(name, key).value)
     others = [name for name in methods if name != best]
     below = beaten(results, best, key, others)
     if not below:
@@ -117,8 +117,7 @@ def _among(results: Results, methods: Sequence[str], key: str) -> str:
 
 def _best_control(results: Results, key: str) -> str:
     sign = -1.0 if results.better(key) == "lower" else 1.0
-    values = {name: results.cell(name, key).value for name in judged(results, key)}
-    known = {name: value for name, value in values.items() if value is not None}
+    known = {name: results.estimate(name, key).value for name in judged(results, key)}
     best = max(known, key=lambda name: sign * known[name])
     return f" (the best control is {best}, {number(known[best])})" if len(known) > 1 else f" ({number(known[best])})"
 

@@ -1,27 +1,24 @@
-"""The page: one HTML file that needs nothing else."""
+"""The whole page: one HTML file without external resources."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element
 
 from lightning_chex.files import write_whole
 from lightning_chex.reporting.comparison import MIN_PATIENTS
-from lightning_chex.reporting.evaluation import Curve, ExampleRow
+from lightning_chex.reporting.report.charts import looks
 from lightning_chex.reporting.report.differences import differences
-from lightning_chex.reporting.report.examples import examples
+from lightning_chex.reporting.report.examples import ExampleRow, examples
 from lightning_chex.reporting.report.faithfulness import CONVERGENCE, LABELS, PARAMETERS, PERTURBATION, faithfulness
-from lightning_chex.reporting.report.glossary import glossary, terms
-from lightning_chex.reporting.report.localization import ACCURACY, OTHER, localization
-from lightning_chex.reporting.report.markup import element, to_html
+from lightning_chex.reporting.report.localization import ACCURACY, OTHER, SEVERITY, localization, severity
+from lightning_chex.reporting.report.markup import element, explained, section, to_html
 from lightning_chex.reporting.report.outcome import outcome
-from lightning_chex.reporting.report.palette import looks
-from lightning_chex.reporting.report.parts import explained, section
-from lightning_chex.reporting.report.protocol import facts, full_protocol, left_out
-from lightning_chex.reporting.report.severity import SEVERITY, severity
-from lightning_chex.reporting.report.style import css
+from lightning_chex.reporting.report.protocol import facts, full_protocol, glossary, left_out, terms
 from lightning_chex.reporting.report.tables import Column, measure_table
-from lightning_chex.reporting.results import Results
+from lightning_chex.reporting.results import Curve, Results
+
+_STYLE = Path(__file__).with_name("style.css")
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _SHOWN = (
     "iou",
@@ -39,22 +36,19 @@ _SHOWN = (
 
 
 def write_report(
-    path: Path, results: Mapping[str, Any], curves: Sequence[Curve] = (), examples: Sequence[ExampleRow] = ()
+    path: Path, results: Results, curves: Sequence[Curve] = (), examples: Sequence[ExampleRow] = ()
 ) -> None:
-    """Write an evaluation as one self-contained HTML page, without scripts and without anything to fetch.
+    """Write an evaluation as one self-contained HTML page, without scripts and external resources.
 
     Args:
         path: of the page; its folder is made.
-        results: the dict of ``results.json``; values may be None or NaN.
-        curves: those of ``curves.csv``; of methods that are not in ``results``, none is shown.
+        results: of the evaluation.
+        curves: those of methods that are not in ``results`` are left out.
         examples: explained images, chosen by rank.
-
-    Raises:
-        ValueError: a part of ``results`` is missing.
     """
-    page = report_page(Results(results), curves, examples)
+    page = report_page(results, curves, examples)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a lone surrogate, as in a file name that is not UTF-8, must not cost the report
+    # a lone surrogate, as in a file name that is not UTF-8, cannot be encoded
     write_whole(path, f"<!DOCTYPE html>\n{to_html(page)}\n".encode(errors="replace"))
 
 
@@ -80,11 +74,11 @@ def report_page(results: Results, curves: Sequence[Curve], rows: Sequence[Exampl
             "head",
             element("meta", charset="utf-8"),
             element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            # the browser itself holds the page to what it promises
+            # the browser enforces that nothing is fetched or run
             element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
             element("meta", name="color-scheme", content="light dark"),
             element("title", title),
-            element("style", css()),
+            element("style", _STYLE.read_text(encoding="utf-8")),
         ),
         element(
             "body",
@@ -94,9 +88,6 @@ def report_page(results: Results, curves: Sequence[Curve], rows: Sequence[Exampl
         ),
         lang="en",
     )
-
-
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def _opening(title: str, results: Results) -> list[Element]:
@@ -136,7 +127,7 @@ def _opening(title: str, results: Results) -> list[Element]:
 
 
 def _further(results: Results) -> Element | None:
-    """Measures this page knows no place for: none is lost."""
+    """The measures that no other section shows."""
     shown = results.keys(*_SHOWN)
     rest = [key for key in results.keys(*results.measures) if key not in shown]
     if not rest:

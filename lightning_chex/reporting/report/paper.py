@@ -1,4 +1,6 @@
-"""Figures of Khakzar et al. (MICCAI 2021): measured on other data and other weights, so no yardstick for ours."""
+"""Figures of Khakzar et al. (MICCAI 2021): measured on other data and other weights, so not comparable with ours."""
+
+from lightning_chex.class_names import DETECTORS, PATHOLOGIES
 
 HEADING = "paper (other data and weights)"
 
@@ -16,27 +18,17 @@ IOU = {
 EVERY_PIXEL = 0.0754
 """Not in the paper: what a map that marks every pixel scores on the same 984 boxes, their mean area."""
 
-DETECTOR_IOU = {
-    "severity_0_1": dict(zip(IOU, (0.11, 0.176, 0.0, 0.04, 0.145, 0.194, 0.171), strict=True)),
-    "severity_2": dict(zip(IOU, (0.0, 0.13, 0.0, 0.019, 0.13, 0.245, 0.257), strict=True)),
-    "severity_3": dict(zip(IOU, (0.011, 0.14, 0.0, 0.052, 0.222, 0.243, 0.257), strict=True)),
-}
+_TABLE_2 = (
+    (0.11, 0.176, 0.0, 0.04, 0.145, 0.194, 0.171),
+    (0.0, 0.13, 0.0, 0.019, 0.13, 0.245, 0.257),
+    (0.011, 0.14, 0.0, 0.052, 0.222, 0.243, 0.257),
+)
+DETECTOR_IOU = {name: dict(zip(IOU, row, strict=True)) for name, row in zip(DETECTORS, _TABLE_2, strict=True)}
 """Table 2: mean IoU on BrixIA, by detector."""
 
-_CLASSES = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-)
-
 CLASS_IOU = {
-    "BCE": dict(zip(_CLASSES, (0.016, 0.071, 0.004, 0.001, 0.102, 0.011, 0.0, 0.003), strict=True)),
-    "weighted BCE": dict(zip(_CLASSES, (0.073, 0.131, 0.032, 0.058, 0.097, 0.02, 0.066, 0.016), strict=True)),
+    "BCE": dict(zip(PATHOLOGIES, (0.016, 0.071, 0.004, 0.001, 0.102, 0.011, 0.0, 0.003), strict=True)),
+    "weighted BCE": dict(zip(PATHOLOGIES, (0.073, 0.131, 0.032, 0.058, 0.097, 0.02, 0.066, 0.016), strict=True)),
 }
 """Table 3: mean IoU of Inverse IBA by class, for two training losses."""
 

@@ -1,17 +1,55 @@
-"""What was evaluated, and how: the head of the page and its end."""
+"""What was evaluated, and how, and what methods, controls and terms mean: the head of the page and its end."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.report.glossary import controls_described
-from lightning_chex.reporting.report.markup import Child, element
-from lightning_chex.reporting.report.parts import details, section
+from lightning_chex.reporting.comparison import MIN_PATIENTS
+from lightning_chex.reporting.explanation import BITS_NOTE
+from lightning_chex.reporting.report.markup import Child, details, element, section
 from lightning_chex.reporting.results import Results
+
+_REGRESSION = "IBA for a network that predicts a score; what is left must"
+
+METHODS = {
+    "IBA": "Information bottleneck: noise replaces the features of a layer wherever the prediction can do without. "
+    "The map is the information that is left, in bits.",
+    "InverseIBA": "Information bottleneck the other way round: it finds the features without which the prediction "
+    "breaks down.",
+    "MultiLayerIBA": "Information bottlenecks at several depths; what all of them mark is kept.",
+    "RegressionIBA_MSE": f"{_REGRESSION} lead to the true score.",
+    "RegressionIBA_RM": f"{_REGRESSION} lead to a high score.",
+    "RegressionIBA_DV": f"{_REGRESSION} lead to the score the network gave to the whole image.",
+    "RegressionInverseIBA": "Inverse IBA for a network that predicts a score.",
+    "GradCAM": "The feature channels of a deep layer, weighted by how the output follows them; coarse.",
+    "IntegratedGradients": "Gradients of the output by the pixels, summed on the way from an empty image to this one.",
+    "Gradient": "How strongly the output follows each pixel.",
+    "LRP": "Layer-wise relevance propagation: the output is shared out, layer by layer, back to the pixels.",
+}
+
+CONTROLS = {
+    "EveryPixel": "marks every pixel alike",
+    "RandomMap": "noise",
+    "PriorMap": "the mean region of other images, whatever this one shows",
+    "LungField": "marks the lungs",
+}
+
+
+TERMS = {
+    "n": "How many maps a mean is over. It stands below the heading of a column, and in every cell that has another "
+    "one; every figure says its own. Measures that cost much are taken on fewer images, so one table can hold means of "
+    "very different weight, and a mean of fewer than ten maps says little.",
+    "95 % interval": "Where the mean over all patients like these lies, by redrawing patients, each with all of their "
+    "maps (studentised bootstrap). It stays wide with few patients, and may reach beyond what a value can be.",
+    "Better": f"The 95 % interval of the mean difference on the same cases, of {MIN_PATIENTS} patients or more, is "
+    "clear of 0. With fewer patients nothing is called better. Where it is not clear of 0, nothing is shown, which "
+    "does not mean that two methods are equal. Intervals are not corrected for their number.",
+    "Bits": BITS_NOTE,
+}
 
 
 def facts(results: Results) -> Element:
-    """The few things to know before any number: data, split, model, threshold rule, statistics."""
+    """Data, split, model, threshold rule and feature statistics, as a list."""
     protocol = results.protocol
     data = _mapping(protocol.get("data"))
     checkpoint = _mapping(protocol.get("checkpoint"))
@@ -52,7 +90,7 @@ def left_out(results: Results) -> Element | None:
 
 
 def full_protocol(results: Results) -> Element | None:
-    """Everything that was recorded, to be unfolded."""
+    """The complete protocol, folded; None without any."""
     if not results.protocol:
         return None
     return section(
@@ -62,6 +100,24 @@ def full_protocol(results: Results) -> Element | None:
         "repeated.",
         details("The protocol in full", _tree(results.protocol)),
     )
+
+
+def terms() -> Element:
+    """Definitions of the terms on the page, folded."""
+    parts = [part for name, meaning in TERMS.items() for part in (element("dt", name), element("dd", meaning))]
+    return details("What n, intervals, “better” and bits mean here", element("dl", *parts))
+
+
+def glossary(results: Results) -> Element | None:
+    """Descriptions of the evaluated methods, folded; None where none is known."""
+    known = [name for name in results.methods if name in METHODS]
+    parts = [part for name in known for part in (element("dt", name), element("dd", METHODS[name]))]
+    return details("What the methods are", element("dl", *parts)) if parts else None
+
+
+def controls_described(results: Results) -> str:
+    """The controls in a line, each with a description."""
+    return ", ".join(f"{name} ({CONTROLS[name]})" if name in CONTROLS else name for name in results.controls)
 
 
 def _tree(value: Any, inner: bool = False) -> Element:
@@ -103,7 +159,7 @@ def _statistics(layers: Mapping[str, Any]) -> list[str]:
 
 
 def _image_size(protocol: Mapping[str, Any]) -> str:
-    """Said only where it is not that of the training."""
+    """The size in pixels; empty where it is that of the training."""
     size, before = (protocol.get("image") or [None])[-1], protocol.get("trained_size")
     return f"{size} px; the model was trained on images of {before} px" if before not in (None, size) else ""
 

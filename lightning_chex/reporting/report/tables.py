@@ -1,16 +1,16 @@
-"""Tables of measures: a row a method, the controls below a line of their own, the paper's figures set apart."""
+"""Tables of measures: one row a method, controls in a group below them, the paper's figures set apart."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, TypeGuard
 from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.comparison import best_method, judged, withheld
+from lightning_chex.estimates import Estimate
+from lightning_chex.reporting.comparison import best_method, common_n, judged, withheld
 from lightning_chex.reporting.report import paper
 from lightning_chex.reporting.report.markup import element
-from lightning_chex.reporting.results import Cell, Results, number
+from lightning_chex.reporting.results import Results, number
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Column:
 
     @property
     def of(self) -> dict[str, Any]:
-        """The arguments that choose a mean."""
+        """Arguments of ``Results.estimate`` that select its means."""
         return {"class_name": self.class_name, "over_classes": self.over_classes}
 
 
@@ -58,7 +58,7 @@ class PaperColumn:
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of the paper: name and, by place of the column, its figures."""
+    """A row of figures from the paper, by index of the column."""
 
     name: str
     values: Mapping[int, float] = field(default_factory=dict)
@@ -72,9 +72,14 @@ def measure_table(
     paper_rows: Sequence[PaperRow] = (),
     notes: Sequence[str] = (),
 ) -> Element:
-    """Write a table of means, and below it what its signs mean."""
+    """Write a table of means, and below it the meaning of its marks."""
     marks = [_marks(results, column) for column in columns]
-    counts = [_common_count(results, column) for column in columns]
+    counts = [
+        0
+        if isinstance(column, PaperColumn)
+        else common_n(results.estimate(name, column.key, **column.of) for name in results.names)
+        for column in columns
+    ]
     rows = [_row(results, name, columns, marks, counts) for name in results.methods]
     bodies = [element("tbody", *rows)]
     width = str(len(columns) + 1)
@@ -92,7 +97,7 @@ def measure_table(
 
 
 def scrolling(caption: str, table: Element, notes: Sequence[str]) -> Element:
-    """A table in a box of its own that scrolls, its caption above and notes below it."""
+    """A table that scrolls by itself, with its caption above and notes below it."""
     return element(
         "div",
         # outside the table, which may be wider than the screen
@@ -104,7 +109,7 @@ def scrolling(caption: str, table: Element, notes: Sequence[str]) -> Element:
 
 
 def _band(words: str, width: str) -> Element:
-    """A heading over all columns; it stays in sight where the table scrolls."""
+    """A heading over all columns that stays visible where the table scrolls."""
     return element("th", element("span", words), colspan=width, scope="rowgroup")
 
 
@@ -115,7 +120,7 @@ def _marks(results: Results, column: Column | PaperColumn) -> tuple[frozenset[st
 
 
 def _markable(column: Column | PaperColumn, results: Results) -> TypeGuard[Column]:
-    """Controls say what its values are worth. Single classes have too few patients each, and there are many of them."""
+    """Whether a best method may be marked: not without controls, nor for single classes, many of few patients each."""
     return (
         isinstance(column, Column)
         and column.marked
@@ -123,15 +128,6 @@ def _markable(column: Column | PaperColumn, results: Results) -> TypeGuard[Colum
         and results.better(column.key) is not None
         and bool(judged(results, column.key, over_classes=column.over_classes))
     )
-
-
-def _common_count(results: Results, column: Column | PaperColumn) -> int:
-    """The n that most values of a column have; it stands in the heading."""
-    if isinstance(column, PaperColumn):
-        return 0
-    cells = [results.cell(name, column.key, **column.of) for name in results.names]
-    counts = Counter(cell.n for cell in cells if cell.value is not None)
-    return counts.most_common(1)[0][0] if counts else 0
 
 
 def _head(columns: Sequence[Column | PaperColumn], counts: Sequence[int]) -> list[Element]:
@@ -168,28 +164,26 @@ def _row(
             sign = "*" if name in column.noted else ""
             cells.append(element("td", f"{_published(column.values.get(name))}{sign}", class_="paper"))
         else:
-            cells.append(_cell(results.cell(name, column.key, **column.of), name in best, above, count))
+            cells.append(_cell(results.estimate(name, column.key, **column.of), name in best, above, count))
     return element("tr", element("th", name, scope="row", class_="name"), *_divided(cells, columns))
 
 
-def _cell(cell: Cell, best: bool, above: bool, count: int) -> Element:
-    value = number(cell.value)
-    if cell.value is None:
+def _cell(mean: Estimate, best: bool, above: bool, count: int) -> Element:
+    value = number(mean.value)
+    if not mean.known:
         return element("td", value, class_="none")
-    small = interval(cell)
-    if cell.n != count:
-        small += f", n = {cell.n:,}"
+    small = interval(mean) + (f", n = {mean.n:,}" if mean.n != count else "")
     shown = element("b", value) if best and above else element("span", value, "†" if best else None)
     return element("td", shown, element("small", small))
 
 
-def interval(cell: Cell) -> str:
-    """Both ends for people."""
-    if cell.ci_low is None or cell.ci_high is None:
+def interval(mean: Estimate) -> str:
+    """Both ends of the interval, as text."""
+    if not mean.has_interval:
         return "no interval"
     # a dash beside a minus is hard to read
-    joint = "–" if cell.ci_low >= 0 else " to "
-    return f"{number(cell.ci_low)}{joint}{number(cell.ci_high)}"
+    joint = "–" if mean.ci_low >= 0 else " to "
+    return f"{number(mean.ci_low)}{joint}{number(mean.ci_high)}"
 
 
 def _paper_row(row: PaperRow, columns: Sequence[Column | PaperColumn]) -> Element:
@@ -198,7 +192,7 @@ def _paper_row(row: PaperRow, columns: Sequence[Column | PaperColumn]) -> Elemen
 
 
 def _divided(cells: Sequence[Element], columns: Sequence[Column | PaperColumn]) -> Sequence[Element]:
-    """Mark the cells that begin another group: a line stands before them."""
+    """Mark the first cell of each group, which has a line before it."""
     for cell, column, before in zip(cells[1:], columns[1:], columns[:-1], strict=True):
         if column.group != before.group:
             cell.set("class", f"{cell.get('class', '')} first".strip())
@@ -206,7 +200,7 @@ def _divided(cells: Sequence[Element], columns: Sequence[Column | PaperColumn]) 
 
 
 def _published(value: float | None) -> str:
-    """A figure with the digits it was published with, three at least."""
+    """A published figure with its own digits, at least three decimals."""
     return "–" if value is None else f"{value:.4f}".removesuffix("0")
 
 

@@ -1,0 +1,121 @@
+"""What is printed at the end of a training run and of an evaluation."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lightning_chex.reporting.comparison import MIN_PATIENTS, beaten, common_n, judged, withheld
+from lightning_chex.reporting.results import IOU_RULES, Results, number
+
+_COLUMNS = {
+    **dict.fromkeys(IOU_RULES, "IoU"),
+    "severity_correlation": "severity",
+    "pointing_game": "pointing",
+    "insertion_auc": "insertion",
+    "deletion_auc": "deletion",
+    "road": "ROAD",
+    "sensitivity_n": "sens.-N",
+    "randomization": "random.",
+    "randomization_blank": "blank",
+    "label_randomization": "shuffled",
+}
+
+_CHECKS = ("randomization", "randomization_blank", "label_randomization")
+
+
+def summary(
+    stage: str, metrics: Mapping[str, float], sheets: Sequence[Path], checkpoint: str, wandb_folders: Sequence[Path]
+) -> str:
+    """Sum up a training or test run: metrics, and what to open next.
+
+    Args:
+        stage: ``val`` or ``test``, the prefix of the metrics to show.
+        metrics: everything logged.
+        sheets: the last sheet of pictures of each explaining callback.
+        checkpoint: path of the best checkpoint, empty if there is none.
+        wandb_folders: folders of the W&B runs.
+
+    Returns:
+        One line per thing worth knowing.
+    """
+    lines = [""]
+    for key, meaning in (
+        ("auroc", "AUROC, mean over classes"),
+        ("ap", "average precision, mean over classes"),
+        ("dice", "Dice, mean of both lungs"),
+        ("mae", "mean absolute error, in points"),
+        ("pearson", "Pearson correlation with the true score"),
+    ):
+        if f"{stage}/{key}" in metrics:
+            lines.append(f"  {meaning:<42} {metrics[f'{stage}/{key}']:.3f}")
+    for key in sorted(metrics):
+        name, found, _ = key.removeprefix(f"{stage}/").partition("_iou_every_pixel")
+        if key.startswith(f"{stage}/") and found:
+            lines += [
+                f"  {f'{name} IoU with the marked regions':<42} {metrics[f'{stage}/{name}_iou']:.3f}",
+                f"  {'  a random map':<42} {metrics[f'{stage}/{name}_iou_random']:.3f}",
+                f"  {'  a map that marks every pixel':<42} {metrics[f'{stage}/{name}_iou_every_pixel']:.3f}",
+            ]
+    lines += [f"  pictures    {sheet}" for sheet in sheets]
+    if checkpoint:
+        lines.append(f"  checkpoint  {checkpoint}")
+    lines += [f"  W&B run     {folder}" for folder in wandb_folders]
+    return "\n".join(lines)
+
+
+def results_text(results: Results) -> str:
+    """Write the main measures of every method and control, one a line.
+
+    Returns:
+        A table, with the n of every column below its heading, and of a cell with another n beside its value. A star
+        marks a method that does better than every control, see ``comparison.py``.
+    """
+    keys = [key for key in _COLUMNS if results.has(key) and (key not in IOU_RULES or key == results.headline)]
+    if not keys:
+        return "Nothing was measured."
+    counts = [common_n(results.estimate(name, key) for name in results.names) for key in keys]
+    rows = [("method", [_heading(results, key) for key in keys]), ("n", [f"{count:,} " for count in counts])]
+    for name in results.names:
+        if name == next(iter(results.controls), None):
+            rows.append(("control", [""] * len(keys)))
+        rows.append((name, [_value(results, name, key, count) for key, count in zip(keys, counts, strict=True)]))
+    lines = _aligned(rows)
+    rule = f"IoU by the rule: {IOU_RULES[results.headline]}; " if results.headline else ""
+    lines.append(f"{rule}(-) lower is better; n: maps behind a column's means, beside a value: behind that one")
+    reasons = [withheld(results, key) for key in keys if key != "randomization" and results.controls]
+    if any("*" in line for line in lines):
+        lines.append(
+            "* better than every control: 95 % interval of the paired difference clear of 0, "
+            f"{MIN_PATIENTS} patients or more"
+        )
+    if any(reasons):
+        lines.append(f"not marked: {'; '.join(dict.fromkeys(filter(None, reasons)))}")
+    if shares := [
+        f"{name} {share.value:.0%}"
+        for name in results.methods
+        if (share := results.estimate(name, "unconverged")).known and share.value > 0
+    ]:
+        lines.append(f"maps whose optimisation has not converged: {', '.join(shares)}")
+    lines += [f"left out: {name}: {why}" for name, why in results.left_out.items()]
+    return "\n".join(lines)
+
+
+def _heading(results: Results, key: str) -> str:
+    return f"{_COLUMNS[key]}{' (-)' if results.better(key) == 'lower' else ''}"
+
+
+def _value(results: Results, name: str, key: str, count: int) -> str:
+    controls = judged(results, key)
+    # a control that ignores the network does not change with it: no comparison for the randomisation checks
+    marked = name in results.methods and key not in _CHECKS and controls
+    above = marked and beaten(results, name, key, controls) == controls
+    mean = results.estimate(name, key)
+    # ASCII: a terminal may show nothing else
+    value = number(mean.value).replace("−", "-").replace("–", "-")
+    own = f" ({mean.n:,})" if mean.known and mean.n != count else ""
+    return f"{value}{own}{'*' if above else ' '}"
+
+
+def _aligned(rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    first = max(len(name) for name, _ in rows)
+    wide = max(13, *(len(cell) + 1 for _, cells in rows for cell in cells))
+    return [f"{name:<{first}}{''.join(f'{cell:>{wide}}' for cell in cells)}".rstrip() for name, cells in rows]
