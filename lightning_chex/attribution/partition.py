@@ -111,7 +111,7 @@ class _GraphPartition:
 
 
 def _runnable(model: nn.Module, graph: fx.Graph) -> Callable[..., Any]:
-    """The graph's code, with the model's modules; an ``fx.GraphModule`` would keep its source until the program ends."""
+    """The graph's code on the model's modules; an ``fx.GraphModule`` would keep its source until the program ends."""
     code = graph.python_code("self")
     names = dict(code.globals)
     exec(code.src, names)
