@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, fx, nn
 
-from lightning_chex.attribution.layers import check_feature_map, features_at, get_layer, hooked, plain_name
+from lightning_chex.attribution.layers import LayerError, check_feature_map, get_layer, hooked, plain_name
 from lightning_chex.attribution.replay import NotReplayable, ReplayPartition
 from lightning_chex.attribution.unwrapping import named_layers, unwrap
 
@@ -111,7 +111,7 @@ class _GraphPartition:
 
 
 def _runnable(model: nn.Module, graph: fx.Graph) -> Callable[..., Any]:
-    """The graph's code, with the model's modules; ``fx.GraphModule`` would keep its source until the program ends."""
+    """The graph's code on the model's modules; an ``fx.GraphModule`` would keep its source until the program ends."""
     code = graph.python_code("self")
     names = dict(code.globals)
     exec(code.src, names)
@@ -143,8 +143,17 @@ class _HookPartition:
         self._model, self._layer, self._module = model, layer, get_layer(model, layer)
 
     def below(self, images: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
-        (features,), _ = features_at(self._model, [self._layer], images)
-        return features, (images,)
+        seen: list[Any] = []
+
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            # a copy: an in-place activation behind the layer would otherwise change what is kept
+            seen.append(output.clone() if isinstance(output, Tensor) else output)
+
+        with hooked(self._module, keep):
+            self._model(images)
+        if len(seen) != 1:
+            raise LayerError(f"layer={self._layer!r} runs {len(seen)} times in one forward pass; it has to run once")
+        return check_feature_map(seen[0], self._layer, images), (images,)
 
     def carried(self, images: Tensor) -> tuple[Any, ...]:
         return (images,)

@@ -28,16 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 VALIDATIONS, WARM = 6, 2
 """What is made once, such as the optimiser's state and caches of fonts, is there after the first ones."""
 SHOWN = 2
-KINDS = (
-    wandb.Table,
-    wandb.Image,
-    wandb.Artifact,
-    tempfile.TemporaryDirectory,
-    Explanation,
-    Figure,
-    Image.Image,
-    Tensor,
-)
+KINDS = (wandb.Table, wandb.Image, wandb.Artifact, Explanation, Figure, Image.Image, Tensor)
 
 
 class Watch(Callback):
