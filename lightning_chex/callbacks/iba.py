@@ -1,11 +1,9 @@
 """Where training meets attribution: explanations at every validation, logged with their localisation."""
 
-from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
 import pytorch_lightning as pl
-import torch.distributed as dist
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
@@ -15,12 +13,13 @@ from torch import Tensor, nn
 from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.observation import Observation
+from lightning_chex.callbacks.processes import gathered
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.callbacks.shown import ShownImages
 from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import Stage, check_sample, first_of, outputs_of
 from lightning_chex.explaining.cases import Regions, region_kind
-from lightning_chex.explaining.explained_model import check_target, network_of
+from lightning_chex.explaining.explained_model import check_batch, check_model, network_of
 from lightning_chex.reporting import Explanation, write_pictures
 from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, log_table, table_rows
 from lightning_chex.tasks.repeats import unrepeated_rows
@@ -117,16 +116,7 @@ class IBACallback(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a wrong layer or objective, and step before a weight averaging that would swap weights too early."""
-        self.attributor.check(self._network(pl_module))
-        outputs = outputs_of(pl_module, data_of(trainer))
-        check_target(pl_module, self.attributor, bool(outputs.class_names))
-        scores = outputs.score_names
-        if not outputs.class_names and len(scores) > 1:
-            raise MisconfigurationException(
-                f"{type(pl_module).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain "
-                f"one: set data.target: severity, or train without "
-                f"{type(self).__name__} (--trainer.callbacks null leaves out all callbacks)"
-            )
+        check_model(pl_module, outputs_of(pl_module, data_of(trainer)), self.network, self.attributor)
         self._check_data(trainer, pl_module, stage)
         self._step_before_weight_averaging(trainer)
         explaining = [own for own in trainer.callbacks if isinstance(own, IBACallback)]  # type: ignore[attr-defined]
@@ -167,18 +157,7 @@ class IBACallback(pl.Callback):
     ) -> None:
         """Without a data module that offers images, keep the first ones that come by; the sanity check tries one."""
         self._observation.end_batch()
-        if not isinstance(batch, dict) or not {"image", "label"} <= batch.keys():
-            found = f"a dict with {', '.join(map(repr, batch))}" if isinstance(batch, dict) else type(batch).__name__
-            raise MisconfigurationException(
-                "IBACallback explains batches that are dicts with an 'image' (B, C, H, W) and a 'label', (B, K) in "
-                f"{{0, 1}} or scores (B,), not {found}"
-            )
-        classes = len(self._class_names(trainer, pl_module))
-        if classes and tuple(batch["label"].shape[1:]) != (classes,):
-            raise MisconfigurationException(
-                f"the labels have shape {tuple(batch['label'].shape)}, but there are {classes} class_names: "
-                f"give labels (B, {classes}) in {{0, 1}}"
-            )
+        check_batch(batch, self._class_names(trainer, pl_module))
         if self._images.offers(trainer):
             return
         if trainer.sanity_checking:
@@ -284,7 +263,7 @@ class IBACallback(pl.Callback):
             trainer.precision_plugin.forward_context,
             self.regions,
         )
-        self._explanations = _gather(list(explainer.explain(self._images.batches(trainer, stage))))
+        self._explanations = gathered(list(explainer.explain(self._images.batches(trainer, stage))))
         if not self._explanations:
             rank_zero_warn(f"nothing was explained: there is no image to explain at {stage}")
             return
@@ -314,12 +293,3 @@ class IBACallback(pl.Callback):
                 logger.log_image(f"{prefix}/{self.name}_maps", step=step, **image_arguments(explanations))
                 rows = table_rows(explanations, trainer.current_epoch)
                 log_table(logger, f"{prefix}/{self.name}_table", TABLE_COLUMNS, rows, step)
-
-
-def _gather(own: list[Explanation]) -> list[Explanation]:
-    """The explanations of all processes, in the order one process would give them."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return own
-    parts: list[list[Explanation]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(parts, own)
-    return sorted(chain.from_iterable(parts), key=lambda explanation: explanation.place)

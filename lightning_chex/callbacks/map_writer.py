@@ -1,8 +1,6 @@
 """Explaining a data set through Lightning's predict loop: a map a target, written as the batches come by."""
 
-import hashlib
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +13,13 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import Tensor
 
 from lightning_chex.attribution import Attribution, Attributor
+from lightning_chex.callbacks.processes import on_process_0
 from lightning_chex.data.adapter import data_of, name_of
 from lightning_chex.data.contract import lacks, outputs_of
 from lightning_chex.explaining.checkpoint import origin
 from lightning_chex.explaining.checkpoint_contents import Checkpoint
 from lightning_chex.explaining.chosen_targets import ChosenTargets
-from lightning_chex.explaining.describe import describe
+from lightning_chex.explaining.describe import describe, digest_of_folder
 from lightning_chex.explaining.explained_model import check_model, check_output, check_target, network_of, versions
 from lightning_chex.explaining.feature_statistics import Saved, feature_statistics, training_batches
 from lightning_chex.explaining.map_folder import FORMAT, Drawn, MapFolder, read_saliency
@@ -120,11 +119,11 @@ class MapWriter(pl.Callback):
                 "split": self.split,
                 "size": data.size,
                 # another folder's images can bear the same names; hashed, so that the record names no folder
-                "root": _digest(data.root),
+                "root": digest_of_folder(data.root),
             },
             "precision": str(trainer.precision),
         }
-        self._whole = _on_process_0(trainer, self._open)
+        self._whole = on_process_0(trainer, self._open)
         self._files = MapFolder(self.folder, self.attributor.total_unit, self.overlays, self.npy, trainer.global_rank)
         finished = {image for image, rows in self._whole.items() if self._files.is_drawn(rows)}
         images = data.choose_predicted(
@@ -168,7 +167,7 @@ class MapWriter(pl.Callback):
                 f"{reason}. Ways out: a data root with training images, a checkpoint whose run had an IBACallback at "
                 "this layer and size, or --attributor GradCAM or another that needs no statistics"
             )
-        before = _on_process_0(trainer, lambda: self._files.recorded.get("statistics"))
+        before = on_process_0(trainer, lambda: self._files.recorded.get("statistics"))
         if before is not None and before != fitted.layers:
             raise MisconfigurationException(
                 f"{self.folder} was begun with feature statistics of {before}, now they are of {fitted.layers}: give "
@@ -209,7 +208,7 @@ class MapWriter(pl.Callback):
         self._wait(keep=1)
         predictions = outputs["prediction"].float()
         labels = batch.get("label")
-        rows, values = self._targets_of(predictions, labels)
+        rows, values = self._chosen.of_batch(predictions, labels)
         counted = unrepeated_rows(trainer, batch, len(predictions), batch_idx, dataloader_idx).tolist()
         wanted = [own and self._is_new(name) for own, name in zip(counted, batch["image_id"], strict=True)]
         kept = torch.tensor(wanted, dtype=torch.bool)[rows.cpu()].to(rows.device)
@@ -269,12 +268,6 @@ class MapWriter(pl.Callback):
             files.record(self._settings)
         return files.consolidate()
 
-    def _targets_of(self, predictions: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if self._names:
-            return self._chosen.of_batch(predictions, labels)
-        rows = torch.arange(len(predictions), device=predictions.device)
-        return rows, None if labels is None else labels.reshape(-1)
-
     def _is_new(self, name: str) -> bool:
         if name in self._whole:
             return False
@@ -303,24 +296,3 @@ class MapWriter(pl.Callback):
                     f"cannot write to {self.folder} ({error.strerror or error}): make room, and give the same command "
                     "again to go on"
                 ) from error
-
-
-def _digest(root: str | None) -> str | None:
-    if root is None:
-        return None
-    return hashlib.sha256(os.fsencode(Path(root).expanduser().resolve())).hexdigest()[:16]
-
-
-def _on_process_0(trainer: pl.Trainer, work: Callable[[], T]) -> T:
-    """Do what process 0 alone may do, and tell all others what came out, an error too, so that none waits in vain."""
-    result: T | None = None
-    error: MisconfigurationException | None = None
-    if trainer.is_global_zero:
-        try:
-            result = work()
-        except MisconfigurationException as caught:
-            error = caught
-    result, error = trainer.strategy.broadcast((result, error))
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]  # of process 0

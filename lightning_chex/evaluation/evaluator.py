@@ -1,8 +1,7 @@
 """Maps of many methods for a stream of images, measured and recorded as they come."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,67 +10,62 @@ from torch import Tensor, nn
 
 from lightning_chex.attribution import Attribution, Attributor, frozen
 from lightning_chex.evaluation.measuring import Perturbation, Values, correlate_with_severity, localize
+from lightning_chex.evaluation.plan import Plan
 from lightning_chex.evaluation.records import Key, Records
-from lightning_chex.evaluation.settings import EvaluationSettings, Share
-from lightning_chex.explaining.cases import Cases, LungFinder, RegionKind, cases_of
+from lightning_chex.evaluation.settings import Share
+from lightning_chex.explaining.cases import Cases, cases_of
 
 Progress = Callable[[int], None]
-"""Told how many maps have been dealt with since it was called last."""
+"""Called with the number of maps made since the last call."""
+
+Control = Callable[[nn.Module, Cases], Tensor]
+"""Maps that know nothing of the network, float32 (N, H, W), of cases of images for it."""
 
 Batches = Iterable[dict[str, Any]]
 """Batches of samples, see ``data/sample.py``, on the network's device."""
+
+
+def control_of(method: Attributor) -> Control:
+    """An attributor that does not look at the network, as a control."""
+    return lambda network, cases: method.attribute(network, cases.images, cases.target, cases.rows).float()
+
+
+def lung_field(network: nn.Module, cases: Cases) -> Tensor:
+    """The control that knows where the lungs are, and nothing else: 1 in them, 0 elsewhere."""
+    assert cases.zones is not None
+    return cases.zones.any(1).float()
 
 
 class Evaluator:
     """Explains and measures with many methods; what is on record already is not computed again.
 
     Args:
-        network: to explain, raw outputs (B, K) or, for a score, (B, 1).
-        class_names: of the K outputs; empty for a score.
+        plan: model, settings, and what maps are judged by.
         methods: by name, fitted.
         controls: maps that know nothing of the network, by name; made anew whenever they are needed.
         records: where results go.
-        settings: of the evaluation.
-        kind: what maps are judged by.
-        fraction: share of a map's pixels the rule ``top_fraction`` marks.
-        find_lungs: outlines lungs where nobody has, or None.
-        precision: makes the context the network runs in.
 
     Attributes:
         perturbed: the cases that perturbation was asked for, on record before or not.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        class_names: Sequence[str],
-        methods: Mapping[str, Attributor],
-        controls: Mapping[str, Attributor],
-        records: Records,
-        settings: EvaluationSettings,
-        kind: RegionKind,
-        fraction: float,
-        find_lungs: LungFinder | None = None,
-        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        self, plan: Plan, methods: Mapping[str, Attributor], controls: Mapping[str, Control], records: Records
     ) -> None:
-        self.network = network
-        self.class_names = class_names
+        self.plan = plan
         self.methods = methods
         self.controls = controls
         self.records = records
-        self.settings = settings
-        self.kind = kind
-        self.fraction = fraction
-        self.find_lungs = find_lungs
-        self.precision = precision
-        self.perturbation = Perturbation(network, bool(class_names), settings, precision)
+        self.network, self.class_names = plan.subject.network, plan.subject.class_names
+        self.settings, self.precision = plan.settings, plan.subject.precision
+        self.perturbation = Perturbation(self.network, bool(self.class_names), self.settings, self.precision)
         self.perturbed: set[Key] = set()
 
     def cases(self, batch: dict[str, Any]) -> Cases:
         """What is explained of a batch, with the network's predictions; see ``cases_of``."""
         with frozen(self.network), self.precision(), torch.no_grad():
             output = self.network(batch["image"].contiguous(memory_format=torch.channels_last)).float()
-        return cases_of(batch, output, self.class_names, self.kind, self.find_lungs)
+        return cases_of(batch, output, self.class_names, self.plan.kind, self.plan.find_lungs)
 
     def tune(self, batches: Batches, progress: Progress) -> list[Key]:
         """Record the IoU at every level of every method's maps of the tuning images; the maps are not kept.
@@ -89,7 +83,7 @@ class Evaluator:
                 if missing:
                     chosen = cases.select(missing)
                     # never a map on record: an image to report on may bear the same name
-                    _, curves = localize(self._made(name, chosen), chosen, self.fraction)
+                    _, curves = localize(self._made(name, chosen), chosen, self.plan.fraction)
                     self._keep("tuning", name, chosen, {}, curves)
                 progress(len(batch["image"]))
         return keys
@@ -143,7 +137,7 @@ class Evaluator:
     def _maps(self, name: str, cases: Cases) -> tuple[Tensor, Tensor]:
         """The same, put on record, and how far their optimisation had converged (N,): NaN of controls."""
         if name not in self.methods:
-            return self._control(name, cases), torch.full((len(cases),), torch.nan)
+            return self.controls[name](self.network, cases), torch.full((len(cases),), torch.nan)
         size = (cases.images.shape[-2], cases.images.shape[-1])
         kept = [self.records.load_map(name, key, size) for key in cases.keys]
         missing = [i for i, found in enumerate(kept) if found is None]
@@ -160,7 +154,11 @@ class Evaluator:
 
     def _made(self, name: str, cases: Cases) -> Tensor:
         """Maps of one method or control, made anew."""
-        return self.explain(self.methods[name], cases) if name in self.methods else self._control(name, cases)
+        return (
+            self.explain(self.methods[name], cases)
+            if name in self.methods
+            else self.controls[name](self.network, cases)
+        )
 
     def explain(self, method: Attributor, cases: Cases) -> Tensor:
         """Maps of one method, made anew, float32 (N, H, W), what is not finite set to 0."""
@@ -185,19 +183,13 @@ class Evaluator:
         )
         return Attribution(maps.float().nan_to_num(0.0, 0.0, 0.0), found.convergence.cpu())
 
-    def _control(self, name: str, cases: Cases) -> Tensor:
-        if name == "LungField":  # the only control that looks at the image's own truth: where the lungs are
-            assert cases.zones is not None
-            return cases.zones.any(1).float()
-        return self.controls[name].attribute(self.network, cases.images, cases.target, cases.rows).float()
-
     def _localize(self, name: str, cases: Cases) -> None:
         missing = self._missing("localization", name, cases)
         if not missing:
             return
         chosen = cases.select(missing)
         saliency, convergence = self._maps(name, chosen)
-        values, curves = localize(saliency, chosen, self.fraction)
+        values, curves = localize(saliency, chosen, self.plan.fraction)
         more_values, more_curves = correlate_with_severity(saliency, chosen)
         followed = {} if convergence.isnan().all() else {"convergence": convergence}
         self._keep("localization", name, chosen, values | more_values | followed, curves | more_curves)

@@ -40,10 +40,11 @@ class Explained:
     truth: float
 
 
+@dataclass
 class Assembly:
     """Results of the cases at hand, from the records of all methods.
 
-    Args:
+    Attributes:
         records: what was measured.
         methods: names of the methods.
         controls: names of the controls.
@@ -56,30 +57,20 @@ class Assembly:
         seed: of the bootstrap.
     """
 
-    def __init__(
-        self,
-        records: Records,
-        methods: Sequence[str],
-        controls: Sequence[str],
-        cases: Sequence[Explained],
-        class_names: Sequence[str],
-        tuning: Sequence[Key],
-        chosen: Mapping[str, Set[Key]],
-        resamples: int,
-        seed: int,
-    ) -> None:
-        self.records = records
-        self.methods = list(methods)
-        self.controls = list(controls)
-        self.names = [*methods, *controls]
-        self.cases = cases
-        self.class_names = list(class_names)
-        self.tuning = tuning
-        self.chosen = chosen
-        self.resamples = resamples
-        self.seed = seed
-        self._classes = [self._class_of(case.key) for case in cases]
-        self.levels = {name: self._tuned(name) for name in self.names} if tuning else {}
+    records: Records
+    methods: Sequence[str]
+    controls: Sequence[str]
+    cases: Sequence[Explained]
+    class_names: Sequence[str]
+    tuning: Sequence[Key]
+    chosen: Mapping[str, Set[Key]]
+    resamples: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.names = [*self.methods, *self.controls]
+        self._classes = [self._class_of(case.key) for case in self.cases]
+        self.levels = {name: self._tuned(name) for name in self.names} if self.tuning else {}
         self.rows = {name: self._rows(name) for name in self.names}
 
     def measures(self, name: str) -> dict[str, Summary]:

@@ -17,10 +17,10 @@ from lightning_chex.data.adapter import adapted, name_of
 from lightning_chex.data.contract import lacks
 from lightning_chex.data.errors import DataError
 from lightning_chex.evaluation.differences import differences
-from lightning_chex.evaluation.evaluator import Evaluator
+from lightning_chex.evaluation.evaluator import Control, Evaluator, control_of, lung_field
 from lightning_chex.evaluation.learning import learn
 from lightning_chex.evaluation.methods import choose_methods
-from lightning_chex.evaluation.protocol import Protocol
+from lightning_chex.evaluation.plan import Plan
 from lightning_chex.evaluation.random_weights import stages
 from lightning_chex.evaluation.randomization import (
     LABELS,
@@ -127,17 +127,8 @@ def evaluate(
     regions = TuningRegions(tuning, subject.class_names, kind, find_lungs)
     fraction = settings.top_fraction or regions.share or BOX_FRACTION
     has_masks = "lung_mask" in sample
-    protocol = Protocol(
-        subject,
-        data,
-        settings,
-        kind,
-        fraction,
-        tuple(example.shape[1:]),
-        find_lungs,
-        has_masks,
-    )
-    records = Records(folder, protocol.identity())
+    plan = Plan(subject, data, settings, kind, fraction, tuple(example.shape[1:]), find_lungs, has_masks)
+    records = Records(folder, plan.identity())
     if subject.shuffled is not None:
         refuse_other_labels(records.noted(LABELS), subject.shuffled)
     for name, method in chosen.items():
@@ -149,17 +140,16 @@ def evaluate(
         records.dismiss(name)
     for name, reason in left_out.items():
         rank_zero_warn(f"{name} is left out: {reason}")
-    controls: dict[str, Attributor] = {"EveryPixel": EveryPixel(), "RandomMap": RandomMap(settings.seed)}
+    controls: dict[str, Control] = {
+        "EveryPixel": control_of(EveryPixel()), "RandomMap": control_of(RandomMap(settings.seed))
+    }  # fmt: skip
     if regions.prior is not None:
-        controls["PriorMap"] = regions.prior
+        controls["PriorMap"] = control_of(regions.prior)
     else:
         left_out["PriorMap"] = why_not or "no tuning image has a region"
     if kind == "zones" and (find_lungs is not None or has_masks):
-        controls["LungField"] = EveryPixel()  # holds its place; the evaluator paints the lungs
-    evaluator = Evaluator(
-        subject.network, subject.class_names, chosen, controls, records, settings, kind, fraction, find_lungs,
-        subject.precision,
-    )  # fmt: skip
+        controls["LungField"] = lung_field
+    evaluator = Evaluator(plan, chosen, controls, records)
     names = [*chosen, *controls]
 
     def bar(description: str, total: float) -> Any:
@@ -193,7 +183,7 @@ def evaluate(
         settings.resamples,
         settings.seed,
     )
-    account = protocol.account(
+    account = plan.account(
         cases,
         evaluator.perturbed,
         statistics,

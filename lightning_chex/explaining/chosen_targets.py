@@ -28,7 +28,7 @@ class ChosenTargets:
             raise MisconfigurationException(f"threshold={threshold} must lie between 0 and 1")
         names = [targets] if isinstance(targets, str) else list(targets)
         self.positive, self.top = targets == "positive", targets == "top"
-        self.threshold = threshold
+        self.class_names, self.threshold = list(class_names), threshold
         self.named: list[int] = []
         if self.positive or self.top:
             return
@@ -44,16 +44,20 @@ class ChosenTargets:
             )
         self.named = [list(class_names).index(name) for name in names]
 
-    def of_batch(self, predictions: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    def of_batch(self, predictions: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Choose.
 
         Args:
-            predictions: probabilities (B, K).
-            labels: (B, K) in {0, 1}, or None.
+            predictions: probabilities (B, K), or scores.
+            labels: (B, K) in {0, 1}, or true scores, or None.
 
         Returns:
-            Row of the image and index of the class of each target, int64 (N,) each, by row.
+            Row of the image and index of the class of each target, int64 (N,) each, by row; for scores the row of
+            each, and the true scores or None.
         """
+        if not self.class_names:
+            rows = torch.arange(len(predictions), device=predictions.device)
+            return rows, None if labels is None else labels.reshape(-1)
         if self.named:
             count = len(predictions)
             named = torch.tensor(self.named, device=predictions.device)

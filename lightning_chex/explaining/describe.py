@@ -1,6 +1,8 @@
 """An attributor's settings as plain data: what a record of results has to say of the method."""
 
 import hashlib
+import os
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -44,3 +46,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(own) for own in value]
     return getattr(value, "__name__", type(value).__name__)  # a function's name
+
+
+def digest_of_folder(folder: str | None) -> str | None:
+    """A hash of where a folder is, so that a record tells it from another one without naming it; None for none."""
+    if folder is None:
+        return None
+    return hashlib.sha256(os.fsencode(Path(folder).expanduser().resolve())).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """The model whose data set is explained: what it must be like, and how a record tells it from another."""
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -35,7 +36,7 @@ def check_scores(pl_module: pl.LightningModule, outputs: Outputs) -> None:
     if not outputs.class_names and len(scores) > 1:
         raise MisconfigurationException(
             f"{type(pl_module).__name__} predicts the {len(scores)} scores {', '.join(scores)}, but maps explain one: "
-            "give a model trained with data.target: severity"
+            "set data.target: severity, in training too, or train without explanations (--trainer.callbacks null)"
         )
 
 
@@ -61,6 +62,26 @@ def check_target(
     except ValueError as error:
         predicts = "classes" if has_classes else "a score (it has no class_names)"
         raise MisconfigurationException(f"{type(pl_module).__name__} predicts {predicts}; {error}") from error
+
+
+def check_batch(batch: Any, class_names: Sequence[str]) -> None:
+    """See that a batch holds what is explained: images, and a label for each class, or scores.
+
+    Raises:
+        MisconfigurationException: it does not.
+    """
+    if not isinstance(batch, dict) or not {"image", "label"} <= batch.keys():
+        found = f"a dict with {', '.join(map(repr, batch))}" if isinstance(batch, dict) else type(batch).__name__
+        raise MisconfigurationException(
+            "IBACallback explains batches that are dicts with an 'image' (B, C, H, W) and a 'label', (B, K) in "
+            f"{{0, 1}} or scores (B,), not {found}"
+        )
+    classes = len(class_names)
+    if classes and tuple(batch["label"].shape[1:]) != (classes,):
+        raise MisconfigurationException(
+            f"the labels have shape {tuple(batch['label'].shape)}, but there are {classes} class_names: "
+            f"give labels (B, {classes}) in {{0, 1}}"
+        )
 
 
 def check_output(output: Any, pl_module: pl.LightningModule, outputs: Outputs) -> None:

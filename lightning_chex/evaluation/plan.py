@@ -26,8 +26,8 @@ HOW_MUCH = ("tuning_images", "perturbation_images", "randomization_images", "chu
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """The circumstances of an evaluation.
+class Plan:
+    """What is evaluated and how; fixed before the first map is made.
 
     Attributes:
         subject: the model.

@@ -1,0 +1,37 @@
+"""What the processes of a run tell each other."""
+
+from collections.abc import Callable
+from itertools import chain
+from typing import TypeVar
+
+import pytorch_lightning as pl
+import torch.distributed as dist
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from lightning_chex.reporting import Explanation
+
+T = TypeVar("T")
+
+
+def on_process_0(trainer: pl.Trainer, work: Callable[[], T]) -> T:
+    """Do what process 0 alone may do, and tell all others what came out, an error too, so that none waits in vain."""
+    result: T | None = None
+    error: MisconfigurationException | None = None
+    if trainer.is_global_zero:
+        try:
+            result = work()
+        except MisconfigurationException as caught:
+            error = caught
+    result, error = trainer.strategy.broadcast((result, error))
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]  # of process 0
+
+
+def gathered(own: list[Explanation]) -> list[Explanation]:
+    """The explanations of all processes, in the order one process would give them."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return own
+    parts: list[list[Explanation]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, own)
+    return sorted(chain.from_iterable(parts), key=lambda explanation: explanation.place)
