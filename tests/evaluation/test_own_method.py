@@ -16,6 +16,7 @@ from small_evaluations import CONFIG, METHODS, SETTINGS
 from lightning_chex.attribution import Attributor
 from lightning_chex.cli import main
 from lightning_chex.data import SyntheticDataModule
+from lightning_chex.explaining import read_saliency
 from lightning_chex.tasks import ClassificationTask
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own_method.md").read_text(encoding="utf-8")
@@ -70,7 +71,7 @@ def test_a_method_of_twelve_lines_takes_part_in_fit_validate_explain_and_evaluat
     for row in rows[:3]:
         target = torch.tensor([task.class_names.index(row["target"])])
         wanted = InputXGradient().attribute(task.model, images[row["image"]][None], target)[0]
-        np.testing.assert_allclose(np.load(tmp_path / "maps" / row["file"]), wanted, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(read_saliency(tmp_path / "maps", row), wanted, rtol=1e-3, atol=1e-6)
         assert float(row["sum"]) == pytest.approx(float(wanted.sum()), rel=1e-3)
 
     (tmp_path / "IBA_layer1.yaml").write_text(yaml.safe_dump(METHODS["IBA_layer1"]))
