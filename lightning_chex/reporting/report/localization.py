@@ -47,7 +47,7 @@ def _overall(results: Results) -> Element | None:
         columns.append(PaperColumn(published, noted=["EveryPixel"]))
         notes.append(_PAPER)
     if "iou/fixed_share" in rules and "threshold_rule" in results.protocol:
-        notes.append(f"Fixed share of pixels: {results.protocol['threshold_rule']}.")
+        notes.append(f"Fixed share of pixels: {results.protocol['threshold_rule'].removeprefix('top_fraction: ')}.")
     if "iou/oracle" in rules:
         notes.append(
             "The oracle has seen the region it is judged by: it bounds what a rule could reach, and is no result."
