@@ -1,66 +1,37 @@
-"""The arguments of the command line: how they are parsed, completed, complained about and logged."""
+"""The arguments of the command line: what is refused, what is filled in, and how the parser helps and complains."""
 
-import os
 import re
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Mapping
 from importlib.resources import files
 from itertools import pairwise
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import DefaultHelpFormatter, Namespace, get_loader, set_loader
+from jsonargparse import DefaultHelpFormatter, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import lightning_chex.data
+from lightning_chex.configuration import refuse_address
 from lightning_chex.data.overview import recognise
-from lightning_chex.explaining.checkpoint_contents import CheckpointError, read_checkpoint
-from lightning_chex.explaining.checkpoint_limits import is_address
+from lightning_chex.lightning_private import concise, parser_at_fault
 from lightning_chex.messages import one_line
 from lightning_chex.yaml_text import check_size
 
-_PATH_SETTING = re.compile(r"^(?!class_path$)(.*_)?(root|dir|dirpath|path|prepared|images|masks|lungs)$")
-"""Names of settings that are folders or files whenever they are text."""
 
-
-class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """The parser's own, which leaves the lines of the description as they are."""
-
-
-_load = get_loader("yaml")
-
-
-def _load_in_bounds(text: str) -> Any:
-    check_size(text)
-    return _load(text)
-
-
-set_loader("yaml", _load_in_bounds, exceptions=(yaml.YAMLError,))  # of every file and value the parser reads
-
-
-class Parser(LightningArgumentParser):
-    """Says in one line what is wrong with the arguments."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print one line and exit with 2; a nested parser, whose errors another one reports, raises them."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        parser = getattr(ex, "subcommand_parser", None) or self
-        command = parser.prog.replace(" [options]", "")
-        self.exit(2, f"error: {one_line(concise(message)).removesuffix('.')}; {command} --help lists the options\n")
-
-
-def check_text(arguments: list[str]) -> None:
-    """Refuse arguments that cannot be written down, such as a folder whose name is of an older encoding.
+def check(arguments: list[str]) -> None:
+    """Refuse arguments that cannot be written down, and addresses where parsing would read a file of settings.
 
     Raises:
-        MisconfigurationException: one is not UTF-8.
+        MisconfigurationException: there is one.
     """
-    for argument in arguments:
-        if re.search(r"[\ud800-\udfff]", argument):  # how Python passes on bytes that are no text
+    for argument, following in pairwise([*arguments, ""]):
+        if re.search(r"[\ud800-\udfff]", argument):  # how Python passes on bytes that are no text, of older encodings
             raise MisconfigurationException(f"the argument {ascii(argument)} is not UTF-8: rename the file or folder")
+        option, equals, value = argument.partition("=")
+        if option in ("-c", "--config", "--data", "--model", "--trainer", "--attributor"):
+            refuse_address(option.lstrip("-"), value if equals else following)
 
 
 def with_default_config(arguments: list[str]) -> list[str]:
@@ -88,107 +59,62 @@ def with_recognised_data(arguments: list[str]) -> list[str]:
     return [arguments[0], "--data", name, *arguments[1:]]
 
 
-def concise(message: str) -> str:
-    """Reduce the parser's account of every type it has tried to one line: what is wrong with the one given."""
-    account = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
-    lines = [line.strip() for line in message.splitlines()]
-    return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(account))
+DESCRIPTION = """Train chest X-ray models and see, at every validation, what they look at.
+
+  python -m lightning_chex fit
+      the embedded example: a few minutes of training on drawn X-rays, no data needed
+  python -m lightning_chex fit --config configs/nih_classification.yaml --data.root DIR
+      the same on your copy of NIH ChestX-ray8
+  python -m lightning_chex fit --config FILE --print_config
+      every setting and its value; each can be given as an option, such as --trainer.max_epochs 5
+  python -m lightning_chex fit --ckpt_path last
+      go on with the run that was interrupted, in its folder; --ckpt_path runs/lightning_chex/RUN names one
+  python -m lightning_chex test --config FILE --ckpt_path runs/.../checkpoints/best.ckpt
+      measure and explain a trained model on the test images; predict writes a table
+  python -m lightning_chex explain --config FILE --ckpt_path FILE.ckpt --data.root DIR --output_dir OUT
+      a saliency map for each finding of each image; of images alone with --data ImageFolderDataModule
+  python -m lightning_chex evaluate --config FILE --ckpt_path FILE.ckpt --output_dir OUT
+      compare attribution methods on the model, beside controls: OUT/report.html; --limit 32 for a quick look
+  python -m lightning_chex inspect --data.root DIR
+      what your copy of a data set holds: counts, sizes, missing files, sample images; the first thing to run on it
+  python -m lightning_chex prepare --data NIHDataModule --data.root DIR --size 224 --output_dir COPY
+      resize all images once; training then reads them many times faster with --data.prepared COPY
+  python -m lightning_chex fit --data.help NIHDataModule
+      the options of one class
+
+Without --config the embedded example's settings hold; with it, nothing of them does.
+A configuration can name any class and so run code: only use configurations you trust.
+Everything a run writes lies under --trainer.default_root_dir (runs), its configuration too."""
 
 
-def without_folders(config: Any, name: str = "") -> Any:
-    """Copy a configuration for a log, ``(path)`` instead of each path: any part of one may name a person or a clinic.
-
-    Args:
-        config: a part of the configuration.
-        name: of the setting it is the value of; some take nothing else than paths, which may look like words.
-    """
-    if isinstance(config, dict):
-        return {key: without_folders(value, str(key)) for key, value in config.items()}
-    if isinstance(config, list):
-        return [without_folders(value, name) for value in config]
-    if isinstance(config, str) and config and (_PATH_SETTING.search(name) or _is_path(config)):
-        return "(path)"
-    return config
+class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """The parser's own, which leaves the lines of the description as they are."""
 
 
-def _is_path(text: str) -> bool:
-    return os.sep in text and (text.startswith(("~", "..")) or os.path.isabs(text) or os.path.exists(text))
+HELP = {"prog": "python -m lightning_chex", "description": DESCRIPTION, "formatter_class": HelpFormatter}
 
 
-def refuse_addresses_in(arguments: list[str]) -> None:
-    """Refuse addresses where a file of settings is read while arguments are parsed.
-
-    Raises:
-        MisconfigurationException: there is one.
-    """
-    for argument, following in pairwise([*arguments, ""]):
-        option, equals, value = argument.partition("=")
-        if option in ("-c", "--config", "--data", "--model", "--trainer", "--attributor"):
-            _refuse_address(option.lstrip("-"), value if equals else following)
+_load = get_loader("yaml")
 
 
-def refuse_addresses(config: Namespace) -> None:
-    """Refuse addresses for files and folders before anything is fetched: what is read has to lie on this machine.
-
-    Args:
-        config: of a subcommand. The data modules and tasks of others, and loggers, may go where they like.
-
-    Raises:
-        MisconfigurationException: there is one.
-    """
-    others = not str(config.get("data.class_path")).startswith("lightning_chex.")
-    for key, value in config.items():  # the leaves, by dotted names
-        name = key.rpartition(".")[2]
-        ours = "." not in key or key == "trainer.default_root_dir" or (key.startswith("data.") and not others)
-        if ours and (_PATH_SETTING.search(name) or name in ("methods", "rle")):
-            for one in value if isinstance(value, list) else [value]:
-                _refuse_address(key.replace(".init_args", ""), one)
+def _load_in_bounds(text: str) -> Any:
+    check_size(text)
+    return _load(text)
 
 
-def _refuse_address(name: str, value: Any) -> None:
-    if isinstance(value, str) and is_address(value):
-        raise MisconfigurationException(
-            f"{name}={value!r} is an address, and nothing is fetched: download it, if you trust its source, and give "
-            "the file or folder"
-        )
+set_loader("yaml", _load_in_bounds, exceptions=(yaml.YAMLError,))  # of every file and value the parser reads
 
 
-def check_checkpoint(path: str | None, command: str) -> dict[str, Any] | None:
-    """Refuse a file that is no whole checkpoint before anything else is read.
+class Parser(LightningArgumentParser):
+    """The parser of all commands and of each: files may name classes, and what is wrong is told in one line."""
 
-    Args:
-        path: what was given as ``ckpt_path``; Lightning's own words are its own business.
-        command: ``fit`` also needs what a training goes on from.
+    def add_method_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Let an argument that takes a class, such as ``--attributor``, take a file of its settings too."""
+        return super().add_method_arguments(*args, **kwargs | {"sub_configs": True})
 
-    Returns:
-        What the file holds, see ``read_checkpoint``; None where no file was given.
-
-    Raises:
-        MisconfigurationException: it is none.
-    """
-    if path in ("best", "last"):  # Lightning would warn, and go on with weights that nobody has trained
-        raise MisconfigurationException(
-            f"ckpt_path={path!r} is a word for fit alone, which goes on with the last run: give a file that a run has "
-            f"written, such as runs/lightning_chex/RUN/checkpoints/{path}.ckpt"
-        )
-    if not path or path == "hpc":
-        return None
-    try:
-        return read_checkpoint(path, to_resume=command == "fit")
-    except CheckpointError as error:
-        raise MisconfigurationException(str(error)) from error
-
-
-def name_outputs(command: str, config: Any, checkpoint: Mapping[str, Any] | None) -> None:
-    """A folder of images does not say what the model tells: the checkpoint does."""
-    if command not in ("predict", "explain"):
-        raise MisconfigurationException(
-            f"{command} needs labels, and ImageFolderDataModule has none: use predict or explain, or give --data the "
-            "data module of a data set with a table"
-        )
-    if checkpoint is None:
-        raise MisconfigurationException("no checkpoint is given: --ckpt_path FILE.ckpt names the trained model")
-    settings = checkpoint.get("hyper_parameters", {})
-    for name in ("class_names", "score_names"):
-        if not config.data.init_args.get(name):
-            config.data.init_args[name] = list(settings.get(name, ())) or None
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line and exit with 2; a nested parser, whose errors another one reports, raises them."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        command = (parser_at_fault(ex) or self).prog.replace(" [options]", "")
+        self.exit(2, f"error: {one_line(concise(message)).removesuffix('.')}; {command} --help lists the options\n")

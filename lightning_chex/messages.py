@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import traceback
 
 _OTHER_FOLDER = "give another folder"
 
@@ -34,8 +33,6 @@ _OF_THE_TARGET = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 _SHARED_MEMORY = "out of shared memory|No space left on device|unable to (?:open|write to|allocate) (?:file|shared)"
 
-_RESTORING = "pytorch_lightning.trainer.connectors.checkpoint_connector"
-
 
 def one_line(text: str, longest: int = 300) -> str:
     r"""Write a text so that it stays one line and moves no cursor, whatever it quotes.
@@ -52,11 +49,12 @@ def one_line(text: str, longest: int = 300) -> str:
     return re.sub(rf"\S{{{longest + 1},}}", lambda word: f"{word[0][:half]}[...]{word[0][-half:]}", shown)
 
 
-def way_out(error: Exception) -> str | None:
+def way_out(error: Exception, restoring: bool = False) -> str | None:
     """Say what went wrong outside of the program, where, and what to do about it.
 
     Args:
         error: any.
+        restoring: it arose while a checkpoint was read, for a training to go on from or a model to be given weights.
 
     Returns:
         A line; None where the program may be at fault, whose traceback is then wanted.
@@ -71,16 +69,10 @@ def way_out(error: Exception) -> str | None:
             "there is no room left in the shared memory of the workers that read images (/dev/shm): give "
             "--data.num_workers 0, or a larger one (docker run --shm-size 8g). What was written before is kept"
         )
-    if _happened_in(error, _RESTORING, "restore", "_restore", "resume"):
+    if restoring:
         reason = " ".join(str(error).split())[:300]
         return (
             f"the checkpoint does not fit this training or this model ({type(error).__name__}: {reason}): give the "
             "configuration it was trained with, or another checkpoint"
         )
     return None
-
-
-def _happened_in(error: Exception, module: str, *functions: str) -> bool:
-    """Whether a function of a module, by the beginning of its name, was at work."""
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(f.f_globals.get("__name__") == module and f.f_code.co_name.startswith(functions) for f, _ in frames)

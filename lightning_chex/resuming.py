@@ -6,36 +6,29 @@ import warnings
 import zipfile
 from argparse import ArgumentParser
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
 from jsonargparse import Namespace
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.callbacks.run_record import RUN_RECORD, read_record
 from lightning_chex.files import hold
+from lightning_chex.lightning_private import FOLDER_IN_USE, is_process_0
 
 _LOGGERS = {
-    "WandbLogger": lambda name, version: {"project": name, "id": version},
-    "CSVLogger": lambda name, version: {"name": name, "version": version},
-    "TensorBoardLogger": lambda name, version: {"name": name, "version": version},
+    "WandbLogger": ("project", "id"),
+    "CSVLogger": ("name", "version"),
+    "TensorBoardLogger": ("name", "version"),
 }
-"""What makes a logger go on with a run, from that run's name and version."""
+"""The arguments that make a logger go on with a run: one takes that run's name, the other its version."""
 
 
-@dataclass(frozen=True)
-class State:
-    """A checkpoint file with all a training needs to go on.
-
-    Attributes:
-        path: of the file.
-        epoch: the epoch it was saved in, from 0.
-        step: optimizer steps taken.
-    """
+class State(NamedTuple):
+    """A checkpoint file with all a training needs to go on, of an epoch, from 0, and a number of optimizer steps."""
 
     path: Path
     epoch: int
@@ -80,7 +73,7 @@ def go_on(config: Any) -> Any:
         raise SystemExit(0)
     try:
         # told now, not when a logger has begun; RunRecord holds the folder while it trains
-        with hold(run) if getattr(rank_zero_only, "rank", 0) == 0 else nullcontext():
+        with hold(run) if is_process_0() else nullcontext():
             state = newest_state(run)
     except OSError as error:
         raise MisconfigurationException(f"{error.filename}: {error.strerror}") from error
@@ -89,7 +82,7 @@ def go_on(config: Any) -> Any:
     own = config.clone()
     config.ckpt_path = str(state.path)
     _continue_in(config.trainer, run)
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # it is meant to be
+    warnings.filterwarnings("ignore", message=FOLDER_IN_USE)
     return own
 
 
@@ -124,13 +117,11 @@ def newest_state(run: Path) -> State:
     Raises:
         MisconfigurationException: there is none.
     """
-    states, useless = [], []
-    for path in sorted((run / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            states.append(_state(path))
-        except _UselessError as error:
-            useless.append(f"{path.name} {error}")
+    paths = sorted((run / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = [_state(path) for path in paths]
+    useless = [f"{path.name} {why}" for path, why in zip(paths, found, strict=True) if isinstance(why, str)]
     # of equals the one written last: it holds the newest states of the callbacks
+    states = [state for state in found if isinstance(state, State)]
     for state in sorted(states, key=lambda state: (state.step, state.epoch), reverse=True):
         if not _is_whole(state.path):
             useless.append(f"{state.path.name} is torn")
@@ -138,9 +129,9 @@ def newest_state(run: Path) -> State:
         if useless:
             rank_zero_info(f"{', '.join(useless)}: passed over")
         return state
-    found = f" ({', '.join(useless)})" if useless else ""
+    why = f" ({', '.join(useless)})" if useless else ""
     raise MisconfigurationException(
-        f"{run} holds no whole checkpoint to go on from{found}: leave --ckpt_path out to begin anew, or give the "
+        f"{run} holds no whole checkpoint to go on from{why}: leave --ckpt_path out to begin anew, or give the "
         "folder of another run"
     )
 
@@ -209,14 +200,15 @@ def _continue_in(trainer: Any, run: Path) -> None:
             )
         if kind == "CSVLogger":
             _set_aside(Path(root, own["name"], own["version"], "metrics.csv"))
-        for name, value in {"save_dir": root, **_LOGGERS[kind](own["name"], own["version"])}.items():
-            logger.init_args[name] = value
+        for argument, value in zip(_LOGGERS[kind], (own["name"], own["version"]), strict=True):
+            logger.init_args[argument] = value
+        logger.init_args["save_dir"] = root
     trainer.logger = continued
 
 
 def _set_aside(table: Path) -> None:
     """Keep the metrics of the first part of a run: Lightning's logger removes a table it finds."""
-    if table.exists() and getattr(rank_zero_only, "rank", 0) == 0:
+    if table.exists() and is_process_0():
         number = 1 + sum(1 for _ in table.parent.glob("metrics_*.csv"))
         table.rename(table.with_name(f"metrics_{number}.csv"))
 
@@ -231,20 +223,16 @@ def _written(run: Path) -> float:
     return max(path.stat().st_mtime for path in files if path.exists())
 
 
-class _UselessError(Exception):
-    """Not a checkpoint to go on from; says why."""
-
-
-def _state(path: Path) -> State:
-    """Read a checkpoint, its weights left on disk; nothing in it is executed."""
+def _state(path: Path) -> State | str:
+    """Read a checkpoint, its weights left on disk and nothing in it executed, or say why none can go on from it."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError) as error:
-        raise _UselessError("is torn") from error
-    except pickle.UnpicklingError as error:
-        raise _UselessError("holds more than plain values, or is torn") from error
+    except (RuntimeError, EOFError, OSError):
+        return "is torn"
+    except pickle.UnpicklingError:
+        return "holds more than plain values, or is torn"
     if not isinstance(content, dict) or not {"epoch", "global_step", "loops", "optimizer_states"} <= content.keys():
-        raise _UselessError("holds no state of a training")
+        return "holds no state of a training"
     return State(path, int(content["epoch"]), int(content["global_step"]))
 
 

@@ -1,10 +1,10 @@
 """Lightning's Trainer with the commands of this package; the methods' signatures are the command line's options."""
 
 import copy
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
@@ -16,20 +16,16 @@ from lightning_chex.callbacks.map_writer import MapWriter
 from lightning_chex.callbacks.run_folder import check_place
 from lightning_chex.callbacks.undisturbed import undisturbed
 from lightning_chex.data.adapter import adapted
-from lightning_chex.data.contract import XrayDataModule, outputs_of
-from lightning_chex.evaluation.chexlocalize import write_segmentations
+from lightning_chex.data.contract import outputs_of
+from lightning_chex.evaluation import Evaluated, EvaluationSettings, evaluate
+from lightning_chex.evaluation.chexlocalize import explained_maps, mask_rule, write_segmentations
 from lightning_chex.evaluation.examples import examples
-from lightning_chex.evaluation.methods import bottleneck_layer
-from lightning_chex.evaluation.run import Evaluated, Subject, evaluate
-from lightning_chex.evaluation.settings import EvaluationSettings
-from lightning_chex.evaluation.untaught import builder, trained_on_shuffled_labels
-from lightning_chex.explaining import read_index, read_saliency
-from lightning_chex.explaining.checkpoint import load_weights, origin, saved_statistics
+from lightning_chex.evaluation.trained_model import check_trainer, subject_of
+from lightning_chex.explaining import read_index
+from lightning_chex.explaining.checkpoint import saved_statistics
 from lightning_chex.explaining.checkpoint_contents import Checkpoint
-from lightning_chex.explaining.explained_model import check_scores, network_of
-from lightning_chex.explaining.image_size import trained_size
 from lightning_chex.explaining.lung_network import LungNetwork
-from lightning_chex.metrics import Otsu, TopFraction
+from lightning_chex.lightning_private import callbacks_of
 from lightning_chex.output_folder import held
 from lightning_chex.reporting import evaluation_tables, overview_text, results_text, write_overview, write_report
 from lightning_chex.reporting.dashboard import log_table
@@ -121,34 +117,15 @@ class ChexTrainer(pl.Trainer):
         Raises:
             MisconfigurationException: arguments that do not fit each other, the model or the data.
         """
-        if self.world_size > 1:
-            raise MisconfigurationException(
-                f"evaluate runs in one process, not in {self.world_size}: give --trainer.devices 1 (explain shares "
-                "images out over several)"
-            )
-        if str(self.precision) in ("bf16-true", "16-true", "64-true"):
-            raise MisconfigurationException(
-                f"trainer.precision={self.precision!r} is not for evaluate: give 32-true, bf16-mixed or 16-mixed"
-            )
-        device = self.strategy.root_device
-        path = None if ckpt_path is None else Path(ckpt_path).expanduser()
+        check_trainer(self)
         folder = Path(output_dir).expanduser()
         report = folder / "report.html"
-        with held(folder):
-            try:
-                found = evaluate(
-                    self._subject(model, adapted(datamodule), path, network, shuffled_ckpt),
-                    datamodule,
-                    folder,
-                    methods,
-                    limit,
-                    settings,
-                    None if lungs is None else LungNetwork(Path(lungs).expanduser(), device),
-                    self.progress_bar_callback is not None,
-                )
-                write_report(report, found.results, found.curves, examples(found))
-            except ValueError as error:
-                raise MisconfigurationException(str(error)) from error
+        with held(folder), _told():
+            subject = subject_of(self, model, adapted(datamodule), ckpt_path, network, shuffled_ckpt)
+            find_lungs = None if lungs is None else LungNetwork(Path(lungs).expanduser(), subject.device)
+            shows = self.progress_bar_callback is not None
+            found = evaluate(subject, datamodule, folder, methods, limit, settings, find_lungs, shows)
+            write_report(report, found.results, found.curves, examples(found))
         print(f"\n{results_text(found.results)}\n\n  report      {report}")
         for logger in self.loggers:
             if isinstance(logger, WandbLogger):
@@ -203,40 +180,23 @@ class ChexTrainer(pl.Trainer):
         Raises:
             MisconfigurationException: something does not fit; said before any long work.
         """
-        own: list[IBACallback] = [one for one in self.callbacks if isinstance(one, IBACallback)]  # type: ignore[attr-defined]
+        own = [callback for callback in callbacks_of(self) if isinstance(callback, IBACallback)]
         class_names = outputs_of(model, adapted(datamodule)).class_names
         if attributor is None:
             plain = IBA() if class_names else IBA(objective="deviation")
             attributor = copy.deepcopy(own[0].attributor) if own else plain
-        try:
-            rule = Otsu() if rle_rule == "otsu" else TopFraction(rle_fraction)
+        with _told():
+            rule = mask_rule(rle, rle_rule, rle_fraction, class_names)
             checkpoint = None if ckpt_path is None else Checkpoint.read(ckpt_path)
-        except ValueError as error:
-            raise MisconfigurationException(str(error)) from error
-        if rle and not class_names:
-            raise MisconfigurationException("rle is for classes, but the model predicts a score: leave it out")
-        if isinstance(rle, str) and Path(rle).expanduser().is_dir():
-            raise MisconfigurationException(f"rle={rle!r} is a folder: give a file, such as {Path(rle) / 'masks.json'}")
-        writer = MapWriter(
-            attributor,
-            output_dir,
-            targets,
-            split,
-            limit,
-            threshold,
-            overlays,
-            npy,
-            own[0].network if own else "model",
-            checkpoint,
-            saved_statistics({"callbacks": checkpoint.callbacks if checkpoint else {}}, own),
-        )
-        with undisturbed(self, writer), held(writer.folder) if self.is_global_zero else nullcontext():
-            try:
+            network = own[0].network if own else "model"
+            saved = saved_statistics({"callbacks": checkpoint.callbacks if checkpoint else {}}, own)
+            writer = MapWriter(
+                attributor, output_dir, targets, split, limit, threshold, overlays, npy, network, checkpoint, saved
+            )
+            with undisturbed(self, writer), held(writer.folder) if self.is_global_zero else nullcontext():
                 self.predict(
                     model, datamodule=datamodule, return_predictions=False, ckpt_path=ckpt_path, weights_only=True
                 )
-            except ValueError as error:  # of the data, or of the method, such as an output that is not finite
-                raise MisconfigurationException(str(error)) from error
         if not self.is_global_zero:
             return
         rows = read_index(writer.folder)
@@ -244,49 +204,14 @@ class ChexTrainer(pl.Trainer):
         print(f"{len(rows)} maps for {images} images, listed in {writer.folder / 'index.csv'}")
         if rle:
             path = writer.folder / "segmentations.json" if rle is True else Path(rle).expanduser()
-            maps = [
-                (
-                    row["image"],
-                    row["target"],
-                    partial(read_saliency, writer.folder, row),
-                    (int(row["height"]), int(row["width"])) if row["height"] else None,
-                )
-                for row in rows
-            ]
-            print(f"masks: {write_segmentations(path, maps, class_names, rule)} images in {path}")
+            count = write_segmentations(path, explained_maps(writer.folder, rows), class_names, rule)
+            print(f"masks: {count} images in {path}")
 
-    def _subject(
-        self,
-        model: pl.LightningModule,
-        data: XrayDataModule,
-        path: Path | None,
-        network: str,
-        shuffled_ckpt: str | None,
-    ) -> Subject:
-        callbacks: list[pl.Callback] = self.callbacks  # type: ignore[attr-defined]
-        device = self.strategy.root_device
-        checkpoint = {} if path is None else load_weights(model, path)
-        outputs, size = outputs_of(model, data), data.size
-        check_scores(model, outputs)
-        model.to(device)
-        found, saved = network_of(model, network), saved_statistics(checkpoint, callbacks)
 
-        def move(batch: dict[str, Any]) -> dict[str, Any]:
-            moved = self.strategy.batch_to_device(batch, device)
-            return moved | {"image": self.precision_plugin.convert_input(moved["image"])}
-
-        return Subject(
-            network=found,
-            class_names=outputs.class_names,
-            layer=bottleneck_layer(getattr(callback, "attributor", None) for callback in callbacks),
-            saved=saved,
-            checkpoint=origin(path, model),
-            device=device,
-            move=move,
-            precision=self.precision_plugin.forward_context,
-            precision_name=str(self.precision),
-            network_name=network,
-            build=builder(model, network),
-            shuffled=None if shuffled_ckpt is None else trained_on_shuffled_labels(model, found, shuffled_ckpt),
-            trained_size=None if size is None else trained_size(checkpoint, saved, found, size, device),
-        )
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell what does not fit, the data, the method or the checkpoint, as Lightning tells it."""
+    try:
+        yield
+    except ValueError as error:
+        raise MisconfigurationException(str(error)) from error

@@ -11,8 +11,8 @@ from fakes import write_cohen, write_nih
 from fakes_brixia import write_brixia
 from PIL import Image
 
-from lightning_chex.arguments import without_folders
 from lightning_chex.cli import main, score_names
+from lightning_chex.configuration import without_folders
 from lightning_chex.data.sample import PATHOLOGIES
 
 PHANTOM = ["--data.num_train=16", "--data.num_val=6", "--data.num_test=6"]

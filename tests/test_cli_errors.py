@@ -7,8 +7,6 @@ import pytest
 from commands import CONFIGS, TINY, the_error, written
 from fakes import write_cohen, write_nih
 
-from lightning_chex.arguments import concise
-
 NIH = ["--config", str(CONFIGS / "nih_classification.yaml")]
 COHEN = ["--config", str(CONFIGS / "cohen_regression.yaml")]
 SMALL = [*TINY, "--model.backbone=test_resnet", "--trainer.logger=false"]  # timm's smallest
@@ -120,17 +118,3 @@ def test_bad_data_leave_no_run_in_the_logger(place, sources, capsys):
 )
 def test_a_wrong_command_lists_the_right_ones(place, capsys, arguments, words):
     assert words in the_error(capsys, *arguments)
-
-
-def test_a_parsers_account_is_reduced_to_its_point():
-    account = """Parser key "data":
-  Does not validate against any of the Union subtypes
-  Subtypes: [<class 'A'>, <class 'NoneType'>]
-  Errors:
-    - Problem with given class_path 'x.Y':
-        Option 'z' is not accepted
-    - Expected a <class 'NoneType'>
-  Given value type: <class 'N'>
-  Given value: N(key='z', val='3')"""
-    assert concise(account) == "Parser key \"data\": Problem with given class_path 'x.Y': Option 'z' is not accepted"
-    assert concise("all is said") == "all is said"

@@ -20,6 +20,7 @@ from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import Stage, check_sample, first_of, outputs_of
 from lightning_chex.explaining.cases import Regions, region_kind
 from lightning_chex.explaining.explained_model import check_batch, check_model, network_of
+from lightning_chex.lightning_private import callbacks_of, set_callbacks, state_key
 from lightning_chex.reporting import Explanation, write_pictures
 from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, log_table, table_rows
 from lightning_chex.tasks.repeats import unrepeated_rows
@@ -102,7 +103,7 @@ class IBACallback(pl.Callback):
     @property
     def state_key(self) -> str:
         """Two callbacks with different names keep their statistics apart in a checkpoint."""
-        return self._generate_state_key(name=self.name)
+        return state_key(self, name=self.name)
 
     def state_dict(self) -> dict[str, Any]:
         """Feature statistics travel with the checkpoint, as plain tensors."""
@@ -119,7 +120,7 @@ class IBACallback(pl.Callback):
         check_model(pl_module, outputs_of(pl_module, data_of(trainer)), self.network, self.attributor)
         self._check_data(trainer, pl_module, stage)
         self._step_before_weight_averaging(trainer)
-        explaining = [own for own in trainer.callbacks if isinstance(own, IBACallback)]  # type: ignore[attr-defined]
+        explaining = [own for own in callbacks_of(trainer) if isinstance(own, IBACallback)]
         if self.line_up_statistics and explaining[0] is self:  # once in a checkpoint
             self._observation.add_line_up(self._network(pl_module))
 
@@ -233,13 +234,12 @@ class IBACallback(pl.Callback):
 
     def _step_before_weight_averaging(self, trainer: pl.Trainer) -> None:
         """Weight averaging swaps its weights out when validation ends: what is explained must come before that."""
-        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks = callbacks_of(trainer)
         averaging = [i for i, callback in enumerate(callbacks) if isinstance(callback, WeightAveraging)]
         if averaging and averaging[0] < callbacks.index(self):
             rest = [callback for callback in callbacks if callback is not self]
             rest.insert(averaging[0], self)
-            # a new list: Lightning is iterating over the old one
-            trainer.callbacks = rest  # type: ignore[attr-defined]
+            set_callbacks(trainer, rest)
             rank_zero_info(
                 "IBACallback now runs before the weight averaging, so that the averaged weights are explained"
             )

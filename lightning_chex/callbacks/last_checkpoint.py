@@ -16,6 +16,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.callbacks.run_record import RunRecord
 from lightning_chex.files import write_whole
+from lightning_chex.lightning_private import callbacks_of, is_trial
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -72,7 +73,7 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if self.path is not None and not trainer.fast_dev_run and not trainer.sanity_checking:  # type: ignore[attr-defined]
+        if self.path is not None and not is_trial(trainer) and not trainer.sanity_checking:
             trainer.save_checkpoint(self.path, weights_only=False)
             self.best_model_path = str(self.path)
 
@@ -120,7 +121,7 @@ def keep_newest_state(trainer: pl.Trainer, same_run: bool = False) -> None:
     with suppress(NotImplementedError):  # some strategies have a way of their own
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a user's own stays
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
-    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks = callbacks_of(trainer)
     own = [callback for callback in callbacks if isinstance(callback, LastCheckpoint)]
     if not own and trainer.checkpoint_callbacks:
         own = [LastCheckpoint()]

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.files import Held, hold, write_whole
+from lightning_chex.lightning_private import is_trial
 
 RUN_RECORD = "run.json"
 
@@ -35,7 +36,7 @@ class RunRecord(pl.Callback):
         Raises:
             MisconfigurationException: another process trains there, or the folder cannot be written to.
         """
-        if stage != "fit" or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if stage != "fit" or not trainer.is_global_zero or is_trial(trainer):
             return
         folder = run_folder(trainer)
         try:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 
+from lightning_chex.lightning_private import CALLBACKS_LEFT_OUT, callbacks_of, set_callbacks
+
 
 @contextmanager
 def undisturbed(trainer: pl.Trainer, callback: pl.Callback) -> Iterator[None]:
@@ -15,17 +17,13 @@ def undisturbed(trainer: pl.Trainer, callback: pl.Callback) -> Iterator[None]:
     A logger would begin a run, and callbacks of the training would write their files or refuse what does not concern
     them.
     """
-    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    loggers = trainer.loggers
-    trainer.callbacks = [  # type: ignore[attr-defined]
-        *(own for own in callbacks if isinstance(own, ProgressBar)),
-        callback,
-    ]
+    callbacks, loggers = callbacks_of(trainer), trainer.loggers
+    set_callbacks(trainer, [*(own for own in callbacks if isinstance(own, ProgressBar)), callback])
     trainer.loggers = []
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")  # they are left out
+            warnings.filterwarnings("ignore", message=CALLBACKS_LEFT_OUT)
             yield
     finally:
-        trainer.callbacks = callbacks  # type: ignore[attr-defined]
+        set_callbacks(trainer, callbacks)
         trainer.loggers = loggers

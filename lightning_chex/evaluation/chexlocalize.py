@@ -2,17 +2,19 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_chex.explaining import read_saliency
 from lightning_chex.files import write_whole
-from lightning_chex.metrics import ThresholdRule
+from lightning_chex.metrics import Otsu, ThresholdRule, TopFraction
 from lightning_chex.reporting.frames import to_source_frame
 from lightning_chex.reporting.rle import encode_mask
 
@@ -27,6 +29,28 @@ OTHER_NAMES = {"Effusion": "Pleural Effusion", "Lung Opacity": "Airspace Opacity
 
 ExplainedMap = tuple[str, str, Callable[[], Tensor], tuple[int, int] | None]
 """Image id, class, what reads the map (H, W), height and width of the image file if known."""
+
+
+def mask_rule(
+    rle: bool | str, rule: Literal["otsu", "top_fraction"], fraction: float, class_names: Sequence[str]
+) -> ThresholdRule:
+    """Choose what makes the masks, and see that they can be made and written; the arguments are those of ``explain``.
+
+    Raises:
+        ValueError: a fraction out of range, a model without classes, or a folder instead of a file.
+    """
+    if rle and not class_names:
+        raise ValueError("rle is for classes, but the model predicts a score: leave it out")
+    if isinstance(rle, str) and Path(rle).expanduser().is_dir():
+        raise ValueError(f"rle={rle!r} is a folder: give a file, such as {Path(rle) / 'masks.json'}")
+    return Otsu() if rule == "otsu" else TopFraction(fraction)
+
+
+def explained_maps(folder: Path, rows: Iterable[Mapping[str, str]]) -> Iterator[ExplainedMap]:
+    """The maps in a folder of ``explain``, from the rows of its index."""
+    for row in rows:
+        size = (int(row["height"]), int(row["width"])) if row["height"] else None
+        yield row["image"], row["target"], partial(read_saliency, folder, row), size
 
 
 def segmentations(

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.distributed import DistributedSamplerWrapper
 from torch import Tensor
-from torch.utils.data import BatchSampler, DistributedSampler
+from torch.utils.data import BatchSampler
+
+from lightning_chex.lightning_private import SAMPLERS, batch_sampler_of
 
 
 def unrepeated_rows(trainer: pl.Trainer, batch: Any, count: int, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
@@ -27,20 +28,13 @@ def unrepeated_rows(trainer: pl.Trainer, batch: Any, count: int, batch_idx: int,
     Returns:
         bool (B,) on the CPU. All True in one process, and where the loader has a sampler of another kind.
     """
-    batches = None if trainer.world_size == 1 else _batch_sampler(trainer, dataloader_idx)
+    batches = None if trainer.world_size == 1 else batch_sampler_of(trainer, dataloader_idx)
     sampler: Any = getattr(batches, "sampler", None)
     # others, children too, may have another order
-    if type(batches) is not BatchSampler or type(sampler) not in (DistributedSampler, DistributedSamplerWrapper):
+    if type(batches) is not BatchSampler or type(sampler) not in SAMPLERS:
         return torch.ones(count, dtype=torch.bool)
     positions = batch.get("positions") if isinstance(batch, dict) else None
     if positions is None:
         start = batch_idx * batches.batch_size
         positions = list(range(start, start + count))
     return torch.tensor(positions) * sampler.num_replicas + sampler.rank < len(sampler.dataset)
-
-
-def _batch_sampler(trainer: pl.Trainer, dataloader_idx: int) -> Any:
-    # not trainer.val_dataloaders, which are those of a former fit even while something else is validated
-    loaders = getattr(trainer._active_loop, "_combined_loader", None)
-    batches = None if loaders is None else getattr(loaders.flattened[dataloader_idx], "batch_sampler", None)
-    return getattr(batches, "_batch_sampler", batches)  # to predict, Lightning wraps it

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from lightning_chex.data.adapter import data_of
+from lightning_chex.lightning_private import trainer_of
 from lightning_chex.tasks.repeats import unrepeated_rows
 
 Schedule = Literal["constant", "cosine", "one_cycle"]
@@ -96,10 +97,10 @@ class ChestXrayTask(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note how large the images are, and whether their labels were shuffled."""
-        size = data_of(self._trainer).size
+        size = data_of(trainer_of(self)).size
         if size is not None:
             checkpoint["image_size"] = size
-        if data_of(self._trainer).shuffle_labels:
+        if data_of(trainer_of(self)).shuffle_labels:
             checkpoint["shuffled_labels"] = True
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -117,7 +118,7 @@ class ChestXrayTask(pl.LightningModule):
                 f"the checkpoint is of a model of {theirs}, this one is of {ours or type(self).__name__}: give the "
                 "configuration and the data options it was trained with, or another checkpoint"
             )
-        then, now = checkpoint.get("image_size"), data_of(self._trainer).size
+        then, now = checkpoint.get("image_size"), data_of(trainer_of(self)).size
         if None not in (then, now) and then != now:
             rank_zero_warn(f"the checkpoint was trained on images of {then} px, and data.size is {now}")
         for state in checkpoint.get("lr_schedulers", []):

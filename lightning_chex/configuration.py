@@ -1,0 +1,178 @@
+"""The configuration of a command: what is refused, what follows from something else, and how it is kept and logged."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import yaml
+from jsonargparse import Namespace
+from pytorch_lightning.cli import LightningArgumentParser, SaveConfigCallback
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from lightning_chex.callbacks.run_folder import check_place, run_folder
+from lightning_chex.explaining.checkpoint_contents import read_checkpoint
+from lightning_chex.explaining.checkpoint_limits import is_address
+from lightning_chex.files import write_whole
+
+NO_CHECKPOINT = "no checkpoint is given: --ckpt_path FILE.ckpt names the trained model"
+
+_PATH_SETTING = re.compile(r"^(?!class_path$)(.*_)?(root|dir|dirpath|path|prepared|images|masks|lungs)$")
+"""Names of settings that are folders or files whenever they are text."""
+
+
+def refuse_addresses(config: Namespace) -> None:
+    """Refuse addresses for files and folders before anything is fetched: what is read has to lie on this machine.
+
+    Args:
+        config: of a subcommand. The data modules and tasks of others, and loggers, may go where they like.
+
+    Raises:
+        MisconfigurationException: there is one.
+    """
+    others = not str(config.get("data.class_path")).startswith("lightning_chex.")
+    for key, value in config.items():  # the leaves, by dotted names
+        name = key.rpartition(".")[2]
+        ours = "." not in key or key == "trainer.default_root_dir" or (key.startswith("data.") and not others)
+        if ours and (_PATH_SETTING.search(name) or name in ("methods", "rle")):
+            for one in value if isinstance(value, list) else [value]:
+                refuse_address(key.replace(".init_args", ""), one)
+
+
+def refuse_address(name: str, value: Any) -> None:
+    """Raise a MisconfigurationException if the value of a setting is an address."""
+    if isinstance(value, str) and is_address(value):
+        raise MisconfigurationException(
+            f"{name}={value!r} is an address, and nothing is fetched: download it, if you trust its source, and give "
+            "the file or folder"
+        )
+
+
+def read_only_weights(config: Any) -> None:
+    """Have Lightning read checkpoints without running what they name, whatever an environment variable says.
+
+    Raises:
+        MisconfigurationException: it is told to run that.
+    """
+    if "weights_only" in config:
+        if config.weights_only is False:
+            raise MisconfigurationException("weights_only=False would let a checkpoint run code: leave it out")
+        config.weights_only = True
+
+
+def check_checkpoint(path: str | None, command: str) -> dict[str, Any] | None:
+    """Refuse a file that is no whole checkpoint before anything else is read.
+
+    Args:
+        path: what was given as ``ckpt_path``; Lightning's own words are its own business.
+        command: ``fit`` also needs what a training goes on from.
+
+    Returns:
+        What the file holds, see ``read_checkpoint``; None where no file was given.
+
+    Raises:
+        CheckpointError: it is none.
+        MisconfigurationException: a word that would have Lightning take another file, or none.
+    """
+    if path in ("best", "last"):  # Lightning would warn, and go on with weights that nobody has trained
+        raise MisconfigurationException(
+            f"ckpt_path={path!r} is a word for fit alone, which goes on with the last run: give a file that a run has "
+            f"written, such as runs/lightning_chex/RUN/checkpoints/{path}.ckpt"
+        )
+    return None if not path or path == "hpc" else read_checkpoint(path, to_resume=command == "fit")
+
+
+def fill_in_model(command: str, config: Any, checkpoint: Mapping[str, Any] | None) -> None:
+    """Fetch no weights that the checkpoint would replace; let it name the outputs where a folder of images cannot.
+
+    Raises:
+        MisconfigurationException: a folder of images, for a command that needs labels, or without a checkpoint.
+    """
+    settings = getattr(config.get("model"), "init_args", None)
+    if command != "fit" and config.get("ckpt_path") and settings and settings.get("pretrained"):
+        settings.pretrained = False
+    if not getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
+        return
+    if command not in ("predict", "explain"):
+        raise MisconfigurationException(
+            f"{command} needs labels, and ImageFolderDataModule has none: use predict or explain, or give --data the "
+            "data module of a data set with a table"
+        )
+    if checkpoint is None:
+        raise MisconfigurationException(NO_CHECKPOINT)
+    for name in ("class_names", "score_names"):
+        if not config.data.init_args.get(name):
+            config.data.init_args[name] = list(checkpoint.get("hyper_parameters", {}).get(name, ())) or None
+
+
+def keep_below_root(trainer: Any) -> None:
+    """Make the root of the runs, put W&B's files below it, and what W&B collects unasked nowhere.
+
+    Raises:
+        MisconfigurationException: the root cannot be written to.
+    """
+    root = Path(trainer.default_root_dir or ".").expanduser()
+    check_place(root, "trainer.default_root_dir")
+    root.mkdir(parents=True, exist_ok=True)
+    for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
+        if getattr(logger, "class_path", "").endswith(".WandbLogger"):
+            if logger.init_args.get("save_dir") in (None, "."):
+                logger.init_args["save_dir"] = str(root)
+            _keep_wandb_private(root)
+
+
+def _keep_wandb_private(root: Path) -> None:
+    """Environment settings that W&B reads when it starts; what the user has set stands."""
+    for name, value in {
+        "WANDB_CACHE_DIR": str(root / "wandb" / "cache"),
+        "WANDB_DATA_DIR": str(root / "wandb" / "data"),
+        "WANDB_X_DISABLE_META": "true",  # else command line, program path and working folder are recorded
+        "WANDB_CONSOLE": "off",  # what is printed names folders
+        "WANDB_HOST": "",  # else the machine's name
+        "WANDB_GIT_REMOTE": "",  # else the address the git repository came from, with the user it belongs to
+        "WANDB_QUIET": "true",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the whole configuration into the run's folder and sends it to the run's loggers."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Any, **kwargs: Any) -> None:
+        super().__init__(parser, config, **kwargs | {"save_to_log_dir": False})
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write ``config.yaml`` before the run begins."""
+        keep(self.parser, self.config, run_folder(trainer), trainer.loggers)
+
+
+def keep(parser: LightningArgumentParser, config: Any, folder: Path, loggers: Iterable[Logger]) -> None:
+    """Write a configuration to ``config.yaml`` of a folder; loggers get the same without paths of this machine."""
+    text = parser.dump(config, skip_none=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "config.yaml", text, sync=True)
+    for logger in loggers:
+        logger.log_hyperparams(without_folders(yaml.safe_load(text)))
+
+
+def without_folders(config: Any, name: str = "") -> Any:
+    """Copy a configuration for a log, ``(path)`` instead of each path: any part of one may name a person or a clinic.
+
+    Args:
+        config: a part of the configuration.
+        name: of the setting it is the value of; some take nothing else than paths, which may look like words.
+    """
+    if isinstance(config, dict):
+        return {key: without_folders(value, str(key)) for key, value in config.items()}
+    if isinstance(config, list):
+        return [without_folders(value, name) for value in config]
+    if isinstance(config, str) and config and (_PATH_SETTING.search(name) or _is_path(config)):
+        return "(path)"
+    return config
+
+
+def _is_path(text: str) -> bool:
+    return os.sep in text and (text.startswith(("~", "..")) or os.path.isabs(text) or os.path.exists(text))
