@@ -121,7 +121,7 @@ def test_imports_run_one_way(module, path):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("lightning_chex.data.nih", "from lightning_chex.tasks import RegressionTask"),
+        ("lightning_chex.data.sets.nih", "from lightning_chex.tasks import RegressionTask"),
         ("lightning_chex.metrics.localization", "def f():\n    import lightning_chex.attribution.iba"),
         ("lightning_chex.attribution.iba", "import pytorch_lightning as pl"),
         ("lightning_chex.attribution.iba", "from wandb import Image"),

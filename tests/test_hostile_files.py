@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from lightning_chex.attribution import FeatureStatistics
 from lightning_chex.cli import main
-from lightning_chex.data import dicom_sizes, tables
+from lightning_chex.data.files import dicom_sizes, tables
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

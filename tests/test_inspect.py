@@ -13,7 +13,7 @@ from PIL import Image
 import lightning_chex.data.overview
 from lightning_chex.cli import main
 from lightning_chex.data import CohenDataModule, NIHDataModule
-from lightning_chex.data.images import read_grey
+from lightning_chex.data.files.images import read_grey
 from lightning_chex.data.sample import PATHOLOGIES
 from lightning_chex.reporting import overview_text
 

@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from lightning_chex.data.class_weights import pos_weight
 from lightning_chex.data.contract import LabelledDataset, Samples, Split, Stage, check_labels, described
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import ImageReader, check_names, first_few, read_grey
+from lightning_chex.data.files.images import ImageReader, check_names, first_few, read_grey
 from lightning_chex.data.order import telling_order
 from lightning_chex.data.overview import overview
 from lightning_chex.data.predicted import Predicted, choose, share_of_few
-from lightning_chex.data.prepared import open_prepared
-from lightning_chex.data.preparing import prepare_copy
+from lightning_chex.data.prepared.preparing import prepare_copy
+from lightning_chex.data.prepared.reading import open_prepared
 from lightning_chex.data.sample import collate
 from lightning_chex.data.shuffled import ShuffledLabels
 from lightning_chex.data.transforms import ImageTransform
@@ -236,7 +236,7 @@ class ChestXrayDataModule(pl.LightningDataModule):
         return self._readable[name]
 
     def prepare(self, output_dir: str | Path, size: int | None = None, workers: int | None = None) -> Path:
-        """Resize all images of all splits once, into a copy for ``prepared``; see ``data/preparing.py``.
+        """Resize all images of all splits once, into a copy for ``prepared``; see ``data/prepared/preparing.py``.
 
         Args:
             output_dir: where the copy shall be.

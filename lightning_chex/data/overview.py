@@ -33,8 +33,8 @@ import torch
 
 from lightning_chex.data.contract import LabelledDataset, Samples, XrayDataModule, check_labels, described
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import image_size
-from lightning_chex.data.tables import MissingImagesWarning, contents, data_root
+from lightning_chex.data.files.images import image_size
+from lightning_chex.data.files.tables import MissingImagesWarning, contents, data_root
 from lightning_chex.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, DistributedSampler, Subset
 
 from lightning_chex.data.contract import LabelledDataset, described
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import image_size
+from lightning_chex.data.files.images import image_size
 
 if TYPE_CHECKING:
     from lightning_chex.data.datamodule import ChestXrayDataModule

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_chex.data.contract import Samples, described
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import first_few
+from lightning_chex.data.files.images import first_few
 from lightning_chex.data.sample import collate
 
 OnUnreadable = Literal["error", "skip"]

@@ -5,12 +5,12 @@ import torch
 from jsonargparse import ArgumentParser
 from torch.utils.data import RandomSampler
 
-from lightning_chex.data.cohen import CohenDataModule
 from lightning_chex.data.datamodule import ChestXrayDataModule
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.nih import NIHDataModule
 from lightning_chex.data.order import telling_order
 from lightning_chex.data.sample import PATHOLOGIES
+from lightning_chex.data.sets.cohen import CohenDataModule
+from lightning_chex.data.sets.nih import NIHDataModule
 
 
 class Rows:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightning_chex.data.lung_masks import FRAGMENT, clean_lungs, split_lungs
-from lightning_chex.data.synthetic import SyntheticCXR
+from lightning_chex.data.sets.synthetic import SyntheticCXR
 from lightning_chex.data.zones import lung_zones, zones_from_boxes, zones_from_probabilities
 
 

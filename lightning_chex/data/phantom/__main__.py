@@ -10,7 +10,7 @@ from PIL import Image
 
 from lightning_chex.data.phantom.severity import zone_masks
 from lightning_chex.data.sample import PATHOLOGIES
-from lightning_chex.data.synthetic import SyntheticCXR
+from lightning_chex.data.sets.synthetic import SyntheticCXR
 from lightning_chex.files import write_whole
 
 _COLUMNS = 8

@@ -6,7 +6,7 @@ A copy is a folder with three files:
 ``index.csv``      a row per image, sorted by image id: the columns of ``COLUMNS``
 ``manifest.json``  what the folder is, its size, and the checksum of the index, which holds those of the images
 
-Only a whole copy bears its name: while it is made (``data/preparing.py``) the folder is called ``NAME.unfinished``.
+A complete copy alone has its final name: while it is made (``data/prepared/preparing.py``), it is ``NAME.unfinished``.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ import pandas as pd
 
 from lightning_chex.csv_text import plain_cell
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import ImageReader, first_few
+from lightning_chex.data.files.images import ImageReader, first_few
 from lightning_chex.data.transforms import ImageTransform
 
 FORMAT = "lightning_chex prepared copy, version 1"

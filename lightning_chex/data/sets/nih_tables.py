@@ -13,9 +13,9 @@ import pandas as pd
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import first_few
+from lightning_chex.data.files.images import first_few
+from lightning_chex.data.files.tables import find_file, image_ids, intact, read_table
 from lightning_chex.data.sample import PATHOLOGIES
-from lightning_chex.data.tables import find_file, image_ids, intact, read_table
 
 BOX_FRAME = 1024
 """Side in pixels of the publisher's images, in which the boxes are given."""

@@ -8,7 +8,15 @@ from typing import Any, Literal, cast
 import pandas as pd
 from torch.utils.data import Dataset, Subset
 
-from lightning_chex.data.brixia_scores import (
+from lightning_chex.data.contract import Samples, Split, Stage
+from lightning_chex.data.datamodule import ChestXrayDataModule
+from lightning_chex.data.errors import DataError
+from lightning_chex.data.files.images import check_images, find_images, first_few
+from lightning_chex.data.files.lung_files import check_lungs, find_masks
+from lightning_chex.data.files.tables import contents, data_root, find_file, locate, read_table
+from lightning_chex.data.files.tables import image_ids as image_ids_of
+from lightning_chex.data.order import telling_order
+from lightning_chex.data.sets.brixia_scores import (
     ZONES,
     ScoredXrays,
     Target,
@@ -17,14 +25,6 @@ from lightning_chex.data.brixia_scores import (
     split_by_patient,
     target_names,
 )
-from lightning_chex.data.contract import Samples, Split, Stage
-from lightning_chex.data.datamodule import ChestXrayDataModule
-from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import check_images, find_images, first_few
-from lightning_chex.data.lung_files import check_lungs, find_masks
-from lightning_chex.data.order import telling_order
-from lightning_chex.data.tables import contents, data_root, find_file, locate, read_table
-from lightning_chex.data.tables import image_ids as image_ids_of
 from lightning_chex.data.transforms import ImageTransform
 
 Rater = Literal["senior", "junior", "mean"]

@@ -12,7 +12,7 @@ import pandas as pd
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import first_few, image_id
+from lightning_chex.data.files.images import first_few, image_id
 
 MOST_BYTES = 2**30
 """A packed table may become so large: a hundred times the largest that is published."""

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import first_few, image_size, read_grey, resolve_inside
+from lightning_chex.data.files.images import first_few, image_size, read_grey, resolve_inside
+from lightning_chex.data.files.tables import contents
 from lightning_chex.data.lung_masks import Mask, split_lungs
-from lightning_chex.data.tables import contents
 
 MaskFiles = tuple[str | None, ...]
 """Paths of an image's lung masks: one of both lungs, or one of the right and one of the left; None is absent."""

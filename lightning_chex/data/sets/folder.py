@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset, Split
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import ImageReader, check_images, find_images, read_grey
-from lightning_chex.data.tables import contents, data_root
+from lightning_chex.data.files.images import ImageReader, check_images, find_images, read_grey
+from lightning_chex.data.files.tables import contents, data_root
 from lightning_chex.data.transforms import ImageTransform
 
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.phantom.severity import zone_masks
 from lightning_chex.data.sample import DETECTORS, PATHOLOGIES, collate, detector_label
-from lightning_chex.data.synthetic import HEALTHY, PREVALENCE, SyntheticCXR, SyntheticDataModule
+from lightning_chex.data.sets.synthetic import HEALTHY, PREVALENCE, SyntheticCXR, SyntheticDataModule
 
 TARGETS = ["pathologies", "severity", "detectors"]
 

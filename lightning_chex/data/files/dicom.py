@@ -1,6 +1,6 @@
 """DICOM files of X-rays to 8-bit grey pictures, as a viewer would first show them.
 
-Of each stored value the lowest ``BitsStored`` bits count; ``data/dicom_brightness.py`` makes them a brightness;
+Of each stored value the lowest ``BitsStored`` bits count; ``data/files/dicom_brightness.py`` makes them a brightness;
 MONOCHROME1 is inverted. Every step maps single values, so all of them together are one table of at most 65,536 entries.
 
 Only the elements named here are ever taken from a file: who is on the picture is not among them, so that no message of
@@ -21,9 +21,9 @@ from pydicom.pixels import get_decoder, pixel_array
 from pydicom.pixels.common import PhotometricInterpretation
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
-from lightning_chex.data.dicom_brightness import brightness_of
-from lightning_chex.data.dicom_sizes import MAX_PIXELS, inflates_too_far, stream_size
 from lightning_chex.data.errors import DataError
+from lightning_chex.data.files.dicom_brightness import brightness_of
+from lightning_chex.data.files.dicom_sizes import MAX_PIXELS, inflates_too_far, stream_size
 
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
 _OPTIONAL = (

@@ -8,12 +8,19 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import Dataset
 
-from lightning_chex.data.cohen import read_patients, split_by_patient
 from lightning_chex.data.datamodule import ChestXrayDataModule, Split
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import ImageReader, check_images, find_images, first_few, read_grey, resolve_inside
-from lightning_chex.data.lung_files import MaskFiles, check_lungs, find_masks, lungs_of_image
-from lightning_chex.data.tables import contents, data_root
+from lightning_chex.data.files.images import (
+    ImageReader,
+    check_images,
+    find_images,
+    first_few,
+    read_grey,
+    resolve_inside,
+)
+from lightning_chex.data.files.lung_files import MaskFiles, check_lungs, find_masks, lungs_of_image
+from lightning_chex.data.files.tables import contents, data_root
+from lightning_chex.data.sets.cohen import read_patients, split_by_patient
 from lightning_chex.data.transforms import ImageTransform
 
 LUNGS = ("right_lung", "left_lung")

@@ -1,4 +1,4 @@
-"""Finding, checking and reading image files; no name from a table leaves the data root. DICOM: ``data/dicom.py``."""
+"""Finding, checking and reading image files; no name from a table leads out of the data root."""
 
 import os
 import re
@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lightning_chex.data.dicom import check_dicom, dicom_size, is_dicom, read_dicom
 from lightning_chex.data.errors import DataError
+from lightning_chex.data.files.dicom import check_dicom, dicom_size, is_dicom, read_dicom
 
 ImageReader = Callable[[str | Path], np.ndarray]
 """Reads the grey image, uint8 (H, W), of a path; raises a DataError if it cannot."""

@@ -6,11 +6,18 @@ from typing import Any
 import pandas as pd
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lightning_chex.data.brixia_scores import ZONES, ScoredXrays, Target, check_target, split_by_patient, target_names
 from lightning_chex.data.datamodule import ChestXrayDataModule, Split
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import check_images, find_images, first_few
-from lightning_chex.data.tables import data_root, find_file, locate, read_table
+from lightning_chex.data.files.images import check_images, find_images, first_few
+from lightning_chex.data.files.tables import data_root, find_file, locate, read_table
+from lightning_chex.data.sets.brixia_scores import (
+    ZONES,
+    ScoredXrays,
+    Target,
+    check_target,
+    split_by_patient,
+    target_names,
+)
 from lightning_chex.data.transforms import ImageTransform
 
 METADATA = "metadata_global_v2.csv"

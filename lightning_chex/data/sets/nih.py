@@ -14,12 +14,12 @@ from torch.utils.data import Dataset, Subset
 from lightning_chex.data.contract import LabelledDataset, Samples, Split, Stage
 from lightning_chex.data.datamodule import ChestXrayDataModule
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import ImageReader, check_images, find_images, first_few, image_size, read_grey
-from lightning_chex.data.nih_splits import cut_validation, official_split, sample_lists
-from lightning_chex.data.nih_tables import BOX_FRAME, CHESTXRAY14, LABEL_TABLES, read_tables
+from lightning_chex.data.files.images import ImageReader, check_images, find_images, first_few, image_size, read_grey
+from lightning_chex.data.files.tables import contents, data_root, locate
 from lightning_chex.data.order import telling_order
 from lightning_chex.data.sample import PATHOLOGIES
-from lightning_chex.data.tables import contents, data_root, locate
+from lightning_chex.data.sets.nih_splits import cut_validation, official_split, sample_lists
+from lightning_chex.data.sets.nih_tables import BOX_FRAME, CHESTXRAY14, LABEL_TABLES, read_tables
 from lightning_chex.data.transforms import ImageTransform
 
 ClassSet = Literal["chestxray8", "chestxray14"]
@@ -93,10 +93,10 @@ class NIHDataModule(ChestXrayDataModule):
     That is ``Data_Entry_2017_v2020.csv`` or ``Data_Entry_2017.csv``, ``BBox_List_2017.csv``, ``train_val_list.txt``,
     ``test_list.txt`` and the images in ``images/``, ``images_*/images/`` or ``images_*/``, as PNG or JPEG of any square
     size. Or the "sample" of 5,606 images: ``sample_labels.csv`` and ``images/`` or ``sample/images/``; see
-    ``data/nih_splits.py`` for its test images. A label table may be packed by gzip.
+    ``data/sets/nih_splits.py`` for its test images. A label table may be packed by gzip.
 
     The test split is the official one less the patients of the tuning half, whose boxes are shown at validation; see
-    ``data/nih_splits.py``. No patient is in two splits, and no split depends on ``classes``.
+    ``data/sets/nih_splits.py``. No patient is in two splits, and no split depends on ``classes``.
 
     Args:
         root: the folder with the publisher's files.

@@ -7,10 +7,10 @@ import torch
 from fakes_brixia import write_brixia
 from PIL import Image
 
-from lightning_chex.data.brixia import BrixIADataModule, read_metadata, split_by_subject
-from lightning_chex.data.brixia_scores import ZONES
 from lightning_chex.data.errors import DataError
 from lightning_chex.data.sample import DETECTORS
+from lightning_chex.data.sets.brixia import BrixIADataModule, read_metadata, split_by_subject
+from lightning_chex.data.sets.brixia_scores import ZONES
 
 TABLE = "metadata_global_v2.csv"
 SPLITS = ("train", "val", "test")

@@ -22,7 +22,7 @@ import pandas as pd
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import first_few
+from lightning_chex.data.files.images import first_few
 
 
 def in_tuning_half(patient_id: str) -> bool:

@@ -18,10 +18,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from lightning_chex.data import dicom
-from lightning_chex.data.dicom import check_dicom, dicom_size, is_dicom, read_dicom
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import check_images, find_images, image_size, read_grey
+from lightning_chex.data.files import dicom
+from lightning_chex.data.files.dicom import check_dicom, dicom_size, is_dicom, read_dicom
+from lightning_chex.data.files.images import check_images, find_images, image_size, read_grey
 
 RAMP = np.arange(0, 4096, 4, dtype=np.uint16).reshape(32, 32)
 FULL = {"WindowCenter": 2048, "WindowWidth": 4096}  # LINEAR: grey = 255 x / 4095, by PS3.3 C.11.2.1.2.1

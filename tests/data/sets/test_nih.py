@@ -10,10 +10,10 @@ from fakes import nih_box, write_nih
 from PIL import Image
 
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.nih import NIHDataModule
-from lightning_chex.data.nih_splits import cut_validation, in_tuning_half, official_split
-from lightning_chex.data.nih_tables import CHESTXRAY14, read_boxes, read_labels, read_list
 from lightning_chex.data.sample import PATHOLOGIES
+from lightning_chex.data.sets.nih import NIHDataModule
+from lightning_chex.data.sets.nih_splits import cut_validation, in_tuning_half, official_split
+from lightning_chex.data.sets.nih_tables import CHESTXRAY14, read_boxes, read_labels, read_list
 
 TABLE, BOXES = "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv"
 SPLITS = ("train", "val", "test")

@@ -1,4 +1,4 @@
-"""Making a prepared copy (see ``data/prepared.py``): by several processes, going on where an earlier call stopped."""
+"""Making a prepared copy, in several processes, resuming where an earlier call stopped."""
 
 import csv
 import hashlib
@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from lightning_chex.csv_text import csv_lines
 from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import ImageReader, check_names, check_regular, first_few
-from lightning_chex.data.prepared import (
+from lightning_chex.data.files.images import ImageReader, check_names, check_regular, first_few
+from lightning_chex.data.prepared.reading import (
     COLUMNS,
     Manifest,
     file_sizes,

@@ -7,9 +7,9 @@ import pytest
 from fakes_brixia import write_dicom
 from pydicom.uid import JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless
 
-from lightning_chex.data import dicom
-from lightning_chex.data.dicom import check_dicom, read_dicom
 from lightning_chex.data.errors import DataError
+from lightning_chex.data.files import dicom
+from lightning_chex.data.files.dicom import check_dicom, read_dicom
 
 VALUES = np.random.default_rng(0).integers(0, 4096, (24, 33)).astype(np.uint16)  # nothing a predictor could foresee
 FULL = {"WindowCenter": 2048, "WindowWidth": 4096}  # LINEAR: grey = 255 x / 4095

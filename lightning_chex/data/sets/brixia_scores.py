@@ -7,8 +7,8 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from lightning_chex.data.images import ImageReader, read_grey
-from lightning_chex.data.lung_files import MaskFiles, lungs_of_image
+from lightning_chex.data.files.images import ImageReader, read_grey
+from lightning_chex.data.files.lung_files import MaskFiles, lungs_of_image
 from lightning_chex.data.sample import DETECTORS, detector_label
 from lightning_chex.data.transforms import ImageTransform
 
