@@ -28,11 +28,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_chex.data import ImageTransform, SyntheticCXR
 from lightning_chex.data.files.images import ImageReader, read_grey
 from lightning_chex.data.prepared.preparing import prepare_copy
 from lightning_chex.data.prepared.reading import open_prepared
-from lightning_chex.data.sets.synthetic import SyntheticCXR
-from lightning_chex.data.transforms import ImageTransform
 
 SIZE = 224
 

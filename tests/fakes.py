@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lightning_chex.data.sample import PATHOLOGIES
+from lightning_chex.data import PATHOLOGIES
 from lightning_chex.data.sets.lungs import LAYOUTS
 from lightning_chex.data.sets.nih_splits import in_tuning_half
 

@@ -28,9 +28,7 @@ from typing import Any
 
 import torch
 
-from lightning_chex.class_names import DETECTORS as DETECTORS
-from lightning_chex.class_names import PATHOLOGIES as PATHOLOGIES
-from lightning_chex.data.errors import DataError
+from lightning_chex.data.contract import DataError
 
 STACKED_KEYS = frozenset({"image", "label", "zones", "lung_mask", "finding_masks"})
 
@@ -49,6 +47,11 @@ def detector_label(zones: torch.Tensor) -> torch.Tensor:
         tensor([1., 0., 1.])
     """
     return torch.stack([(zones <= 1).any(-1), (zones == 2).any(-1), (zones == 3).any(-1)], dim=-1).float()
+
+
+def severity_of(scores: torch.Tensor) -> torch.Tensor:
+    """Return the severity of each image: the scores (N,) themselves, or the sum of its zone scores (N, K)."""
+    return scores if scores.ndim == 1 else scores.sum(dim=1)
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

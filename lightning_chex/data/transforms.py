@@ -158,6 +158,11 @@ class ImageTransform:
         return sample
 
 
+def grey_of(image: torch.Tensor) -> torch.Tensor:
+    """Return the grey values, 0 to 1, (H, W), of a normalised image (3, H, W)."""
+    return (image[0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]).clamp(0, 1)
+
+
 def _planes(masks: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> list[np.ndarray]:
     for name, planes in masks.items():
         if planes.ndim != 3 or planes.shape[1:] != shape:

@@ -20,8 +20,7 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_chex.data.contract import Samples, described
-from lightning_chex.data.errors import DataError
+from lightning_chex.data.contract import DataError, Samples, described
 from lightning_chex.data.files.images import first_few
 from lightning_chex.data.sample import collate
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lightning_chex.data.errors import DataError
+from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.dicom import check_dicom, dicom_size, is_dicom, read_dicom
 
 ImageReader = Callable[[str | Path], np.ndarray]

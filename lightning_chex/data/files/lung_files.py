@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 
-from lightning_chex.data.errors import DataError
+from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.images import first_few, image_size, read_grey, resolve_inside
 from lightning_chex.data.files.tables import contents
 from lightning_chex.data.lung_masks import Mask, split_lungs

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lightning_chex.data.errors import DataError
+from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.images import first_few, image_id
 
 MOST_BYTES = 2**30
@@ -63,6 +63,32 @@ def find_file(root: Path, *names: str) -> Path:
     raise DataError(
         f"no {' or '.join(plain)} in {root}, which holds {contents(root)}: "
         "give as root the folder the publisher's files were unpacked to"
+    )
+
+
+def recognise(root: str, label_tables: Mapping[str, Sequence[str]]) -> tuple[str, str]:
+    """Find out which data set a folder holds, by its label table.
+
+    Args:
+        root: the folder.
+        label_tables: the files that identify a data set, by the name of its data module.
+
+    Returns:
+        Name of the data module and the file that identifies it.
+
+    Raises:
+        DataError: no such folder, or none of the data sets.
+    """
+    folder = data_root(root)
+    tables = [(module, name) for module, names in label_tables.items() for name in names]
+    for module, name in tables:
+        if (folder / name).is_file():
+            return module, name
+    plain = [name for _, name in tables if not name.endswith(".gz")]
+    raise DataError(
+        f"{folder} is no data set known here, it holds {contents(folder)}: "
+        f"expected is one of {', '.join(plain)}; or name the data module by --data (lungs and masks: --data "
+        "LungDataModule --data.layout NAME; images alone: --data ImageFolderDataModule)"
     )
 
 
@@ -216,3 +242,33 @@ def locate(
         message = f"{message}; they are left out, because allow_missing is true"
         rank_zero_warn(MissingImagesWarning(message, missing.tolist(), len(ids)))
     return paths.dropna()
+
+
+def read_patients(ids: pd.Series, path: Path) -> pd.Series:
+    """Look up the patient of each image.
+
+    Args:
+        ids: of the images, any index.
+        path: ``sources.csv``, which may be missing, as may the patient of an image.
+
+    Returns:
+        The patient's number, or ``image:`` and the image's id where there is none, on the same index.
+
+    Raises:
+        DataError: the file lacks its columns, or gives an image two patients.
+    """
+    own = "image:" + ids
+    if not path.is_file():
+        return own
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        named = table.loc[table["patientid"].str.strip() != "", ["filename", "patientid"]]
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{path} needs the comma-separated columns filename and patientid: {error}") from error
+    if named.empty:
+        return own
+    patients = named["patientid"].str.strip().groupby(image_ids(named["filename"], path)).agg(["first", "nunique"])
+    double = patients.index[patients["nunique"] > 1]
+    if len(double):
+        raise DataError(f"{path} gives {len(double)} images more than one patient: {first_few(double)}; keep one")
+    return ids.map(patients["first"]).fillna(own)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from lightning_chex.csv_text import csv_lines
-from lightning_chex.data.errors import DataError
+from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.images import ImageReader, check_names, check_regular, first_few
 from lightning_chex.data.prepared.reading import (
     COLUMNS,
@@ -34,7 +34,7 @@ from lightning_chex.files import hold, remove_unfinished, write_whole
 _CHUNK = 16  # images that travel from a worker at once
 _SCAFFOLD = ("plan.json", "progress.csv", "lock")
 
-Row = tuple[str, ...]
+IndexRow = tuple[str, ...]
 """What ``index.csv`` says of one image, after its id."""
 
 
@@ -118,7 +118,7 @@ def prepare_copy(
     return folder
 
 
-class _Images(Dataset[tuple[int, np.ndarray | None, Row, str]]):
+class _Images(Dataset[tuple[int, np.ndarray | None, IndexRow, str]]):
     """Images still to be made: number, pixels (size, size) or None, row of the index, and what went wrong or ''."""
 
     def __init__(self, paths: list[str], left: list[int], read: ImageReader, transform: ImageTransform) -> None:
@@ -130,7 +130,7 @@ class _Images(Dataset[tuple[int, np.ndarray | None, Row, str]]):
     def __len__(self) -> int:
         return len(self.left)
 
-    def __getitem__(self, index: int) -> tuple[int, np.ndarray | None, Row, str]:
+    def __getitem__(self, index: int) -> tuple[int, np.ndarray | None, IndexRow, str]:
         number = self.left[index]
         path = self.paths[number]
         size = self.transform.size
@@ -197,11 +197,11 @@ def _begin(work: Path, names: list[str], size: int) -> None:
     write_whole(path, json.dumps(plan), sync=True)
 
 
-def _recall(work: Path, paths: list[str]) -> dict[int, Row]:
+def _recall(work: Path, paths: list[str]) -> dict[int, IndexRow]:
     """Read which images an earlier call has made, leaving out those whose file or pixels are not what was recorded."""
     lengths = [str(length) for length in file_sizes(paths)]
     images, log = map_images(work), work / "progress.csv"
-    rows: dict[int, Row] = {}
+    rows: dict[int, IndexRow] = {}
     if log.is_file():
         for fields in csv.reader(io.StringIO(log.read_text(encoding="ascii", errors="replace"))):
             # a line may be cut where the earlier call was
@@ -214,11 +214,11 @@ def _recall(work: Path, paths: list[str]) -> dict[int, Row]:
     return rows
 
 
-def _line(number: int, row: Row) -> str:
+def _line(number: int, row: IndexRow) -> str:
     return ",".join((str(number), *row)) + "\n"
 
 
-def _make(work: Path, todo: _Images, workers: int) -> Iterator[tuple[int, Row, str]]:
+def _make(work: Path, todo: _Images, workers: int) -> Iterator[tuple[int, IndexRow, str]]:
     """Make images and put each on record once its pixels are in the file."""
     if not len(todo):
         return
@@ -241,7 +241,7 @@ def _make(work: Path, todo: _Images, workers: int) -> Iterator[tuple[int, Row, s
             bar.update(len(chunk))
 
 
-def _finish(work: Path, names: list[str], rows: list[Row], size: int) -> None:
+def _finish(work: Path, names: list[str], rows: list[IndexRow], size: int) -> None:
     """Write index and manifest, and have all of it on disk."""
     sources = hashlib.sha256()
     for name, row in zip(names, rows, strict=True):

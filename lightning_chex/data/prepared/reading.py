@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from lightning_chex.csv_text import plain_cell
-from lightning_chex.data.errors import DataError
+from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.images import ImageReader, first_few
 from lightning_chex.data.transforms import ImageTransform
 
@@ -33,12 +33,12 @@ COLUMNS = ("image_id", "height", "width", "source_height", "source_width", "sour
 file's size and checksum, and the checksum of the image's ``size`` x ``size`` bytes in ``images.npy``."""
 
 SPOT_CHECKS = 8
-"""So many images, spread evenly over those in use, are made again from their sources before a copy is used."""
+"""Number of images, spread evenly over those in use, that are made again and compared before a copy is used."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What ``manifest.json`` says: ``images`` and how many of them are ``unreadable``, their side, two checksums."""
+    """Contents of ``manifest.json``: numbers of images and of unreadable ones, their side, two checksums."""
 
     images: int
     unreadable: int
@@ -96,17 +96,20 @@ class PreparedReader:
         return {**self.__dict__, "_images": None}  # pickled, a map would become the whole file
 
 
-def open_prepared(folder: str | Path, size: int, sources: Mapping[str, str], read: ImageReader) -> PreparedReader:
-    """Open a copy for training, after making sure that it gives what resizing on the fly would give.
+def open_prepared(
+    folder: str | Path, size: int, sources: Mapping[str, str], read: ImageReader, strict: bool = False
+) -> PreparedReader:
+    """Open a copy for training, after checking that it equals what resizing on the fly would give.
 
-    All images have to be in the copy, their files of the size they had then; a few are made again and compared. That
-    also tells a copy made with other reading options. The copy may hold more images.
+    All images have to be in the copy, with unchanged file sizes; a few are made again and compared, which detects other
+    reading options too. The copy may hold more images.
 
     Args:
         folder: the copy.
         size: the side the training works at.
         sources: image id to path, of every image of the training.
         read: reads a source.
+        strict: refuse a copy in which an image of the training is recorded as unreadable.
 
     Raises:
         DataError: no copy, an unfinished or a damaged one, one of another size or of other images.
@@ -141,6 +144,11 @@ def open_prepared(folder: str | Path, size: int, sources: Mapping[str, str], rea
             f"{len(changed)} images are no longer what the prepared copy {folder} was made of: {first_few(changed)}; "
             "their files or the way they are read have changed: prepare another copy"
         )
+    if strict and reader.unreadable:
+        raise DataError(
+            f"{len(reader.unreadable)} images could not be read when {folder} was prepared: "
+            f"{first_few(reader.unreadable)}; prepare anew with intact copies, or set on_unreadable: skip"
+        )
     return reader
 
 
@@ -155,12 +163,12 @@ def _changed_content(
 
 
 def unfinished_name(folder: Path) -> Path:
-    """Return the name a copy bears until it is whole: beside its own, so that one renaming makes it appear."""
+    """Return the name of a copy until it is complete: beside the final one, for an atomic renaming."""
     return folder.parent / f"{folder.name}.unfinished"
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read what a copy says of itself.
+    """Read the manifest of a copy.
 
     Raises:
         DataError: no copy is there, or an unfinished one, or its manifest is of another kind.
@@ -186,7 +194,7 @@ def read_index(folder: Path, manifest: Manifest) -> pd.DataFrame:
     """Read the index of a copy, columns ``COLUMNS``.
 
     Raises:
-        DataError: it is missing, or not the one the manifest speaks of.
+        DataError: it is missing, or does not match the manifest.
     """
     path = folder / "index.csv"
     try:

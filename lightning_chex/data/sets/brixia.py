@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 from pytorch_lightning.utilities import rank_zero_warn
 
+from lightning_chex.data.contract import DataError
 from lightning_chex.data.datamodule import ChestXrayDataModule, Split
-from lightning_chex.data.errors import DataError
 from lightning_chex.data.files.images import check_images, find_images, first_few
 from lightning_chex.data.files.tables import data_root, find_file, locate, read_table
 from lightning_chex.data.sets.brixia_scores import (
@@ -15,9 +15,9 @@ from lightning_chex.data.sets.brixia_scores import (
     ScoredXrays,
     Target,
     check_target,
-    split_by_patient,
     target_names,
 )
+from lightning_chex.data.splits import check_fractions, split_by_patient
 from lightning_chex.data.transforms import ImageTransform
 
 METADATA = "metadata_global_v2.csv"
@@ -67,8 +67,7 @@ class BrixIADataModule(ChestXrayDataModule):
     ) -> None:
         super().__init__(**kwargs)
         check_target(target)
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction is {val_fraction}: give a share above 0 and below 1")
+        check_fractions(val_fraction)
         self.class_names, self.score_names = target_names(target)
         self.root = root
         self.target: Target = target

@@ -1,15 +1,16 @@
-"""What the two data sets with Brixia scores share: zones, targets, splits by patient, and how far raters agree."""
+"""X-rays with Brixia scores: zones, targets, and the agreement of raters."""
 
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import Dataset
 
+from lightning_chex.class_names import DETECTORS
 from lightning_chex.data.files.images import ImageReader, read_grey
 from lightning_chex.data.files.lung_files import MaskFiles, lungs_of_image
-from lightning_chex.data.sample import DETECTORS, detector_label
+from lightning_chex.data.sample import detector_label
+from lightning_chex.data.sets.image_files import ImageFiles
 from lightning_chex.data.transforms import ImageTransform
 
 Target = Literal["severity", "zones", "detectors"]
@@ -19,7 +20,7 @@ ZONES = ("A", "B", "C", "D", "E", "F")
 
 
 def check_target(target: str) -> None:
-    """Refuse a target that Brixia scores cannot be.
+    """Check the name of a target.
 
     Raises:
         ValueError: it is none of ``Target``.
@@ -34,7 +35,7 @@ def target_names(target: Target) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def target_label(zones: torch.Tensor, target: Target) -> torch.Tensor:
-    """Turn zone scores into what a model is to learn.
+    """Return the labels of a target.
 
     Args:
         zones: scores 0 to 3 of the six zones, (N, 6).
@@ -52,7 +53,7 @@ def target_label(zones: torch.Tensor, target: Target) -> torch.Tensor:
     return zones.clone() if target == "zones" else detector_label(zones)
 
 
-class ScoredXrays(Dataset):
+class ScoredXrays(ImageFiles):
     """X-rays with the Brixia scores of their six lung zones.
 
     Args:
@@ -66,38 +67,24 @@ class ScoredXrays(Dataset):
     def __init__(
         self, images: pd.DataFrame, target: Target, transform: ImageTransform, read: ImageReader = read_grey
     ) -> None:
+        super().__init__(images, transform, read)
         self.zones = torch.from_numpy(images[list(ZONES)].to_numpy(dtype=np.float32, copy=True))
         self.labels = target_label(self.zones, target)
-        self.image_ids: list[str] = images["image_id"].tolist()
-        self.patient_ids: list[str] = images["patient_id"].tolist()
-        self.paths: list[str] = images["path"].tolist()
         self.masks: list[MaskFiles] | None = images["masks"].tolist() if "masks" in images else None
-        self.transform = transform
-        self.read = read
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    def annotations(self, index: int, height: int, width: int) -> dict[str, Any]:
+        """Return the lung masks of one image, if the data set has any."""
+        return (
+            {} if self.masks is None else {"masks": {"lung_mask": lungs_of_image(self.masks[index], (height, width))}}
+        )
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read one image; there are no boxes.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-        pixels = self.read(self.paths[index])
-        height, width = pixels.shape
-        masks = {} if self.masks is None else {"lung_mask": lungs_of_image(self.masks[index], (height, width))}
-        return {
-            **self.transform(pixels, masks=masks),
-            "label": self.labels[index].clone(),
-            "zones": self.zones[index].clone(),
-            "image_id": self.image_ids[index],
-            "patient_id": self.patient_ids[index],
-        }
+    def values(self, index: int) -> dict[str, Any]:
+        """Return the label and the zone scores of one image."""
+        return {**super().values(index), "zones": self.zones[index].clone()}
 
 
 def rater_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-    """Measure how far two raters of the same images agree: the human figure beside which a model's error stands.
+    """Measure the agreement of two raters of the same images, with which a model's error compares.
 
     Args:
         first: one rater's zone scores, 0 to 3, (N, 6), N at least 1.
@@ -137,32 +124,3 @@ def rater_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) > 0 and np.ptp(y) > 0 else float("nan")
-
-
-def split_by_patient(
-    patients: pd.Series, scores: pd.Series, val_fraction: float, test_fraction: float, seed: int
-) -> pd.Series:
-    """Share out patients so that each split spans the range of scores.
-
-    Patients are lined up by their mean score, equal ones in random order, and taken from the line at even steps.
-
-    Args:
-        patients: patient of each image, any index.
-        scores: severity of each image, on the same index.
-        val_fraction: share of the patients for validation.
-        test_fraction: share of the patients for test; may be 0.
-        seed: of the draw.
-
-    Returns:
-        ``train``, ``val`` or ``test``, on the same index.
-    """
-    rng = np.random.default_rng(seed)
-    mean = scores.groupby(patients).mean()  # sorted by patient: the order of the rows does not matter
-    line = mean.index.to_numpy()[np.lexsort([rng.random(len(mean)), mean.to_numpy()])]
-    side = pd.Series("train", index=line)
-    for name, share in [("val", val_fraction), ("test", test_fraction / (1 - val_fraction))]:
-        free = side.index[side == "train"]
-        # a step is taken wherever the running share passes a whole number, from a random start
-        steps = np.floor(np.arange(len(free) + 1) * share + rng.random())
-        side[free[np.diff(steps) > 0]] = name
-    return patients.map(side)

@@ -1,6 +1,5 @@
 """The public COVID-19 X-rays of the Cohen collection with Brixia scores of two radiologists."""
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -8,23 +7,22 @@ from typing import Any, Literal, cast
 import pandas as pd
 from torch.utils.data import Dataset, Subset
 
-from lightning_chex.data.contract import Samples, Split, Stage
+from lightning_chex.data.contract import DataError, Samples, Split, Stage
 from lightning_chex.data.datamodule import ChestXrayDataModule
-from lightning_chex.data.errors import DataError
-from lightning_chex.data.files.images import check_images, find_images, first_few
+from lightning_chex.data.files.images import check_images, find_images
 from lightning_chex.data.files.lung_files import check_lungs, find_masks
-from lightning_chex.data.files.tables import contents, data_root, find_file, locate, read_table
-from lightning_chex.data.files.tables import image_ids as image_ids_of
-from lightning_chex.data.order import telling_order
+from lightning_chex.data.files.tables import contents, data_root, find_file, locate, read_patients, read_table
+from lightning_chex.data.fingerprint import fingerprint
+from lightning_chex.data.labels import varied_order
 from lightning_chex.data.sets.brixia_scores import (
     ZONES,
     ScoredXrays,
     Target,
     check_target,
     rater_agreement,
-    split_by_patient,
     target_names,
 )
+from lightning_chex.data.splits import check_fractions, split_by_patient
 from lightning_chex.data.transforms import ImageTransform
 
 Rater = Literal["senior", "junior", "mean"]
@@ -85,10 +83,7 @@ class CohenDataModule(ChestXrayDataModule):
             raise ValueError(f"rater is {rater!r}: give 'senior', 'junior' or 'mean'")
         if target == "detectors" and rater == "mean":
             raise ValueError("rater 'mean' gives half scores, which no detector stands for: give 'senior' or 'junior'")
-        if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
-            raise ValueError(
-                f"val_fraction {val_fraction} and test_fraction {test_fraction} leave no share for a split"
-            )
+        check_fractions(val_fraction, test_fraction)
         self.class_names, self.score_names = target_names(target)
         self.root = root
         self.target: Target = target
@@ -147,13 +142,12 @@ class CohenDataModule(ChestXrayDataModule):
         if split not in self._outlined:  # every mask is read to be checked: once
             self._outlined[split] = self._with_masks(self._images[self._images["split"] == split])
         dataset = CohenBrixIA(self._outlined[split], self.target, self._plain, self.read)
-        return Subset(cast(Dataset, self.readable(dataset, f"{split} split, with lungs")), telling_order(plain.labels))
+        return Subset(cast(Dataset, self.readable(dataset, f"{split} split, with lungs")), varied_order(plain.labels))
 
     def fingerprint(self) -> str:
-        """Hash of all that an evaluation rests on, the lung masks' files too."""
+        """Hash of all an evaluation depends on, the files of lung masks included."""
         self.look()
-        masks = [(name, os.path.getsize(path)) for name, path in sorted(self._masks.items())]
-        return hashlib.sha256(f"{super().fingerprint()} {masks}".encode()).hexdigest()
+        return fingerprint(self, [(name, os.path.getsize(path)) for name, path in sorted(self._masks.items())])
 
     def _with_masks(self, images: pd.DataFrame) -> pd.DataFrame:
         masks = [(self._masks.get(name),) for name in images["image_id"]]
@@ -218,33 +212,3 @@ def zone_scores(scores: pd.DataFrame, rater: Rater) -> pd.DataFrame:
     return pd.DataFrame(
         {zone: scores[[f"{prefix}-{zone}" for prefix in raters]].mean(axis=1) for zone in ZONES}, index=scores.index
     )
-
-
-def read_patients(image_ids: pd.Series, path: Path) -> pd.Series:
-    """Look up who is on each image.
-
-    Args:
-        image_ids: ids of the images, any index.
-        path: ``sources.csv``, which may be absent or leave the patient of an image empty.
-
-    Returns:
-        The patient's number, or ``image:`` and the image's id where nobody says, on the same index.
-
-    Raises:
-        DataError: the file lacks its columns, or gives an image two patients.
-    """
-    own = "image:" + image_ids
-    if not path.is_file():
-        return own
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        named = table.loc[table["patientid"].str.strip() != "", ["filename", "patientid"]]
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{path} needs the comma-separated columns filename and patientid: {error}") from error
-    if named.empty:
-        return own
-    patients = named["patientid"].str.strip().groupby(image_ids_of(named["filename"], path)).agg(["first", "nunique"])
-    double = patients.index[patients["nunique"] > 1]
-    if len(double):
-        raise DataError(f"{path} gives {len(double)} images more than one patient: {first_few(double)}; keep one")
-    return image_ids.map(patients["first"]).fillna(own)

@@ -7,16 +7,16 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch.utils.data import Dataset
 
+from lightning_chex.data.contract import DataError
 from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset, Split
-from lightning_chex.data.errors import DataError
 from lightning_chex.data.files.images import ImageReader, check_images, find_images, read_grey
 from lightning_chex.data.files.tables import contents, data_root
+from lightning_chex.data.sets.image_files import ImageFiles
 from lightning_chex.data.transforms import ImageTransform
 
 
-class UnlabelledXrays(Dataset):
+class UnlabelledXrays(ImageFiles):
     """X-rays of which only the pixels are known: samples have no ``label``.
 
     Args:
@@ -29,27 +29,12 @@ class UnlabelledXrays(Dataset):
     """
 
     def __init__(self, images: pd.DataFrame, transform: ImageTransform, read: ImageReader = read_grey) -> None:
-        self.image_ids: list[str] = images["image_id"].tolist()
-        self.patient_ids = [f"image:{name}" for name in self.image_ids]
-        self.paths: list[str] = images["path"].tolist()
+        super().__init__(images.assign(patient_id="image:" + images["image_id"]), transform, read)
         self.labels = torch.zeros(len(images), 0)
-        self.transform = transform
-        self.read = read
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read one image.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-        return {
-            **self.transform(self.read(self.paths[index])),
-            "image_id": self.image_ids[index],
-            "patient_id": self.patient_ids[index],
-        }
+    def values(self, index: int) -> dict[str, Any]:
+        """Return nothing: there is no label."""
+        return {}
 
 
 class ImageFolderDataModule(ChestXrayDataModule):

@@ -6,10 +6,9 @@ from typing import Any
 import pandas as pd
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
-from torch.utils.data import Dataset
 
+from lightning_chex.data.contract import DataError
 from lightning_chex.data.datamodule import ChestXrayDataModule, Split
-from lightning_chex.data.errors import DataError
 from lightning_chex.data.files.images import (
     ImageReader,
     check_images,
@@ -19,8 +18,9 @@ from lightning_chex.data.files.images import (
     resolve_inside,
 )
 from lightning_chex.data.files.lung_files import MaskFiles, check_lungs, find_masks, lungs_of_image
-from lightning_chex.data.files.tables import contents, data_root
-from lightning_chex.data.sets.cohen import read_patients, split_by_patient
+from lightning_chex.data.files.tables import contents, data_root, read_patients
+from lightning_chex.data.sets.image_files import ImageFiles
+from lightning_chex.data.splits import check_fractions, split_by_patient
 from lightning_chex.data.transforms import ImageTransform
 
 LUNGS = ("right_lung", "left_lung")
@@ -41,7 +41,7 @@ JSRT has the masks of the SCR database beside its images, converted to PNG. ``co
 """
 
 
-class LungSegmentation(Dataset):
+class LungSegmentation(ImageFiles):
     """X-rays with the outlines of their lungs.
 
     Args:
@@ -52,32 +52,13 @@ class LungSegmentation(Dataset):
     """
 
     def __init__(self, images: pd.DataFrame, transform: ImageTransform, read: ImageReader = read_grey) -> None:
+        super().__init__(images, transform, read)
         self.labels = torch.from_numpy(images[list(LUNGS)].to_numpy(dtype="float32", copy=True))
-        self.image_ids: list[str] = images["image_id"].tolist()
-        self.patient_ids: list[str] = images["patient_id"].tolist()
-        self.paths: list[str] = images["path"].tolist()
         self.masks: list[MaskFiles] = images["masks"].tolist()
-        self.transform = transform
-        self.read = read
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read one image with its ``lung_mask``; ``label`` says which lungs are outlined, and there are no boxes.
-
-        Raises:
-            DataError: image or mask cannot be read.
-        """
-        pixels = self.read(self.paths[index])
-        height, width = pixels.shape
-        masks = {"lung_mask": lungs_of_image(self.masks[index], (height, width))}
-        return {
-            **self.transform(pixels, masks=masks),
-            "label": self.labels[index].clone(),
-            "image_id": self.image_ids[index],
-            "patient_id": self.patient_ids[index],
-        }
+    def annotations(self, index: int, height: int, width: int) -> dict[str, Any]:
+        """Return the lung masks of one image; ``label`` says which lungs are outlined."""
+        return {"masks": {"lung_mask": lungs_of_image(self.masks[index], (height, width))}}
 
 
 class LungDataModule(ChestXrayDataModule):
@@ -132,10 +113,7 @@ class LungDataModule(ChestXrayDataModule):
         self.images = preset_images if images is None else images
         self.masks = preset_masks if masks is None else tuple(masks)
         _check_patterns(self.masks)
-        if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
-            raise ValueError(
-                f"val_fraction {val_fraction} and test_fraction {test_fraction} leave no share for a split"
-            )
+        check_fractions(val_fraction, test_fraction)
         self.root = root
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction

@@ -1,6 +1,5 @@
 """NIH ChestX-ray8 and 14: up to fourteen pathologies, the official split, expert boxes on test images."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -11,15 +10,17 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import Dataset, Subset
 
-from lightning_chex.data.contract import LabelledDataset, Samples, Split, Stage
+from lightning_chex.class_names import PATHOLOGIES
+from lightning_chex.data.contract import DataError, LabelledDataset, Samples, Split, Stage
 from lightning_chex.data.datamodule import ChestXrayDataModule
-from lightning_chex.data.errors import DataError
 from lightning_chex.data.files.images import ImageReader, check_images, find_images, first_few, image_size, read_grey
 from lightning_chex.data.files.tables import contents, data_root, locate
-from lightning_chex.data.order import telling_order
-from lightning_chex.data.sample import PATHOLOGIES
-from lightning_chex.data.sets.nih_splits import cut_validation, official_split, sample_lists
+from lightning_chex.data.fingerprint import fingerprint
+from lightning_chex.data.labels import varied_order
+from lightning_chex.data.sets.image_files import ImageFiles
+from lightning_chex.data.sets.nih_splits import official_split, sample_lists
 from lightning_chex.data.sets.nih_tables import BOX_FRAME, CHESTXRAY14, LABEL_TABLES, read_tables
+from lightning_chex.data.splits import check_fractions, draw_validation
 from lightning_chex.data.transforms import ImageTransform
 
 ClassSet = Literal["chestxray8", "chestxray14"]
@@ -27,7 +28,7 @@ ClassSet = Literal["chestxray8", "chestxray14"]
 _CLASS_SETS: dict[str, tuple[str, ...]] = {"chestxray8": PATHOLOGIES, "chestxray14": CHESTXRAY14}
 
 
-class NIHChestXray8(Dataset):
+class NIHChestXray8(ImageFiles):
     """X-rays of NIH ChestX-ray8 with labels of some pathologies and, where experts drew some, boxes.
 
     Args:
@@ -51,12 +52,8 @@ class NIHChestXray8(Dataset):
         read: ImageReader = read_grey,
         classes: Sequence[str] = PATHOLOGIES,
     ) -> None:
+        super().__init__(images, transform, read)
         self.labels = torch.from_numpy(images[list(classes)].to_numpy(dtype=np.float32, copy=True))
-        self.image_ids: list[str] = images["image_id"].tolist()
-        self.patient_ids: list[str] = images["patient_id"].tolist()
-        self.paths: list[str] = images["path"].tolist()
-        self.transform = transform
-        self.read = read
         boxes = boxes[boxes["image_id"].isin(images["image_id"])]
         self.all_box_labels = torch.from_numpy(boxes["label"].to_numpy(dtype=np.int64, copy=True))
         self._boxes = {
@@ -64,27 +61,13 @@ class NIHChestXray8(Dataset):
             for name, rows in boxes.groupby("image_id")
         }
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read one image.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-        grey = self.read(self.paths[index])
-        height, width = grey.shape
-        boxes, box_labels = self._boxes.get(self.image_ids[index], (None, None))
-        if boxes is not None:
-            # in double precision, where copies of every size give the same box to the last bit
-            boxes = boxes * (np.array([width, height, width, height]) / BOX_FRAME)
-        return {
-            **self.transform(grey, boxes, box_labels),
-            "label": self.labels[index].clone(),
-            "image_id": self.image_ids[index],
-            "patient_id": self.patient_ids[index],
-        }
+    def annotations(self, index: int, height: int, width: int) -> dict[str, Any]:
+        """Return the boxes of one image, if there are any, in its pixels."""
+        if self.image_ids[index] not in self._boxes:
+            return {}
+        boxes, labels = self._boxes[self.image_ids[index]]
+        # in double precision, where copies of every size give the same box to the last bit
+        return {"boxes": boxes * (np.array([width, height, width, height]) / BOX_FRAME), "box_labels": labels}
 
 
 class NIHDataModule(ChestXrayDataModule):
@@ -123,8 +106,7 @@ class NIHDataModule(ChestXrayDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction is {val_fraction}: give a share above 0 and below 1")
+        check_fractions(val_fraction)
         self.root = root
         self.class_names = _class_names(classes)
         self.val_fraction = val_fraction
@@ -151,7 +133,9 @@ class NIHDataModule(ChestXrayDataModule):
         # before missing images are left out, so that a partial copy moves nobody to another side; and by all
         # pathologies of the table, so that models of any classes are split alike
         pool = images[images["split"] == "train_val"]
-        val = cut_validation(pool["patient_id"], pool[list(CHESTXRAY14)].to_numpy(), self.val_fraction, self.split_seed)
+        val = draw_validation(
+            pool["patient_id"], pool[list(CHESTXRAY14)].to_numpy(), self.val_fraction, self.split_seed
+        )
         images.loc[pool.index, "split"] = np.where(val, "val", "train")
 
         found = find_images(root, _image_folders(root))
@@ -186,15 +170,14 @@ class NIHDataModule(ChestXrayDataModule):
         images = self._images[with_box]
         classes = pd.crosstab(self._boxes["image_id"], self._boxes["label"]).clip(upper=1)
         classes = classes.reindex(index=images["image_id"], columns=range(len(self.class_names)), fill_value=0)
-        order = telling_order(torch.from_numpy(classes.to_numpy(copy=True)))
+        order = varied_order(torch.from_numpy(classes.to_numpy(copy=True)))
         dataset = self._dataset(images, self._plain)
         return Subset(cast(Dataset, self.readable(dataset, f"images explained at {stage}")), order)
 
     def fingerprint(self) -> str:
-        """Hash of all that an evaluation rests on, the boxes too."""
+        """Hash of all an evaluation depends on, the boxes included."""
         self.look()
-        boxes = self._boxes.to_csv(index=False)
-        return hashlib.sha256(f"{super().fingerprint()} {boxes}".encode()).hexdigest()
+        return fingerprint(self, self._boxes.to_csv(index=False))
 
     def _dataset(self, images: pd.DataFrame, transform: ImageTransform) -> NIHChestXray8:
         return NIHChestXray8(images, self._boxes, transform, self.read, self.class_names)

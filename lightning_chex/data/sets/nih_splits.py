@@ -2,7 +2,7 @@
 
 The publisher's test list fixes the test images. Two cuts are ours, both by patient:
 
-- Validation images are drawn from the train_val list with a seed (``cut_validation``).
+- Validation images are drawn from the train_val list with a seed (``draw_validation``).
 - All expert boxes lie on test images. Whoever chose settings by looking at the maps on them would tune on the test
   set, so patients with boxes fall into two halves (``in_tuning_half``), the same ones for everybody. The *tuning
   half* is explained at validation, and none of its patients' images is in the test split, boxed or not. The
@@ -15,13 +15,11 @@ a test is honest, but no figure of it compares with one on the official list.
 """
 
 import hashlib
-from collections.abc import Collection
 
-import numpy as np
 import pandas as pd
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lightning_chex.data.errors import DataError
+from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.images import first_few
 
 
@@ -102,48 +100,6 @@ def official_split(
         )
     tuning = [patient for patient in boxed["patient_id"].unique() if in_tuning_half(patient)]
     return images.assign(split=images["split"].mask(images["patient_id"].isin(tuning), "tuning")), boxes
-
-
-def cut_validation(patients: pd.Series, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Choose the validation images among those of train_val, by patient.
-
-    Every class two patients have occurs on both sides, unless that is impossible; a class of one patient stays in
-    train. The choice does not depend on the order of the rows.
-
-    Args:
-        patients: patient of each image, (N,).
-        labels: classes of each image in {0, 1}, (N, K).
-        fraction: share of the images to choose; met up to the images of one patient.
-        seed: of the draw.
-
-    Returns:
-        bool (N,), True for validation.
-    """
-    names, member = np.unique(patients.to_numpy(dtype=str), return_inverse=True)
-    images = np.bincount(member, minlength=len(names))
-    has = np.zeros((len(names), labels.shape[1]), dtype=bool)
-    np.logical_or.at(has, member, labels > 0)
-    order = np.random.default_rng(seed).permutation(len(names))
-    chosen = np.zeros(len(names), dtype=bool)
-    left = has.sum(axis=0)  # patients of each class still in train
-
-    def choose(candidates: Collection[int]) -> bool:
-        for patient in candidates:
-            if (left - has[patient])[has[patient]].all():  # never the last one of a class
-                chosen[patient] = True
-                left[:] -= has[patient]
-                return True
-        return False
-
-    for k in np.argsort(left, kind="stable"):  # rare classes first: they have the least choice
-        if not has[chosen, k].any():
-            choose(order[has[order, k]])
-    for patient in order:
-        if images[chosen].sum() >= fraction * len(patients):
-            break
-        if not chosen[patient]:
-            choose([patient])
-    return chosen[member]
 
 
 def _refuse_shared_patients(images: pd.DataFrame) -> None:

@@ -1,10 +1,9 @@
-"""The phantom: chest X-rays drawn on the fly, with exact masks, so every idea can be tried without a download.
+"""The phantom: chest X-rays drawn on the fly, with exact masks, to try everything without a download.
 
-The pictures come from ``data/phantom``; here they become labelled samples and splits. Everything about an image
-follows from (seed, index): not from the order of access, the worker, or any global random state.
+``data/phantom`` draws the images; here they become labelled samples and splits. An image depends on (seed, index)
+alone, not on the order of access, the worker, or the global random state.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -13,11 +12,13 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from lightning_chex.class_names import DETECTORS, PATHOLOGIES
 from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset, Split
-from lightning_chex.data.phantom.anatomy import draw_anatomy
-from lightning_chex.data.phantom.render import Radiograph, draw_view, render
-from lightning_chex.data.phantom.severity import ZONES, draw_scores
-from lightning_chex.data.sample import DETECTORS, PATHOLOGIES, detector_label
+from lightning_chex.data.fingerprint import fingerprint
+from lightning_chex.data.lung_masks import NUM_ZONES
+from lightning_chex.data.phantom.render import LABEL, Radiograph, stream, take
+from lightning_chex.data.phantom.severity import draw_scores
+from lightning_chex.data.sets.brixia_scores import target_label
 from lightning_chex.data.transforms import ImageTransform
 
 Target = Literal["pathologies", "severity", "detectors"]
@@ -32,15 +33,12 @@ PREVALENCE: Mapping[str, float] = {
     "Pneumonia": 0.07,
     "Pneumothorax": 0.10,
 }
-"""How often each pathology occurs: in the order of NIH ChestX-ray8, but less rare, so a short training sees all."""
+"""Probability of each pathology: ranked as in NIH ChestX-ray8, but higher, so that a short training sees all."""
 
 HEALTHY = 0.25
-"""Share of images healthy from the start; with those where chance spares all eight, about 40 % show no finding."""
+"""Share of images drawn as healthy; with those where no pathology is drawn, about 40 % show no finding."""
 
 MAX_CONSPICUITY = 2.0
-
-# first word of a random stream, after the seed: what the stream decides
-_PATIENT, _VIEW, _LABEL, _PICTURE = range(4)
 
 
 class SyntheticCXR(Dataset[dict[str, Any]]):
@@ -113,11 +111,14 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         self.prevalence = {**PREVALENCE, **(prevalence or {})}
         self.first_patient = first_patient
         self.transform = transform or ImageTransform(size)
-        # what every image shows is drawn ahead: labels are known without rendering
+        # labels are drawn ahead, to be known without rendering
         drawn = [self._draw(index) for index in range(num_images)]
         self._present = np.stack([present for present, _ in drawn])
         self.zones = torch.from_numpy(np.stack([scores for _, scores in drawn])).float()
-        self.labels = self._label()
+        if target == "pathologies":
+            self.labels = torch.from_numpy(self._present).float()
+        else:
+            self.labels = target_label(self.zones, target)
 
     def __len__(self) -> int:
         """Return ``num_images``."""
@@ -140,11 +141,11 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
             IndexError: ``index`` outside 0 to ``num_images`` - 1.
         """
         number = self._number(index)
-        return render(
+        return take(
             self.size,
-            anatomy=draw_anatomy(self._stream(_PATIENT, number // self.images_per_patient)),
-            view=draw_view(self._stream(_VIEW, number)),
-            entropy=(self.seed, _PICTURE, number),
+            self.seed,
+            patient=number // self.images_per_patient,
+            number=number,
             present=[name for name, shown in zip(PATHOLOGIES, self._present[index], strict=True) if shown],
             scores=self.zones[index].long().numpy(),
             conspicuity=self.conspicuity,
@@ -164,7 +165,7 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         }
 
     def _number(self, index: int) -> int:
-        """The image's number in the whole population, of which this data set is a stretch."""
+        """The image's number in the whole population, of which this data set is a part."""
         if not 0 <= index < self.num_images:
             raise IndexError(f"index {index} is outside this data set of {self.num_images} images")
         return self.first_patient * self.images_per_patient + index
@@ -175,24 +176,16 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
     def _patient_id(self, number: int) -> str:
         return f"phantom-s{self.seed}-p{number // self.images_per_patient:05d}"
 
-    def _stream(self, purpose: int, number: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, purpose, number])
-
     def _draw(self, index: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
         """Which pathologies (8,) and which zone scores (6,) an image shows; one of the two is all zero."""
-        rng = self._stream(_LABEL, self._number(index))
+        rng = stream(self.seed, LABEL, self._number(index))
         if self.target != "pathologies":
             return np.zeros(len(PATHOLOGIES), bool), draw_scores(rng)
         shares = np.array([self.prevalence[name] for name in PATHOLOGIES])
         # a class may be asked for more often than 1 - HEALTHY allows
         healthy = min(HEALTHY, 1 - shares.max())
         ill = rng.random() >= healthy
-        return ill & (rng.random(len(PATHOLOGIES)) * (1 - healthy) < shares), np.zeros(ZONES, np.int64)
-
-    def _label(self) -> torch.Tensor:
-        if self.target == "pathologies":
-            return torch.from_numpy(self._present).float()
-        return self.zones.sum(dim=1) if self.target == "severity" else detector_label(self.zones)
+        return ill & (rng.random(len(PATHOLOGIES)) * (1 - healthy) < shares), np.zeros(NUM_ZONES, np.int64)
 
 
 # each split begins at its own patient, so validation and test stay the same whatever the size of the training set
@@ -255,9 +248,8 @@ class SyntheticDataModule(ChestXrayDataModule):
         self.build("val", self._plain)  # costs nothing, and bad arguments fail here
 
     def fingerprint(self) -> str:
-        """Hash of all that the drawing follows from, beside the labels."""
-        drawn_from = f"{super().fingerprint()} {self.seed} {self.target} {self.images_per_patient} {self.conspicuity}"
-        return hashlib.sha256(drawn_from.encode()).hexdigest()
+        """Hash of all an evaluation depends on, the parameters of the drawing included."""
+        return fingerprint(self, self.seed, self.target, self.images_per_patient, self.conspicuity)
 
     def build(self, split: Split, transform: ImageTransform) -> LabelledDataset:
         """Make the data set of one split."""

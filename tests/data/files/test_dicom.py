@@ -18,8 +18,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from lightning_chex.data.errors import DataError
-from lightning_chex.data.files import dicom
+from lightning_chex.data import DataError
+from lightning_chex.data.files import dicom, dicom_header
 from lightning_chex.data.files.dicom import check_dicom, dicom_size, is_dicom, read_dicom
 from lightning_chex.data.files.images import check_images, find_images, image_size, read_grey
 
@@ -309,7 +309,7 @@ def test_bad_files_are_named_without_a_word_on_the_patient(tmp_path, caplog, rec
 
 def test_a_missing_decoder_names_the_compression_and_what_to_install(tmp_path, monkeypatch):
     path = write_dicom(tmp_path / "x.dcm", b"\xff\xd8 stream", 8, JPEGLSLossless, Rows=8, Columns=32)
-    decoder = dicom.get_decoder(JPEGLSLossless)
+    decoder = dicom_header.get_decoder(JPEGLSLossless)
     monkeypatch.setattr(decoder, "_available", {})
     monkeypatch.setattr(decoder, "_unavailable", {"pyjpegls": ("numpy", "pyjpegls>=1.2")})
     with pytest.raises(DataError, match="JPEG-LS Lossless .*is installed; install one of .*pyjpegls>=1.2"):

@@ -7,8 +7,8 @@ import pytest
 from fakes_brixia import write_dicom
 from pydicom.uid import JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless
 
-from lightning_chex.data.errors import DataError
-from lightning_chex.data.files import dicom
+from lightning_chex.data import DataError
+from lightning_chex.data.files import dicom, dicom_header
 from lightning_chex.data.files.dicom import check_dicom, read_dicom
 
 VALUES = np.random.default_rng(0).integers(0, 4096, (24, 33)).astype(np.uint16)  # nothing a predictor could foresee
@@ -53,7 +53,7 @@ def test_jpeg_ls_needs_no_extra(tmp_path, monkeypatch, syntax):
     header = dicom.dcmread(path)
     header.file_meta.TransferSyntaxUID = syntax  # an error of at most 0 is near lossless too
     header.save_as(path)
-    monkeypatch.setattr(dicom.get_decoder(syntax), "_available", _only(syntax, "pyjpegls"))
+    monkeypatch.setattr(dicom_header.get_decoder(syntax), "_available", _only(syntax, "pyjpegls"))
     np.testing.assert_array_equal(read_dicom(path), EXPECTED)
 
 
@@ -63,7 +63,7 @@ def test_jpeg_ls_needs_no_extra(tmp_path, monkeypatch, syntax):
 def test_what_needs_the_extra_names_it(tmp_path, monkeypatch, syntax, available):
     size = {"Rows": 24, "Columns": 33, "BitsAllocated": 16}
     path = write_dicom(tmp_path / "x.dcm", lossless_jpeg(VALUES, 12), 12, syntax, **size)
-    monkeypatch.setattr(dicom.get_decoder(syntax), "_available", _only(syntax, *available))
+    monkeypatch.setattr(dicom_header.get_decoder(syntax), "_available", _only(syntax, *available))
     for read in (check_dicom, read_dicom):
         with pytest.raises(DataError, match=r"no decoder .*of 12 bits .*'lightning-chex\[dicom-jpeg\]'.*GPL") as told:
             read(path)
@@ -71,5 +71,5 @@ def test_what_needs_the_extra_names_it(tmp_path, monkeypatch, syntax, available)
 
 
 def _only(syntax, *plugins):
-    available = dicom.get_decoder(syntax)._available
+    available = dicom_header.get_decoder(syntax)._available
     return {name: available[name] for name in plugins}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_chex.data.errors import DataError
+from lightning_chex.data import DataError
 from lightning_chex.data.files.images import check_images, find_images, image_id, image_size, read_grey, resolve_inside
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)

@@ -18,14 +18,11 @@ import torch
 from fakes import write_cohen, write_nih
 from PIL import Image
 
-from lightning_chex.data.errors import DataError
+from lightning_chex.data import CohenDataModule, DataError, NIHDataModule, SyntheticDataModule
 from lightning_chex.data.files.images import read_grey
 from lightning_chex.data.prepared import preparing
 from lightning_chex.data.prepared.preparing import prepare_copy
 from lightning_chex.data.prepared.reading import open_prepared, unfinished_name
-from lightning_chex.data.sets.cohen import CohenDataModule
-from lightning_chex.data.sets.nih import NIHDataModule
-from lightning_chex.data.sets.synthetic import SyntheticDataModule
 
 SIZE = 50  # no power of two, so that a box that is scaled twice would be rounded twice
 MODULES = {"nih": NIHDataModule, "cohen": CohenDataModule}

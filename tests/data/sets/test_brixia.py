@@ -7,9 +7,8 @@ import torch
 from fakes_brixia import write_brixia
 from PIL import Image
 
-from lightning_chex.data.errors import DataError
-from lightning_chex.data.sample import DETECTORS
-from lightning_chex.data.sets.brixia import BrixIADataModule, read_metadata, split_by_subject
+from lightning_chex.data import DETECTORS, BrixIADataModule, DataError
+from lightning_chex.data.sets.brixia import read_metadata, split_by_subject
 from lightning_chex.data.sets.brixia_scores import ZONES
 
 TABLE = "metadata_global_v2.csv"

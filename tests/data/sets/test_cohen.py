@@ -6,11 +6,11 @@ import pytest
 import torch
 from fakes import write_cohen
 
-from lightning_chex.data.errors import DataError
+from lightning_chex.data import DETECTORS, CohenDataModule, DataError, rater_agreement
 from lightning_chex.data.files.images import image_id
-from lightning_chex.data.sample import DETECTORS
-from lightning_chex.data.sets.brixia_scores import ZONES, rater_agreement, split_by_patient
-from lightning_chex.data.sets.cohen import CohenDataModule, read_patients
+from lightning_chex.data.files.tables import read_patients
+from lightning_chex.data.sets.brixia_scores import ZONES
+from lightning_chex.data.splits import split_by_patient
 
 TABLE = "data/public-annotations.csv"
 IMAGES = "data/public-cohen-subset"

@@ -6,10 +6,8 @@ import torch
 from fakes import write_cohen, write_lungs
 from PIL import Image
 
-from lightning_chex.data.errors import DataError
-from lightning_chex.data.sample import collate
-from lightning_chex.data.sets.cohen import CohenDataModule
-from lightning_chex.data.sets.lungs import LAYOUTS, LungDataModule
+from lightning_chex.data import CohenDataModule, DataError, LungDataModule, collate
+from lightning_chex.data.sets.lungs import LAYOUTS
 
 SPLITS = ("train", "val", "test")
 TWO = ["masks/{id}_r.png", "masks/{id}_l.png"]

@@ -9,11 +9,10 @@ import torch
 from fakes import nih_box, write_nih
 from PIL import Image
 
-from lightning_chex.data.errors import DataError
-from lightning_chex.data.sample import PATHOLOGIES
-from lightning_chex.data.sets.nih import NIHDataModule
-from lightning_chex.data.sets.nih_splits import cut_validation, in_tuning_half, official_split
+from lightning_chex.data import PATHOLOGIES, DataError, NIHDataModule
+from lightning_chex.data.sets.nih_splits import in_tuning_half, official_split
 from lightning_chex.data.sets.nih_tables import CHESTXRAY14, read_boxes, read_labels, read_list
+from lightning_chex.data.splits import draw_validation
 
 TABLE, BOXES = "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv"
 SPLITS = ("train", "val", "test")
@@ -311,12 +310,12 @@ def test_the_validation_cut_depends_on_the_seed_and_on_nothing_else():
     rng = np.random.default_rng(0)
     patients = pd.Series(rng.integers(0, 300, 1000).astype(str))
     labels = (rng.random((1000, 8)) < 0.05).astype(np.float32)
-    first = cut_validation(patients, labels, 0.2, seed=1)
+    first = draw_validation(patients, labels, 0.2, seed=1)
     assert abs(first.mean() - 0.2) < 0.02
     shuffle = rng.permutation(1000)
-    again = cut_validation(patients[shuffle], labels[shuffle], 0.2, seed=1)
+    again = draw_validation(patients[shuffle], labels[shuffle], 0.2, seed=1)
     np.testing.assert_array_equal(first[shuffle], again)
-    assert (first != cut_validation(patients, labels, 0.2, seed=2)).any()
+    assert (first != draw_validation(patients, labels, 0.2, seed=2)).any()
     assert not set(patients[first]) & set(patients[~first])
 
 
@@ -325,7 +324,7 @@ def test_a_rare_class_is_on_both_sides_and_a_unique_one_in_train(seed):
     patients = pd.Series([str(i) for i in range(50)])
     labels = np.zeros((50, 3))
     labels[7, 0] = labels[8, 0] = labels[20, 1] = labels[30:, 2] = 1
-    val = cut_validation(patients, labels, 0.1, seed)
+    val = draw_validation(patients, labels, 0.1, seed)
     assert labels[val, 0].sum() == labels[~val, 0].sum() == 1
     assert labels[val, 1].sum() == 0
     assert 0 < labels[val, 2].sum() < 20
@@ -400,7 +399,7 @@ def test_the_full_table_splits_without_sharing_a_patient(chex_data):
 
     pool = images[images["split"] == "train_val"]
     matrix = pool[list(CHESTXRAY14)].to_numpy()
-    val = cut_validation(pool["patient_id"], matrix, 0.1, seed=0)
+    val = draw_validation(pool["patient_id"], matrix, 0.1, seed=0)
     assert abs(val.mean() - 0.1) < 0.002
     assert not set(pool["patient_id"][val]) & set(pool["patient_id"][~val])
     np.testing.assert_allclose(matrix[val].mean(axis=0)[:13], matrix[~val].mean(axis=0)[:13], rtol=0.3)

@@ -5,10 +5,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lightning_chex.data.errors import DataError
-from lightning_chex.data.phantom.severity import zone_masks
-from lightning_chex.data.sample import DETECTORS, PATHOLOGIES, collate, detector_label
-from lightning_chex.data.sets.synthetic import HEALTHY, PREVALENCE, SyntheticCXR, SyntheticDataModule
+from lightning_chex.data import (
+    DETECTORS,
+    PATHOLOGIES,
+    DataError,
+    SyntheticCXR,
+    SyntheticDataModule,
+    collate,
+    detector_label,
+)
+from lightning_chex.data.lung_masks import zone_masks
+from lightning_chex.data.sets.synthetic import HEALTHY, PREVALENCE
 
 TARGETS = ["pathologies", "severity", "detectors"]
 
