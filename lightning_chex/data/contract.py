@@ -68,7 +68,7 @@ class Predicted:
 
     Attributes:
         images: those still to be done.
-        count: how many were asked for, finished ones included.
+        count: of all chosen images, finished ones included.
         image_ids: of all of these, in order; empty where a data set does not list them.
         labelled: whether their labels are known.
     """
@@ -163,7 +163,7 @@ class XrayDataModule:
 class XrayModel(Protocol):
     """What a LightningModule must offer, beside the network that is explained.
 
-    That is an attribute of any name, ``model`` unless the callback's ``network`` says otherwise, which gives raw
+    That is the attribute named by the callback's ``network``, by default ``model``, which gives raw
     outputs (B, K) or, for a score, (B, 1). ``explain`` and ``predict`` need a ``predict_step`` that returns a dict with
     ``image_id`` and ``prediction``: probabilities (B, K) or scores (B,).
     """

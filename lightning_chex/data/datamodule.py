@@ -36,7 +36,7 @@ _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train", "val"),
     "validate": ("val",),
     "test": ("test",),
-    "predict": (),  # built when its loader is asked for: other images may have been chosen
+    "predict": (),  # built by its loader: other images may have been chosen
     None: ("train", "val", "test"),
 }
 

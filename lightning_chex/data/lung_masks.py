@@ -128,8 +128,8 @@ def zones_from_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
     """Cut the boxes around the lungs into their zones.
 
     Args:
-        boxes: x1, y1, x2, y2 in pixels of the right (image left) and the left lung, (2, 4). What lies outside the
-            image is cut off. A box without area, or of NaN, stands for a missing lung.
+        boxes: x1, y1, x2, y2 in pixels of the right (image left) and the left lung, (2, 4). Clipped to the
+            image. A box without area, or of NaN, stands for a missing lung.
         height: of the image in pixels.
         width: of the image in pixels.
 

@@ -26,12 +26,9 @@ class _Joined(Dataset):
     @property
     def image_ids(self) -> list[str] | None:
         """Ids of all images; None where a dataset does not list its own."""
-        names: list[str] = []
-        for known in self.known:
-            if known.image_ids is None:
-                return None
-            names += known.image_ids
-        return names
+        if any(known.image_ids is None for known in self.known):
+            return None
+        return [name for known in self.known for name in known.image_ids or ()]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
@@ -86,12 +83,10 @@ def choose(
 
 
 def share_of_few(images: Any, trainer: pl.Trainer | None) -> DistributedSampler | None:
-    """Give every process an image to predict where there are fewer images than processes: some come again.
-
-    Lightning's own sampler for predict repeats none, and stops with an error where a process has none.
+    """Repeat images where there are fewer than processes, as Lightning's sampler would give some processes none.
 
     Returns:
-        What reads this process's share; None where Lightning's sampler will do.
+        The sampler of this process; None where Lightning's serves.
     """
     if trainer is None or not 0 < len(images) < trainer.world_size:
         return None

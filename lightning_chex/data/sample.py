@@ -7,10 +7,10 @@ key                 type                       meaning
 ==================  =========================  ==================================================================
 ``image``           float32 (3, H, W)          grey value repeated on three channels, ImageNet mean and deviation
 ``label``           float32 (K,) or ()         K classes in {0, 1}, or K scores; or one severity score.
-                                               Absent where nobody has labelled the images (a plain folder)
+                                               Absent in a plain folder of images
 ``image_id``        str                        the image's name at its publisher, without folder and suffix;
                                                in a plain folder with the folders below the root, ``a/b/name``
-``patient_id``      str                        who it shows; never logged
+``patient_id``      str                        the patient; never logged
 ``boxes``           float32 (N, 4)             x1, y1, x2, y2 in pixels of ``image``; N may be 0
 ``box_labels``      int64 (N,)                 class index of each box
 ``zones``           float32 (6,)               Brixia scores 0-3 of zones A-F, see below
@@ -34,7 +34,7 @@ STACKED_KEYS = frozenset({"image", "label", "zones", "lung_mask", "finding_masks
 
 
 def detector_label(zones: torch.Tensor) -> torch.Tensor:
-    """Say which of the three BrixIA detectors should fire.
+    """Return the labels of the three BrixIA detectors.
 
     Args:
         zones: scores 0 to 3 of the six zones, shape (..., 6).

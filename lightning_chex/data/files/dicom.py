@@ -123,7 +123,7 @@ def _decode(header: Dataset) -> np.ndarray:
     expected = (header.Rows, header.Columns)
     try:
         size = stream_size(get_frame(header.PixelData, 0, number_of_frames=1)) if syntax.is_encapsulated else None
-        if size not in (None, expected):  # a decoder would make room for what the stream says
+        if size not in (None, expected):  # a decoder would allocate the size in the stream
             raise ValueError(f"they are {size[0]} rows x {size[1]} columns")
         values = pixel_array(header, correct_unused_bits=False)  # a padding value may use bits no pixel does
     except Exception as error:  # see _as_data_error

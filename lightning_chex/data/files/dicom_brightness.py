@@ -1,7 +1,7 @@
 """From the stored values of a DICOM file to brightness, by the standard's steps (PS3.4, N.2).
 
-The modality LUT or rescaling makes a stored value a physical one; the VOI LUT, or else the first window, makes that a
-brightness. Where there is neither, or none of use, the picture's own range stands in.
+The modality LUT or rescaling maps a stored value to a physical one, the VOI LUT, or else the first window, that to a
+brightness. Without a usable one, the range of the image serves as window.
 """
 
 import math
@@ -11,20 +11,20 @@ from pydicom import Dataset
 from pydicom.pixels import apply_modality_lut, apply_windowing
 
 MIN_SHOWN = 0.1
-"""A VOI LUT or window that leaves less than this share of the pixels between black and white, or that shows all of them
-within less than this share of the way from black to white, is not used."""
+"""A VOI LUT or window is not used if a smaller share of the pixels lies between black and white, or their contrast is a
+smaller share of full contrast."""
 
 TAILS = 0.005
-"""Share of the pixels that may turn black, and white, where the picture's own range stands in for a window."""
+"""Share of the pixels that become black, and white, where the range of the image serves as window."""
 
 
 def brightness_of(header: Dataset, stored: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Say how bright each stored value is shown, before any inversion.
+    """Return the brightness of each stored value, before any inversion.
 
     Args:
-        header: holds the modality LUT or rescaling, and the VOI LUT or windows, as far as there are any.
+        header: with the modality LUT or rescaling, and the VOI LUT or windows, if any.
         stored: stored values, int (V,).
-        counts: how many of the picture's pixels have each of them, int (V,), not all 0.
+        counts: pixels of each value, int (V,), not all 0.
 
     Returns:
         Brightness, 0 to 1, float64 (V,).
@@ -53,7 +53,7 @@ def _apply_voi_lut(lut: Dataset, physical: np.ndarray) -> np.ndarray:
 
 
 def _has_window(header: Dataset) -> bool:
-    """Say whether the first window can be applied at all."""
+    """Whether the first window is valid."""
     function = str(header.get("VOILUTFunction") or "LINEAR").upper()
     try:
         center, width = (
@@ -69,7 +69,7 @@ def _has_window(header: Dataset) -> bool:
 
 
 def _apply_window(header: Dataset, physical: np.ndarray) -> np.ndarray:
-    # two values far outside tell which numbers pydicom writes for black and white
+    # two values far outside give pydicom's numbers for black and white
     far = 1e15
     with np.errstate(over="ignore"):  # the sigmoid of the far ones
         *shown, black, white = apply_windowing(np.concatenate([physical, [-far, far]]), header)

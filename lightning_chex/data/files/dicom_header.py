@@ -17,7 +17,7 @@ NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation
 MAX_PIXELS = 2**28
 """Ten times the largest detector."""
 
-_BEFORE_META = 128 + 4 + 12  # preamble, prefix, and the element that says how long the file's meta information is
+_BEFORE_META = 128 + 4 + 12  # preamble, prefix, and the element with the length of the meta information
 _MOST_BYTES = 2 * MAX_PIXELS + 2**24
 _J2K_START, _JP2_START = b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -112,7 +112,7 @@ def check_length(header: Dataset, file_size: int | None = None) -> None:
 
 
 def inflates_too_far(path: str | Path) -> bool:
-    """Say whether a file in the deflated transfer syntax holds more than any image; False for other syntaxes."""
+    """Whether a file in the deflated transfer syntax is larger than any image; False for other syntaxes."""
     meta = read_file_meta_info(path)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return False

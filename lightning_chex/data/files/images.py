@@ -22,7 +22,7 @@ _SUFFIX = re.compile(r"\.(png|jpe?g|dcm)$", re.IGNORECASE)
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # the last: bytes that are no UTF-8
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-_FORMATS = ("PNG", "JPEG", "GIF")  # Pillow knows forty more, some of them by running other programs
+_FORMATS = ("PNG", "JPEG", "GIF")  # Pillow's others may run external programs
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # all that Pillow raises
 
 
@@ -48,8 +48,7 @@ def resolve_inside(root: Path, name: str | Path) -> Path:
     """Return the true path of ``root / name``.
 
     Raises:
-        DataError: it lies outside ``root``, by ``..``, as an absolute path or through a symbolic link, or nowhere,
-            through links in a circle.
+        DataError: it lies outside ``root``, or there is a circle of symbolic links.
     """
     try:
         base = root.resolve()
@@ -62,13 +61,13 @@ def resolve_inside(root: Path, name: str | Path) -> Path:
 
 
 def find_images(root: Path, folders: Iterable[Path]) -> dict[str, str]:
-    """List the images of some folders (not of folders within them), in one pass.
+    """List the images of some folders, not of their subfolders.
 
-    A file of another suffix, or of none, is an image if it carries the mark of DICOM, and its whole name is the id.
+    A file with another suffix, or none, is an image if it has the prefix of DICOM, and its whole name is the id.
 
     Args:
         root: the data root, which no image may lie outside.
-        folders: where to look, below ``root``.
+        folders: below ``root``.
 
     Returns:
         Image id (file name without ``.png``, ``.jpg``, ``.jpeg`` or ``.dcm``) to path.
@@ -101,9 +100,8 @@ def find_images(root: Path, folders: Iterable[Path]) -> dict[str, str]:
 def read_grey(path: str | Path) -> np.ndarray:
     """Read a PNG, JPEG or DICOM file as a grey image; for DICOM see ``read_dicom``.
 
-    Colour becomes luminance (ITU-R 601, which leaves grey stored as RGB as it is), transparency lies on black, and
-    16 bits are scaled by their full range, 65535 to 255, whatever the image uses of it. The EXIF orientation is not
-    applied: X-ray archives store pixels upright.
+    Colour becomes luminance (ITU-R 601), transparency becomes black, and 16 bits are scaled by their full range to 8.
+    The EXIF orientation is ignored: X-ray archives store pixels upright.
 
     Returns:
         uint8 (H, W), 0 to 255.
@@ -139,16 +137,12 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def check_images(paths: Sequence[str | Path]) -> None:
-    """Make sure, before training, that image files are there and whole, without decoding most of them.
+    """Check, before training, that image files are complete, without decoding most of them; 100,000 take seconds.
 
-    A file passes if it is a PNG or JPEG from its first to its last bytes; one with another end is decoded in full. For
-    DICOM see ``check_dicom``.
-
-    Args:
-        paths: image files; 100,000 take seconds.
+    A PNG or JPEG passes by its first and last bytes; one with another end is decoded. For DICOM see ``check_dicom``.
 
     Raises:
-        DataError: some are missing, empty, cut short or no images; with their number and the first names.
+        DataError: some are missing, empty, truncated or no images; with their number and the first names.
     """
     with ThreadPoolExecutor(max_workers=16) as pool:  # the time goes into waiting for the disk
         problems = [problem for problem in pool.map(_problem, paths) if problem]
@@ -160,25 +154,17 @@ def check_images(paths: Sequence[str | Path]) -> None:
 
 
 def check_regular(path: str | Path) -> None:
-    """Make sure that reading a file ends: from a pipe that nobody writes to it never would.
-
-    Raises:
-        DataError: it is a pipe, a socket or a device. Of a folder reading it tells.
-    """
+    """Raise a DataError for a pipe, a socket or a device, reading which might never end."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
-        return  # reading it tells what is wrong
+        return  # reading it raises the error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise DataError(f"cannot read image {path}: it is no regular file; remove it")
 
 
 def check_names(ids: Iterable[str]) -> None:
-    """Make sure that the names of images can be written into tables, one a line.
-
-    Raises:
-        DataError: some have control characters, or are no UTF-8; with their number and the first ones.
-    """
+    """Raise a DataError for names that cannot be written into tables: control characters, or no UTF-8."""
     odd = [name for name in ids if _NO_TEXT.search(name)]
     if odd:
         raise DataError(

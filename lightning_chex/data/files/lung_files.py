@@ -25,10 +25,10 @@ def find_masks(root: Path, pattern: str) -> dict[str, str]:
         pattern: folder and file name below ``root``, with ``{id}`` in the name for the id of the image.
 
     Returns:
-        Image id to path; files of other names are passed over.
+        Image id to path; files with other names are ignored.
 
     Raises:
-        DataError: no such folder, or a way out of ``root``.
+        DataError: no such folder, or one outside ``root``.
     """
     parts = PurePosixPath(pattern)
     before, after = parts.name.split("{id}")
@@ -78,7 +78,7 @@ def lungs_of_image(files: MaskFiles, shape: tuple[int, int]) -> Mask:
     """Read the lungs of one image at the image's resolution.
 
     Args:
-        files: see ``read_lungs``; here all may be None, for an image whose lungs nobody has outlined.
+        files: see ``read_lungs``; all None for an image without outlined lungs.
         shape: height and width of the image.
 
     Returns:
@@ -89,22 +89,15 @@ def lungs_of_image(files: MaskFiles, shape: tuple[int, int]) -> Mask:
     """
     if all(path is None for path in files):
         return np.zeros((2, *shape), bool)
-    lungs = read_lungs(files)
+    lungs = _fitting_lungs(files, shape)
     if lungs.shape[1:] == shape:
         return lungs
-    if not _same_proportions(lungs.shape[1:], shape):
-        raise DataError(f"{_first(files)}: {_proportions(lungs.shape[1:], shape)}")
-    size = shape[::-1]  # OpenCV's order
-    shrinks = shape[0] < lungs.shape[1]
-    planes = [
-        cv2.resize(lung.astype(np.float32), size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        for lung in lungs
-    ]
-    return np.stack(planes) >= 0.5
+    how = cv2.INTER_AREA if shape[0] < lungs.shape[1] else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(lung.astype(np.float32), shape[::-1], interpolation=how) for lung in lungs]) >= 0.5
 
 
 def check_lungs(paths: Sequence[str], files: Sequence[MaskFiles]) -> np.ndarray:
-    """Make sure, before training, that lung masks fit their images; decodes every mask once.
+    """Check, before training, that lung masks fit their images; decodes every mask once.
 
     Args:
         paths: an image each.
@@ -114,8 +107,7 @@ def check_lungs(paths: Sequence[str], files: Sequence[MaskFiles]) -> np.ndarray:
         Which lungs are outlined, bool (N, 2), the patient's right lung first.
 
     Raises:
-        DataError: masks cannot be read, mark nothing, have other proportions than their image, or lie in the wrong
-            order; with their number and the first names.
+        DataError: masks are unreadable or empty, do not fit their image, or lie in the wrong order.
     """
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # decoders run beside Python
         looks = list(pool.map(_look, paths, files))
@@ -130,19 +122,33 @@ def _look(path: str, files: MaskFiles) -> tuple[bool, bool] | str:
     if all(file is None for file in files):
         return False, False
     try:
-        lungs = read_lungs(files)
-        width, height = image_size(path)
+        right, left = _fitting_lungs(files, image_size(path)[::-1])
     except DataError as error:
         return str(error)
-    if not _same_proportions(lungs.shape[1:], (height, width)):
-        return f"{_first(files)}: {_proportions(lungs.shape[1:], (height, width))}"
-    right, left = lungs
     if right.any() and left.any() and right.nonzero()[1].mean() > left.nonzero()[1].mean():
         return (
             f"{files[0]} lies to the right of {files[1]} in the image: in masks, name the patient's right lung "
             "(image left) first"
         )
     return bool(right.any()), bool(left.any())
+
+
+def _fitting_lungs(files: MaskFiles, shape: tuple[int, int]) -> Mask:
+    """Read lungs at their own resolution, whose proportions have to be those of the image."""
+    lungs = read_lungs(files)
+    (mask_height, mask_width), (height, width) = lungs.shape[1:], shape
+    rows, columns = min(mask_height, height), min(mask_width, width)
+    # up to a pixel of the coarser one, at equal heights or at equal widths: half a row, lost when a wide image was
+    # resized, is many columns
+    if (
+        abs(mask_width * rows / mask_height - width * rows / height) > 1
+        and abs(mask_height * columns / mask_width - height * columns / width) > 1
+    ):
+        raise DataError(
+            f"{next(path for path in files if path is not None)}: the mask is {mask_width} x {mask_height} pixels, its "
+            f"image {width} x {height}: other proportions, so another image's; replace one"
+        )
+    return lungs
 
 
 def _read_plane(path: str) -> Mask:
@@ -155,25 +161,3 @@ def _read_plane(path: str) -> Mask:
             "marks the lungs alone, by 1 or 255"
         )
     return 2 * grey.astype(np.int64) >= grey.max()
-
-
-def _same_proportions(mask: tuple[int, ...], image: tuple[int, ...]) -> bool:
-    """Whether one can be the other in another resolution, up to a pixel of the coarser one."""
-    (mask_height, mask_width), (height, width) = mask, image
-    rows, columns = min(mask_height, height), min(mask_width, width)
-    # at equal heights or at equal widths: half a row, lost when a wide image was resized, is many columns
-    return (
-        abs(mask_width * rows / mask_height - width * rows / height) <= 1
-        or abs(mask_height * columns / mask_width - height * columns / width) <= 1
-    )
-
-
-def _proportions(mask: tuple[int, ...], image: tuple[int, ...]) -> str:
-    return (
-        f"the mask is {mask[1]} x {mask[0]} pixels, its image {image[1]} x {image[0]}: other proportions, so another "
-        "image's; replace one"
-    )
-
-
-def _first(files: MaskFiles) -> str:
-    return next(path for path in files if path is not None)

@@ -15,7 +15,7 @@ from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.images import first_few, image_id
 
 MOST_BYTES = 2**30
-"""A packed table may become so large: a hundred times the largest that is published."""
+"""Largest size of an unpacked table: a hundred times that of the largest published one."""
 
 
 class MissingImagesWarning(UserWarning):
@@ -51,11 +51,7 @@ def data_root(root: str | Path | None) -> Path:
 
 
 def find_file(root: Path, *names: str) -> Path:
-    """Return the first of some files that exists below ``root``.
-
-    Raises:
-        DataError: none does; the message says what was looked for and what lies there instead.
-    """
+    """Return the first of some files that exists below ``root``; raises a DataError if none does."""
     for name in names:
         if (root / name).is_file():
             return root / name
@@ -94,18 +90,10 @@ def recognise(root: str, label_tables: Mapping[str, Sequence[str]]) -> tuple[str
 
 @contextmanager
 def intact(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a file inside the ``with`` block into a DataError that names it.
-
-    Args:
-        path: the file that is read.
-        kind: what it should be, for the message.
-
-    Raises:
-        DataError: the block could not read the file.
-    """
+    """Turn every error of reading ``path`` inside the block into a DataError; ``kind`` is what it should be."""
     try:
         yield
-    except DataError:  # says already what is wrong
+    except DataError:
         raise
     except PermissionError as error:
         raise DataError(f"no permission to read {path}: get it from the owner, by chmod for one") from error
@@ -135,8 +123,8 @@ def read_table(path: Path, columns: Sequence[str], separator: str = ",") -> pd.D
         One row per image, every cell a string.
 
     Raises:
-        DataError: not such a table, no rows, a column is missing or there twice, a cell is empty, an image has two
-            rows or no proper name.
+        DataError: not such a table, no rows, a missing or duplicate column, an empty cell, or an image with two rows or
+            an invalid name.
     """
     with intact(path, f"a table separated by {separator!r}"):
         _check_unpacked(path)
@@ -149,7 +137,6 @@ def read_table(path: Path, columns: Sequence[str], separator: str = ",") -> pd.D
     header = [str(name).strip() for name in first.iloc[0]]
     missing = [name for name in columns if name not in header]
     if missing:
-        # the publisher's own header has commas within names, so another mark leaves more than one column
         hint = next((mark for mark in ",;\t|" if any(f"{name}{mark}" in header[0] for name in columns)), None)
         raise DataError(
             f"{path} has no column {', '.join(map(repr, missing))}, only {first_few(map(repr, header), limit=12)}"
@@ -177,26 +164,17 @@ def read_table(path: Path, columns: Sequence[str], separator: str = ",") -> pd.D
 
 
 def _check_unpacked(path: Path) -> None:
-    """Refuse a packed table that would fill the memory."""
+    """Refuse a packed table that would exhaust the memory."""
     if path.suffix != ".gz":
         return
     with gzip.open(path) as file:
-        if (
-            sum(len(piece) for piece in islice(iter(lambda: file.read(2**20), b""), MOST_BYTES // 2**20 + 1))
-            > MOST_BYTES
-        ):
+        pieces = islice(iter(lambda: file.read(2**20), b""), MOST_BYTES // 2**20 + 1)
+        if sum(map(len, pieces)) > MOST_BYTES:
             raise DataError(f"{path} holds more than {MOST_BYTES >> 20} MiB, packed: get an intact copy")
 
 
 def image_ids(names: pd.Series, path: Path) -> pd.Series:
-    """Turn the file names a table gives into image ids.
-
-    Args:
-        names: bare file names, of any index.
-        path: the table, for the message.
-
-    Returns:
-        Image ids, on the same index.
+    """Turn file names of the table ``path`` into image ids, on the same index.
 
     Raises:
         DataError: a name has a folder in it.
@@ -216,8 +194,8 @@ def locate(
         ids: image ids, of any index.
         found: image id to path, from ``find_images``.
         where: the folders searched, for the message.
-        allow_missing: leave out images that are not on disk, with a warning, instead of refusing.
-        parts: what each image belongs to, on the index of ``ids``, so that the message counts what is missing of each.
+        allow_missing: leave out missing images with a warning, instead of raising.
+        parts: part of each image, on the index of ``ids``, to count the missing ones by.
 
     Returns:
         Paths, on the index of ``ids`` without the images left out.

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lightning_chex.class_names import PATHOLOGIES
 from lightning_chex.data.lung_masks import zone_masks
-from lightning_chex.data.phantom.render import LABEL, stream, take
+from lightning_chex.data.phantom.render import LABEL, random_stream, take
 from lightning_chex.data.phantom.severity import draw_scores
 from lightning_chex.files import write_whole
 
@@ -22,12 +22,7 @@ Picture = npt.NDArray[np.uint8]  # (H, W, 3)
 
 
 def sheet(size: int, seed: int) -> Picture:
-    """A row of healthy patients, one image of each pathology with its boxes, and rising severity with its zones.
-
-    Args:
-        size: side of each image in pixels.
-        seed: of the population.
-    """
+    """Rows of healthy patients, of each pathology with its boxes, and of rising severity with its zones."""
     return np.concatenate([_normals(size, seed), _pathologies(size, seed), _severities(size, seed)])
 
 
@@ -47,7 +42,7 @@ def _pathologies(size: int, seed: int) -> Picture:
 
 
 def _severities(size: int, seed: int) -> Picture:
-    scores = np.stack([draw_scores(stream(seed, LABEL, number)) for number in range(200)])
+    scores = np.stack([draw_scores(random_stream(seed, LABEL, number)) for number in range(200)])
     tiles = []
     for wanted in np.linspace(1, 18, _COLUMNS):
         i = int(np.abs(scores.sum(axis=1) - wanted).argmin())

@@ -70,8 +70,8 @@ class Radiograph:
     box_labels: npt.NDArray[np.int64]
 
 
-def stream(seed: int, purpose: int, number: int) -> np.random.Generator:
-    """Return the random stream of ``PATIENT``, ``VIEW`` or ``LABEL`` number so and so, in the population ``seed``."""
+def random_stream(seed: int, purpose: int, number: int) -> np.random.Generator:
+    """Return the generator of a patient, view or label, by its number in the population ``seed``."""
     return np.random.default_rng([seed, purpose, number])
 
 
@@ -85,7 +85,7 @@ def take(
     conspicuity: float = 1.0,
 ) -> Radiograph:
     """Take image ``number`` of a population, which shows ``patient``; for the other arguments see ``render``."""
-    anatomy, view = draw_anatomy(stream(seed, PATIENT, patient)), draw_view(stream(seed, VIEW, number))
+    anatomy, view = draw_anatomy(random_stream(seed, PATIENT, patient)), draw_view(random_stream(seed, VIEW, number))
     return render(size, anatomy, view, (seed, _PICTURE, number), present, scores, conspicuity)
 
 
@@ -192,7 +192,7 @@ def _disease(
         masks[k] = (zone > 0) | (pleura > 0)
         collapse = min(1.0, conspicuity) * zone
         clear -= np.minimum(1, 0.5 * conspicuity * pleura)
-        # what lies in a collapsed lung would float in air: the other one shows it
+        # other findings go to the other lung, as they would float in the air of the collapsed one
         site = replace(site, sides=(1 - fallen.side,))
     for name, draw in findings.DENSITIES.items():
         if name in present:

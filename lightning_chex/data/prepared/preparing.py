@@ -31,11 +31,11 @@ from lightning_chex.data.transforms import ImageTransform
 from lightning_chex.data.unreadable import OnUnreadable, check_share
 from lightning_chex.files import hold, remove_unfinished, write_whole
 
-_CHUNK = 16  # images that travel from a worker at once
+_CHUNK = 16  # images per message of a worker
 _SCAFFOLD = ("plan.json", "progress.csv", "lock")
 
 IndexRow = tuple[str, ...]
-"""What ``index.csv`` says of one image, after its id."""
+"""Row of one image in ``index.csv``, after its id."""
 
 
 def prepare_copy(
@@ -48,24 +48,23 @@ def prepare_copy(
 ) -> Path:
     """Resize every image once, as ``ImageTransform`` would, into a copy to train from.
 
-    Interrupted in any way, the same call goes on where it was: images on record whose checksum holds are not made
-    again. Called for a copy that is whole, it checks that it fits and leaves it as it is.
+    After an interruption the same call resumes: recorded images with a valid checksum are not made again. A complete
+    copy is checked and left as it is.
 
     Args:
         sources: image id to path.
         read: reads an image file; has to be picklable where processes are spawned.
-        folder: where the copy shall be; made if absent.
+        folder: of the copy; made if absent.
         size: longest side in pixels.
         workers: processes that read and resize; 0 does it all in this one.
-        on_unreadable: ``error`` ends with an error that names the images that cannot be read, all others done;
-            ``skip`` records them as unreadable and warns.
+        on_unreadable: ``error`` makes all other images, then raises; ``skip`` records unreadable ones and warns.
 
     Returns:
         The folder.
 
     Raises:
-        DataError: the folder is taken or cannot be written to, the disk is full, an image cannot be read, another
-            process is at work in the same place, the work was interrupted, or a size or count is outside its range.
+        DataError: the folder is in use or cannot be written to, the disk is full, an image is unreadable, the work was
+            interrupted, or a size or count is outside its range.
     """
     for name, value, least in [("size", size, 1), ("workers", workers, 0)]:
         if value < least:
@@ -152,7 +151,7 @@ class _Images(Dataset[tuple[int, np.ndarray | None, IndexRow, str]]):
 
 
 def _is_whole(folder: Path, names: list[str], paths: list[str]) -> bool:
-    """Say whether a copy is there; refuse a place where none can be."""
+    """Whether there is a complete copy; raises where none can be."""
     if not paths:
         raise DataError("there is no image to prepare")
     check_names(names)
@@ -163,7 +162,7 @@ def _is_whole(folder: Path, names: list[str], paths: list[str]) -> bool:
     if folder.exists() and not folder.is_dir():
         raise DataError(f"output_dir {folder} is a file: give a new folder")
     if not folder.is_dir() or not any(folder.iterdir()):
-        if os.path.ismount(folder):  # told now, not when all is done and the copy cannot take its name
+        if os.path.ismount(folder):  # the final renaming would fail
             raise DataError(f"output_dir {folder} is a mounted disk, which cannot be replaced: give a folder in it")
         return False
     if not (folder / "manifest.json").is_file():
@@ -173,7 +172,7 @@ def _is_whole(folder: Path, names: list[str], paths: list[str]) -> bool:
 
 
 def _begin(work: Path, names: list[str], size: int) -> None:
-    """Write down what is to be made and claim the room for it, unless that was done before."""
+    """Record the plan and allocate the file, unless that was done before."""
     plan = {"size": size, "images": len(names), "names": hashlib.sha256("\n".join(names).encode()).hexdigest()}
     path = work / "plan.json"
     if path.is_file():
@@ -184,7 +183,7 @@ def _begin(work: Path, names: list[str], size: int) -> None:
             )
         return
     images = work / "images.npy"
-    # its header and length; the pixels are written through a file, where a full disk is an error and not a signal
+    # header and length alone; pixels are written through a file, where a full disk is an error and not a signal
     shape = (len(names), size, size)
     np.lib.format.open_memmap(images, mode="w+", dtype=np.uint8, shape=shape)
     if hasattr(os, "posix_fallocate"):
@@ -198,7 +197,7 @@ def _begin(work: Path, names: list[str], size: int) -> None:
 
 
 def _recall(work: Path, paths: list[str]) -> dict[int, IndexRow]:
-    """Read which images an earlier call has made, leaving out those whose file or pixels are not what was recorded."""
+    """Read which images an earlier call made, except those whose file or pixels have changed."""
     lengths = [str(length) for length in file_sizes(paths)]
     images, log = map_images(work), work / "progress.csv"
     rows: dict[int, IndexRow] = {}
@@ -219,7 +218,7 @@ def _line(number: int, row: IndexRow) -> str:
 
 
 def _make(work: Path, todo: _Images, workers: int) -> Iterator[tuple[int, IndexRow, str]]:
-    """Make images and put each on record once its pixels are in the file."""
+    """Make images, and record each once its pixels are in the file."""
     if not len(todo):
         return
     loader: DataLoader[Any] = DataLoader(todo, batch_size=_CHUNK, num_workers=workers, collate_fn=list)
@@ -242,7 +241,7 @@ def _make(work: Path, todo: _Images, workers: int) -> Iterator[tuple[int, IndexR
 
 
 def _finish(work: Path, names: list[str], rows: list[IndexRow], size: int) -> None:
-    """Write index and manifest, and have all of it on disk."""
+    """Write index and manifest, and flush everything to disk."""
     sources = hashlib.sha256()
     for name, row in zip(names, rows, strict=True):
         sources.update(f"{name}\t{row[4]}\t{row[5]}\n".encode())

@@ -51,8 +51,8 @@ class Manifest:
 class PreparedReader:
     """An ``ImageReader`` that takes images from a prepared copy instead of their files.
 
-    Every image is checked against its checksum when it is read. The file is mapped at the first read of each process,
-    so the reader travels to DataLoader workers and memory stays flat.
+    Every image is verified by its checksum when read. Each process maps the file at its first read, so the reader
+    can be pickled and memory stays constant.
 
     Args:
         folder: the copy.
@@ -209,11 +209,7 @@ def read_index(folder: Path, manifest: Manifest) -> pd.DataFrame:
 
 
 def map_images(folder: Path) -> np.ndarray:
-    """Map the images of a copy into memory, read-only, uint8 (N, size, size).
-
-    Raises:
-        DataError: the file is missing, cut short or of another kind.
-    """
+    """Map the images of a copy into memory, read-only, uint8 (N, size, size); raises a DataError for a bad file."""
     path = folder / "images.npy"
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -225,11 +221,7 @@ def map_images(folder: Path) -> np.ndarray:
 
 
 def file_sizes(paths: Iterable[str]) -> list[int]:
-    """Return the sizes of files in bytes.
-
-    Raises:
-        DataError: one cannot be had.
-    """
+    """Return the sizes of files in bytes; raises a DataError for a missing one."""
 
     def size_of(path: str) -> int:
         try:

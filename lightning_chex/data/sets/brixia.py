@@ -23,7 +23,7 @@ from lightning_chex.data.transforms import ImageTransform
 METADATA = "metadata_global_v2.csv"
 
 IMAGE_FOLDERS = ("dicom_clean", "dicom", "data")
-"""Where in the data root images are looked for: in all of these there are, in the root itself where there is none."""
+"""Folders of images in the data root, several of which may exist; without any, the root itself."""
 
 
 class BrixIA(ScoredXrays):
@@ -36,10 +36,9 @@ class BrixIADataModule(ChestXrayDataModule):
     That is ``metadata_global_v2.csv`` and the files it names in ``dicom_clean/``, ``dicom/``, ``data/`` or beside it:
     DICOM as published, or copies as PNG or JPEG under the same stems.
 
-    The 150 images of the publisher's consensus set are the test split. Their subjects have 264 other images; those are
-    left out of training and validation, with a warning, so that no subject is on two sides. Validation is drawn from
-    the remaining subjects with a seed and spans the scores. Who goes where follows from the table alone: a partial
-    copy moves nobody.
+    The 150 images of the publisher's consensus set are the test split. The 264 other images of their subjects are left
+    out, with a warning, so that no subject is in two splits. Validation is drawn from the remaining subjects with a
+    seed and spans the scores. The split depends on the table alone, not on which images are on disk.
 
     Args:
         root: the folder with the publisher's files.
@@ -77,11 +76,7 @@ class BrixIADataModule(ChestXrayDataModule):
         self._images = pd.DataFrame()
 
     def check(self) -> None:
-        """Read the table, find the images and make sure that all fit together.
-
-        Raises:
-            DataError: they do not.
-        """
+        """Read the table, find the images and check that they match; raises a DataError otherwise."""
         root = data_root(self.root)
         images = split_by_subject(read_metadata(find_file(root, METADATA)), self.val_fraction, self.split_seed)
         folders = [root / name for name in IMAGE_FOLDERS if (root / name).is_dir()] or [root]
@@ -137,11 +132,11 @@ def _refuse(path: Path, table: pd.DataFrame, column: str, wrong: pd.Series, reas
 
 
 def split_by_subject(metadata: pd.DataFrame, val_fraction: float, seed: int) -> pd.DataFrame:
-    """Give each image its split, no subject on two sides.
+    """Assign each image a split, no subject to two of them.
 
     Args:
         metadata: from ``read_metadata``.
-        val_fraction: share of the subjects without an image in the consensus set to draw for validation.
+        val_fraction: share of the subjects outside the consensus set for validation.
         seed: of the draw.
 
     Returns:

@@ -40,10 +40,9 @@ class CohenDataModule(ChestXrayDataModule):
     """Serve the publicly scored Cohen X-rays from a folder laid out as their publisher does.
 
     That is ``data/public-annotations.csv`` and the images in ``data/public-cohen-subset/``, PNG or JPEG. No patient is
-    in two splits, and each split spans the range of scores. Who is on an image is read from ``sources.csv`` (columns
-    ``filename``, ``patientid``) in ``root``; an image without an entry there, or all where there is no such file, are
-    taken for a patient of their own. The publisher's two parts alone do not tell patients apart, so without
-    ``sources.csv`` images of one patient can lie on both sides.
+    in two splits, and each split spans the range of scores. The patients are read from ``sources.csv`` (columns
+    ``filename``, ``patientid``) in ``root``; an image without an entry counts as a patient of its own. Without that
+    file images of one patient can lie in two splits.
 
     Args:
         root: the folder that holds ``data``.
@@ -98,19 +97,14 @@ class CohenDataModule(ChestXrayDataModule):
         self._outlined: dict[Split, pd.DataFrame] = {}
 
     def check(self) -> None:
-        """Read the scores, find the images and make sure that all fit together.
-
-        Raises:
-            DataError: they do not.
-        """
+        """Read the scores, find the images and check that they match; raises a DataError otherwise."""
         root = data_root(self.root)
         scores = read_scores(find_file(root, *self.label_tables))
         folder = root / _IMAGE_FOLDER
         if not folder.is_dir():
             raise DataError(f"no folder {_IMAGE_FOLDER} in {root}, whose data folder holds {contents(root / 'data')}")
         scores["patient_id"] = read_patients(scores["image_id"], root / "sources.csv")
-        # before missing images are left out, so that a partial copy moves nobody to another side; and by the mean of
-        # both radiologists whoever is asked, so that models of either are split alike
+        # before missing images are left out and by the mean of both raters, so that the split depends on neither
         severity = zone_scores(scores, "mean").sum(axis=1)
         scores["split"] = split_by_patient(
             scores["patient_id"], severity, self.val_fraction, self.test_fraction, self.split_seed
@@ -130,11 +124,7 @@ class CohenDataModule(ChestXrayDataModule):
         return CohenBrixIA(self._images[self._images["split"] == split], self.target, transform, self.read)
 
     def explained_dataset(self, stage: Stage) -> Samples:
-        """Return the images to explain, with their ``lung_mask`` if there is a folder of masks.
-
-        Raises:
-            DataError: a mask cannot be read or does not fit its image.
-        """
+        """Return the images to explain, with their ``lung_mask`` if there is a folder of masks."""
         split: Split = "val" if stage == "validate" else "test"
         plain = self.dataset(split)
         if self.lung_masks or not self._masks:
@@ -155,14 +145,7 @@ class CohenDataModule(ChestXrayDataModule):
         return images.assign(masks=pd.Series(masks, images.index, dtype=object))
 
     def rater_disagreement(self) -> dict[str, float]:
-        """Say how far the senior and the junior radiologist differ, over all images of the table, on disk or not.
-
-        Returns:
-            See ``rater_agreement``; the senior's scores come first.
-
-        Raises:
-            DataError: the table cannot be read.
-        """
+        """Compare senior and junior radiologist over all images of the table, on disk or not: ``rater_agreement``."""
         scores = read_scores(find_file(data_root(self.root), *self.label_tables))
         senior, junior = (zone_scores(scores, rater).to_numpy() for rater in ("senior", "junior"))
         return rater_agreement(senior, junior)
@@ -201,12 +184,8 @@ def read_scores(path: Path) -> pd.DataFrame:
 def zone_scores(scores: pd.DataFrame, rater: Rater) -> pd.DataFrame:
     """Pick one rater's zone scores, or the mean of both.
 
-    Args:
-        scores: from ``read_scores``.
-        rater: whose.
-
     Returns:
-        Columns ``A`` to ``F``, float, on the same index.
+        Columns ``A`` to ``F``, float, on the index of ``scores``, which ``read_scores`` gives.
     """
     raters = _PREFIXES[rater]
     return pd.DataFrame(

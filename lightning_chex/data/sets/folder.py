@@ -40,7 +40,7 @@ class UnlabelledXrays(ImageFiles):
 class ImageFolderDataModule(ChestXrayDataModule):
     """Serve the X-rays of a folder and the folders in it, to ``predict`` and ``explain`` alone: nothing is labelled.
 
-    PNG, JPEG and DICOM files; hidden files and folders and what ``explain`` has written are passed over. An image is
+    PNG, JPEG and DICOM files; hidden files and folders and the output of ``explain`` are ignored. An image is
     named by its path below ``root`` without the suffix, such as ``ward/0001``.
 
     Args:
@@ -63,15 +63,11 @@ class ImageFolderDataModule(ChestXrayDataModule):
         self.score_names = tuple(score_names or type(self).score_names)
 
     def check(self) -> None:
-        """Find the images, and make sure that they are whole.
-
-        Raises:
-            DataError: there is none, two have one name, or some are damaged.
-        """
+        """Find the images, and check that they are complete; raises a DataError otherwise."""
         root = data_root(self.root)
         found: dict[str, str] = {}
         for folder, inner, names in os.walk(root):
-            if "explanation.json" in names:  # what explain has written here is no X-ray
+            if "explanation.json" in names:  # the output of explain
                 if Path(folder) != root:
                     inner.clear()
                     continue
@@ -88,7 +84,7 @@ class ImageFolderDataModule(ChestXrayDataModule):
         self._images = pd.DataFrame({"image_id": list(found), "path": list(found.values())})
 
     def build(self, split: Split, transform: ImageTransform) -> UnlabelledXrays:
-        """Make the dataset of all images, whatever the split."""
+        """Make the dataset of all images."""
         return UnlabelledXrays(self._images, transform, self.read)
 
     def parts(self) -> dict[str, LabelledDataset]:
@@ -96,11 +92,7 @@ class ImageFolderDataModule(ChestXrayDataModule):
         return {"test": self.build("test", self._plain)}
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the images.
-
-        Raises:
-            DataError: bad files, or a stage that needs labels.
-        """
+        """Find the images; a stage that needs labels raises a DataError."""
         if stage in ("fit", "validate", "test"):
             raise DataError(
                 f"{stage} needs labels, and ImageFolderDataModule has none: use predict or explain, or give --data "

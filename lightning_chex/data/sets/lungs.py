@@ -64,24 +64,23 @@ class LungSegmentation(ImageFiles):
 class LungDataModule(ChestXrayDataModule):
     """Serve X-rays with lung masks from a folder of images and one or two folders of masks.
 
-    No patient is in two splits. Who is on an image is read from ``sources.csv`` (columns ``filename``, ``patientid``)
-    in ``root``; an image without an entry there, or all where there is no such file, are taken for a patient of their
-    own. There is no table: the split is drawn from the images on disk, so a partial copy is split anew. A mask may have
-    another resolution than its image, not other proportions. A lung that no mask outlines has an empty plane in
-    ``lung_mask`` and a 0 in ``label``: it means that nobody outlined it, not that it is not there.
+    No patient is in two splits. The patients are read from ``sources.csv`` (columns ``filename``, ``patientid``) in
+    ``root``; an image without an entry counts as a patient of its own. The split is drawn from the images on disk, so
+    it is another one for a partial copy. A mask may have another resolution than its image, not other proportions. A
+    lung without outline has an empty plane in ``lung_mask`` and a 0 in ``label``: not outlined, not absent.
 
     Args:
         root: the folder that holds the data set.
         layout: name of one of ``LAYOUTS``, for ``images`` and ``masks``.
-        images: folder of the images below ``root`` (PNG or JPEG), instead of the layout's. Masks in it are passed over.
-        masks: where the masks are below ``root``, instead of the layout's: folder and file name, with ``{id}`` in the
-            name for the image's file name without suffix. Two of them name the masks of the patient's right lung (image
-            left) and of the left one; one names masks that hold both, which are told apart by ``split_lungs``.
+        images: folder of the images below ``root`` (PNG or JPEG), instead of the layout's. Masks in it are ignored.
+        masks: folder and file name of the masks below ``root``, instead of the layout's, with ``{id}`` in the name for
+            the image's file name without suffix. Two of them are for the patient's right lung (image left) and the left
+            one; one is for masks of both, which ``split_lungs`` separates.
         val_fraction: share of the patients in the validation split.
         test_fraction: share of the patients in the test split.
         split_seed: seed of the split.
-        allow_missing: instead of stopping, warn and leave out images without a mask and masks without an image; an
-            image with one of two masks stays, with one lung.
+        allow_missing: warn and leave out images without a mask and masks without an image, instead of raising; an image
+            with one of two masks stays, with one lung.
         kwargs: see ``ChestXrayDataModule``.
 
     Raises:
@@ -122,11 +121,7 @@ class LungDataModule(ChestXrayDataModule):
         self._images = pd.DataFrame()
 
     def check(self) -> None:
-        """Pair images and masks, and make sure that they fit; reads every mask once.
-
-        Raises:
-            DataError: they do not.
-        """
+        """Pair images and masks, and check that they match (reads every mask once); raises a DataError otherwise."""
         root = data_root(self.root)
         resolve_inside(root, self.images)
         folder = root / self.images
@@ -147,7 +142,7 @@ class LungDataModule(ChestXrayDataModule):
         check_images([*images["path"], *(file for files in images["masks"] for file in files if file is not None)])
         images[list(LUNGS)] = check_lungs(images["path"].tolist(), images["masks"].tolist())
         images["patient_id"] = read_patients(images["image_id"], root / "sources.csv")
-        # there is no score to spread over the splits: the draw alone decides
+        # without scores the draw alone decides
         images["split"] = split_by_patient(
             images["patient_id"], pd.Series(0.0, images.index), self.val_fraction, self.test_fraction, self.split_seed
         )
@@ -158,7 +153,7 @@ class LungDataModule(ChestXrayDataModule):
         return LungSegmentation(self._images[self._images["split"] == split], transform, self.read)
 
     def _report_missing(self, paths: dict[str, str], found: Sequence[dict[str, str]]) -> None:
-        """Refuse images and masks without a counterpart, or say that they are left out."""
+        """Raise for images and masks without a counterpart, or warn that they are left out."""
         of_any, of_all = set().union(*found), set(found[0]).intersection(*found)
         cases = [
             (sorted(paths.keys() - of_any), f"of the {len(paths)} images have no lung mask", "left out"),

@@ -37,7 +37,7 @@ class NIHChestXray8(ImageFiles):
             1024-pixel frame of the originals; boxes of other images are ignored. Copies of any square size are fine.
         transform: what an image and its boxes go through.
         read: reads an image file.
-        classes: the pathologies ``label`` tells of, in its order.
+        classes: the pathologies in the order of ``label``.
 
     Attributes:
         labels: the labels of all images, float32 (N, K).
@@ -116,11 +116,7 @@ class NIHDataModule(ChestXrayDataModule):
         self._boxes = pd.DataFrame()
 
     def check(self) -> None:
-        """Read the tables, find the images and make sure that all fit together.
-
-        Raises:
-            DataError: they do not.
-        """
+        """Read the tables, find the images and check that they match; raises a DataError otherwise."""
         root = data_root(self.root)
         labels, boxes, train_val, test = read_tables(root)
         if train_val is None or test is None:
@@ -130,8 +126,7 @@ class NIHDataModule(ChestXrayDataModule):
                 "compares with others'; put train_val_list.txt and test_list.txt beside it to keep the official sides"
             )
         images, boxes = official_split(labels, train_val, test, boxes)
-        # before missing images are left out, so that a partial copy moves nobody to another side; and by all
-        # pathologies of the table, so that models of any classes are split alike
+        # before missing images are left out and by all pathologies, so that the split of a patient depends on neither
         pool = images[images["split"] == "train_val"]
         val = draw_validation(
             pool["patient_id"], pool[list(CHESTXRAY14)].to_numpy(), self.val_fraction, self.split_seed
@@ -155,15 +150,12 @@ class NIHDataModule(ChestXrayDataModule):
         return self._dataset(self._images[self._images["split"] == split], transform)
 
     def parts(self) -> dict[str, LabelledDataset]:
-        """Return the three splits, and the images of the tuning half, which belong to none of them."""
+        """Return the three splits and the tuning half, which belongs to none of them."""
         tuning = self._images[self._images["split"] == "tuning"]
         return {**super().parts(), "tuning": self._dataset(tuning, self._plain)}
 
     def explained_dataset(self, stage: Stage) -> Samples:
-        """Return the images with boxes: at ``validate`` those of the tuning half, at ``test`` the reporting half.
-
-        The classes of the boxes take turns. Empty if no image with boxes is on disk.
-        """
+        """Return the images with boxes, of the tuning half or the reporting half; may be empty."""
         self.look()
         split = "tuning" if stage == "validate" else "test"
         with_box = (self._images["split"] == split) & self._images["image_id"].isin(self._boxes["image_id"])

@@ -1,17 +1,13 @@
-"""Who goes into which split of NIH ChestX-ray8: pure functions of its tables, no file is opened here.
+"""The splits of NIH ChestX-ray8, by patient, as pure functions of its tables.
 
-The publisher's test list fixes the test images. Two cuts are ours, both by patient:
+The publisher's test list fixes the test images; validation images are drawn from the other list. All expert boxes lie
+on test images. To tune on some of them without touching the test split, the patients with boxes fall into two halves
+(``in_tuning_half``): the images of the *tuning half* are explained at validation and left out of the test split; those
+of the *reporting half* stay in it. A test figure rests on somewhat fewer images than the publisher's list has.
 
-- Validation images are drawn from the train_val list with a seed (``draw_validation``).
-- All expert boxes lie on test images. Whoever chose settings by looking at the maps on them would tune on the test
-  set, so patients with boxes fall into two halves (``in_tuning_half``), the same ones for everybody. The *tuning
-  half* is explained at validation, and none of its patients' images is in the test split, boxed or not. The
-  *reporting half* stays in the test split and is looked at only there. A test figure therefore stands on somewhat
-  fewer images than the publisher's list has.
-
-The "sample" of 5,606 images comes without lists. Put the publisher's two lists beside it, and its images keep their
-official sides. Without them a fifth of its patients, and all with boxes, serve as test images (``sample_lists``): such
-a test is honest, but no figure of it compares with one on the official list.
+The "sample" of 5,606 images comes without lists. With the publisher's lists beside it, its images keep their official
+splits. Without them a fifth of its patients, and all with boxes, are the test split (``sample_lists``); figures on that
+do not compare with those on the official list.
 """
 
 import hashlib
@@ -24,18 +20,15 @@ from lightning_chex.data.files.images import first_few
 
 
 def in_tuning_half(patient_id: str) -> bool:
-    """Say which half of the box patients someone belongs to, by a rule that needs no other patient.
-
-    True if the first byte of the SHA-256 of the patient number, written without leading zeros, is even.
-    """
+    """Whether the first byte of the SHA-256 of a patient number, written without leading zeros, is even."""
     return hashlib.sha256(patient_id.encode()).digest()[0] % 2 == 0
 
 
 def sample_lists(labels: pd.DataFrame, boxes: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Make the lists that the "sample" of the data set comes without.
+    """Make the lists that the "sample" of the data set lacks.
 
-    A patient is tested on if the SHA-256 of the patient number, written without leading zeros and read as a whole
-    number, is a multiple of five, a rule that needs no other patient; or if there are boxes on an image of theirs.
+    Test patients are those with boxes, and those whose number, without leading zeros, has a SHA-256 that is a multiple
+    of five.
 
     Args:
         labels: from ``read_labels``.
@@ -53,7 +46,7 @@ def sample_lists(labels: pd.DataFrame, boxes: pd.DataFrame) -> tuple[pd.Series, 
 def official_split(
     labels: pd.DataFrame, train_val: pd.Series, test: pd.Series, boxes: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Give each listed image its split.
+    """Assign each listed image its split.
 
     Args:
         labels: from ``read_labels``.
@@ -62,9 +55,8 @@ def official_split(
         boxes: from ``read_boxes``.
 
     Returns:
-        ``labels`` with a column ``split``: ``train_val``, ``test``, or ``tuning`` for every test image of a patient in
-        the tuning half of those with boxes. Images of neither list are left out, with a warning; and so are their
-        boxes, from the second value, ``boxes``.
+        ``labels`` with a column ``split``: ``train_val``, ``test``, or ``tuning`` for all test images of the tuning
+        half; and ``boxes``. Images of neither list are left out, with a warning, and so are their boxes.
 
     Raises:
         DataError: an image or a patient in both lists, a name without a row in the table, a box on a training image.

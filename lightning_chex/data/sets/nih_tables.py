@@ -1,8 +1,7 @@
-"""The tables of NIH ChestX-ray8, in every version its publishers have put out; no image is opened here.
+"""The tables of NIH ChestX-ray8, in all published versions.
 
 ``Data_Entry_2017.csv`` and ``Data_Entry_2017_v2020.csv`` differ in their headers and in a few labels;
-``sample_labels.csv`` comes with the "sample", a twentieth of the images, drawn at random from the whole and shipped
-without lists and boxes. All of them name the three columns read here alike.
+``sample_labels.csv`` comes with the "sample", a random twentieth of the images without lists and boxes.
 """
 
 from pathlib import Path
@@ -43,13 +42,12 @@ LABEL_TABLES = tuple(
 
 
 class NIHTables(NamedTuple):
-    """All that the publisher's tables say.
+    """Contents of the publisher's tables.
 
     Attributes:
         labels: see ``read_labels``.
-        boxes: see ``read_boxes``; none where there is no list of them, which only the sample may lack.
-        train_val: image ids of ``train_val_list.txt``, none in a copy of test images alone; None if the sample has no
-            lists.
+        boxes: see ``read_boxes``; empty without a list, which only the sample may lack.
+        train_val: image ids of ``train_val_list.txt``, empty in a copy of test images; None if the sample has no lists.
         test: image ids of ``test_list.txt``, or None likewise.
     """
 
@@ -88,7 +86,7 @@ def read_tables(root: Path) -> NIHTables:
 
 
 def _read_lists(root: Path) -> tuple[pd.Series, pd.Series]:
-    """Image ids for training and for test; whatever does not train can do without the former."""
+    """Image ids for training and for test; the former are needed for training alone."""
     path = root / _TRAINING
     train_val = read_list(path, may_be_empty=True) if path.is_file() else pd.Series(dtype=str)
     if train_val.empty:
@@ -114,7 +112,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     if unknown:
         names = first_few(sorted(map(repr, unknown)))
         raise DataError(f"{path} has findings this data set does not know: {names}; correct them, or get a fresh copy")
-    fenced = "|" + findings + "|"  # so that no name is found inside another
+    fenced = "|" + findings + "|"  # no name is found inside another
     labels = {name: fenced.str.contains(f"|{name}|", regex=False).astype(np.float32) for name in CHESTXRAY14}
     patients = table["Patient ID"].str.replace(r"^0+(?=\d)", "", regex=True)
     return pd.DataFrame({"image_id": table["Image Index"], "patient_id": patients, **labels})

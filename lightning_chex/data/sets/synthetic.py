@@ -5,6 +5,7 @@ alone, not on the order of access, the worker, or the global random state.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,7 +17,7 @@ from lightning_chex.class_names import DETECTORS, PATHOLOGIES
 from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset, Split
 from lightning_chex.data.fingerprint import fingerprint
 from lightning_chex.data.lung_masks import NUM_ZONES
-from lightning_chex.data.phantom.render import LABEL, Radiograph, stream, take
+from lightning_chex.data.phantom.render import LABEL, Radiograph, random_stream, take
 from lightning_chex.data.phantom.severity import draw_scores
 from lightning_chex.data.sets.brixia_scores import target_label
 from lightning_chex.data.transforms import ImageTransform
@@ -178,17 +179,17 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
 
     def _draw(self, index: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
         """Which pathologies (8,) and which zone scores (6,) an image shows; one of the two is all zero."""
-        rng = stream(self.seed, LABEL, self._number(index))
+        rng = random_stream(self.seed, LABEL, self._number(index))
         if self.target != "pathologies":
             return np.zeros(len(PATHOLOGIES), bool), draw_scores(rng)
         shares = np.array([self.prevalence[name] for name in PATHOLOGIES])
-        # a class may be asked for more often than 1 - HEALTHY allows
+        # a prevalence may exceed 1 - HEALTHY
         healthy = min(HEALTHY, 1 - shares.max())
         ill = rng.random() >= healthy
         return ill & (rng.random(len(PATHOLOGIES)) * (1 - healthy) < shares), np.zeros(NUM_ZONES, np.int64)
 
 
-# each split begins at its own patient, so validation and test stay the same whatever the size of the training set
+# fixed first patients: validation and test do not depend on the size of the training set
 _FIRST_PATIENT: dict[Split, int] = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 _PATIENTS_PER_SPLIT = 1_000_000
 
@@ -203,13 +204,13 @@ class SyntheticDataModule(ChestXrayDataModule):
         size: side in pixels of the square images, at least 32.
         batch_size: images per batch (and per device).
         num_workers: processes that render; 0 renders in the main process.
-        augment: rotate, shift, scale and relight the training images at random.
+        augment: see ``ChestXrayDataModule``.
         seed: another seed is another population of patients.
         target: ``pathologies``, ``severity`` or ``detectors``, see :class:`SyntheticCXR`.
         images_per_patient: images of each patient.
         conspicuity: scales the contrast of all findings.
         prevalence: probabilities that replace those of ``PREVALENCE``, by class.
-        shuffle_labels: give the training images each other's labels, see ``ChestXrayDataModule``.
+        shuffle_labels: see ``ChestXrayDataModule``.
 
     Raises:
         ValueError: an argument outside its range.
@@ -239,28 +240,23 @@ class SyntheticDataModule(ChestXrayDataModule):
             most = _PATIENTS_PER_SPLIT * images_per_patient
             if not 1 <= number <= most:
                 raise ValueError(f"num_{split} is {number}: give a number from 1 to {most}")
-        self.seed = seed
-        self.target: Target = target
-        self.images_per_patient = images_per_patient
-        self.conspicuity = conspicuity
-        self.prevalence = prevalence
+        self._drawn_by = (seed, target, images_per_patient, conspicuity)
+        self._draw = partial(
+            SyntheticCXR,
+            size=size,
+            seed=seed,
+            target=target,
+            images_per_patient=images_per_patient,
+            conspicuity=conspicuity,
+            prevalence=prevalence,
+        )
         self.class_names = {"pathologies": PATHOLOGIES, "detectors": DETECTORS}.get(target, ())
         self.build("val", self._plain)  # costs nothing, and bad arguments fail here
 
     def fingerprint(self) -> str:
         """Hash of all an evaluation depends on, the parameters of the drawing included."""
-        return fingerprint(self, self.seed, self.target, self.images_per_patient, self.conspicuity)
+        return fingerprint(self, *self._drawn_by)
 
     def build(self, split: Split, transform: ImageTransform) -> LabelledDataset:
         """Make the data set of one split."""
-        return SyntheticCXR(
-            num_images=self.num_images[split],
-            size=self.size,
-            seed=self.seed,
-            target=self.target,
-            images_per_patient=self.images_per_patient,
-            conspicuity=self.conspicuity,
-            prevalence=self.prevalence,
-            first_patient=_FIRST_PATIENT[split],
-            transform=transform,
-        )
+        return self._draw(self.num_images[split], first_patient=_FIRST_PATIENT[split], transform=transform)
