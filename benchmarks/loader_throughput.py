@@ -28,11 +28,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_chex.data.images import ImageReader, read_grey
-from lightning_chex.data.prepared import open_prepared
-from lightning_chex.data.preparing import prepare_copy
-from lightning_chex.data.synthetic import SyntheticCXR
-from lightning_chex.data.transforms import ImageTransform
+from lightning_chex.data import ImageTransform, SyntheticCXR
+from lightning_chex.data.files.images import ImageReader, read_grey
+from lightning_chex.data.prepared.preparing import prepare_copy
+from lightning_chex.data.prepared.reading import open_prepared
 
 SIZE = 224
 

@@ -10,7 +10,7 @@ import time
 import cv2
 import torch
 
-from lightning_chex.data.synthetic import SyntheticCXR
+from lightning_chex.data import SyntheticCXR
 
 
 def rounds(dataset: SyntheticCXR, count: int, images: int) -> list[float]:

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_chex.data import PATHOLOGIES, ImageTransform, SyntheticCXR
-from lightning_chex.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from lightning_chex.data.transforms import grey_of
 from lightning_chex.reporting.overview import draw_sample
 
 SIZE = 256
@@ -21,9 +21,8 @@ DRAWS = 5
 
 def drawable(sample: dict[str, Any]) -> dict[str, Any]:
     """Turn a sample of the phantom into what ``draw_sample`` takes."""
-    grey = sample["image"][0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
     return {
-        "image": grey.clamp(0, 1).numpy(),
+        "image": grey_of(sample["image"]).numpy(),
         "boxes": sample["boxes"].tolist(),
         "box_names": [PATHOLOGIES[k] for k in sample["box_labels"].tolist()],
         "lungs": sample["lung_mask"].numpy(),

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import lightning_chex.data
 from lightning_chex.configuration import refuse_address
-from lightning_chex.data.overview import recognise
+from lightning_chex.data.files.tables import recognise
 from lightning_chex.lightning_private import concise, parser_at_fault
 from lightning_chex.messages import one_line
 from lightning_chex.yaml_text import check_size
@@ -54,7 +54,8 @@ def with_recognised_data(arguments: list[str]) -> list[str]:
     root = parser.parse_known_args(arguments)[0].root
     if arguments[:1] not in (["inspect"], ["prepare"]) or named or root is None:
         return arguments
-    name, file = recognise(root, lightning_chex.data.ChestXrayDataModule.__subclasses__())
+    modules = lightning_chex.data.ChestXrayDataModule.__subclasses__()
+    name, file = recognise(root, {module.__name__: module.label_tables for module in modules})
     print(f"{file} lies there, so this is taken for {name}; --data CLASS says otherwise", file=sys.stderr)
     return [arguments[0], "--data", name, *arguments[1:]]
 

@@ -25,7 +25,7 @@ from lightning_chex.callbacks.last_checkpoint import keep_newest_state
 from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.data import ChestXrayDataModule
 from lightning_chex.data.adapter import adapted
-from lightning_chex.data.errors import DataError
+from lightning_chex.data.contract import DataError
 from lightning_chex.explaining.checkpoint import check_fits
 from lightning_chex.explaining.checkpoint_contents import CheckpointError
 from lightning_chex.files import write_whole
@@ -57,7 +57,7 @@ def main(args: Sequence[str] | None = None) -> None:
         _run_command(arguments.with_default_config(given))
     except (DataError, LayerError, NotFiniteError, CheckpointError, MisconfigurationException) as error:
         # a DataLoader worker wraps the error into its traceback, which ends with the message
-        _refuse(str(error).rpartition("errors.DataError: ")[2].strip(), error)
+        _refuse(str(error).rpartition(".DataError: ")[2].strip(), error)
     except SIGTERMException:  # its own exit code is 0
         print("ended by SIGTERM", file=sys.stderr)
         raise SystemExit(143) from None

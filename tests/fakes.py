@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lightning_chex.data.lungs import LAYOUTS
-from lightning_chex.data.nih_splits import in_tuning_half
-from lightning_chex.data.sample import PATHOLOGIES
+from lightning_chex.data import PATHOLOGIES
+from lightning_chex.data.sets.lungs import LAYOUTS
+from lightning_chex.data.sets.nih_splits import in_tuning_half
 
 NIH_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"

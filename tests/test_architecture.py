@@ -4,7 +4,8 @@ import ast
 import doctest
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -145,7 +146,7 @@ def test_imports_run_one_way(module, path):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("lightning_chex.data.nih", "from lightning_chex.tasks import RegressionTask"),
+        ("lightning_chex.data.sets.nih", "from lightning_chex.tasks import RegressionTask"),
         ("lightning_chex.metrics.localization", "def f():\n    import lightning_chex.attribution.iba"),
         ("lightning_chex.attribution.iba", "import pytorch_lightning as pl"),
         ("lightning_chex.attribution.iba", "from wandb import Image"),
@@ -168,6 +169,44 @@ def test_imports_the_right_way_are_not_offences():
         "from lightning_chex.data.contract import Samples"
     )
     assert offences("lightning_chex.callbacks.iba", source) == []
+
+
+def graph_of(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Which modules each module imports, at run time, in a function or under TYPE_CHECKING; a package is a module."""
+    graph: dict[str, set[str]] = {module: set() for module in sources}
+    for module, source in sources.items():
+        for name in imports_of(source, module):
+            found = next((known for known in (name, name.rpartition(".")[0]) if known in sources), module)
+            graph[module] |= {found} - {module}
+    return graph
+
+
+def circle_in(sources: Mapping[str, str]) -> list[str]:
+    try:
+        TopologicalSorter(graph_of(sources)).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    sources = {name.removesuffix(".__init__"): path.read_text() for name, path in modules()}
+    assert len(sources) > 150 and sum(map(len, graph_of(sources).values())) > 400  # imports are found at all
+    assert circle_in(sources) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from lightning_chex.data.a import A",
+        "def f():\n    from lightning_chex.data.a import A",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from lightning_chex.data.a import A",
+    ],
+)
+def test_a_circle_would_be_seen(back):
+    a, b = "lightning_chex.data.a", "lightning_chex.data.b"
+    assert set(circle_in({a: "from lightning_chex.data.b import B", b: back})) == {a, b}
+    assert circle_in({a: "from lightning_chex.data.b import B", b: ""}) == []
 
 
 def doctested() -> list[str]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lightning_chex.cli import main, score_names
 from lightning_chex.configuration import without_folders
-from lightning_chex.data.sample import PATHOLOGIES
+from lightning_chex.data import PATHOLOGIES
 
 PHANTOM = ["--data.num_train=16", "--data.num_val=6", "--data.num_test=6"]
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from lightning_chex.attribution import FeatureStatistics
 from lightning_chex.cli import main
-from lightning_chex.data import dicom_sizes, tables
+from lightning_chex.data.files import dicom_header, tables
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -298,7 +298,7 @@ def test_pictures_of_strangers(place, trained, capsys, monkeypatch, name):
     make, words = PICTURES[name]
     (place / "x").mkdir()
     make(place / "x" / name)
-    monkeypatch.setattr(dicom_sizes, "_MOST_BYTES", 2**20)
+    monkeypatch.setattr(dicom_header, "_MOST_BYTES", 2**20)
     options = ["--data=ImageFolderDataModule", f"--data.root={place / 'x'}", "--data.size=64", "--data.num_workers=0"]
     quiet = ["--trainer.accelerator=cpu", "--trainer.logger=false", "--trainer.callbacks=null"]
     error = the_error(

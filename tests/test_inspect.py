@@ -12,9 +12,8 @@ from PIL import Image
 
 import lightning_chex.data.overview
 from lightning_chex.cli import main
-from lightning_chex.data import CohenDataModule, NIHDataModule
-from lightning_chex.data.images import read_grey
-from lightning_chex.data.sample import PATHOLOGIES
+from lightning_chex.data import PATHOLOGIES, CohenDataModule, NIHDataModule
+from lightning_chex.data.files.images import read_grey
 from lightning_chex.reporting import overview_text
 
 PHANTOM = ["--data.num_train=12", "--data.num_val=8", "--data.num_test=6", "--data.size=64"]

@@ -11,8 +11,7 @@ from fakes import write_cohen, write_nih
 from tiny import TinyTask, tiny_trainer
 
 from lightning_chex.cli import main
-from lightning_chex.data.nih import NIHDataModule
-from lightning_chex.data.sample import PATHOLOGIES
+from lightning_chex.data import PATHOLOGIES, NIHDataModule
 
 FIT = [*TINY, "--model.backbone=test_resnet", "--trainer.logger=false", "--trainer.callbacks=null"]
 

@@ -13,8 +13,7 @@ from commands import CONFIGS, TINY, written
 from fakes import write_nih
 from PIL import Image
 
-from lightning_chex.data.nih import NIHDataModule
-from lightning_chex.data.sample import PATHOLOGIES
+from lightning_chex.data import PATHOLOGIES, NIHDataModule
 
 PATH = os.pathsep.join([str(CONFIGS.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
 SECRET = "folder-of-dr-nobody"

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_chex.attribution import IBA, Attribution, Targets
-from lightning_chex.data.sample import collate
+from lightning_chex.data import collate
 
 LAYER = "2"
 CLASS_NAMES = ("left", "right")

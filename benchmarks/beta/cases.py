@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_chex.data.phantom.severity import zone_masks
-from lightning_chex.data.sample import PATHOLOGIES
-from lightning_chex.data.synthetic import SyntheticCXR, Target
+from lightning_chex.data import PATHOLOGIES, SyntheticCXR
+from lightning_chex.data.lung_masks import zone_masks
+from lightning_chex.data.sets.synthetic import Target
 from lightning_chex.tasks import ClassificationTask, RegressionTask
 
 SEEDS = {"classes": 101, "cues": 102, "scores": 103}

@@ -1,18 +1,18 @@
 """Image files to samples to batches: one data set and its data module a file."""
 
-from lightning_chex.data.brixia import BrixIA, BrixIADataModule
-from lightning_chex.data.brixia_scores import rater_agreement
-from lightning_chex.data.cohen import CohenBrixIA, CohenDataModule
-from lightning_chex.data.contract import LabelledDataset, Samples, XrayDataModule, XrayModel
+from lightning_chex.class_names import DETECTORS, PATHOLOGIES
+from lightning_chex.data.contract import DataError, LabelledDataset, Samples, XrayDataModule, XrayModel
 from lightning_chex.data.datamodule import ChestXrayDataModule
-from lightning_chex.data.errors import DataError
-from lightning_chex.data.folder import ImageFolderDataModule, UnlabelledXrays
-from lightning_chex.data.lungs import LungDataModule, LungSegmentation
-from lightning_chex.data.nih import NIHChestXray8, NIHDataModule
-from lightning_chex.data.sample import DETECTORS, PATHOLOGIES, collate, detector_label
-from lightning_chex.data.synthetic import SyntheticCXR, SyntheticDataModule
+from lightning_chex.data.lung_masks import lung_zones, zones_from_boxes, zones_from_probabilities
+from lightning_chex.data.sample import collate, detector_label
+from lightning_chex.data.sets.brixia import BrixIA, BrixIADataModule
+from lightning_chex.data.sets.brixia_scores import rater_agreement
+from lightning_chex.data.sets.cohen import CohenBrixIA, CohenDataModule
+from lightning_chex.data.sets.folder import ImageFolderDataModule, UnlabelledXrays
+from lightning_chex.data.sets.lungs import LungDataModule, LungSegmentation
+from lightning_chex.data.sets.nih import NIHChestXray8, NIHDataModule
+from lightning_chex.data.sets.synthetic import SyntheticCXR, SyntheticDataModule
 from lightning_chex.data.transforms import ImageTransform
-from lightning_chex.data.zones import lung_zones, zones_from_boxes, zones_from_probabilities
 
 __all__ = [
     "DETECTORS",

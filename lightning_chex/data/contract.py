@@ -1,26 +1,28 @@
-"""What a data set, a data module and a model must offer, and what they may: all the rest of the package relies on.
+"""What a data set, a data module and a model must offer, and what they may.
 
-A child of ``ChestXrayDataModule`` offers whatever is asked of a data module as soon as it has ``class_names`` (or
-``score_names``) and ``build``. Any other LightningDataModule may offer any part of `XrayDataModule`; ``adapted`` (in
-``data/adapter.py``) fills in the rest, once. A command that cannot do without what is missing says so before it begins.
+A child of ``ChestXrayDataModule`` offers all of it once it has ``class_names`` (or ``score_names``) and ``build``. Any
+other LightningDataModule may offer any part of `XrayDataModule`; ``adapted`` (in ``data/adapter.py``) adds the
+defaults. A command that needs a missing member raises an error before it begins.
 """
 
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from lightning_chex.data.predicted import Predicted
+from torch.utils.data import default_collate
 
 PAGE = "lightning_chex/data/contract.py"
 
 Split = Literal["train", "val", "test"]
 
 Stage = Literal["validate", "test"]
+
+
+class DataError(ValueError):
+    """A file or table on disk is not as it should be; the message names it, what was found, and the way out."""
 
 
 class Samples(Sized, Protocol):
@@ -43,12 +45,12 @@ class LabelledDataset(Samples, Protocol):
 
 @dataclass(frozen=True)
 class Described:
-    """What a data set may offer besides, as attributes of these names; None where it does not.
+    """Optional attributes of a data set; None where it lacks them.
 
     Attributes:
-        image_ids: the names of all images, so that finished ones need not be read to be passed over.
-        patient_ids: who each image shows.
-        paths: the file of each image, whose size is then told beside its maps.
+        image_ids: names of all images, so that finished ones are skipped without being read.
+        patient_ids: the patient of each image.
+        paths: the file of each image, whose size is then recorded with its maps.
         zones: Brixia scores, float32 (N, 6).
         all_box_labels: class index of every expert box on these images, int64 (M,).
     """
@@ -60,88 +62,108 @@ class Described:
     all_box_labels: Tensor | None
 
 
-class XrayDataModule(Protocol):
-    """What a LightningDataModule may offer beside its loaders, whose batches are dicts as ``collate`` makes them.
+@dataclass(frozen=True)
+class Predicted:
+    """Images chosen for ``predict``.
 
-    A data set of classes must offer ``class_names``; evaluate needs ``explained_dataset``, inspect ``parts``.
+    Attributes:
+        images: those still to be done.
+        count: of all chosen images, finished ones included.
+        image_ids: of all of these, in order; empty where a data set does not list them.
+        labelled: whether their labels are known.
     """
 
-    @property
-    def class_names(self) -> Sequence[str] | None:
-        """Names of the K classes in the order of ``label``; empty for scores, None where the model alone tells."""
+    images: Samples
+    count: int
+    image_ids: list[str]
+    labelled: bool
 
-    @property
-    def score_names(self) -> Sequence[str] | None:
-        """Names of the scores; None where there is one, or the model alone tells."""
 
-    @property
-    def size(self) -> int | None:
-        """Side of the images in pixels."""
+class XrayDataModule:
+    """What a LightningDataModule may offer beside its loaders, whose batches are dicts as ``collate`` makes them.
 
-    @property
-    def root(self) -> str | None:
-        """The folder the images come from, which tells two data sets with the same names apart."""
+    Every member has the default given here. A data set of classes must offer ``class_names``; evaluate needs
+    ``explained_dataset``, inspect ``parts``.
+    """
 
-    @property
-    def batch_size(self) -> int:
-        """Images per batch."""
+    class_names: Sequence[str] | None = None
+    """Names of the K classes in the order of ``label``; empty for scores, None: those of the model."""
 
-    @property
-    def num_workers(self) -> int:
-        """Processes that read images."""
+    score_names: Sequence[str] | None = None
+    """Names of the scores; None where there is one, or for those of the model."""
 
-    @property
-    def collate(self) -> Callable[[list[Any]], Any]:
-        """Joins samples to a batch."""
+    size: int | None = None
+    """Side of the images in pixels."""
 
-    @property
-    def shuffle_labels(self) -> bool:
-        """Whether the training images have each other's labels."""
+    root: str | None = None
+    """Folder of the images, which distinguishes data sets whose images have the same names."""
+
+    batch_size: int = 16
+    num_workers: int = 0
+    """Processes that read images."""
+
+    collate: Callable[[list[Any]], Any] = staticmethod(default_collate)
+    """Joins samples to a batch."""
+
+    shuffle_labels: bool = False
+    """Whether the labels are permuted among the training images."""
+
+    unreadable_images: Sequence[str] = ()
+    """Names of images that were left out because they cannot be read."""
 
     @property
     def pos_weight(self) -> Tensor | None:
         """Negatives over positives of each class in the training images, float32 (K,)."""
-
-    @property
-    def unreadable_images(self) -> Sequence[str]:
-        """Names of images that were left out because they cannot be read."""
+        return None
 
     def explained_dataset(self, stage: Stage) -> Samples | None:
-        """Images to explain, never augmented, the most telling first, with all that is known of them.
+        """Images to explain, never augmented, the most informative first, with all annotations.
 
         Those of ``validate`` are explained at every validation, and tuned on; those of ``test`` are reported on.
-        None: the callback explains the first that come by.
+        None: the callback explains the first ones of the loader.
         """
+        return None
 
     def parts(self) -> Mapping[str, LabelledDataset]:
         """All images by the part they belong to, never augmented: ``train``, ``val``, ``test`` and others."""
+        return {}
 
-    def choose_predicted(self, part: str = "test", **options: Any) -> "Predicted | None":
+    def choose_predicted(self, part: str = "test", **options: Any) -> Predicted | None:
         """Let ``predict`` see these images; None where it sees what ``predict_dataloader`` gives."""
+        return None
 
     def dataset(self, split: Split) -> Samples | None:
-        """The images of a split; None where the loaders alone know them."""
+        """The images of a split; None where only the loaders give them."""
+        return None
 
     def readable(self, dataset: Samples, name: str) -> Samples:
-        """The same with None for samples that cannot be read, if such are to be skipped."""
+        """The same with None for unreadable samples, if those are to be skipped."""
+        return dataset
 
     def look(self) -> None:
-        """Read and check what is on disk, so that all of the above can be asked for; once."""
+        """Read and check what is on disk, once; all other members may rely on it."""
+
+    def rater_disagreement(self) -> dict[str, float] | None:
+        """How far raters differ, figures by name; None where there is one rater."""
+        return None
 
     def fingerprint(self) -> str:
-        """Hash of all an evaluation rests on."""
+        """Hash of all an evaluation depends on."""
+        return "unknown"
 
     def overview(self, num_samples: int = 12) -> dict[str, Any]:
         """What is found on disk, see ``data/overview.py``."""
+        raise lacks(name_of(self), "parts", "inspect")
 
     def prepare(self, output_dir: str | Path, size: int | None = None, workers: int | None = None) -> Path:
         """Resize all image files once, into a folder that is returned."""
+        raise lacks(name_of(self), "prepare", "prepare")
 
 
 class XrayModel(Protocol):
     """What a LightningModule must offer, beside the network that is explained.
 
-    That is an attribute of any name, ``model`` unless the callback's ``network`` says otherwise, which gives raw
+    That is the attribute named by the callback's ``network``, by default ``model``, which gives raw
     outputs (B, K) or, for a score, (B, 1). ``explain`` and ``predict`` need a ``predict_step`` that returns a dict with
     ``image_id`` and ``prediction``: probabilities (B, K) or scores (B,).
     """
@@ -167,16 +189,21 @@ class Outputs:
 
 
 def described(dataset: object) -> Described:
-    """Ask a data set what it offers besides samples and labels."""
+    """Return the optional attributes of a data set."""
     return Described(**{field.name: getattr(dataset, field.name, None) for field in fields(Described)})
 
 
 def outputs_of(model: object, data: XrayDataModule | None = None) -> Outputs:
-    """Ask a model what its outputs stand for; one that has no ``class_names`` has those of its data."""
+    """Return what the outputs of a model stand for; without ``class_names`` it has those of its data."""
     class_names = getattr(model, "class_names", None)
     if class_names is None and data is not None:
         class_names = data.class_names
     return Outputs(list(class_names or ()), list(getattr(model, "score_names", None) or ("severity",)))
+
+
+def name_of(data: XrayDataModule) -> str:
+    """Return the name of the class of a data module, adapted or not."""
+    return type(getattr(data, "own", data)).__name__
 
 
 def lacks(name: str, member: str, purpose: str) -> MisconfigurationException:

@@ -1,30 +1,35 @@
-"""Two lungs out of one mask, and clean lungs out of two: pure functions of arrays.
+"""Lung masks, bool (2, H, W), and the six Brixia zones, bool (6, H, W): pure functions.
 
-A lung mask is bool (2, H, W): the patient's right lung, which lies at the image's left, then the left lung.
+The patient's right lung (image left) comes first. Zones A, B, C are its thirds of equal height from top to bottom, D,
+E, F those of the left lung.
 """
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 Mask = npt.NDArray[np.bool_]
+
+NUM_ZONES = 6
 
 FRAGMENT = 0.1
 """A connected part smaller than this share of the largest one of its lung is a fragment, not lung."""
 
-# parts of one lung lie above each other; those of two lungs lie this share of a part's width apart, or more
+# horizontal distance of two lungs, in widths of a part, at least; parts of one lung are closer
 _APART = 0.5
-# lungs that touch have fewer pixels in the columns between them: at most this share of what the slimmer one reaches
+# columns between touching lungs have at most this share of the pixels of the narrower lung's fullest column
 _VALLEY = 0.75
 
 
 def split_lungs(mask: Mask) -> Mask:
-    """Tell apart the lungs of a mask that holds both.
+    """Separate the lungs of a mask that holds both.
 
-    Fragments aside, connected parts are lined up from left to right and parted at the widest gap between their
-    centres, if it is wide enough for two lungs. Otherwise all may be lungs that touch: then there is a valley in the
-    number of pixels per column, and the cut runs along its bottom. If there is none either, only one lung is there,
-    and the half of the image that holds its centre says which. Fragments go with the lung whose side they lie on.
+    Connected parts, fragments aside, are sorted from left to right and separated at the widest gap between their
+    centres, if it is wide enough for two lungs. Otherwise the lungs may touch: then the number of pixels per column has
+    a minimum, at which they are cut. If it has none, there is one lung, of the half of the image that holds its centre.
+    Fragments belong to the lung on their side.
 
     Args:
         mask: (H, W).
@@ -73,6 +78,97 @@ def clean_lungs(lungs: Mask) -> Mask:
         lungs[0] &= ~shared | nearer_right
         lungs[1] &= ~shared | ~nearer_right
     return np.stack([_without_fragments(lung) for lung in lungs])
+
+
+def zone_masks(lungs: Mask) -> Mask:
+    """Cut each lung into three parts of equal height, up to a pixel.
+
+    Args:
+        lungs: (2, H, W).
+
+    Returns:
+        (6, H, W), zones A to F; those of an empty lung are empty.
+    """
+    zones = np.zeros((NUM_ZONES, *lungs.shape[1:]), bool)
+    for side, lung in enumerate(lungs):
+        rows = np.flatnonzero(lung.any(axis=1))
+        if len(rows):
+            cuts = np.linspace(rows[0], rows[-1] + 1, 4).round().astype(int)
+            for third in range(3):
+                zones[3 * side + third, cuts[third] : cuts[third + 1]] = lung[cuts[third] : cuts[third + 1]]
+    return zones
+
+
+def lung_zones(lung_mask: Tensor) -> Tensor:
+    """Cut each lung into its three zones, without overlaps and fragments (see ``clean_lungs``).
+
+    Args:
+        lung_mask: bool (2, H, W), the patient's right lung (image left), then the left one.
+
+    Returns:
+        bool (6, H, W), disjoint, A to F; the three zones of a missing lung are empty.
+
+    Raises:
+        ValueError: a mask of another kind or shape.
+
+    Example:
+        >>> mask = torch.zeros(2, 9, 4, dtype=torch.bool)
+        >>> mask[0, :, :2] = True  # nine rows of two pixels; the left lung is missing
+        >>> lung_zones(mask).sum(dim=(1, 2))
+        tensor([6, 6, 6, 0, 0, 0])
+    """
+    if lung_mask.dtype != torch.bool or lung_mask.ndim != 3 or len(lung_mask) != 2:
+        raise ValueError(
+            f"lung_mask is {lung_mask.dtype} {tuple(lung_mask.shape)}: give bool (2, H, W), the right lung first"
+        )
+    return torch.from_numpy(zone_masks(clean_lungs(lung_mask.cpu().numpy()))).to(lung_mask.device)
+
+
+def zones_from_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Cut the boxes around the lungs into their zones.
+
+    Args:
+        boxes: x1, y1, x2, y2 in pixels of the right (image left) and the left lung, (2, 4). Clipped to the
+            image. A box without area, or of NaN, stands for a missing lung.
+        height: of the image in pixels.
+        width: of the image in pixels.
+
+    Returns:
+        bool (6, H, W) as from ``lung_zones``; a pixel is in a box if its centre is.
+
+    Raises:
+        ValueError: boxes of another shape, or one whose corners are in the wrong order.
+    """
+    if boxes.shape != (2, 4):
+        raise ValueError(f"boxes has shape {tuple(boxes.shape)}: give (2, 4), the right lung first")
+    if (boxes[:, 2:] < boxes[:, :2]).any():
+        raise ValueError(f"boxes is {boxes.tolist()}: x2 and y2 must not be less than x1 and y1")
+    x1, y1, x2, y2 = boxes.float()[..., None, None].unbind(dim=1)
+    x = torch.arange(width, device=boxes.device) + 0.5
+    y = torch.arange(height, device=boxes.device)[:, None] + 0.5
+    return lung_zones((x1 <= x) & (x < x2) & (y1 <= y) & (y < y2))
+
+
+def zones_from_probabilities(probabilities: Tensor, threshold: float = 0.5) -> Tensor:
+    """Cut the lungs of a segmentation network into their zones.
+
+    Args:
+        probabilities: of the right (image left) and the left lung, (2, H, W), as ``SegmentationTask.score`` gives them
+            for one image. Where both pass the threshold, the larger one has the pixel.
+        threshold: a pixel is lung from here on, above 0 to below 1.
+
+    Returns:
+        bool (6, H, W) as from ``lung_zones``.
+
+    Raises:
+        ValueError: another shape, or a threshold outside its range.
+    """
+    if probabilities.ndim != 3 or len(probabilities) != 2:
+        raise ValueError(f"probabilities has shape {tuple(probabilities.shape)}: give (2, H, W), the right lung first")
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold is {threshold}: give a probability above 0 and below 1")
+    right, left = probabilities
+    return lung_zones((probabilities >= threshold) & torch.stack([right >= left, left > right]))
 
 
 def _without_fragments(lung: Mask) -> Mask:

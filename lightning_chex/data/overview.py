@@ -1,4 +1,4 @@
-"""What was found on a data root, as plain data: numbers, names and a few pictures, for whoever draws them.
+"""A summary of a data set as plain data: numbers, names and a few images, to be drawn elsewhere.
 
 ``overview`` returns a dict:
 
@@ -8,14 +8,13 @@ key               meaning
 ``name``          name of the data module's class
 ``class_names``   names of the K classes; empty where the label is a severity score
 ``parts``         a dict for each part, empty ones too: ``name``, ``images``, ``patients`` (None where the data set
-                  does not list them); ``positives``, images of
-                  each class, (K,), or ``scores``, the severity of each image, or neither where nothing is labelled;
-                  ``boxes``, boxes of each class, (K,), None where they are not listed
+                  does not list them); ``positives``, images of each class, (K,), or ``scores``, the severity of each
+                  image, or neither without labels; ``boxes``, boxes of each class, (K,), None where not listed
 ``patients``      patients in all parts together, or None
 ``sizes``         ``counted`` files whose header was read, of ``files``; ``common``, pairs of (width, height) and how
-                  often they occur, most frequent first; ``unreadable``, what is wrong with those whose header cannot be
+                  often they occur, most frequent first; ``unreadable``, the errors of unreadable headers
 ``missing``       ``names`` of images in the table but not on disk, of ``total`` in the table
-``notes``         everything the data module warned of meanwhile
+``notes``         all warnings of the data module
 ``disagreement``  what ``rater_disagreement`` of the data module returns, None if it has none
 ``samples``       a dict for each sample image: ``image_id``, ``part``, ``image`` (grey, float32 (H, W), 0 to 1),
                   ``label`` (words), ``boxes`` (x1, y1, x2, y2 in pixels of ``image``), ``box_names``, ``zones`` (the
@@ -25,35 +24,36 @@ key               meaning
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from lightning_chex.data.contract import LabelledDataset, Samples, XrayDataModule, check_labels, described
-from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import image_size
-from lightning_chex.data.tables import MissingImagesWarning, contents, data_root
-from lightning_chex.data.transforms import IMAGENET_MEAN, IMAGENET_STD
-
-if TYPE_CHECKING:
-    from lightning_chex.data.datamodule import ChestXrayDataModule
+from lightning_chex.data.contract import (
+    DataError,
+    LabelledDataset,
+    Samples,
+    XrayDataModule,
+    check_labels,
+    described,
+    name_of,
+)
+from lightning_chex.data.files.images import image_size
+from lightning_chex.data.files.tables import MissingImagesWarning
+from lightning_chex.data.sample import severity_of
+from lightning_chex.data.transforms import grey_of
 
 SIZE_LIMIT = 5000
 """Of more files than this, evenly spaced ones are opened for their size: 100,000 headers take minutes on some disks."""
 
 
-def overview(
-    module: XrayDataModule, num_samples: int, name: str, rater_disagreement: Mapping[str, float] | None = None
-) -> dict[str, Any]:
-    """Look at a data set; of the images only headers and a few samples are read.
+def overview(module: XrayDataModule, num_samples: int) -> dict[str, Any]:
+    """Summarise a data set; of the images only headers and a few samples are read.
 
     Args:
-        module: one that has not looked yet; of this package's a copy that allows missing images, which are counted.
+        module: one that has not looked yet; those of this package give a copy that counts missing images.
         num_samples: how many images to read.
-        name: what the data set is called.
-        rater_disagreement: how far its raters differ, if there are several.
 
     Returns:
         See above.
@@ -71,7 +71,7 @@ def overview(
     missing = [warning.message for warning in caught if isinstance(warning.message, MissingImagesWarning)]
     patients = [described(dataset).patient_ids for dataset in parts.values()]
     return {
-        "name": name,
+        "name": name_of(module),
         "class_names": class_names,
         "parts": [_part(part, dataset, class_names) for part, dataset in parts.items()],
         "patients": None if None in patients else len({name for names in patients for name in names or ()}),
@@ -81,35 +81,9 @@ def overview(
             "total": sum(warning.total for warning in missing),
         },
         "notes": [str(w.message) for w in caught if w.category is UserWarning],  # other categories are for programmers
-        "disagreement": rater_disagreement,
+        "disagreement": module.rater_disagreement(),
         "samples": _samples(module, parts, class_names, num_samples),
     }
-
-
-def recognise(root: str, modules: Iterable[type["ChestXrayDataModule"]]) -> tuple[str, str]:
-    """Find the data set whose publisher has laid out a folder like this.
-
-    Args:
-        root: the folder.
-        modules: the data modules to choose from.
-
-    Returns:
-        Name of the data module and the file that gives it away.
-
-    Raises:
-        DataError: no such folder, or none of the data sets.
-    """
-    folder = data_root(root)
-    tables = [(module.__name__, name) for module in modules for name in module.label_tables]
-    for module, name in tables:
-        if (folder / name).is_file():
-            return module, name
-    plain = [name for _, name in tables if not name.endswith(".gz")]
-    raise DataError(
-        f"{folder} is no data set known here, it holds {contents(folder)}: "
-        f"expected is one of {', '.join(plain)}; or name the data module by --data (lungs and masks: --data "
-        "LungDataModule --data.layout NAME; images alone: --data ImageFolderDataModule)"
-    )
 
 
 def _part(name: str, dataset: LabelledDataset, class_names: Sequence[str]) -> dict[str, Any]:
@@ -121,15 +95,10 @@ def _part(name: str, dataset: LabelledDataset, class_names: Sequence[str]) -> di
     if class_names:
         part["positives"] = dataset.labels.sum(dim=0).long().tolist()
     else:
-        part["scores"] = _severity(dataset.labels).tolist()
+        part["scores"] = severity_of(dataset.labels).tolist()
     if known.all_box_labels is not None:
         part["boxes"] = torch.bincount(known.all_box_labels, minlength=len(class_names)).tolist()
     return part
-
-
-def _severity(labels: torch.Tensor) -> torch.Tensor:
-    """One score (N,) of each image, from that (N,) or from the scores of its zones (N, K)."""
-    return labels if labels.ndim == 1 else labels.sum(dim=1)
 
 
 def _sizes(datasets: Sequence[LabelledDataset]) -> dict[str, Any]:
@@ -148,31 +117,30 @@ def _sizes(datasets: Sequence[LabelledDataset]) -> dict[str, Any]:
 def _samples(
     module: XrayDataModule, parts: Mapping[str, LabelledDataset], class_names: Sequence[str], number: int
 ) -> list[dict[str, Any]]:
-    """The images that would be explained at validation, which show the variety and have the boxes; else any."""
+    """The images that are explained at validation, which cover all classes and have the boxes; else any."""
     candidates: list[tuple[str, Samples]] = []
     explained = module.explained_dataset("validate") if len(parts.get("val", ())) else None
     if explained is not None:
         candidates.append(("explained at validation", explained))
-    # images nobody should look at before the end come last
+    # test images come last: they should not be looked at before the end
     candidates += sorted(parts.items(), key=lambda item: item[0] == "test")
     part, dataset = next(((name, dataset) for name, dataset in candidates if len(dataset)), ("", ()))
     chosen = (dataset[i] for i in range(min(number, len(dataset))))
     # on_unreadable: skip gives None for an image that cannot be read
-    samples = [_plain(sample, part, class_names) for sample in chosen if sample is not None]
-    if any(sample["boxes"] for sample in samples):  # findings are boxed here, zones are not scored
+    samples = [_sample(sample, part, class_names) for sample in chosen if sample is not None]
+    if any(sample["boxes"] for sample in samples):  # findings have boxes here, zones no scores
         samples = [{**sample, "zones": None} for sample in samples]
     return samples
 
 
-def _plain(sample: dict[str, Any], part: str, class_names: Sequence[str]) -> dict[str, Any]:
+def _sample(sample: dict[str, Any], part: str, class_names: Sequence[str]) -> dict[str, Any]:
     label = "not labelled" if "label" not in sample else _in_words(sample["label"], class_names)
-    grey = sample["image"][0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
     zones, lungs = sample.get("zones"), sample.get("lung_mask")
     boxes, labels = (sample[key].tolist() if key in sample else [] for key in ("boxes", "box_labels"))
     return {
         "image_id": sample["image_id"],
         "part": part,
-        "image": grey.clamp(0, 1).numpy(),
+        "image": grey_of(sample["image"]).numpy(),
         "label": label,
         "boxes": boxes,
         "box_names": [class_names[i] for i in labels] if class_names and labels else [""] * len(boxes),
@@ -183,6 +151,6 @@ def _plain(sample: dict[str, Any], part: str, class_names: Sequence[str]) -> dic
 
 def _in_words(label: torch.Tensor, class_names: Sequence[str]) -> str:
     if not class_names:
-        return f"severity {_severity(label[None]).item():g}"
+        return f"severity {severity_of(label[None]).item():g}"
     names = [name for name, present in zip(class_names, label.reshape(-1).tolist(), strict=False) if present]
     return ", ".join(names) or "none of the classes"

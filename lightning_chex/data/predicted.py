@@ -1,41 +1,19 @@
-"""Which images ``predict`` sees, when it is not simply those of the test split."""
+"""The images for ``predict``, where those are not simply the test split."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import Dataset, DistributedSampler, Subset
 
-from lightning_chex.data.contract import LabelledDataset, described
-from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import image_size
-
-if TYPE_CHECKING:
-    from lightning_chex.data.datamodule import ChestXrayDataModule
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """Images chosen for ``predict``.
-
-    Attributes:
-        images: those still to be done.
-        count: how many were asked for, the finished ones too.
-        image_ids: of all of these, in their order; empty where a data set does not list them.
-        labelled: whether their labels are known.
-    """
-
-    images: Subset
-    count: int
-    image_ids: list[str]
-    labelled: bool
+from lightning_chex.data.contract import DataError, LabelledDataset, Predicted, XrayDataModule, described, name_of
+from lightning_chex.data.files.images import image_size
 
 
 class _Joined(Dataset):
-    """Datasets of one data module one after the other; samples get the size of their files."""
+    """Concatenated datasets of one data module; samples get the size of their files."""
 
     def __init__(self, datasets: Sequence[LabelledDataset]) -> None:
         self.datasets = datasets
@@ -48,12 +26,9 @@ class _Joined(Dataset):
     @property
     def image_ids(self) -> list[str] | None:
         """Ids of all images; None where a dataset does not list its own."""
-        names: list[str] = []
-        for known in self.known:
-            if known.image_ids is None:
-                return None
-            names += known.image_ids
-        return names
+        if any(known.image_ids is None for known in self.known):
+            return None
+        return [name for known in self.known for name in known.image_ids or ()]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
@@ -67,30 +42,31 @@ class _Joined(Dataset):
 
 
 def choose(
-    module: "ChestXrayDataModule",
-    part: str,
+    data: XrayDataModule,
+    part: str = "test",
     limit: int | None = None,
     only_positive: bool = False,
     finished: Collection[str] = frozenset(),
 ) -> Predicted:
-    """Choose images of a data module that has been checked.
+    """Choose images for ``predict``.
 
     Args:
-        module: whose images.
+        data: whose images.
         part: the name of one of its ``parts``, or ``all``.
         limit: only so many, the first ones.
         only_positive: leave out images none of whose classes is positive; without labels all stay.
-        finished: ids of images not to be read any more; of no use where a data set does not list its image ids.
+        finished: ids of images to skip; ignored where a data set does not list its image ids.
 
     Raises:
-        DataError: no such part, or no image in it that is asked for.
+        DataError: bad files, no such part, or no such image in it.
     """
-    parts = module.parts()
+    data.look()
+    parts = data.parts()
     if part != "all" and part not in parts:
-        raise DataError(f"split is {part!r}: {type(module).__name__} has {', '.join(parts)}; give one of them, or all")
+        raise DataError(f"split is {part!r}: {name_of(data)} has {', '.join(parts)}; give one of them, or all")
     datasets = list(parts.values()) if part == "all" else [parts[part]]
     joined = _Joined(datasets)
-    classes = len(module.class_names)
+    classes = len(data.class_names or ())
     labels = [dataset.labels for dataset in datasets if len(dataset)]
     labelled = all(own.ndim == 1 or (own.shape[1] > 0 and own.shape[1] == (classes or own.shape[1])) for own in labels)
     chosen = list(range(len(joined)))
@@ -99,22 +75,18 @@ def choose(
     chosen = chosen[:limit]
     if not chosen:
         what = "image with a positive label" if len(joined) else "image"
-        raise DataError(f"there is no {what} in split {part} of {type(module).__name__}: give another split or targets")
+        raise DataError(f"there is no {what} in split {part} of {name_of(data)}: give another split or targets")
     all_names = joined.image_ids
     names = [] if all_names is None else [all_names[index] for index in chosen]
     left = [index for index, name in zip(chosen, names, strict=True) if name not in finished] if names else chosen
-    return Predicted(
-        Subset(cast(Dataset, module.readable(joined, f"{part} images")), left), len(chosen), names, labelled
-    )
+    return Predicted(Subset(cast(Dataset, data.readable(joined, f"{part} images")), left), len(chosen), names, labelled)
 
 
 def share_of_few(images: Any, trainer: pl.Trainer | None) -> DistributedSampler | None:
-    """Give every process an image to predict where there are fewer images than processes: some come again.
-
-    Lightning's own sampler for predict repeats none, and stops with an error where a process has none.
+    """Repeat images where there are fewer than processes, as Lightning's sampler would give some processes none.
 
     Returns:
-        What reads this process's share; None where Lightning's sampler will do.
+        The sampler of this process; None where Lightning's serves.
     """
     if trainer is None or not 0 < len(images) < trainer.world_size:
         return None

@@ -7,10 +7,10 @@ key                 type                       meaning
 ==================  =========================  ==================================================================
 ``image``           float32 (3, H, W)          grey value repeated on three channels, ImageNet mean and deviation
 ``label``           float32 (K,) or ()         K classes in {0, 1}, or K scores; or one severity score.
-                                               Absent where nobody has labelled the images (a plain folder)
+                                               Absent in a plain folder of images
 ``image_id``        str                        the image's name at its publisher, without folder and suffix;
                                                in a plain folder with the folders below the root, ``a/b/name``
-``patient_id``      str                        who it shows; never logged
+``patient_id``      str                        the patient; never logged
 ``boxes``           float32 (N, 4)             x1, y1, x2, y2 in pixels of ``image``; N may be 0
 ``box_labels``      int64 (N,)                 class index of each box
 ``zones``           float32 (6,)               Brixia scores 0-3 of zones A-F, see below
@@ -28,15 +28,13 @@ from typing import Any
 
 import torch
 
-from lightning_chex.class_names import DETECTORS as DETECTORS
-from lightning_chex.class_names import PATHOLOGIES as PATHOLOGIES
-from lightning_chex.data.errors import DataError
+from lightning_chex.data.contract import DataError
 
 STACKED_KEYS = frozenset({"image", "label", "zones", "lung_mask", "finding_masks"})
 
 
 def detector_label(zones: torch.Tensor) -> torch.Tensor:
-    """Say which of the three BrixIA detectors should fire.
+    """Return the labels of the three BrixIA detectors.
 
     Args:
         zones: scores 0 to 3 of the six zones, shape (..., 6).
@@ -49,6 +47,11 @@ def detector_label(zones: torch.Tensor) -> torch.Tensor:
         tensor([1., 0., 1.])
     """
     return torch.stack([(zones <= 1).any(-1), (zones == 2).any(-1), (zones == 3).any(-1)], dim=-1).float()
+
+
+def severity_of(scores: torch.Tensor) -> torch.Tensor:
+    """Return the severity of each image: the scores (N,) themselves, or the sum of its zone scores (N, K)."""
+    return scores if scores.ndim == 1 else scores.sum(dim=1)
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

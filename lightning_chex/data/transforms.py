@@ -1,7 +1,4 @@
-"""From a grey image of any size to the square, normalised tensor a network takes; boxes and masks go along.
-
-The only file that knows albumentations.
-"""
+"""From a grey image of any size to the square, normalised input of a network, with its boxes and masks."""
 
 import os
 import random
@@ -69,7 +66,7 @@ class ImageTransform:
                 raise ValueError(f"{name} is {value}: give a share from 0 to below 1")
         self.size = size
         self.augment = augment
-        # masks travel as 0/255 and are cut at one half at the end, so they own the pixels an image edge would
+        # masks are 0/255 and thresholded at one half at the end, like an image edge
         resize = A.LongestMaxSize(
             max_size=size,
             interpolation=cv2.INTER_LINEAR,
@@ -101,9 +98,7 @@ class ImageTransform:
         self._steps = A.Compose(steps, bbox_params=A.BboxParams("pascal_voc", clip=True, min_visibility=MIN_VISIBLE))
 
     def resize(self, image: np.ndarray) -> np.ndarray:
-        """Take the first step alone: the longest side becomes ``size``; it is the same for every call.
-
-        What comes out goes through the whole transform as the original does, to the same sample.
+        """Resize alone, so that the longest side becomes ``size``; the whole transform then gives the same sample.
 
         Args:
             image: grey, uint8 (H, W).
@@ -120,7 +115,7 @@ class ImageTransform:
         box_labels: np.ndarray | None = None,
         masks: Mapping[str, np.ndarray] | None = None,
     ) -> dict[str, Any]:
-        """Transform one image with what lies on it.
+        """Transform one image with its boxes and masks.
 
         A rotated box becomes the smallest upright box around it. Boxes are clipped to the frame; one that keeps
         less than ``MIN_VISIBLE`` of its area there is dropped together with its label.
@@ -138,7 +133,7 @@ class ImageTransform:
         boxes = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, dtype=np.float64)
         labels = np.zeros(len(boxes), dtype=np.int64) if box_labels is None else np.asarray(box_labels)
         masks = masks or {}
-        if self.augment:  # albumentations keeps generators of its own, deaf to every global seed
+        if self.augment:  # albumentations has generators of its own, which no global seed reaches
             seed = int(torch.randint(2**62, ()))
             self._steps.set_random_state(np.random.default_rng(seed), random.Random(seed))
         # the fifth column brings back which boxes were kept
@@ -156,6 +151,11 @@ class ImageTransform:
             sample[name] = torch.from_numpy(np.stack(out["masks"][start : start + len(planes)]) > 127)
             start += len(planes)
         return sample
+
+
+def grey_of(image: torch.Tensor) -> torch.Tensor:
+    """Return the grey values, 0 to 1, (H, W), of a normalised image (3, H, W)."""
+    return (image[0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]).clamp(0, 1)
 
 
 def _planes(masks: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> list[np.ndarray]:

@@ -1,14 +1,13 @@
-"""What happens when an image that looked whole at the start cannot be read in the middle of a run.
+"""What happens when an image that passed the checks turns out unreadable during a run.
 
 ``error``: the run ends with the error of that image. ``skip``: the run goes on without it.
 
-- Training: the next readable image of the split takes its place (after the last comes the first), so batches keep
-  their size. Who replaces whom depends on the images alone, not on workers or chance.
-- Everywhere else the image is left out of its batch, and a batch of which nothing is left is left out too: no image
-  is measured twice.
-- It is warned of once, by name and number, not tried again in this run, and on the list at the end.
-- More than ``MAX_SHARE`` of a split (but one image always) is an error all the same: that is no bad file but a bad
-  disk. Each process of a distributed run counts what it has met itself.
+- Training: the next readable image of the split replaces it (after the last comes the first), so batches keep their
+  size, whatever the number of workers.
+- Elsewhere it is left out of its batch, and an empty batch is left out too: no image is measured twice.
+- It is warned of once, not tried again in this run, and listed at the end.
+- More than ``MAX_SHARE`` of a split (but one image always) are an error: that is a failing disk, not a bad file. Each
+  process of a distributed run counts its own.
 """
 
 import math
@@ -20,19 +19,18 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_chex.data.contract import Samples, described
-from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import first_few
+from lightning_chex.data.contract import DataError, Samples, described
+from lightning_chex.data.files.images import first_few
 from lightning_chex.data.sample import collate
 
 OnUnreadable = Literal["error", "skip"]
 
 MAX_SHARE = 0.01
-"""The share of a split's images that may be unreadable where they are skipped."""
+"""Largest share of unreadable images in a split with ``skip``."""
 
 
 class SkipUnreadable(Dataset):
-    """A dataset from which unreadable images are missing.
+    """A dataset without its unreadable images.
 
     Args:
         dataset: whose samples are read; it raises a ``DataError`` for an image it cannot read.
@@ -44,7 +42,7 @@ class SkipUnreadable(Dataset):
         self.dataset = dataset
         self.name = name
         self.replace = replace
-        # in shared memory: what one worker has met all workers know, and the main process too
+        # in shared memory, known to all workers and the main process
         self._met = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
@@ -89,7 +87,7 @@ class SkipUnreadable(Dataset):
 
 
 class ReadableLoader(DataLoader):
-    """A DataLoader without the batches of which nothing is left; ``positions`` count over all that was to be read."""
+    """A DataLoader without empty batches; ``positions`` in a batch count over all samples, unreadable ones too."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is an iterator of batches too
         for number, batch in enumerate(super().__iter__()):
@@ -99,11 +97,7 @@ class ReadableLoader(DataLoader):
 
 
 def collate_readable(samples: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Join those samples that could be read, see ``collate``; None if there are none.
-
-    Returns:
-        The batch, in which ``positions`` says which of the samples they are.
-    """
+    """Join the readable samples, see ``collate``, with their ``positions``; None if there are none."""
     readable = [(position, sample) for position, sample in enumerate(samples) if sample is not None]
     if not readable:
         return None
@@ -111,11 +105,7 @@ def collate_readable(samples: Sequence[dict[str, Any] | None]) -> dict[str, Any]
 
 
 def check_share(unreadable: int, images: int, name: str, examples: str) -> None:
-    """Make sure that unreadable images are few.
-
-    Raises:
-        DataError: they are more than one and more than ``MAX_SHARE`` of all, or there are no others.
-    """
+    """Raise a DataError if unreadable images are more than one and more than ``MAX_SHARE``, or all."""
     most = max(1, math.floor(MAX_SHARE * images))
     if unreadable > most or unreadable == images > 0:
         raise DataError(

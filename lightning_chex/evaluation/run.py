@@ -14,8 +14,7 @@ from tqdm import tqdm
 
 from lightning_chex.attribution import Attributor, EveryPixel, RandomMap
 from lightning_chex.data.adapter import adapted, name_of
-from lightning_chex.data.contract import lacks
-from lightning_chex.data.errors import DataError
+from lightning_chex.data.contract import DataError, lacks
 from lightning_chex.evaluation.differences import differences
 from lightning_chex.evaluation.evaluator import Control, Evaluator, control_of, lung_field
 from lightning_chex.evaluation.learning import learn

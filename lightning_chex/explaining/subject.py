@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from lightning_chex.data.contract import Samples, XrayDataModule, check_sample, first_of
-from lightning_chex.data.errors import DataError
+from lightning_chex.data.contract import DataError, Samples, XrayDataModule, check_sample, first_of
 from lightning_chex.explaining.feature_statistics import Saved
 
 Weights = Mapping[str, Tensor]

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from lightning_chex.attribution import IBA
 from lightning_chex.callbacks import IBACallback
-from lightning_chex.data.sample import collate
+from lightning_chex.data import collate
 from lightning_chex.metrics import boxes_to_mask, intersection_over_union, top_fraction_mask
 
 pytestmark = pytest.mark.filterwarnings("ignore:the feature statistics rest on")

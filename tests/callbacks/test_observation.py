@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader, Subset
 
 from lightning_chex.attribution import IBA, Counting, FeatureStatistics, GradCAM, MultiLayerIBA
 from lightning_chex.callbacks import IBACallback
-from lightning_chex.data import SyntheticDataModule
-from lightning_chex.data.sample import collate
+from lightning_chex.data import SyntheticDataModule, collate
 from lightning_chex.data.unreadable import SkipUnreadable
 from lightning_chex.explaining.checkpoint import saved_statistics
 from lightning_chex.explaining.feature_statistics import feature_statistics, training_batches

@@ -13,9 +13,7 @@ import pytest
 from fakes import write_cohen, write_nih
 from PIL import Image
 
-from lightning_chex.data.cohen import CohenDataModule
-from lightning_chex.data.errors import DataError
-from lightning_chex.data.nih import NIHDataModule
+from lightning_chex.data import CohenDataModule, DataError, NIHDataModule
 
 SOURCES = {"nih": (write_nih, NIHDataModule), "cohen": (write_cohen, CohenDataModule)}
 

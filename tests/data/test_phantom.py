@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from lightning_chex.data import PATHOLOGIES
+from lightning_chex.data.lung_masks import zone_masks
 from lightning_chex.data.phantom.anatomy import CM, draw_anatomy
 from lightning_chex.data.phantom.drawing import Canvas, Pose
 from lightning_chex.data.phantom.render import Radiograph, draw_view, render
-from lightning_chex.data.phantom.severity import draw_scores, zone_masks
-from lightning_chex.data.sample import PATHOLOGIES
+from lightning_chex.data.phantom.severity import draw_scores
 
 SIZE = 160
 TRIALS = 12

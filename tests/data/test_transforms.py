@@ -7,7 +7,8 @@ import torch
 from lightning_fabric.utilities.seed import pl_worker_init_function
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_chex.data.transforms import IMAGENET_MEAN, IMAGENET_STD, MIN_VISIBLE, ImageTransform
+from lightning_chex.data import ImageTransform
+from lightning_chex.data.transforms import IMAGENET_MEAN, IMAGENET_STD, MIN_VISIBLE
 
 
 def grey(sample: dict) -> np.ndarray:

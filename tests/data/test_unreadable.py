@@ -10,10 +10,8 @@ from tiny import SpyIBA, TinyTask, tiny_trainer
 from torch.utils.data import DataLoader
 
 from lightning_chex.callbacks import IBACallback
-from lightning_chex.data.errors import DataError
-from lightning_chex.data.images import check_images
-from lightning_chex.data.nih import NIHDataModule
-from lightning_chex.data.sample import PATHOLOGIES
+from lightning_chex.data import PATHOLOGIES, DataError, NIHDataModule
+from lightning_chex.data.files.images import check_images
 from lightning_chex.data.unreadable import ReadableLoader, SkipUnreadable, check_share, collate_readable
 
 HEALTHY = 120  # of which 1 % is one image

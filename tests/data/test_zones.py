@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_chex.data import SyntheticCXR, lung_zones, zones_from_boxes, zones_from_probabilities
 from lightning_chex.data.lung_masks import FRAGMENT, clean_lungs, split_lungs
-from lightning_chex.data.synthetic import SyntheticCXR
-from lightning_chex.data.zones import lung_zones, zones_from_boxes, zones_from_probabilities
 
 
 def block(height: int, width: int, *rectangles: tuple[int, int, int, int]) -> np.ndarray:

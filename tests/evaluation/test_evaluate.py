@@ -340,7 +340,7 @@ def test_a_severity_is_correlated_with_the_zone_scores(regressor, tmp_path):
 
 
 def test_the_checkpoints_statistics_serve_where_there_are_only_test_images(classifier, tmp_path, monkeypatch, capsys):
-    from lightning_chex.data.errors import DataError
+    from lightning_chex.data import DataError
 
     original = SyntheticDataModule.dataset
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_chex.data import SyntheticCXR
-from lightning_chex.data.sample import PATHOLOGIES
+from lightning_chex.data import PATHOLOGIES, SyntheticCXR
 from lightning_chex.metrics import (
     blurred,
     insertion_deletion,

@@ -7,7 +7,7 @@ from lightning_fabric.utilities.distributed import DistributedSamplerWrapper
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSamplerWrapper
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler, SubsetRandomSampler
 
-from lightning_chex.data.errors import DataError
+from lightning_chex.data import DataError
 from lightning_chex.data.unreadable import ReadableLoader, SkipUnreadable, collate_readable
 from lightning_chex.tasks.repeats import unrepeated_rows
 

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tiny import TinyData, tiny_trainer
 
 from lightning_chex.cli import main
-from lightning_chex.data.synthetic import SyntheticDataModule
+from lightning_chex.data import SyntheticDataModule
 from lightning_chex.tasks import SegmentationTask, backbone
 from lightning_chex.tasks.backbone import create_unet
 from lightning_chex.tasks.segmentation import LungDice

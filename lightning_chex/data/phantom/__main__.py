@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lightning_chex.data.phantom.severity import zone_masks
-from lightning_chex.data.sample import PATHOLOGIES
-from lightning_chex.data.synthetic import SyntheticCXR
+from lightning_chex.class_names import PATHOLOGIES
+from lightning_chex.data.lung_masks import zone_masks
+from lightning_chex.data.phantom.render import LABEL, random_stream, take
+from lightning_chex.data.phantom.severity import draw_scores
 from lightning_chex.files import write_whole
 
 _COLUMNS = 8
@@ -21,25 +22,18 @@ Picture = npt.NDArray[np.uint8]  # (H, W, 3)
 
 
 def sheet(size: int, seed: int) -> Picture:
-    """A row of healthy patients, one image of each pathology with its boxes, and rising severity with its zones.
-
-    Args:
-        size: side of each image in pixels.
-        seed: of the population.
-    """
+    """Rows of healthy patients, of each pathology with its boxes, and of rising severity with its zones."""
     return np.concatenate([_normals(size, seed), _pathologies(size, seed), _severities(size, seed)])
 
 
 def _normals(size: int, seed: int) -> Picture:
-    healthy = SyntheticCXR(_COLUMNS, size, seed, images_per_patient=1, prevalence=dict.fromkeys(PATHOLOGIES, 0.0))
-    return _row([_tile(healthy.radiograph(i).pixels, "No finding") for i in range(_COLUMNS)])
+    return _row([_tile(take(size, seed, patient=i, number=i).pixels, "No finding") for i in range(_COLUMNS)])
 
 
 def _pathologies(size: int, seed: int) -> Picture:
     tiles = []
-    for k, name in enumerate(PATHOLOGIES):
-        only = {other: float(other == name) for other in PATHOLOGIES}
-        shown = SyntheticCXR(1, size, seed, images_per_patient=1, prevalence=only, first_patient=20 + k).radiograph(0)
+    for k, name in enumerate(PATHOLOGIES, 20):
+        shown = take(size, seed, patient=k, number=k, present=[name])
         tile = _tile(shown.pixels, name)
         for x1, y1, x2, y2 in shown.boxes.astype(int).tolist():
             cv2.rectangle(tile, (x1, y1 + _HEADER), (x2 - 1, y2 - 1 + _HEADER), _BOX, 1)
@@ -48,18 +42,17 @@ def _pathologies(size: int, seed: int) -> Picture:
 
 
 def _severities(size: int, seed: int) -> Picture:
-    dataset = SyntheticCXR(200, size, seed, target="severity", images_per_patient=1)
-    scores = dataset.labels.numpy()
+    scores = np.stack([draw_scores(random_stream(seed, LABEL, number)) for number in range(200)])
     tiles = []
     for wanted in np.linspace(1, 18, _COLUMNS):
-        index = int(np.abs(scores - wanted).argmin())
-        shown = dataset.radiograph(index)
-        tile = _tile(shown.pixels, f"Severity {scores[index]:.0f} of 18")
+        i = int(np.abs(scores.sum(axis=1) - wanted).argmin())
+        shown = take(size, seed, patient=i, number=i, scores=scores[i])
+        tile = _tile(shown.pixels, f"Severity {scores[i].sum()} of 18")
         for k, zone in enumerate(zone_masks(shown.lungs)):
             x, y, width, height = cv2.boundingRect(zone.view(np.uint8))
             if k % 3 < 2:
                 cv2.line(tile, (x, y + height + _HEADER), (x + width, y + height + _HEADER), _ZONE, 1)
-            _write(tile, f"{dataset.zones[index, k]:.0f}", (x + width // 2 - 4, y + height // 2 + 5 + _HEADER), _ZONE)
+            _write(tile, str(scores[i, k]), (x + width // 2 - 4, y + height // 2 + 5 + _HEADER), _ZONE)
         tiles.append(tile)
     return _row(tiles)
 

@@ -89,9 +89,9 @@ class Canvas:
         """Rows and columns of the square that surely holds all within ``reach`` of a point; never empty."""
         column, row = self.pixels(np.array([x, y]))
         half = reach * self.pose.scale * self.size + 1
-        return self._stretch(row, half), self._stretch(column, half)
+        return self._span(row, half), self._span(column, half)
 
-    def _stretch(self, centre: float, half: float) -> slice:
+    def _span(self, centre: float, half: float) -> slice:
         first = int(np.clip(math.floor(centre - half), 0, self.size - 1))
         return slice(first, int(np.clip(math.ceil(centre + half) + 1, first + 1, self.size)))
 

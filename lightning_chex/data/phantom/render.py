@@ -7,12 +7,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lightning_chex.class_names import PATHOLOGIES
+from lightning_chex.data.lung_masks import Mask
 from lightning_chex.data.phantom import bones, chest, findings, severity
-from lightning_chex.data.phantom.anatomy import Anatomy
+from lightning_chex.data.phantom.anatomy import Anatomy, draw_anatomy
 from lightning_chex.data.phantom.drawing import Canvas, Layer, Pose
-from lightning_chex.data.sample import PATHOLOGIES
 
-Mask = npt.NDArray[np.bool_]
+# first word of a random stream, after the seed: what the stream decides
+PATIENT, VIEW, LABEL, _PICTURE = range(4)
 
 _CARDIOMEGALY = PATHOLOGIES.index("Cardiomegaly")
 _AIR = 0.56  # attenuation that a lung at its deepest takes away
@@ -66,6 +68,25 @@ class Radiograph:
     findings: Mask
     boxes: npt.NDArray[np.float32]
     box_labels: npt.NDArray[np.int64]
+
+
+def random_stream(seed: int, purpose: int, number: int) -> np.random.Generator:
+    """Return the generator of a patient, view or label, by its number in the population ``seed``."""
+    return np.random.default_rng([seed, purpose, number])
+
+
+def take(
+    size: int,
+    seed: int,
+    patient: int,
+    number: int,
+    present: Collection[str] = (),
+    scores: npt.NDArray[np.int64] | None = None,
+    conspicuity: float = 1.0,
+) -> Radiograph:
+    """Take image ``number`` of a population, which shows ``patient``; for the other arguments see ``render``."""
+    anatomy, view = draw_anatomy(random_stream(seed, PATIENT, patient)), draw_view(random_stream(seed, VIEW, number))
+    return render(size, anatomy, view, (seed, _PICTURE, number), present, scores, conspicuity)
 
 
 def draw_view(rng: np.random.Generator) -> View:
@@ -171,7 +192,7 @@ def _disease(
         masks[k] = (zone > 0) | (pleura > 0)
         collapse = min(1.0, conspicuity) * zone
         clear -= np.minimum(1, 0.5 * conspicuity * pleura)
-        # what lies in a collapsed lung would float in air: the other one shows it
+        # other findings go to the other lung, as they would float in the air of the collapsed one
         site = replace(site, sides=(1 - fallen.side,))
     for name, draw in findings.DENSITIES.items():
         if name in present:

@@ -3,32 +3,13 @@
 import numpy as np
 import numpy.typing as npt
 
+from lightning_chex.data.lung_masks import NUM_ZONES, Mask, zone_masks
 from lightning_chex.data.phantom.drawing import Canvas, Layer, step
 
-Mask = npt.NDArray[np.bool_]
-ZONES = 6
 _MESH = 0.023  # units between septa
 
 # of each score above 0: density of the interstitial net, density of the alveolar patches, their share of the zone
 _OPACITY = {1: (0.5, 0.0, 0.0), 2: (0.5, 0.65, 0.35), 3: (0.45, 0.85, 0.72)}
-
-
-def zone_masks(lungs: Mask) -> Mask:
-    """Cut each lung into three parts of equal height.
-
-    Args:
-        lungs: bool (2, H, W), the patient's right lung first; neither empty.
-
-    Returns:
-        bool (6, H, W), zones A to F: the right lung from top to bottom, then the left.
-    """
-    zones = np.zeros((ZONES, *lungs.shape[1:]), bool)
-    for side, lung in enumerate(lungs):
-        rows = np.flatnonzero(lung.any(axis=1))
-        cuts = np.linspace(rows[0], rows[-1] + 1, 4).round().astype(int)
-        for third in range(3):
-            zones[3 * side + third, cuts[third] : cuts[third + 1]] = lung[cuts[third] : cuts[third + 1]]
-    return zones
 
 
 def draw_scores(rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -36,7 +17,7 @@ def draw_scores(rng: np.random.Generator) -> npt.NDArray[np.int64]:
     severity = rng.uniform(-0.9, 3.3)
     bases_worse = np.array([-0.5, 0.0, 0.45, -0.5, 0.0, 0.45])
     sides = np.repeat(rng.normal(0, 0.35, 2), 3)
-    latent = severity + bases_worse + sides + rng.normal(0, 0.4, ZONES)
+    latent = severity + bases_worse + sides + rng.normal(0, 0.4, NUM_ZONES)
     return np.clip(np.round(latent), 0, 3).astype(np.int64)
 
 

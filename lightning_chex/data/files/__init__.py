@@ -1,0 +1,1 @@
+"""Reading files: images, DICOM, lung masks and tables."""
