@@ -43,7 +43,7 @@ from lightning_chex.files import write_whole
 from lightning_chex.messages import one_line, way_out
 from lightning_chex.reporting import summary
 from lightning_chex.resuming import go_on, names_run, with_settings_of_run
-from lightning_chex.tasks.task import ChestXrayTask
+from lightning_chex.tasks import ChestXrayTask
 from lightning_chex.trainer import ChexTrainer
 
 DESCRIPTION = """Train chest X-ray models and see, at every validation, what they look at.

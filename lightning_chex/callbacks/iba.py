@@ -22,7 +22,7 @@ from lightning_chex.explaining.cases import Regions, region_kind
 from lightning_chex.explaining.explained_model import check_batch, check_model, network_of
 from lightning_chex.reporting import Explanation, write_pictures
 from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, log_table, table_rows
-from lightning_chex.tasks.repeats import unrepeated_rows
+from lightning_chex.tasks import unrepeated_rows
 
 
 class IBACallback(pl.Callback):

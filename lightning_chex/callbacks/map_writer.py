@@ -26,7 +26,7 @@ from lightning_chex.explaining.map_folder import FORMAT, Drawn, MapFolder, read_
 from lightning_chex.explaining.map_rows import entries_of, grey_pictures
 from lightning_chex.explaining.map_store import Entry
 from lightning_chex.reporting import overlay
-from lightning_chex.tasks.repeats import unrepeated_rows
+from lightning_chex.tasks import unrepeated_rows
 
 T = TypeVar("T")
 

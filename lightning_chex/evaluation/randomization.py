@@ -25,8 +25,7 @@ from lightning_chex.evaluation.records import OtherEvaluationError
 from lightning_chex.explaining.cases import Cases
 from lightning_chex.explaining.feature_statistics import feature_statistics
 from lightning_chex.explaining.subject import Shuffled
-from lightning_chex.metrics import spearman
-from lightning_chex.metrics.correlation import is_constant
+from lightning_chex.metrics import is_constant, spearman
 
 LEAST_SPREAD = 0.1
 """A network whose outputs spread over images by less than this share of the trained one's is as good as dead."""

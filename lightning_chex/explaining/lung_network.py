@@ -8,8 +8,7 @@ from torch import Tensor
 from lightning_chex.attribution import frozen
 from lightning_chex.explaining.checkpoint import origin
 from lightning_chex.explaining.checkpoint_contents import CheckpointError, read_checkpoint
-from lightning_chex.tasks import SegmentationTask
-from lightning_chex.tasks.backbone import UNET_STRIDE
+from lightning_chex.tasks import UNET_STRIDE, SegmentationTask
 
 
 class LungNetwork:

@@ -170,13 +170,13 @@ def sensitivity_n(
 
     Args:
         predict: as in ``masked_scores``, and so are all arguments but the map.
-        images: (N, C, H, W), as the network takes them.
+        images: (N, C, H, W).
         saliency: (N, H, W), finite, on the same device, any scale.
-        sizes: numbers of pixels to mask, each in [1, H W - 1], as from ``mask_sizes``.
-        target: int64 (N,), the column of ``predict``'s output that each image is judged by.
-        masks: random masks per size, >= 3.
-        value: what masked pixels become.
-        chunk: copies in one forward pass; None for ``chunk_for`` the device.
+        sizes: S numbers of pixels.
+        target: int64 (N,) or None.
+        masks: per size.
+        value: of masked pixels.
+        chunk: copies in one forward pass.
         seed: of the masks.
 
     Returns:
