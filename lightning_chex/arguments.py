@@ -16,8 +16,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import lightning_chex.data
 from lightning_chex.data.overview import recognise
-from lightning_chex.explaining.checkpoint_contents import CheckpointError, read_checkpoint
-from lightning_chex.explaining.checkpoint_limits import is_address
+from lightning_chex.explaining import CheckpointError, is_address, read_checkpoint
 from lightning_chex.messages import one_line
 from lightning_chex.yaml_text import check_size
 

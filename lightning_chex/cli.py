@@ -32,13 +32,17 @@ from lightning_chex.arguments import (
     without_folders,
 )
 from lightning_chex.attribution import LayerError, NotFiniteError
-from lightning_chex.callbacks import FiniteWeights, IBACallback, PredictionWriter
-from lightning_chex.callbacks.last_checkpoint import keep_newest_state
-from lightning_chex.callbacks.run_folder import check_place, run_folder
+from lightning_chex.callbacks import (
+    FiniteWeights,
+    IBACallback,
+    PredictionWriter,
+    check_place,
+    keep_newest_state,
+    run_folder,
+)
 from lightning_chex.data.adapter import adapted
 from lightning_chex.data.errors import DataError
-from lightning_chex.explaining.checkpoint import check_fits
-from lightning_chex.explaining.checkpoint_contents import CheckpointError
+from lightning_chex.explaining import CheckpointError, check_fits
 from lightning_chex.files import write_whole
 from lightning_chex.messages import one_line, way_out
 from lightning_chex.reporting import summary

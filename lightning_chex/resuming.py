@@ -16,7 +16,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from lightning_chex.callbacks.run_record import RUN_RECORD, read_record
+from lightning_chex.callbacks import RUN_RECORD, read_record
 from lightning_chex.files import hold
 
 _LOGGERS = {

@@ -11,24 +11,32 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.attribution import IBA, Attributor
-from lightning_chex.callbacks import IBACallback
-from lightning_chex.callbacks.map_writer import MapWriter
-from lightning_chex.callbacks.run_folder import check_place
-from lightning_chex.callbacks.undisturbed import undisturbed
+from lightning_chex.callbacks import IBACallback, MapWriter, check_place, undisturbed
 from lightning_chex.data.adapter import adapted
 from lightning_chex.data.contract import XrayDataModule, outputs_of
-from lightning_chex.evaluation.chexlocalize import write_segmentations
+from lightning_chex.evaluation import (
+    Evaluated,
+    EvaluationSettings,
+    bottleneck_layer,
+    builder,
+    evaluate,
+    trained_on_shuffled_labels,
+    write_segmentations,
+)
 from lightning_chex.evaluation.examples import examples
-from lightning_chex.evaluation.methods import bottleneck_layer
-from lightning_chex.evaluation.run import Evaluated, Subject, evaluate
-from lightning_chex.evaluation.settings import EvaluationSettings
-from lightning_chex.evaluation.untaught import builder, trained_on_shuffled_labels
-from lightning_chex.explaining import read_index, read_saliency
-from lightning_chex.explaining.checkpoint import load_weights, origin, saved_statistics
-from lightning_chex.explaining.checkpoint_contents import Checkpoint
-from lightning_chex.explaining.explained_model import check_scores, network_of
-from lightning_chex.explaining.image_size import trained_size
-from lightning_chex.explaining.lung_network import LungNetwork
+from lightning_chex.explaining import (
+    Checkpoint,
+    LungNetwork,
+    Subject,
+    check_scores,
+    load_weights,
+    network_of,
+    origin,
+    read_index,
+    read_saliency,
+    saved_statistics,
+    trained_size,
+)
 from lightning_chex.metrics import Otsu, TopFraction
 from lightning_chex.output_folder import held
 from lightning_chex.reporting import evaluation_tables, overview_text, results_text, write_overview, write_report

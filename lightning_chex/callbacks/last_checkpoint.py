@@ -13,8 +13,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from lightning_chex.callbacks.run_folder import run_folder
-from lightning_chex.callbacks.run_record import RunRecord
+from lightning_chex.callbacks.runs import RunRecord, run_folder
 from lightning_chex.files import write_whole
 
 

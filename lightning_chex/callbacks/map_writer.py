@@ -16,15 +16,28 @@ from lightning_chex.attribution import Attribution, Attributor
 from lightning_chex.callbacks.processes import on_process_0
 from lightning_chex.data.adapter import data_of, name_of
 from lightning_chex.data.contract import lacks, outputs_of
-from lightning_chex.explaining.checkpoint import origin
-from lightning_chex.explaining.checkpoint_contents import Checkpoint
-from lightning_chex.explaining.chosen_targets import ChosenTargets
-from lightning_chex.explaining.describe import describe, digest_of_folder
-from lightning_chex.explaining.explained_model import check_model, check_output, check_target, network_of, versions
-from lightning_chex.explaining.feature_statistics import Saved, feature_statistics, training_batches
-from lightning_chex.explaining.map_folder import FORMAT, Drawn, MapFolder, read_saliency
-from lightning_chex.explaining.map_rows import entries_of, grey_pictures
-from lightning_chex.explaining.map_store import Entry
+from lightning_chex.explaining import (
+    FORMAT,
+    Checkpoint,
+    ChosenTargets,
+    Drawn,
+    Entry,
+    MapFolder,
+    Saved,
+    check_model,
+    check_output,
+    check_target,
+    describe,
+    digest_of_folder,
+    entries_of,
+    feature_statistics,
+    grey_pictures,
+    network_of,
+    origin,
+    read_saliency,
+    training_batches,
+    versions,
+)
 from lightning_chex.reporting import overlay
 from lightning_chex.tasks import unrepeated_rows
 
@@ -84,18 +97,14 @@ class MapWriter(pl.Callback):
         self.image_ids: list[str] = []
         self._count: int | None = None
         self._whole: dict[str, list[Entry]] = {}
-        self._met: set[str] = set()
+        self._seen: set[str] = set()
         self._repeated = 0
         self._writing: list[Future[None]] = []
 
     # before anything long begins
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse what cannot work, see what is done already, and choose the images.
-
-        Raises:
-            MisconfigurationException: see the messages.
-        """
+        """Raise a MisconfigurationException for what cannot work, find finished images, and choose the others."""
         data = data_of(trainer)
         self._outputs = outputs_of(pl_module, data)
         self._names = self._outputs.class_names
@@ -106,9 +115,7 @@ class MapWriter(pl.Callback):
         self._settings = {
             "format": FORMAT,
             "version": version("lightning-chex"),  # of another one the same settings may mean other maps
-            "checkpoint": {"sha256": self.checkpoint.sha256}
-            if self.checkpoint
-            else {"weights": origin(None, pl_module)["sha256"]},
+            "checkpoint": self._weights(pl_module),
             "attributor": describe(self.attributor),
             "network": self.network,
             "class_names": self._names,
@@ -118,7 +125,7 @@ class MapWriter(pl.Callback):
                 "module": name_of(data),
                 "split": self.split,
                 "size": data.size,
-                # another folder's images can bear the same names; hashed, so that the record names no folder
+                # images of another folder can have the same ids; hashed, so that the record does not contain its path
                 "root": digest_of_folder(data.root),
             },
             "precision": str(trainer.precision),
@@ -245,10 +252,10 @@ class MapWriter(pl.Callback):
         self._wait()
         self._writer.shutdown()
         if self._repeated:
-            rank_zero_warn(f"{self._repeated} images bore the name of another one and were left out")
+            rank_zero_warn(f"{self._repeated} images with duplicate ids are skipped")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Finish what is explained already; the exception that ends the run is the one to be told."""
+        """Finish what is explained already; the exception that ended the run is raised afterwards."""
         if hasattr(self, "_writer"):
             self._writer.shutdown(wait=True)
 
@@ -264,16 +271,21 @@ class MapWriter(pl.Callback):
     def _open(self) -> dict[str, list[Entry]]:
         MapFolder.check(self.folder, self._settings)
         files = MapFolder(self.folder, self.attributor.total_unit, self.overlays, self.npy)
-        if not files.holds_maps:  # what an attempt that failed before its first map has recorded is void
+        if not files.holds_maps:  # an attempt that failed before its first map may have recorded other settings
             files.record(self._settings)
         return files.consolidate()
+
+    def _weights(self, pl_module: pl.LightningModule) -> dict[str, str]:
+        if self.checkpoint:
+            return {"sha256": self.checkpoint.sha256}
+        return {"weights": origin(None, pl_module)["sha256"]}
 
     def _is_new(self, name: str) -> bool:
         if name in self._whole:
             return False
-        self._repeated += name in self._met
-        new = name not in self._met
-        self._met.add(name)
+        self._repeated += name in self._seen
+        new = name not in self._seen
+        self._seen.add(name)
         return new
 
     def _explain(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_chex.evaluation.measures import MEASURES
 from lightning_chex.evaluation.run import Evaluated
-from lightning_chex.explaining.cases import Cases
+from lightning_chex.explaining import Cases, Key, grey_pictures
 from lightning_chex.reporting import ExampleRow
 
 RANKED_BY = ("iou/fixed_share", "severity_correlation", "insertion_auc")
@@ -54,7 +54,7 @@ def examples(evaluated: Evaluated) -> list[ExampleRow]:
     return found
 
 
-def _find(evaluated: Evaluated, key: tuple[str, str]) -> Cases | None:
+def _find(evaluated: Evaluated, key: Key) -> Cases | None:
     """Read the image of a case once more."""
     for place in range(evaluated.images.count):
         sample = evaluated.images.dataset[place]
@@ -75,8 +75,6 @@ def _row(
     measure: str,
     values: Mapping[str, float | None],
 ) -> ExampleRow:
-    grey = cases.images[int(cases.rows[0])].float().mean(0).cpu()
-    shade = grey - grey.min()
     boxes = cases.boxes[0] if len(cases.boxes[0]) else None
     region = cases.regions[0].cpu() if cases.regions[0].any() and boxes is None and cases.zones is None else None
     zones, scores = None, None
@@ -86,7 +84,7 @@ def _row(
     return ExampleRow(
         rank=rank,
         ranked_by=names[0],
-        image=shade / shade.max().clamp(min=1e-6),
+        image=grey_pictures(cases.images[cases.rows])[0],
         target_name=cases.keys[0][1],
         prediction=float(cases.prediction[0]),
         truth=float(cases.truth[0]),

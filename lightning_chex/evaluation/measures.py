@@ -12,7 +12,7 @@ MEASURES: dict[str, Measure] = {
         "higher",
         "localization",
         "Overlap (intersection over union) of the region with the map's strongest pixels, the same share of "
-        "every image: see the rule in the protocol. val/iba_iou of a training marks 5 %, unless told otherwise.",
+        "every image: see the rule in the protocol. val/iba_iou of a training marks 5 % by default.",
     ),
     "iou/otsu": Measure(
         "IoU, Otsu",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_chex.attribution import frozen
 from lightning_chex.evaluation.measures import IOBB_ACCURACIES, IOU_ACCURACIES
 from lightning_chex.evaluation.settings import EvaluationSettings
-from lightning_chex.explaining.cases import Cases
+from lightning_chex.explaining import Cases
 from lightning_chex.metrics import (
     MaskedScores,
     accuracy_at,

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lightning_chex.attribution import Attributor
 from lightning_chex.evaluation.evaluator import Evaluator
-from lightning_chex.evaluation.random_weights import (
+from lightning_chex.evaluation.records import OtherEvaluationError
+from lightning_chex.evaluation.untrained import (
     CHUNK,
     initial_weights,
     layers_from_top,
@@ -21,14 +22,11 @@ from lightning_chex.evaluation.random_weights import (
     stages,
     with_weights,
 )
-from lightning_chex.evaluation.records import OtherEvaluationError
-from lightning_chex.explaining.cases import Cases
-from lightning_chex.explaining.feature_statistics import feature_statistics
-from lightning_chex.explaining.subject import Shuffled
+from lightning_chex.explaining import Cases, Shuffled, feature_statistics
 from lightning_chex.metrics import is_constant, spearman
 
 LEAST_SPREAD = 0.1
-"""A network whose outputs spread over images by less than this share of the trained one's is as good as dead."""
+"""A network whose outputs spread over images by less than this share of the trained one's counts as constant."""
 
 PARAMETERS, LABELS = "randomization", "label_randomization"
 """Names of the two checks in records and results."""
@@ -64,7 +62,7 @@ class Comparison:
         anew = {name: copy.deepcopy(self.unfitted[name]) for name in self.waiting}
         feature_statistics(self.evaluator.network, anew, batches=lambda: self.images.split(CHUNK))
         for name, method in anew.items():
-            changed = self.evaluator.explain(method, self.waiting[name])
+            changed = self.evaluator.explained(method, self.waiting[name]).maps
             self.similarity[name].append(spearman(self.original[name], changed))
             self.blank[name].append(is_constant(changed.flatten(1)))
             progress(1)
@@ -110,7 +108,7 @@ def randomize_parameters(
         cases: see `Comparison`.
         images: see `Comparison`.
         build: makes the network anew; see `initial_weights`.
-        progress: told of every method and stage.
+        progress: called with 1 after every method and stage.
     """
     network, seed = evaluator.network, evaluator.settings.seed
     comparison = Comparison(evaluator, PARAMETERS, unfitted, cases, images)
@@ -134,7 +132,7 @@ def randomize_parameters(
     if dead:
         rank_zero_warn(
             f"randomised weights: with {', '.join(f'{part:.0%}' for part in dead)} of the layers drawn anew the "
-            f"outputs spread over images by less than {LEAST_SPREAD:.0%} of the trained network's: little is told there"
+            f"outputs spread over images by less than {LEAST_SPREAD:.0%} of the trained one's: maps say little there"
         )
     evaluator.records.note(
         PARAMETERS,
@@ -166,7 +164,7 @@ def randomize_labels(
         cases: see `Comparison`.
         images: see `Comparison`.
         shuffled: the other network.
-        progress: told of every method.
+        progress: called with 1 after every method.
 
     Raises:
         OtherEvaluationError: there are records of another such network.

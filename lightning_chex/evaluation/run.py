@@ -16,12 +16,11 @@ from lightning_chex.attribution import Attributor, EveryPixel, RandomMap
 from lightning_chex.data.adapter import adapted, name_of
 from lightning_chex.data.contract import lacks
 from lightning_chex.data.errors import DataError
-from lightning_chex.evaluation.differences import differences
+from lightning_chex.evaluation.assembly import Assembly, Explained, Row
 from lightning_chex.evaluation.evaluator import Control, Evaluator, control_of, lung_field
 from lightning_chex.evaluation.learning import learn
 from lightning_chex.evaluation.methods import choose_methods
 from lightning_chex.evaluation.plan import Plan
-from lightning_chex.evaluation.random_weights import stages
 from lightning_chex.evaluation.randomization import (
     LABELS,
     PARAMETERS,
@@ -29,22 +28,22 @@ from lightning_chex.evaluation.randomization import (
     randomize_parameters,
     refuse_other_labels,
 )
-from lightning_chex.evaluation.records import Key, Records
-from lightning_chex.evaluation.results import (
-    Assembly,
-    Explained,
-    Row,
-    results_of,
-    write_cases,
-    write_curves,
-    write_json,
-)
+from lightning_chex.evaluation.records import Records
+from lightning_chex.evaluation.results import results_of, write_cases, write_curves, write_json
 from lightning_chex.evaluation.settings import EvaluationSettings, Share
 from lightning_chex.evaluation.tuning import TuningRegions
-from lightning_chex.explaining.cases import Cases, LungFinder, region_kind
-from lightning_chex.explaining.describe import describe
-from lightning_chex.explaining.feature_statistics import training_batches
-from lightning_chex.explaining.subject import Images, Subject, tuning_half
+from lightning_chex.evaluation.untrained import stages
+from lightning_chex.explaining import (
+    Cases,
+    Images,
+    Key,
+    LungFinder,
+    Subject,
+    describe,
+    region_kind,
+    training_batches,
+    tuning_half,
+)
 from lightning_chex.reporting import Curve, Results
 
 RANDOMIZATION_IMAGES = 64
@@ -94,7 +93,7 @@ def evaluate(
         methods: see ``choose_methods``.
         limit: images at most; None for all.
         settings: of the evaluation.
-        find_lungs: outlines lungs where nobody has; None leaves them unknown.
+        find_lungs: outlines lungs of images without masks; None leaves them unknown.
         show_progress: draw progress bars.
 
     Raises:
@@ -194,7 +193,7 @@ def evaluate(
         limit,
     )
     account |= {check: records.noted(check) for check in (PARAMETERS, LABELS) if check in assembly.measured}
-    results = results_of(assembly, differences(assembly), kind, left_out, account)
+    results = results_of(assembly, kind, left_out, account)
     curves = assembly.curves(example.shape[-2] * example.shape[-1], settings.sensitivity_sizes)
     write_json(folder / "results.json", results.to_json())
     write_curves(folder / "curves.csv", curves)
@@ -226,7 +225,7 @@ def _randomize(
     """
     subject = tested.subject
     images = Images(tested.data, tested.dataset, subject, int(min(share.images, tested.count)))
-    # one batch, so that every stage of the network is met once
+    # one batch, so that every stage of the network is set up once
     batch = next(images.batches(max(1, images.count)), None)
     if batch is None:
         return set()

@@ -1,11 +1,11 @@
-"""What an evaluation can be told; every value stands in its results."""
+"""Settings of an evaluation; its results record all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import get_args
 
-from lightning_chex.explaining.cases import Regions
+from lightning_chex.explaining import Regions
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ _PARTS_TO_RESUME: dict[str, type] = {
     **{"epoch": int, "global_step": int, "loops": Mapping, "optimizer_states": list, "lr_schedulers": list},
 }
 _OPTIONAL_PARTS: dict[str, type] = {
-    **{"hyper_parameters": Mapping, "callbacks": Mapping, "optimizer_states": list, "lr_schedulers": list},
+    **{"hyper_parameters": Mapping, "callbacks": Mapping, "optimizer_states": list, "lr_schedulers": list}
 }
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint of a stranger could do although nothing in it is executed: fill the memory, or name other files."""
+"""Limits for untrusted checkpoints: without running code they could exhaust memory, or have other files deleted."""
 
 import os
 import re

@@ -1,15 +1,12 @@
-"""The model whose data set is explained: what it must be like, and how a record tells it from another."""
+"""Checks that a model, its outputs and a batch can be explained, before any long work begins."""
 
-import platform
 from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-import lightning_chex
 from lightning_chex.attribution import Attributor
 from lightning_chex.attribution.unwrapping import unwrap
 from lightning_chex.data.contract import PAGE, Outputs
@@ -98,13 +95,3 @@ def check_output(output: Any, pl_module: pl.LightningModule, outputs: Outputs) -
             f"{type(pl_module).__name__} gives {found} for one image, but what can be explained is one number for each "
             "class, or one score: give such a model"
         )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes."""
-    return {
-        "lightning_chex": lightning_chex.__version__,
-        "torch": torch.__version__,
-        "pytorch_lightning": pl.__version__,
-        "python": platform.python_version(),
-    }

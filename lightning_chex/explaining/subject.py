@@ -45,9 +45,9 @@ class Subject:
         precision: makes the context the network runs in.
         precision_name: what that context is called.
         network_name: what the network is called in its LightningModule.
-        build: makes the network anew, with initial weights; None if nobody can.
+        build: builds the network anew, with initial weights; None if that is not possible.
         shuffled: the same network trained on permuted labels, or None.
-        trained_size: side in pixels of the images it was trained on, None where nobody can tell.
+        trained_size: side in pixels of the images it was trained on, None if unknown.
     """
 
     network: nn.Module

@@ -23,20 +23,8 @@ from lightning_chex.metrics.perturbation import (
 from lightning_chex.metrics.relevance import effective_heat_ratio, mass_accuracy, pointing_game, rank_accuracy
 from lightning_chex.metrics.road import RoadCurves, road
 from lightning_chex.metrics.sensitivity import MaskedScores, mask_sizes, masked_scores, random_masks, sensitivity_n
-from lightning_chex.metrics.severity import (
-    relevance_by_score,
-    relevance_correlation,
-    severity_correlation,
-    zone_relevance,
-    zone_score_map,
-)
-from lightning_chex.metrics.thresholds import (
-    ClassLevel,
-    Otsu,
-    ThresholdRule,
-    TopFraction,
-    tuned_levels,
-)
+from lightning_chex.metrics.severity import relevance_correlation, severity_correlation, zone_relevance, zone_score_map
+from lightning_chex.metrics.thresholds import ClassLevel, Otsu, ThresholdRule, TopFraction, tuned_levels
 from lightning_chex.thresholds import otsu_mask, relative_level_mask, top_fraction_mask
 
 __all__ = [
@@ -45,7 +33,7 @@ __all__ = [
     "blurred", "boxes_to_mask", "effective_heat_ratio", "insertion_deletion", "intersection_over_detected",
     "intersection_over_union", "iou_at_levels", "is_constant", "linear_imputation", "mask_sizes", "masked_scores",
     "mass_accuracy", "oracle_iou", "otsu_mask", "pearson", "pixel_ranks", "pointing_game", "random_masks",
-    "rank_accuracy", "relative_level_mask", "relevance_by_score", "relevance_correlation", "road", "sensitivity_n",
+    "rank_accuracy", "relative_level_mask", "relevance_correlation", "road", "sensitivity_n",
     "severity_correlation", "spearman", "summarize", "top_fraction_mask", "tuned_levels", "zone_relevance",
     "zone_score_map",
 ]  # fmt: skip

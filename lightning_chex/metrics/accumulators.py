@@ -10,7 +10,7 @@ from torchmetrics import Metric
 from lightning_chex.metrics.overlap import intersection_over_union
 from lightning_chex.thresholds import top_fraction_mask
 
-Measure = Callable[[Tensor, Tensor], Tensor]
+MapMeasure = Callable[[Tensor, Tensor], Tensor]
 """Maps (B, H, W) and regions bool (B, H, W) to one value a map, (B,), such as ``pointing_game`` or ``oracle_iou``."""
 
 
@@ -74,7 +74,7 @@ class RegionMeasure(ClassMean):
 
     higher_is_better = True
 
-    def __init__(self, measure: Measure, num_classes: int, **kwargs: Any) -> None:
+    def __init__(self, measure: MapMeasure, num_classes: int, **kwargs: Any) -> None:
         super().__init__(num_classes, **kwargs)
         self.measure = measure
 

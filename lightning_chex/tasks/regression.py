@@ -11,6 +11,7 @@ from torchmetrics import MeanAbsoluteError, Metric
 from torchmetrics.functional.regression import pearson_corrcoef
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_chex.class_names import SCORE
 from lightning_chex.data.adapter import data_of
 from lightning_chex.tasks.backbone import create_backbone
 from lightning_chex.tasks.task import ChestXrayTask, Schedule
@@ -75,7 +76,7 @@ class RegressionTask(ChestXrayTask):
         weight_decay: float = 1e-2,
         momentum: float = 0.9,
         schedule: Schedule = "constant",
-        score_names: Sequence[str] = ("severity",),
+        score_names: Sequence[str] = (SCORE,),
     ) -> None:
         low, high = score_range
         if not low < high:

@@ -22,7 +22,7 @@ LUNGS = ("right_lung", "left_lung")
 class LungDice(Metric):
     """Dice coefficient of each lung, the mean over the images in which it is outlined, and the mean of both lungs.
 
-    A lung with an empty true mask counts neither way: an empty mask says that nobody outlined it, and whatever is
+    A lung with an empty true mask counts neither way: an empty mask means that it was not outlined, and whatever is
     predicted there would score 0, or 0/0. A lung that is outlined and not found scores 0.
     """
 
@@ -51,8 +51,8 @@ class LungDice(Metric):
 class SegmentationTask(ChestXrayTask):
     """Segmentation of the right and the left lung with a U-Net++, the network family of BS-Net's lung stage.
 
-    The loss is the sum of a binary cross entropy over the pixels and a soft Dice loss per image and lung. A lung that
-    nobody outlined (an empty true mask) counts in neither. Logs ``val/loss``, ``val/dice`` (mean of both lungs),
+    The loss is the sum of a binary cross entropy over the pixels and a soft Dice loss per image and lung. A lung
+    without an outline (an empty true mask) counts in neither. Logs ``val/loss``, ``val/dice`` (mean of both lungs),
     ``val/dice/right_lung`` and ``val/dice/left_lung``, see ``LungDice``, and the same under ``test/``.
 
     Args:

@@ -32,13 +32,7 @@ class ChestXrayTask(pl.LightningModule):
     """Logged values that the progress bar shows, without ``val/`` and ``test/``."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: str,
-        lr: float,
-        weight_decay: float,
-        momentum: float,
-        schedule: Schedule,
+        self, model: nn.Module, optimizer: str, lr: float, weight_decay: float, momentum: float, schedule: Schedule
     ) -> None:
         super().__init__()
         if not lr > 0:
