@@ -75,10 +75,8 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.path, weights_only=False)
             self.best_model_path = str(self.path)
 
-    # the random state
-
     def state_dict(self) -> dict[str, Any]:
-        """Take the random state along."""
+        """Save the random state."""
         return {"random_state": _random_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -91,8 +89,6 @@ class LastCheckpoint(Checkpoint):
         if self._random_state is not None and trainer.world_size == 1:
             _set_random_state(self._random_state)
         self._random_state = None
-
-    # paths
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -109,7 +105,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def keep_newest_state(trainer: pl.Trainer, same_run: bool = False) -> None:
-    """Make every training of a trainer one that can be gone on with.
+    """Make every training of a trainer resumable.
 
     Args:
         trainer: gets a `LastCheckpoint`, in place of a ``ModelCheckpoint`` without arguments, unless it has one or

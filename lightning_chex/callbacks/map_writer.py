@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -32,6 +32,7 @@ from lightning_chex.explaining import (
     entries_of,
     feature_statistics,
     grey_pictures,
+    holds_maps,
     network_of,
     origin,
     read_saliency,
@@ -40,8 +41,6 @@ from lightning_chex.explaining import (
 )
 from lightning_chex.reporting import overlay
 from lightning_chex.tasks import unrepeated_rows
-
-T = TypeVar("T")
 
 
 class MapWriter(pl.Callback):
@@ -101,8 +100,6 @@ class MapWriter(pl.Callback):
         self._repeated = 0
         self._writing: list[Future[None]] = []
 
-    # before anything long begins
-
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Raise a MisconfigurationException for what cannot work, find finished images, and choose the others."""
         data = data_of(trainer)
@@ -112,10 +109,11 @@ class MapWriter(pl.Callback):
         check_model(pl_module, self._outputs, self.network, self.attributor)
         if type(pl_module).predict_step is pl.LightningModule.predict_step:
             raise lacks(type(pl_module).__name__, "predict_step", "explain")
+        known = self.checkpoint
         self._settings = {
             "format": FORMAT,
             "version": version("lightning-chex"),  # of another one the same settings may mean other maps
-            "checkpoint": self._weights(pl_module),
+            "checkpoint": {"sha256": known.sha256} if known else {"weights": origin(None, pl_module)["sha256"]},
             "attributor": describe(self.attributor),
             "network": self.network,
             "class_names": self._names,
@@ -191,8 +189,6 @@ class MapWriter(pl.Callback):
         # one thread, so that rows come in order, while the next batch is explained
         self._writer = ThreadPoolExecutor(max_workers=1)
 
-    # the images
-
     def on_predict_batch_end(
         self,
         trainer: pl.Trainer,
@@ -202,11 +198,7 @@ class MapWriter(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Explain one batch, and hand its maps over to be written.
-
-        Raises:
-            MisconfigurationException: batch or prediction are not those of this package's data modules and tasks.
-        """
+        """Explain one batch and submit its maps to be written; a MisconfigurationException for unsuitable outputs."""
         if not isinstance(outputs, dict) or not {"image_id", "prediction"} <= outputs.keys():
             raise MisconfigurationException(
                 f"the predict_step of {type(pl_module).__name__} does not return image_id and prediction, as explain "
@@ -271,14 +263,9 @@ class MapWriter(pl.Callback):
     def _open(self) -> dict[str, list[Entry]]:
         MapFolder.check(self.folder, self._settings)
         files = MapFolder(self.folder, self.attributor.total_unit, self.overlays, self.npy)
-        if not files.holds_maps:  # an attempt that failed before its first map may have recorded other settings
+        if not holds_maps(self.folder):  # an attempt that failed before its first map may have recorded other settings
             files.record(self._settings)
         return files.consolidate()
-
-    def _weights(self, pl_module: pl.LightningModule) -> dict[str, str]:
-        if self.checkpoint:
-            return {"sha256": self.checkpoint.sha256}
-        return {"weights": origin(None, pl_module)["sha256"]}
 
     def _is_new(self, name: str) -> bool:
         if name in self._whole:

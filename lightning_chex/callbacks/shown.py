@@ -1,4 +1,4 @@
-"""Which images a callback explains, and how they come to the device."""
+"""Which images a callback explains, and their transfer to the device."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any

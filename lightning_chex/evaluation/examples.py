@@ -1,10 +1,9 @@
 """The images a report shows: the best, the median and the worst by rank, whatever they look like."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from lightning_chex.evaluation.measures import MEASURES
@@ -30,16 +29,12 @@ def examples(evaluated: Evaluated) -> list[ExampleRow]:
     rows = evaluated.rows
     names = list(dict.fromkeys(row["method"] for row in rows))
     first = [row for row in rows if row["method"] == names[0]]
-    measure = next((key for key in RANKED_BY if any(not np.isnan(_number(row[key])) for row in first)), None)
+    measure = next((key for key in RANKED_BY if any(_known(row[key]) for row in first)), None)
     if measure is None:
         return []
     values = {(row["image"], row["target"], row["method"]): row[measure] for row in rows}
-    scored = [
-        (values[*case.key, names[0]], i)
-        for i, case in enumerate(evaluated.cases)
-        if not np.isnan(_number(values[*case.key, names[0]]))
-    ]
-    ordered = [i for _, i in sorted(scored, key=lambda pair: (-pair[0], pair[1]))]
+    scores = [values[*case.key, names[0]] for case in evaluated.cases]
+    ordered = sorted((i for i, score in enumerate(scores) if _known(score)), key=lambda i: (-scores[i], i))
     places: dict[Rank, int] = {"best": 0, "median": (len(ordered) - 1) // 2, "worst": len(ordered) - 1}
     shown: dict[int, Rank] = {}
     for rank, place in places.items():
@@ -98,5 +93,5 @@ def _row(
     )
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(torch.as_tensor(value))
+def _known(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)

@@ -1,4 +1,4 @@
-"""Every measure there is: what it is called, which way is better, and what it says, in plain words."""
+"""All measures: their titles, which way is better, and an explanation of each."""
 
 from lightning_chex.attribution import NOT_CONVERGED
 from lightning_chex.reporting import Measure

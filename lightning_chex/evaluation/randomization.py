@@ -103,10 +103,7 @@ def randomize_parameters(
     over images as far as the trained network's. How far they do before and after is noted beside the records.
 
     Args:
-        evaluator: see `Comparison`.
-        unfitted: see `Comparison`.
-        cases: see `Comparison`.
-        images: see `Comparison`.
+        evaluator: see `Comparison`, as for unfitted, cases and images.
         build: makes the network anew; see `initial_weights`.
         progress: called with 1 after every method and stage.
     """
@@ -159,10 +156,7 @@ def randomize_labels(
     """Compare maps of the trained network with those of one trained on permuted labels.
 
     Args:
-        evaluator: see `Comparison`.
-        unfitted: see `Comparison`.
-        cases: see `Comparison`.
-        images: see `Comparison`.
+        evaluator: see `Comparison`, as for unfitted, cases and images.
         shuffled: the other network.
         progress: called with 1 after every method.
 

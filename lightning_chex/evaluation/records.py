@@ -1,4 +1,4 @@
-"""What has been measured so far, on disk: an evaluation that was interrupted goes on where it was."""
+"""Measured values and maps on disk, so that an interrupted evaluation resumes where it stopped."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""One evaluation from beginning to end: what is needed, what is measured, what is written."""
+"""One evaluation from beginning to end: preparation, measurement, result files."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -89,7 +89,7 @@ def evaluate(
     Args:
         subject: the model.
         datamodule: offers images by ``explained_dataset("test")``, to report on, and ``("validate")``, to tune on.
-        folder: for the results; one that an evaluation of the same was begun in is gone on with.
+        folder: for the results; an evaluation begun there with the same settings is resumed.
         methods: see ``choose_methods``.
         limit: images at most; None for all.
         settings: of the evaluation.

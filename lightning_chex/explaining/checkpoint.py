@@ -40,7 +40,7 @@ def load_weights(model: pl.LightningModule, path: Path, argument: str = "ckpt_pa
 def check_fits(
     model: pl.LightningModule, checkpoint: dict[str, Any], path: str | Path, argument: str = "ckpt_path"
 ) -> None:
-    """See that a checkpoint's weights have a place in a model, and that all of it would be filled.
+    """Check that the tensors of a checkpoint and of a model have the same names and shapes.
 
     Args:
         model: of the settings the checkpoint was made with.
@@ -49,7 +49,7 @@ def check_fits(
         argument: what the user gave it as, for messages.
 
     Raises:
-        CheckpointError: they have not.
+        CheckpointError: they differ.
         MisconfigurationException: weights of other classes or scores.
     """
     model.on_load_checkpoint(checkpoint)
@@ -70,7 +70,7 @@ def saved_statistics(checkpoint: dict[str, Any], callbacks: Sequence[pl.Callback
 
     Args:
         checkpoint: as from ``load_weights``.
-        callbacks: of the trainer; those with an ``attributor`` tell whose a state is.
+        callbacks: of the trainer; the states of those with an ``attributor`` are read.
     """
     states = checkpoint.get("callbacks", {})
     if not isinstance(states, Mapping):  # of something else than Lightning

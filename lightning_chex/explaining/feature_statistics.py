@@ -1,9 +1,9 @@
 """Feature statistics for a trained model: of its training images, or those its checkpoint holds."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_chex.attribution import Attributor, FeatureStatistics, LayerLearner, frozen
 from lightning_chex.attribution.layers import get_layer, hooked
-from lightning_chex.data.contract import XrayDataModule
+from lightning_chex.data.contract import Samples, XrayDataModule
 
 Source = Literal["training split", "checkpoint", "file"]
 
@@ -125,18 +125,31 @@ def training_batches(
     def batches() -> Iterator[Tensor]:
         chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
         readable = data.readable(dataset, "training images of the statistics")
-        loader = DataLoader(
-            Subset(cast(Dataset, readable), chosen),
-            data.batch_size,
-            num_workers=data.num_workers,
-            collate_fn=data.collate,
-            generator=torch.Generator(),  # of its own, or iterating would draw from the global one
-        )
-        for batch in loader:
-            if batch is not None:  # all its images were unreadable, and the data module leaves such out
-                yield batch["image"]
+        return (batch["image"] for batch in batches_of(data, readable, chosen))
 
     return batches
+
+
+def batches_of(
+    data: XrayDataModule, dataset: Samples, chosen: Sequence[int], batch_size: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Batches of chosen samples, in their order; the global random state is not touched.
+
+    Args:
+        data: whose loader settings apply.
+        dataset: the samples.
+        chosen: their indices.
+        batch_size: that of the data if None.
+    """
+    loader = DataLoader(
+        Subset(cast(Dataset, dataset), chosen),
+        batch_size or data.batch_size,
+        num_workers=data.num_workers,
+        collate_fn=data.collate,
+        generator=torch.Generator(),  # of its own, or iterating would draw from the global one
+    )
+    # None is a batch of unreadable images only, which the data module skips
+    return (batch for batch in loader if batch is not None)
 
 
 def _key(member: LayerLearner) -> str:
@@ -160,14 +173,7 @@ def shapes_of(network: nn.Module, layers: Iterable[str], image: Tensor) -> dict[
     return shapes
 
 
-class Learner(Protocol):
-    """What learns from forward passes, such as an `Attributor`."""
-
-    def observing(self, model: nn.Module) -> AbstractContextManager[None]:
-        """See `Attributor.observing`."""
-
-
-def observe(network: nn.Module, learners: Iterable[Learner], batches: Iterable[Tensor]) -> None:
+def observe(network: nn.Module, learners: Iterable[LayerLearner | Attributor], batches: Iterable[Tensor]) -> None:
     """Let all learn from one pass over images (B, C, H, W); what they learnt before is replaced."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     with frozen(network), torch.no_grad(), ExitStack() as stack:

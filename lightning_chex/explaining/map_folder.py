@@ -93,8 +93,6 @@ class MapFolder:
         except ValueError as error:
             raise MisconfigurationException(str(error)) from error
 
-    # what makes it one explanation
-
     @staticmethod
     def check(folder: Path, settings: Mapping[str, Any]) -> None:
         """Refuse a folder that holds other maps than these settings would make; nothing is written.
@@ -103,7 +101,7 @@ class MapFolder:
             MisconfigurationException: it does.
         """
         path = folder / RECORD
-        if not _holds_maps(folder):  # an attempt that failed before its first map may be replaced
+        if not holds_maps(folder):  # an attempt that failed before its first map may be replaced
             return
         remedy = f"give another --output_dir, or remove {folder}"
         if not path.exists():
@@ -129,17 +127,10 @@ class MapFolder:
         write_whole(self.folder / RECORD, json.dumps(content, indent=2, ensure_ascii=False) + "\n", sync=True)
 
     @property
-    def holds_maps(self) -> bool:
-        """Whether there is any map."""
-        return _holds_maps(self.folder)
-
-    @property
     def recorded(self) -> dict[str, Any]:
         """What ``explanation.json`` says; empty if there is none."""
         path = self.folder / RECORD
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-    # maps
 
     def write(self, maps: Sequence[Drawn]) -> None:
         """Write maps, and what is wanted beside them."""
@@ -258,7 +249,8 @@ def to_pixels(values: Tensor, size: tuple[int, int]) -> Tensor:
     return values if values.shape[-2:] == size else bits_per_pixel(values, size)
 
 
-def _holds_maps(folder: Path) -> bool:
+def holds_maps(folder: Path) -> bool:
+    """Whether an explanation has any map."""
     return any((folder / "maps").glob("*.npy"))
 
 

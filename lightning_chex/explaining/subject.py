@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from lightning_chex.data.contract import Samples, XrayDataModule, check_sample, first_of
 from lightning_chex.data.errors import DataError
-from lightning_chex.explaining.feature_statistics import Saved
+from lightning_chex.explaining.feature_statistics import Saved, batches_of
 
 Weights = Mapping[str, Tensor]
 """As ``network.state_dict()`` names them."""
@@ -83,16 +83,9 @@ class Images:
 
     def batches(self, batch_size: int | None = None) -> Iterator[dict[str, Any]]:
         """Batches on the device."""
-        loader = DataLoader(
-            Subset(cast(Dataset, self.dataset), range(self.count)),
-            batch_size or self.data.batch_size,
-            num_workers=self.data.num_workers,
-            collate_fn=self.data.collate,
-            generator=torch.Generator(),  # of its own, or iterating would draw from the global one
-        )
-        for batch in loader if self.count else ():
-            if batch is not None:  # all its images were unreadable, and the data module leaves such out
-                yield self.subject.move(batch)
+        chosen = range(self.count)
+        for batch in batches_of(self.data, self.dataset, chosen, batch_size) if chosen else ():
+            yield self.subject.move(batch)
 
     def first(self) -> dict[str, Any]:
         """The first sample that can be read.

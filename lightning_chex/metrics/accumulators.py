@@ -62,7 +62,6 @@ class RegionMeasure(ClassMean):
         num_classes: number of classes a map can explain; 1 for a regression.
 
     Example:
-        >>> import torch
         >>> from lightning_chex.metrics import pointing_game
         >>> metric = RegionMeasure(pointing_game, num_classes=2)
         >>> saliency = torch.tensor([[[1.0, 2.0]], [[3.0, 0.0]]])

@@ -169,15 +169,10 @@ def sensitivity_n(
     For several maps of the same images, take ``masked_scores`` once and its ``sensitivity`` for each map.
 
     Args:
-        predict: as in ``masked_scores``, and so are all arguments but the map.
+        predict: see ``masked_scores``; so are target, masks, value, chunk and seed.
         images: (N, C, H, W).
         saliency: (N, H, W), finite, on the same device, any scale.
-        sizes: S numbers of pixels.
-        target: int64 (N,) or None.
-        masks: per size.
-        value: of masked pixels.
-        chunk: copies in one forward pass.
-        seed: of the masks.
+        sizes: numbers of pixels to mask, each in [1, H W - 1], as from ``mask_sizes``.
 
     Returns:
         float64 (N, len(sizes)) in [-1, 1], as ``MaskedScores.sensitivity``.
