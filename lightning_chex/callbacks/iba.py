@@ -154,7 +154,7 @@ class IBACallback(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Without a data module that offers images, keep the first ones that come by; the sanity check tries one."""
+        """Without a data module that offers images, keep the first ones seen; the sanity check tries one."""
         self._observation.end_batch()
         check_batch(batch, self._class_names(trainer, pl_module))
         if self._images.offers(trainer):

@@ -41,7 +41,7 @@ class LastCheckpoint(Checkpoint):
         best_model_path: of the file, once there is one; what Lightning asks a checkpoint callback for.
 
     Args:
-        same_run: a run goes on in its own folder, which may be named otherwise now (moved, or seen from another working
+        same_run: a run is resumed in its own folder, whose path may differ now (moved, or seen from another working
             directory): the paths that other checkpoint callbacks remember follow it.
     """
 

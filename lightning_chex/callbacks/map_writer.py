@@ -1,4 +1,4 @@
-"""Explaining a data set through Lightning's predict loop: a map a target, written as the batches come by."""
+"""Explaining a data set through Lightning's predict loop: one map per target, written batch by batch."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,7 +46,7 @@ from lightning_chex.tasks import unrepeated_rows
 class MapWriter(pl.Callback):
     """Explain every image that ``predict`` sees, and write maps, an index and a record; see ``map_folder.py``.
 
-    A run that was interrupted goes on where it was. Each process writes its own maps; process 0 joins the indices at
+    An interrupted run is resumed. Each process writes its own maps; process 0 joins the indices at
     the end. The model is left bit for bit as it was.
 
     Args:
@@ -140,7 +140,7 @@ class MapWriter(pl.Callback):
             return
         self.image_ids, self._count = images.image_ids, images.count
         check_target(pl_module, self.attributor, bool(self._names), images.labelled)
-        # where the data set does not list the names of its images, they come by, and finished ones are passed over
+        # a data set that does not list its images loads the finished ones too, and they are skipped then
         done = sum(image in finished for image in self.image_ids or finished)
         if done:
             rank_zero_info(f"{done} of {images.count} images are explained already: going on with the others")

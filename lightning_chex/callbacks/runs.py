@@ -34,7 +34,7 @@ def run_folder(trainer: pl.Trainer) -> Path:
 
 
 def check_place(folder: Path, argument: str) -> None:
-    """See, before any long work, that a folder can be made or written to; nothing is left there.
+    """Check, before any long work, that a folder can be made or written to; nothing is left there.
 
     Args:
         folder: it need not exist.

@@ -19,7 +19,7 @@ from lightning_chex.explaining import FORMAT, Key, LungFinder, RegionKind, Subje
 PACKAGES = ("lightning-chex", "torch", "pytorch-lightning", "timm", "captum", "zennit", "numpy")
 
 HOW_MUCH = ("tuning_images", "perturbation_images", "randomization_images", "chunk", "resamples")
-"""Settings that decide what is recorded, not what a record holds: they may change when an evaluation goes on."""
+"""Settings that decide what is recorded, not what a record holds: they may change when an evaluation is resumed."""
 
 
 @dataclass(frozen=True)

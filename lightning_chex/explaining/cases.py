@@ -111,7 +111,7 @@ def cases_of(
     find_lungs: LungFinder | None = None,
     likeliest: bool = False,
 ) -> Cases:
-    """Say what of a batch is explained.
+    """Choose what of a batch is explained.
 
     The classes with a region (box or mask) of an image are; without any, or judged by zones, its positive labels. A
     score is explained once per image.

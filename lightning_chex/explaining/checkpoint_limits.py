@@ -14,7 +14,7 @@ _SHARING = 4
 """Tensors may be so many times as large as their file: those that share memory are stored once."""
 
 _NAMES_OF_FILES = ("best_model_path", "kth_best_model_path", "last_model_path", "best_k_models")
-"""Files in the state of Lightning's ModelCheckpoint; a training that goes on deletes some of them."""
+"""Files in the state of Lightning's ModelCheckpoint; a resumed training deletes some of them."""
 
 
 def is_address(text: str) -> bool:
