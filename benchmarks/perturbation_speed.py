@@ -30,9 +30,7 @@ from torch import Tensor, nn
 
 from lightning_chex.attribution import frozen
 from lightning_chex.data import NIHDataModule, SyntheticDataModule
-from lightning_chex.evaluation.measuring import Perturbation
-from lightning_chex.evaluation.methods import line_up
-from lightning_chex.evaluation.settings import EvaluationSettings
+from lightning_chex.evaluation import EvaluationSettings, Perturbation, line_up
 from lightning_chex.metrics import blurred, insertion_deletion, mask_sizes, masked_scores, pixel_ranks, road
 from lightning_chex.metrics.road import PERCENTAGES
 

@@ -1,4 +1,4 @@
-"""Names of the classes of the two label sets, in the order of the model's outputs."""
+"""Names of what models predict: the classes of the two label sets, in the order of the outputs, and the score."""
 
 PATHOLOGIES = (
     "Atelectasis",
@@ -14,6 +14,9 @@ PATHOLOGIES = (
 
 DETECTED_SCORES: dict[str, tuple[int, ...]] = {"severity_0_1": (0, 1), "severity_2": (2,), "severity_3": (3,)}
 """BrixIA detector -> the zone scores it looks for."""
+
+SCORE = "severity"
+"""The target of a model that predicts a single score."""
 
 DETECTORS = tuple(DETECTED_SCORES)
 """The three BrixIA detectors: does any zone score 0 or 1, any 2, any 3?"""

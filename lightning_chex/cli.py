@@ -20,19 +20,16 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 import lightning_chex.tasks  # noqa: F401  # so that --model goes by short names, as callbacks and --data do
 from lightning_chex import arguments, configuration, resuming
 from lightning_chex.attribution import LayerError, NotFiniteError
-from lightning_chex.callbacks import FiniteWeights, IBACallback, PredictionWriter
-from lightning_chex.callbacks.last_checkpoint import keep_newest_state
-from lightning_chex.callbacks.run_folder import run_folder
+from lightning_chex.callbacks import FiniteWeights, IBACallback, PredictionWriter, keep_newest_state, run_folder
 from lightning_chex.data import ChestXrayDataModule
 from lightning_chex.data.adapter import adapted
 from lightning_chex.data.contract import DataError
-from lightning_chex.explaining.checkpoint import check_fits
-from lightning_chex.explaining.checkpoint_contents import CheckpointError
+from lightning_chex.explaining import CheckpointError, check_fits
 from lightning_chex.files import write_whole
 from lightning_chex.lightning_private import WeightsAlone, arose_in_restoring, callbacks_of, concise, parser_of_command
 from lightning_chex.messages import one_line, way_out
 from lightning_chex.reporting import summary
-from lightning_chex.tasks.task import ChestXrayTask
+from lightning_chex.tasks import ChestXrayTask
 from lightning_chex.trainer import ChexTrainer
 
 DATA_COMMANDS = ("inspect", "prepare")

@@ -13,7 +13,7 @@ from pytorch_lightning.cli import LightningArgumentParser, SaveConfigCallback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from lightning_chex.callbacks.run_folder import check_place, run_folder
+from lightning_chex.callbacks import check_place, run_folder
 from lightning_chex.explaining.checkpoint_contents import read_checkpoint
 from lightning_chex.explaining.checkpoint_limits import is_address
 from lightning_chex.files import write_whole

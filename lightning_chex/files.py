@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and folders in which one process at a time works."""
+"""Files that are written completely or not at all, and folders locked for one process at a time."""
 
 import errno
 import io
@@ -62,7 +62,7 @@ def _made(write: Callable[[BinaryIO], object]) -> memoryview:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes have left of `write_whole`, at any depth; whoever calls this holds the folder."""
+    """Remove what killed processes have left of `write_whole`, at any depth; call it only while holding the folder."""
     for path in folder.rglob(f".*{_UNFINISHED}"):
         if re.fullmatch(r"\.[0-9a-f]{16}", path.stem):
             _remove(path)
@@ -138,7 +138,7 @@ def _locked(path: Path) -> int:
             os.truncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
             return descriptor
-        os.close(descriptor)  # its holder had removed it after it was opened here: such a lock keeps nobody out
+        os.close(descriptor)  # its holder removed it after it was opened here: it would exclude no other process
 
 
 def _is_open(path: Path, descriptor: int) -> bool:

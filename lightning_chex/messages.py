@@ -1,4 +1,4 @@
-"""What a user is told: in one line, whatever names it quotes, and with a way out where a disk or a file is at fault."""
+"""Error messages of one line, with a remedy for errors of the file system."""
 
 import errno
 import os

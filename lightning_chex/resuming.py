@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from lightning_chex.callbacks.run_record import RUN_RECORD, read_record
+from lightning_chex.callbacks import RUN_RECORD, read_record
 from lightning_chex.files import hold
 from lightning_chex.lightning_private import FOLDER_IN_USE, is_process_0
 

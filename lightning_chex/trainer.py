@@ -11,20 +11,14 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.attribution import IBA, Attributor
-from lightning_chex.callbacks import IBACallback
-from lightning_chex.callbacks.map_writer import MapWriter
-from lightning_chex.callbacks.run_folder import check_place
-from lightning_chex.callbacks.undisturbed import undisturbed
+from lightning_chex.callbacks import IBACallback, MapWriter, check_place, undisturbed
 from lightning_chex.data.adapter import adapted
 from lightning_chex.data.contract import outputs_of
 from lightning_chex.evaluation import Evaluated, EvaluationSettings, evaluate
 from lightning_chex.evaluation.chexlocalize import explained_maps, mask_rule, write_segmentations
 from lightning_chex.evaluation.examples import examples
 from lightning_chex.evaluation.trained_model import check_trainer, subject_of
-from lightning_chex.explaining import read_index
-from lightning_chex.explaining.checkpoint import saved_statistics
-from lightning_chex.explaining.checkpoint_contents import Checkpoint
-from lightning_chex.explaining.lung_network import LungNetwork
+from lightning_chex.explaining import Checkpoint, LungNetwork, read_index, saved_statistics
 from lightning_chex.lightning_private import callbacks_of
 from lightning_chex.output_folder import held
 from lightning_chex.reporting import evaluation_tables, overview_text, results_text, write_overview, write_report

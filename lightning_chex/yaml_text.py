@@ -21,7 +21,7 @@ def load_yaml(text: str) -> Any:
 def check_size(text: str) -> None:
     """Refuse a text that by aliases, each standing for many others, says far more than it seems to.
 
-    Ten lines can stand for billions of values, and whoever walks through them does not end.
+    Ten lines can stand for billions of values, and a walk through them would not end.
 
     Raises:
         yaml.YAMLError: it is no YAML, holds more than `MOST_VALUES`, contains itself, or is nested too deeply.

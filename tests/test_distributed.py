@@ -9,8 +9,7 @@ import torch
 from processes import together
 from tiny import CLASS_NAMES, SpyIBA, TinyData, TinyTask, tiny_trainer
 
-from lightning_chex.callbacks import IBACallback, PredictionWriter
-from lightning_chex.callbacks.map_writer import MapWriter
+from lightning_chex.callbacks import IBACallback, MapWriter, PredictionWriter
 from lightning_chex.data import PATHOLOGIES, SyntheticDataModule
 from lightning_chex.tasks import ClassificationTask, RegressionTask
 

@@ -19,7 +19,7 @@ from lightning_chex.attribution import IBA
 from lightning_chex.callbacks import IBACallback
 from lightning_chex.cli import main
 from lightning_chex.data import PATHOLOGIES, NIHDataModule
-from lightning_chex.explaining.map_folder import MapFolder, read_saliency
+from lightning_chex.explaining import MapFolder, read_saliency
 from lightning_chex.tasks import ClassificationTask, RegressionTask
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -6,9 +6,7 @@ from commands import TINY, the_error, written
 from hostile import CANARY, CHANGED, HARMLESS, WRITTEN, write
 
 from lightning_chex.cli import main
-from lightning_chex.explaining.checkpoint_contents import CheckpointError, read_checkpoint
-from lightning_chex.explaining.checkpoint_limits import is_address
-from lightning_chex.explaining.lung_network import LungNetwork
+from lightning_chex.explaining import CheckpointError, LungNetwork, is_address, read_checkpoint
 from lightning_chex.tasks import SegmentationTask
 
 PHANTOM = [

@@ -16,7 +16,7 @@ from test_odd_checkpoints import PHANTOM, trained  # noqa: F401  # the latter is
 
 from lightning_chex.cli import main
 from lightning_chex.csv_text import csv_rows
-from lightning_chex.explaining.map_folder import read_index
+from lightning_chex.explaining import read_index
 from lightning_chex.files import write_whole
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -5,9 +5,8 @@ import re
 import pytest
 import torch
 
-from lightning_chex.evaluation.measures import MEASURES
-from lightning_chex.evaluation.measuring import localize
-from lightning_chex.explaining.cases import Cases
+from lightning_chex.evaluation import MEASURES, localize
+from lightning_chex.explaining import Cases
 from lightning_chex.metrics import LocalizationIoU
 
 

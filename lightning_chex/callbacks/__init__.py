@@ -1,19 +1,16 @@
 """Callbacks: explanations and lungs in pictures at validation end, predictions and maps in files, the newest state."""
 
-from lightning_chex.callbacks.finite_weights import FiniteWeights
+from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.iba import IBACallback
-from lightning_chex.callbacks.last_checkpoint import LastCheckpoint
+from lightning_chex.callbacks.last_checkpoint import LastCheckpoint, WholeCheckpointIO, keep_newest_state
 from lightning_chex.callbacks.lungs import LungPictures
 from lightning_chex.callbacks.map_writer import MapWriter
 from lightning_chex.callbacks.predictions import PredictionWriter
-from lightning_chex.callbacks.time_limit import TimeLimit
+from lightning_chex.callbacks.runs import RUN_RECORD, check_place, read_record, run_folder, undisturbed
+from lightning_chex.callbacks.stopping import FiniteWeights, TimeLimit
 
 __all__ = [
-    "FiniteWeights",
-    "IBACallback",
-    "LastCheckpoint",
-    "LungPictures",
-    "MapWriter",
-    "PredictionWriter",
-    "TimeLimit",
-]
+    "Explainer", "FiniteWeights", "IBACallback", "LastCheckpoint", "LungPictures", "MapWriter", "PredictionWriter",
+    "RUN_RECORD", "TimeLimit", "WholeCheckpointIO", "check_place", "keep_newest_state", "read_record", "run_folder",
+    "undisturbed",
+]  # fmt: skip

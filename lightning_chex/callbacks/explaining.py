@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from lightning_chex.attribution import Attribution, Attributor, EveryPixel, RandomMap, frozen
-from lightning_chex.explaining.cases import Cases, Regions, cases_of, region_kind
-from lightning_chex.explaining.map_rows import grey_pictures
+from lightning_chex.explaining import Cases, Regions, cases_of, grey_pictures, region_kind
 from lightning_chex.metrics import LocalizationIoU, intersection_over_union, top_fraction_mask
 from lightning_chex.reporting import Explanation
 
@@ -47,7 +46,7 @@ class Explainer:
         self.precision = precision
         self.regions = regions
         classes = max(1, len(class_names))
-        # a control needs no model: what a map that knows nothing would score under the same rule
+        # what a map that does not depend on the model scores under the same rule
         self.iou = LocalizationIoU(classes, fraction).to(device)
         self.controls = MetricCollection({name: LocalizationIoU(classes, fraction) for name in CONTROLS}).to(device)
 

@@ -14,16 +14,15 @@ from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.observation import Observation
 from lightning_chex.callbacks.processes import gathered
-from lightning_chex.callbacks.run_folder import run_folder
+from lightning_chex.callbacks.runs import run_folder
 from lightning_chex.callbacks.shown import ShownImages
 from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import Stage, check_sample, first_of, outputs_of
-from lightning_chex.explaining.cases import Regions, region_kind
-from lightning_chex.explaining.explained_model import check_batch, check_model, network_of
+from lightning_chex.explaining import Regions, check_batch, check_model, network_of, region_kind
 from lightning_chex.lightning_private import callbacks_of, set_callbacks, state_key
 from lightning_chex.reporting import Explanation, write_pictures
 from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, log_table, table_rows
-from lightning_chex.tasks.repeats import unrepeated_rows
+from lightning_chex.tasks import unrepeated_rows
 
 
 class IBACallback(pl.Callback):
@@ -113,7 +112,7 @@ class IBACallback(pl.Callback):
         """Take the checkpoint's feature statistics."""
         self._observation.load_state_dict(state_dict)
 
-    # before anything long begins
+    # checks before training begins
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a wrong layer or objective, and step before a weight averaging that would swap weights too early."""
@@ -156,7 +155,7 @@ class IBACallback(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Without a data module that offers images, keep the first ones that come by; the sanity check tries one."""
+        """Without a data module that offers images, keep the first ones seen; the sanity check tries one."""
         self._observation.end_batch()
         check_batch(batch, self._class_names(trainer, pl_module))
         if self._images.offers(trainer):
@@ -182,7 +181,7 @@ class IBACallback(pl.Callback):
     # test: the statistics are those of the last validation or of the checkpoint
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse to explain test images by statistics of their own."""
+        """Forget the images of an earlier stage."""
         self._images.forget()
         self._explanations = []
 

@@ -13,8 +13,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from lightning_chex.callbacks.run_folder import run_folder
-from lightning_chex.callbacks.run_record import RunRecord
+from lightning_chex.callbacks.runs import RunRecord, run_folder
 from lightning_chex.files import write_whole
 from lightning_chex.lightning_private import callbacks_of, is_trial
 
@@ -43,7 +42,7 @@ class LastCheckpoint(Checkpoint):
         best_model_path: of the file, once there is one; what Lightning asks a checkpoint callback for.
 
     Args:
-        same_run: a run goes on in its own folder, which may be named otherwise now (moved, or seen from another working
+        same_run: a run is resumed in its own folder, whose path may differ now (moved, or seen from another working
             directory): the paths that other checkpoint callbacks remember follow it.
     """
 
@@ -77,10 +76,8 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.path, weights_only=False)
             self.best_model_path = str(self.path)
 
-    # the random state
-
     def state_dict(self) -> dict[str, Any]:
-        """Take the random state along."""
+        """Save the random state."""
         return {"random_state": _random_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -93,8 +90,6 @@ class LastCheckpoint(Checkpoint):
         if self._random_state is not None and trainer.world_size == 1:
             _set_random_state(self._random_state)
         self._random_state = None
-
-    # paths
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -111,7 +106,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def keep_newest_state(trainer: pl.Trainer, same_run: bool = False) -> None:
-    """Make every training of a trainer one that can be gone on with.
+    """Make every training of a trainer resumable.
 
     Args:
         trainer: gets a `LastCheckpoint`, in place of a ``ModelCheckpoint`` without arguments, unless it has one or

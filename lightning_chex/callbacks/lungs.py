@@ -7,7 +7,8 @@ import pytorch_lightning as pl
 from numpy.typing import NDArray
 from pytorch_lightning.loggers import WandbLogger
 
-from lightning_chex.callbacks.run_folder import run_folder
+from lightning_chex.callbacks.runs import run_folder
+from lightning_chex.explaining import grey_pictures
 from lightning_chex.reporting.lungs import lung_overlay, write_lung_sheet
 
 
@@ -43,9 +44,8 @@ class LungPictures(pl.Callback):
         if trainer.sanity_checking or not trainer.is_global_zero or missing < 1:
             return
         predicted = pl_module.predict_step(batch, batch_idx)["lung_mask"]
-        for image, lungs, truth in list(zip(batch["image"], predicted, batch["lung_mask"], strict=True))[:missing]:
-            grey = image[0].float().cpu()
-            grey = (grey - grey.min()) / (grey.max() - grey.min()).clamp(min=1e-6)
+        pictures = grey_pictures(batch["image"][:missing])
+        for grey, lungs, truth in zip(pictures, predicted, batch["lung_mask"], strict=False):
             self._overlays.append(lung_overlay(grey, lungs.cpu(), truth.cpu()))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

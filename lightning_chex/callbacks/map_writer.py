@@ -1,10 +1,10 @@
-"""Explaining a data set through Lightning's predict loop: a map a target, written as the batches come by."""
+"""Explaining a data set through Lightning's predict loop: one map per target, written batch by batch."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -16,25 +16,37 @@ from lightning_chex.attribution import Attribution, Attributor
 from lightning_chex.callbacks.processes import on_process_0
 from lightning_chex.data.adapter import data_of, name_of
 from lightning_chex.data.contract import lacks, outputs_of
-from lightning_chex.explaining.checkpoint import origin
-from lightning_chex.explaining.checkpoint_contents import Checkpoint
-from lightning_chex.explaining.chosen_targets import ChosenTargets
-from lightning_chex.explaining.describe import describe, digest_of_folder
-from lightning_chex.explaining.explained_model import check_model, check_output, check_target, network_of, versions
-from lightning_chex.explaining.feature_statistics import Saved, feature_statistics, training_batches
-from lightning_chex.explaining.map_folder import FORMAT, Drawn, MapFolder, read_saliency
-from lightning_chex.explaining.map_rows import entries_of, grey_pictures
-from lightning_chex.explaining.map_store import Entry
+from lightning_chex.explaining import (
+    FORMAT,
+    Checkpoint,
+    ChosenTargets,
+    Drawn,
+    Entry,
+    MapFolder,
+    Saved,
+    check_model,
+    check_output,
+    check_target,
+    describe,
+    digest_of_folder,
+    entries_of,
+    feature_statistics,
+    grey_pictures,
+    holds_maps,
+    network_of,
+    origin,
+    read_saliency,
+    training_batches,
+    versions,
+)
 from lightning_chex.reporting import overlay
-from lightning_chex.tasks.repeats import unrepeated_rows
-
-T = TypeVar("T")
+from lightning_chex.tasks import unrepeated_rows
 
 
 class MapWriter(pl.Callback):
     """Explain every image that ``predict`` sees, and write maps, an index and a record; see ``map_folder.py``.
 
-    A run that was interrupted goes on where it was. Each process writes its own maps; process 0 joins the indices at
+    An interrupted run is resumed. Each process writes its own maps; process 0 joins the indices at
     the end. The model is left bit for bit as it was.
 
     Args:
@@ -84,18 +96,12 @@ class MapWriter(pl.Callback):
         self.image_ids: list[str] = []
         self._count: int | None = None
         self._whole: dict[str, list[Entry]] = {}
-        self._met: set[str] = set()
+        self._seen: set[str] = set()
         self._repeated = 0
         self._writing: list[Future[None]] = []
 
-    # before anything long begins
-
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse what cannot work, see what is done already, and choose the images.
-
-        Raises:
-            MisconfigurationException: see the messages.
-        """
+        """Raise a MisconfigurationException for what cannot work, find finished images, and choose the others."""
         data = data_of(trainer)
         self._outputs = outputs_of(pl_module, data)
         self._names = self._outputs.class_names
@@ -103,12 +109,11 @@ class MapWriter(pl.Callback):
         check_model(pl_module, self._outputs, self.network, self.attributor)
         if type(pl_module).predict_step is pl.LightningModule.predict_step:
             raise lacks(type(pl_module).__name__, "predict_step", "explain")
+        known = self.checkpoint
         self._settings = {
             "format": FORMAT,
             "version": version("lightning-chex"),  # of another one the same settings may mean other maps
-            "checkpoint": {"sha256": self.checkpoint.sha256}
-            if self.checkpoint
-            else {"weights": origin(None, pl_module)["sha256"]},
+            "checkpoint": {"sha256": known.sha256} if known else {"weights": origin(None, pl_module)["sha256"]},
             "attributor": describe(self.attributor),
             "network": self.network,
             "class_names": self._names,
@@ -118,7 +123,7 @@ class MapWriter(pl.Callback):
                 "module": name_of(data),
                 "split": self.split,
                 "size": data.size,
-                # another folder's images can bear the same names; hashed, so that the record names no folder
+                # images of another folder can have the same ids; hashed, so that the record does not contain its path
                 "root": digest_of_folder(data.root),
             },
             "precision": str(trainer.precision),
@@ -135,7 +140,7 @@ class MapWriter(pl.Callback):
             return
         self.image_ids, self._count = images.image_ids, images.count
         check_target(pl_module, self.attributor, bool(self._names), images.labelled)
-        # where the data set does not list the names of its images, they come by, and finished ones are passed over
+        # a data set that does not list its images loads the finished ones too, and they are skipped then
         done = sum(image in finished for image in self.image_ids or finished)
         if done:
             rank_zero_info(f"{done} of {images.count} images are explained already: going on with the others")
@@ -184,8 +189,6 @@ class MapWriter(pl.Callback):
         # one thread, so that rows come in order, while the next batch is explained
         self._writer = ThreadPoolExecutor(max_workers=1)
 
-    # the images
-
     def on_predict_batch_end(
         self,
         trainer: pl.Trainer,
@@ -195,11 +198,7 @@ class MapWriter(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Explain one batch, and hand its maps over to be written.
-
-        Raises:
-            MisconfigurationException: batch or prediction are not those of this package's data modules and tasks.
-        """
+        """Explain one batch and submit its maps to be written; a MisconfigurationException for unsuitable outputs."""
         if not isinstance(outputs, dict) or not {"image_id", "prediction"} <= outputs.keys():
             raise MisconfigurationException(
                 f"the predict_step of {type(pl_module).__name__} does not return image_id and prediction, as explain "
@@ -245,10 +244,10 @@ class MapWriter(pl.Callback):
         self._wait()
         self._writer.shutdown()
         if self._repeated:
-            rank_zero_warn(f"{self._repeated} images bore the name of another one and were left out")
+            rank_zero_warn(f"{self._repeated} images with duplicate ids are skipped")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Finish what is explained already; the exception that ends the run is the one to be told."""
+        """Finish what is explained already; the exception that ended the run is raised afterwards."""
         if hasattr(self, "_writer"):
             self._writer.shutdown(wait=True)
 
@@ -264,16 +263,16 @@ class MapWriter(pl.Callback):
     def _open(self) -> dict[str, list[Entry]]:
         MapFolder.check(self.folder, self._settings)
         files = MapFolder(self.folder, self.attributor.total_unit, self.overlays, self.npy)
-        if not files.holds_maps:  # what an attempt that failed before its first map has recorded is void
+        if not holds_maps(self.folder):  # an attempt that failed before its first map may have recorded other settings
             files.record(self._settings)
         return files.consolidate()
 
     def _is_new(self, name: str) -> bool:
         if name in self._whole:
             return False
-        self._repeated += name in self._met
-        new = name not in self._met
-        self._met.add(name)
+        self._repeated += name in self._seen
+        new = name not in self._seen
+        self._seen.add(name)
         return new
 
     def _explain(

@@ -8,10 +8,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from lightning_chex.callbacks.run_folder import run_folder
+from lightning_chex.callbacks.runs import run_folder
 from lightning_chex.csv_text import csv_lines
 from lightning_chex.data.contract import outputs_of
-from lightning_chex.tasks.repeats import unrepeated_rows
+from lightning_chex.tasks import unrepeated_rows
 
 
 class PredictionWriter(BasePredictionWriter):

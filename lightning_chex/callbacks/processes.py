@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other."""
+"""Communication between the processes of a distributed run."""
 
 from collections.abc import Callable
 from itertools import chain
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def on_process_0(trainer: pl.Trainer, work: Callable[[], T]) -> T:
-    """Do what process 0 alone may do, and tell all others what came out, an error too, so that none waits in vain."""
+    """Run ``work`` in process 0 only, and return its result, or raise its error, in all processes."""
     result: T | None = None
     error: MisconfigurationException | None = None
     if trainer.is_global_zero:

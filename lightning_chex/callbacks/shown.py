@@ -1,4 +1,4 @@
-"""Which images a callback explains, and how they come to the device."""
+"""Which images a callback explains, and their transfer to the device."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from lightning_chex.data.contract import Samples, Stage, XrayDataModule, describ
 
 
 class ShownImages:
-    """The images the data module offers (``explained_dataset``); without such an offer, the first that come by.
+    """The images the data module offers (``explained_dataset``); without such an offer, the first ones seen.
 
     Args:
         num_images: how many over all processes; -1 for all.

@@ -1,4 +1,4 @@
-"""Maps of many methods for a stream of images, measured and recorded as they come."""
+"""Maps of all methods for the images of an evaluation, measured and recorded batch by batch."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,25 +13,25 @@ from lightning_chex.evaluation.measuring import Perturbation, Values, correlate_
 from lightning_chex.evaluation.plan import Plan
 from lightning_chex.evaluation.records import Key, Records
 from lightning_chex.evaluation.settings import Share
-from lightning_chex.explaining.cases import Cases, cases_of
+from lightning_chex.explaining import Cases, cases_of
 
 Progress = Callable[[int], None]
 """Called with the number of maps made since the last call."""
 
 Control = Callable[[nn.Module, Cases], Tensor]
-"""Maps that know nothing of the network, float32 (N, H, W), of cases of images for it."""
+"""Maps that do not depend on the network, float32 (N, H, W), of cases of images for it."""
 
 Batches = Iterable[dict[str, Any]]
 """Batches of samples, see ``data/sample.py``, on the network's device."""
 
 
 def control_of(method: Attributor) -> Control:
-    """An attributor that does not look at the network, as a control."""
+    """Use an attributor that ignores the network as a control."""
     return lambda network, cases: method.attribute(network, cases.images, cases.target, cases.rows).float()
 
 
 def lung_field(network: nn.Module, cases: Cases) -> Tensor:
-    """The control that knows where the lungs are, and nothing else: 1 in them, 0 elsewhere."""
+    """The control made of the lungs alone: 1 in them, 0 elsewhere."""
     assert cases.zones is not None
     return cases.zones.any(1).float()
 
@@ -42,7 +42,7 @@ class Evaluator:
     Args:
         plan: model, settings, and what maps are judged by.
         methods: by name, fitted.
-        controls: maps that know nothing of the network, by name; made anew whenever they are needed.
+        controls: maps that do not depend on the network, by name; made anew whenever they are needed.
         records: where results go.
 
     Attributes:
@@ -82,7 +82,7 @@ class Evaluator:
                 missing = self._missing("tuning", name, cases)
                 if missing:
                     chosen = cases.select(missing)
-                    # never a map on record: an image to report on may bear the same name
+                    # never a map on record: a test image may have the same id
                     _, curves = localize(self._made(name, chosen), chosen, self.plan.fraction)
                     self._keep("tuning", name, chosen, {}, curves)
                 progress(len(batch["image"]))
@@ -100,14 +100,14 @@ class Evaluator:
             The cases of each batch, once they are on record.
         """
         repeated = 0
-        met: set[str] = set()
+        seen: set[str] = set()
         for batch in batches:
             cases = self.cases(batch)
-            # records go by name, and an earlier image's map would be taken for this one's
+            # records are found by image id: an earlier image's map would be taken for this one's
             first = {name: i for i, name in reversed(list(enumerate(batch["image_id"])))}
-            new = {i for name, i in first.items() if name not in met}
+            new = {i for name, i in first.items() if name not in seen}
             repeated += len(batch["image_id"]) - len(new)
-            met |= first.keys()
+            seen |= first.keys()
             cases = cases.select([i for i, row in enumerate(cases.rows.tolist()) if row in new])
             among_first = perturbed.take(cases.rows.tolist())
             likely = [not self.class_names or p >= self.settings.min_probability for p in cases.prediction.tolist()]
@@ -128,7 +128,7 @@ class Evaluator:
                 progress(len(batch["image"]))
             yield cases
         if repeated:
-            rank_zero_warn(f"{repeated} images bore the name of another one and were left out")
+            rank_zero_warn(f"{repeated} images with duplicate ids are skipped")
 
     def saliency(self, name: str, cases: Cases) -> Tensor:
         """Maps of one method or control, float32 (N, H, W): those on record, the others made."""
@@ -154,18 +154,12 @@ class Evaluator:
 
     def _made(self, name: str, cases: Cases) -> Tensor:
         """Maps of one method or control, made anew."""
-        return (
-            self.explain(self.methods[name], cases)
-            if name in self.methods
-            else self.controls[name](self.network, cases)
-        )
-
-    def explain(self, method: Attributor, cases: Cases) -> Tensor:
-        """Maps of one method, made anew, float32 (N, H, W), what is not finite set to 0."""
-        return self.explained(method, cases).maps
+        if name in self.methods:
+            return self.explained(self.methods[name], cases).maps
+        return self.controls[name](self.network, cases)
 
     def explained(self, method: Attributor, cases: Cases) -> Attribution:
-        """The same, with convergence, on the CPU, and the cells the maps come from; see `Attribution`."""
+        """Maps of one method, made anew: float32 (N, H, W), not finite values set to 0; convergence on the CPU."""
         with self.precision():
             found = method.explain(self.network, cases.images, cases.target, cases.rows)
         maps = found.maps

@@ -1,15 +1,14 @@
 """The images a report shows: the best, the median and the worst by rank, whatever they look like."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from lightning_chex.evaluation.measures import MEASURES
 from lightning_chex.evaluation.run import Evaluated
-from lightning_chex.explaining.cases import Cases
+from lightning_chex.explaining import Cases, Key, grey_pictures
 from lightning_chex.reporting import ExampleRow
 
 RANKED_BY = ("iou/fixed_share", "severity_correlation", "insertion_auc")
@@ -30,16 +29,12 @@ def examples(evaluated: Evaluated) -> list[ExampleRow]:
     rows = evaluated.rows
     names = list(dict.fromkeys(row["method"] for row in rows))
     first = [row for row in rows if row["method"] == names[0]]
-    measure = next((key for key in RANKED_BY if any(not np.isnan(_number(row[key])) for row in first)), None)
+    measure = next((key for key in RANKED_BY if any(_known(row[key]) for row in first)), None)
     if measure is None:
         return []
     values = {(row["image"], row["target"], row["method"]): row[measure] for row in rows}
-    scored = [
-        (values[*case.key, names[0]], i)
-        for i, case in enumerate(evaluated.cases)
-        if not np.isnan(_number(values[*case.key, names[0]]))
-    ]
-    ordered = [i for _, i in sorted(scored, key=lambda pair: (-pair[0], pair[1]))]
+    scores = [values[*case.key, names[0]] for case in evaluated.cases]
+    ordered = sorted((i for i, score in enumerate(scores) if _known(score)), key=lambda i: (-scores[i], i))
     places: dict[Rank, int] = {"best": 0, "median": (len(ordered) - 1) // 2, "worst": len(ordered) - 1}
     shown: dict[int, Rank] = {}
     for rank, place in places.items():
@@ -54,7 +49,7 @@ def examples(evaluated: Evaluated) -> list[ExampleRow]:
     return found
 
 
-def _find(evaluated: Evaluated, key: tuple[str, str]) -> Cases | None:
+def _find(evaluated: Evaluated, key: Key) -> Cases | None:
     """Read the image of a case once more."""
     for place in range(evaluated.images.count):
         sample = evaluated.images.dataset[place]
@@ -75,8 +70,6 @@ def _row(
     measure: str,
     values: Mapping[str, float | None],
 ) -> ExampleRow:
-    grey = cases.images[int(cases.rows[0])].float().mean(0).cpu()
-    shade = grey - grey.min()
     boxes = cases.boxes[0] if len(cases.boxes[0]) else None
     region = cases.regions[0].cpu() if cases.regions[0].any() and boxes is None and cases.zones is None else None
     zones, scores = None, None
@@ -86,7 +79,7 @@ def _row(
     return ExampleRow(
         rank=rank,
         ranked_by=names[0],
-        image=shade / shade.max().clamp(min=1e-6),
+        image=grey_pictures(cases.images[cases.rows])[0],
         target_name=cases.keys[0][1],
         prediction=float(cases.prediction[0]),
         truth=float(cases.truth[0]),
@@ -100,5 +93,5 @@ def _row(
     )
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(torch.as_tensor(value))
+def _known(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)

@@ -1,4 +1,4 @@
-"""What methods learn before they explain, kept so that an interrupted evaluation goes on making the same maps."""
+"""Fitting of the methods, saved so that a resumed evaluation makes the same maps."""
 
 import json
 from collections.abc import Mapping
@@ -12,8 +12,7 @@ from lightning_chex.attribution import Attributor
 from lightning_chex.data.contract import XrayDataModule
 from lightning_chex.evaluation.results import write_json
 from lightning_chex.evaluation.settings import EvaluationSettings
-from lightning_chex.explaining.feature_statistics import feature_statistics, training_batches
-from lightning_chex.explaining.subject import Subject
+from lightning_chex.explaining import Subject, feature_statistics, training_batches
 from lightning_chex.files import write_whole
 
 
@@ -27,12 +26,12 @@ def learn(
     settings: EvaluationSettings,
     folder: Path,
 ) -> dict[str, Any]:
-    """Let methods learn, or give them what they had learnt before an interruption.
+    """Fit methods, or load what they had learnt before an interruption.
 
     Args:
         chosen: methods by name, fitted in place; those that find nothing to learn from are taken out.
         left_out: gets the reason.
-        named: somebody asked for just these methods, so none may be left out.
+        named: the user named these methods, so none may be left out.
         subject: the model.
         data: offers training images, if there are any.
         example: an image to explain, (1, C, H, W).

@@ -1,4 +1,4 @@
-"""Every measure there is: what it is called, which way is better, and what it says, in plain words."""
+"""All measures: their titles, which way is better, and an explanation of each."""
 
 from lightning_chex.attribution import NOT_CONVERGED
 from lightning_chex.reporting import Measure
@@ -12,7 +12,7 @@ MEASURES: dict[str, Measure] = {
         "higher",
         "localization",
         "Overlap (intersection over union) of the region with the map's strongest pixels, the same share of "
-        "every image: see the rule in the protocol. val/iba_iou of a training marks 5 %, unless told otherwise.",
+        "every image: see the rule in the protocol. val/iba_iou of a training marks 5 % by default.",
     ),
     "iou/otsu": Measure(
         "IoU, Otsu",

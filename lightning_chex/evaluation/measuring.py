@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_chex.attribution import frozen
 from lightning_chex.evaluation.measures import IOBB_ACCURACIES, IOU_ACCURACIES
 from lightning_chex.evaluation.settings import EvaluationSettings
-from lightning_chex.explaining.cases import Cases
+from lightning_chex.explaining import Cases
 from lightning_chex.metrics import (
     MaskedScores,
     accuracy_at,
@@ -20,6 +20,7 @@ from lightning_chex.metrics import (
     intersection_over_detected,
     intersection_over_union,
     iou_at_levels,
+    is_constant,
     mask_sizes,
     masked_scores,
     mass_accuracy,
@@ -33,7 +34,6 @@ from lightning_chex.metrics import (
     top_fraction_mask,
     zone_relevance,
 )
-from lightning_chex.metrics.correlation import is_constant
 
 LEVELS = torch.linspace(0, 1, 101)
 """The thresholds at which the IoU is taken, between a map's least and greatest value."""

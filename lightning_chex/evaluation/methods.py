@@ -26,7 +26,7 @@ from lightning_chex.attribution.unwrapping import named_layers
 from lightning_chex.yaml_text import load_yaml
 
 CONTROLS = ("EveryPixel", "RandomMap", "PriorMap", "LungField")
-"""Maps that know nothing of the model; ``LungField`` where lungs are known. They are in every evaluation."""
+"""Maps that do not depend on the model; ``LungField`` where lungs are known. They are in every evaluation."""
 
 _YAML = (".yaml", ".yml")
 

@@ -1,4 +1,4 @@
-"""What an evaluation was made of: enough to know whether two of them can be compared, and to make one again."""
+"""Everything that determines an evaluation's results: to compare two of them, and to repeat one."""
 
 import platform
 from collections.abc import Mapping, Sequence, Set
@@ -8,21 +8,18 @@ from importlib.metadata import version
 from typing import Any
 
 from lightning_chex.attribution import Attributor
+from lightning_chex.class_names import SCORE
 from lightning_chex.data.adapter import name_of
 from lightning_chex.data.contract import XrayDataModule
-from lightning_chex.evaluation.records import Key
-from lightning_chex.evaluation.results import Explained
+from lightning_chex.evaluation.assembly import Explained
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.evaluation.tuning import TuningRegions
-from lightning_chex.explaining.cases import LungFinder, RegionKind
-from lightning_chex.explaining.describe import describe
-from lightning_chex.explaining.map_folder import FORMAT
-from lightning_chex.explaining.subject import Subject
+from lightning_chex.explaining import FORMAT, Key, LungFinder, RegionKind, Subject, describe
 
 PACKAGES = ("lightning-chex", "torch", "pytorch-lightning", "timm", "captum", "zennit", "numpy")
 
 HOW_MUCH = ("tuning_images", "perturbation_images", "randomization_images", "chunk", "resamples")
-"""Settings that decide what is recorded, not what a record holds: they may change when an evaluation goes on."""
+"""Settings that decide what is recorded, not what a record holds: they may change when an evaluation is resumed."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Plan:
         kind: what maps are judged by.
         fraction: share of a map's pixels the rule ``top_fraction`` marks.
         image: shape (C, H, W) of the network's images.
-        find_lungs: what outlines lungs where nobody has, or None.
+        find_lungs: outlines lungs of images without masks, or None.
         has_masks: whether the data set outlines lungs.
     """
 
@@ -96,7 +93,7 @@ class Plan:
             "threshold_rule": self._rule(regions),
             "top_fraction": self.fraction,
             "tuned_levels": {
-                name: dict(zip(self.subject.class_names or ["severity"], (round(x, 6) for x in own), strict=True))
+                name: dict(zip(self.subject.class_names or [SCORE], (round(x, 6) for x in own), strict=True))
                 for name, own in levels.items()
             },
             "statistics": dict(statistics),

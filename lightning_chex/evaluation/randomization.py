@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lightning_chex.attribution import Attributor
 from lightning_chex.evaluation.evaluator import Evaluator
-from lightning_chex.evaluation.random_weights import (
+from lightning_chex.evaluation.records import OtherEvaluationError
+from lightning_chex.evaluation.untrained import (
     CHUNK,
     initial_weights,
     layers_from_top,
@@ -21,15 +22,11 @@ from lightning_chex.evaluation.random_weights import (
     stages,
     with_weights,
 )
-from lightning_chex.evaluation.records import OtherEvaluationError
-from lightning_chex.explaining.cases import Cases
-from lightning_chex.explaining.feature_statistics import feature_statistics
-from lightning_chex.explaining.subject import Shuffled
-from lightning_chex.metrics import spearman
-from lightning_chex.metrics.correlation import is_constant
+from lightning_chex.explaining import Cases, Shuffled, feature_statistics
+from lightning_chex.metrics import is_constant, spearman
 
 LEAST_SPREAD = 0.1
-"""A network whose outputs spread over images by less than this share of the trained one's is as good as dead."""
+"""A network whose outputs spread over images by less than this share of the trained one's counts as constant."""
 
 PARAMETERS, LABELS = "randomization", "label_randomization"
 """Names of the two checks in records and results."""
@@ -65,7 +62,7 @@ class Comparison:
         anew = {name: copy.deepcopy(self.unfitted[name]) for name in self.waiting}
         feature_statistics(self.evaluator.network, anew, batches=lambda: self.images.split(CHUNK))
         for name, method in anew.items():
-            changed = self.evaluator.explain(method, self.waiting[name])
+            changed = self.evaluator.explained(method, self.waiting[name]).maps
             self.similarity[name].append(spearman(self.original[name], changed))
             self.blank[name].append(is_constant(changed.flatten(1)))
             progress(1)
@@ -106,12 +103,9 @@ def randomize_parameters(
     over images as far as the trained network's. How far they do before and after is noted beside the records.
 
     Args:
-        evaluator: see `Comparison`.
-        unfitted: see `Comparison`.
-        cases: see `Comparison`.
-        images: see `Comparison`.
+        evaluator: see `Comparison`, as for unfitted, cases and images.
         build: makes the network anew; see `initial_weights`.
-        progress: told of every method and stage.
+        progress: called with 1 after every method and stage.
     """
     network, seed = evaluator.network, evaluator.settings.seed
     comparison = Comparison(evaluator, PARAMETERS, unfitted, cases, images)
@@ -135,7 +129,7 @@ def randomize_parameters(
     if dead:
         rank_zero_warn(
             f"randomised weights: with {', '.join(f'{part:.0%}' for part in dead)} of the layers drawn anew the "
-            f"outputs spread over images by less than {LEAST_SPREAD:.0%} of the trained network's: little is told there"
+            f"outputs spread over images by less than {LEAST_SPREAD:.0%} of the trained one's: maps say little there"
         )
     evaluator.records.note(
         PARAMETERS,
@@ -162,12 +156,9 @@ def randomize_labels(
     """Compare maps of the trained network with those of one trained on permuted labels.
 
     Args:
-        evaluator: see `Comparison`.
-        unfitted: see `Comparison`.
-        cases: see `Comparison`.
-        images: see `Comparison`.
+        evaluator: see `Comparison`, as for unfitted, cases and images.
         shuffled: the other network.
-        progress: told of every method.
+        progress: called with 1 after every method.
 
     Raises:
         OtherEvaluationError: there are records of another such network.

@@ -1,4 +1,4 @@
-"""What has been measured so far, on disk: an evaluation that was interrupted goes on where it was."""
+"""Measured values and maps on disk, so that an interrupted evaluation resumes where it stopped."""
 
 import json
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_chex.explaining.map_folder import to_pixels
-from lightning_chex.explaining.map_store import Added, Key, MapStore
+from lightning_chex.explaining import Added, Key, MapStore, to_pixels
+from lightning_chex.explaining.map_store import remove_torn_line
 from lightning_chex.files import remove_unfinished, write_whole
 
 _IDENTITY = "evaluation.json"
@@ -111,9 +111,7 @@ class Records:
         """Keep what is true of all records of a part, whatever the method."""
         path = self.folder / "records" / part / "about.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(facts, indent=1) + "\n")
-        partial.replace(path)
+        write_whole(path, json.dumps(facts, indent=1) + "\n")
 
     def noted(self, part: str) -> dict[str, Any]:
         """What was kept by `note`; empty if nothing was."""
@@ -160,9 +158,6 @@ def _make_parents(path: Path) -> None:
 def _read(path: Path) -> dict[Key, dict[str, Any]]:
     if not path.exists():
         return {}
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):  # the process ended in the middle of a line
-        write_whole(path, whole)
-    rows = [json.loads(line) for line in whole.splitlines()]
+    remove_torn_line(path)
+    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
     return {(row.pop("image"), row.pop("target")): row for row in rows}

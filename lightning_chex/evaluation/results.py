@@ -1,214 +1,26 @@
-"""From records to results: means over maps and over classes with bootstrap intervals by patient, curves, a table."""
+"""The result files of an evaluation: ``results.json``, ``curves.csv`` and ``per_image.csv``."""
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from lightning_chex.attribution import NOT_CONVERGED
 from lightning_chex.csv_text import csv_lines
+from lightning_chex.evaluation.assembly import Assembly, Row
 from lightning_chex.evaluation.measures import MEASURES
-from lightning_chex.evaluation.measuring import LEVELS
-from lightning_chex.evaluation.records import Key, Records
-from lightning_chex.explaining.cases import SCORE
 from lightning_chex.files import write_whole
-from lightning_chex.metrics import Estimate, Summary, mask_sizes, summarize, tuned_levels
 from lightning_chex.reporting import Curve, Results, without_nan
 
-Row = dict[str, Any]
 
-
-@dataclass(frozen=True)
-class Explained:
-    """One case, without its pictures.
-
-    Attributes:
-        key: image id and target name.
-        patient: who it shows; stays in memory.
-        prediction: probability of the class, or the score.
-        truth: its label, or the true score.
-    """
-
-    key: Key
-    patient: str
-    prediction: float
-    truth: float
-
-
-@dataclass
-class Assembly:
-    """Results of the cases at hand, from the records of all methods.
-
-    Attributes:
-        records: what was measured.
-        methods: names of the methods.
-        controls: names of the controls.
-        cases: those to report on.
-        class_names: of the model's outputs; empty for a score.
-        tuning: the cases thresholds are tuned on, other images; none leaves the rule ``tuned`` out.
-        chosen: by part of the records, the cases it was asked for this time; of a part that is not named all count.
-            What an earlier call measured on more images for some methods alone would not compare.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-    """
-
-    records: Records
-    methods: Sequence[str]
-    controls: Sequence[str]
-    cases: Sequence[Explained]
-    class_names: Sequence[str]
-    tuning: Sequence[Key]
-    chosen: Mapping[str, Set[Key]]
-    resamples: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        self.names = [*self.methods, *self.controls]
-        self._classes = [self._class_of(case.key) for case in self.cases]
-        self.levels = {name: self._tuned(name) for name in self.names} if self.tuning else {}
-        self.rows = {name: self._rows(name) for name in self.names}
-
-    def measures(self, name: str) -> dict[str, Summary]:
-        """Every measure of a method that has a value."""
-        found = {}
-        for key, measure in MEASURES.items():
-            values = self.values(name, key)
-            if not all(map(math.isnan, values)):
-                found[key] = self.summary(values) if measure.statistic == "mean" else self._median(values)
-        return found
-
-    def values(self, name: str, key: str) -> list[float]:
-        """One measure of a method, a value a case; NaN where it was not taken."""
-        return [_number(row["values"].get(key)) for row in self.rows[name]]
-
-    @property
-    def measured(self) -> set[str]:
-        """Measures that some case of some method has a value of, be it NaN."""
-        return {key for rows in self.rows.values() for row in rows for key in row["values"]}
-
-    def curves(self, pixels: int, sizes: int) -> list[Curve]:
-        """Every curve of every method.
-
-        Args:
-            pixels: of an image.
-            sizes: how many numbers of masked pixels Sensitivity-N was asked for.
-        """
-        return [curve for name in self.names for curve in self._curves_of(name, pixels, sizes) if curve.x]
-
-    def _curves_of(self, name: str, pixels: int, sizes: int) -> Iterable[Curve]:
-        known = [row["curves"] for row in self.rows[name]]
-        axes: dict[str, Sequence[float]] = {
-            "iou_at_level": LEVELS.tolist(),
-            "sensitivity_n": mask_sizes(pixels, sizes),
-            **{key: next((own[f"{key}_share"] for own in known if f"{key}_share" in own), ()) for key in _SHARED_AXES},
-        }
-        patients = [case.patient for case in self.cases]
-        for curve, axis in axes.items():
-            columns = (
-                [_number(own[curve][i]) if curve in own else math.nan for own in known] for i in range(len(axis))
-            )
-            yield self._curve(name, curve, ((float(x), own, patients) for x, own in zip(axis, columns, strict=True)))
-        yield self._curve(name, "relevance_by_score", self._relevance_by_score(name))
-
-    def _curve(self, name: str, curve: str, places: Iterable[tuple[float, Sequence[float], Sequence[str]]]) -> Curve:
-        """Means of the values at each place of the axis, given with their patients; places without a value left out."""
-        means = {
-            x: summarize(values, patients, resamples=self.resamples, seed=self.seed).mean
-            for x, values, patients in places
-            if not all(map(math.isnan, values))
-        }
-        return Curve(name, curve, list(means), list(means.values()))
-
-    def case_rows(self) -> Iterable[Row]:
-        """One row a method and case, with every measure."""
-        for name in self.names:
-            for case, row in zip(self.cases, self.rows[name], strict=True):
-                image, target = case.key
-                head: Row = {"image": image, "target": target, "method": name}
-                head |= {"prediction": case.prediction, "truth": case.truth}
-                yield head | {key: row["values"].get(key) for key in MEASURES}
-
-    def _class_of(self, key: Key) -> int:
-        return 0 if key[1] == SCORE and not self.class_names else self.class_names.index(key[1])
-
-    def _rows(self, name: str) -> list[Row]:
-        parts = {part: self.records.of(part, name) for part in PARTS}
-        rows = []
-        for case, kind in zip(self.cases, self._classes, strict=True):
-            row: Row = {"values": {}, "curves": {}}
-            for part, known in parts.items():
-                if case.key in self.chosen.get(part, {case.key}):
-                    for sort, own in known.get(case.key, {}).items():
-                        row[sort] |= own
-            if name in self.levels and "iou_at_level" in row["curves"]:
-                level = round(self.levels[name][kind] * (len(LEVELS) - 1))
-                row["values"]["iou/tuned"] = row["curves"]["iou_at_level"][level]
-            changed = _number(row["values"].get("convergence"))
-            if not math.isnan(changed):
-                row["values"]["unconverged"] = float(changed > NOT_CONVERGED)
-            rows.append(row)
-        return rows
-
-    def _tuned(self, name: str) -> list[float]:
-        known = self.records.of("tuning", name)
-        iou = torch.tensor([known[key]["curves"]["iou_at_level"] for key in self.tuning])
-        classes = torch.tensor([self._class_of(key) for key in self.tuning])
-        return tuned_levels(iou, LEVELS, classes, max(1, len(self.class_names)))
-
-    def summary(self, values: Sequence[float]) -> Summary:
-        """Mean of one value a case, over maps, over classes and per class; of a score over maps alone."""
-        patients = [case.patient for case in self.cases]
-        classes = self._classes if self.class_names else None
-        summary = summarize(
-            values, patients, classes, max(1, len(self.class_names)), resamples=self.resamples, seed=self.seed
-        )
-        return summary if self.class_names else Summary(summary.mean)
-
-    def _median(self, values: Sequence[float]) -> Summary:
-        """The same for a median, over maps alone and without an interval."""
-        known = [(value, case.patient) for value, case in zip(values, self.cases, strict=True) if value == value]
-        middle = float(np.median([value for value, _ in known]))
-        return Summary(Estimate(middle, math.nan, math.nan, len(known), len({patient for _, patient in known})))
-
-    def _relevance_by_score(self, name: str) -> list[tuple[float, list[float], list[str]]]:
-        """Score -> mean relevance of each zone with it, in units of its image's mean over zones, and the patients."""
-        found: dict[float, tuple[list[float], list[str]]] = {}
-        for case, row in zip(self.cases, self.rows[name], strict=True):
-            curves = row["curves"]
-            for relevance, score in zip(curves.get("zone_relevance", ()), curves.get("zone_scores", ()), strict=True):
-                if not math.isnan(_number(relevance)):
-                    values, patients = found.setdefault(float(score), ([], []))
-                    values.append(relevance)
-                    patients.append(case.patient)
-        return [(score, *found[score]) for score in sorted(found)]
-
-
-PARTS = ("localization", "perturbation", "randomization", "label_randomization")
-"""What records hold of a case that is reported on."""
-
-_SHARED_AXES = ("insertion", "deletion", "road_morf", "road_lerf", "randomization")
-
-
-def results_of(
-    assembly: Assembly,
-    differences: Mapping[str, Mapping[tuple[str, str], Summary]],
-    kind: str,
-    left_out: Mapping[str, str],
-    protocol: Mapping[str, Any],
-) -> Results:
+def results_of(assembly: Assembly, kind: str, left_out: Mapping[str, str], protocol: Mapping[str, Any]) -> Results:
     """Put together what was found.
 
     Args:
         assembly: of the records.
-        differences: between methods, see ``lightning_chex.evaluation.differences``.
         kind: what maps were judged by.
         left_out: why methods are missing, by name.
-        protocol: see ``Protocol.account``.
+        protocol: see `Plan.account`.
     """
     found = {name: assembly.measures(name) for name in assembly.names}
     used = {key for measures in found.values() for key in measures}
@@ -219,7 +31,7 @@ def results_of(
         measures={key: measure for key, measure in MEASURES.items() if key in used},
         methods={name: found[name] for name in assembly.methods},
         controls={name: found[name] for name in assembly.controls},
-        differences=differences,
+        differences=assembly.differences(),
         left_out=dict(left_out),
         protocol=without_nan(protocol),
     )
@@ -250,10 +62,6 @@ def _cell(value: Any) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
 
 
 def write_json(path: Path, content: Any) -> None:

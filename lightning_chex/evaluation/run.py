@@ -1,4 +1,4 @@
-"""One evaluation from beginning to end: what is needed, what is measured, what is written."""
+"""One evaluation from beginning to end: preparation, measurement, result files."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,12 +15,11 @@ from tqdm import tqdm
 from lightning_chex.attribution import Attributor, EveryPixel, RandomMap
 from lightning_chex.data.adapter import adapted, name_of
 from lightning_chex.data.contract import DataError, lacks
-from lightning_chex.evaluation.differences import differences
+from lightning_chex.evaluation.assembly import Assembly, Explained, Row
 from lightning_chex.evaluation.evaluator import Control, Evaluator, control_of, lung_field
 from lightning_chex.evaluation.learning import learn
 from lightning_chex.evaluation.methods import choose_methods
 from lightning_chex.evaluation.plan import Plan
-from lightning_chex.evaluation.random_weights import stages
 from lightning_chex.evaluation.randomization import (
     LABELS,
     PARAMETERS,
@@ -28,22 +27,22 @@ from lightning_chex.evaluation.randomization import (
     randomize_parameters,
     refuse_other_labels,
 )
-from lightning_chex.evaluation.records import Key, Records
-from lightning_chex.evaluation.results import (
-    Assembly,
-    Explained,
-    Row,
-    results_of,
-    write_cases,
-    write_curves,
-    write_json,
-)
+from lightning_chex.evaluation.records import Records
+from lightning_chex.evaluation.results import results_of, write_cases, write_curves, write_json
 from lightning_chex.evaluation.settings import EvaluationSettings, Share
 from lightning_chex.evaluation.tuning import TuningRegions
-from lightning_chex.explaining.cases import Cases, LungFinder, region_kind
-from lightning_chex.explaining.describe import describe
-from lightning_chex.explaining.feature_statistics import training_batches
-from lightning_chex.explaining.subject import Images, Subject, tuning_half
+from lightning_chex.evaluation.untrained import stages
+from lightning_chex.explaining import (
+    Cases,
+    Images,
+    Key,
+    LungFinder,
+    Subject,
+    describe,
+    region_kind,
+    training_batches,
+    tuning_half,
+)
 from lightning_chex.reporting import Curve, Results
 
 RANDOMIZATION_IMAGES = 64
@@ -89,11 +88,11 @@ def evaluate(
     Args:
         subject: the model.
         datamodule: offers images by ``explained_dataset("test")``, to report on, and ``("validate")``, to tune on.
-        folder: for the results; one that an evaluation of the same was begun in is gone on with.
+        folder: for the results; an evaluation begun there with the same settings is resumed.
         methods: see ``choose_methods``.
         limit: images at most; None for all.
         settings: of the evaluation.
-        find_lungs: outlines lungs where nobody has; None leaves them unknown.
+        find_lungs: outlines lungs of images without masks; None leaves them unknown.
         show_progress: draw progress bars.
 
     Raises:
@@ -193,7 +192,7 @@ def evaluate(
         limit,
     )
     account |= {check: records.noted(check) for check in (PARAMETERS, LABELS) if check in assembly.measured}
-    results = results_of(assembly, differences(assembly), kind, left_out, account)
+    results = results_of(assembly, kind, left_out, account)
     curves = assembly.curves(example.shape[-2] * example.shape[-1], settings.sensitivity_sizes)
     write_json(folder / "results.json", results.to_json())
     write_curves(folder / "curves.csv", curves)
@@ -225,7 +224,7 @@ def _randomize(
     """
     subject = tested.subject
     images = Images(tested.data, tested.dataset, subject, int(min(share.images, tested.count)))
-    # one batch, so that every stage of the network is met once
+    # one batch, so that every stage of the network is set up once
     batch = next(images.batches(max(1, images.count)), None)
     if batch is None:
         return set()

@@ -1,11 +1,11 @@
-"""What an evaluation can be told; every value stands in its results."""
+"""Settings of an evaluation; its results record all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import get_args
 
-from lightning_chex.explaining.cases import Regions
+from lightning_chex.explaining import Regions
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,9 @@ class EvaluationSettings:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at least {value}")
-        if self.step is not None and self.step < 1:
-            raise ValueError(f"step={self.step!r} must be at least 1 pixel")
-        if self.chunk is not None and self.chunk < 1:
-            raise ValueError(f"chunk={self.chunk!r} must be at least 1")
+        for name, given, unit in (("step", self.step, " pixel"), ("chunk", self.chunk, "")):
+            if given is not None and given < 1:
+                raise ValueError(f"{name}={given!r} must be at least 1{unit}")
         if self.blur_kernel % 2 == 0 or not self.blur_sigma > 0:
             raise ValueError(f"blur_kernel={self.blur_kernel!r} must be odd, blur_sigma={self.blur_sigma!r} above 0")
 

@@ -8,11 +8,16 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.data.contract import XrayDataModule, outputs_of
 from lightning_chex.evaluation.methods import bottleneck_layer
-from lightning_chex.evaluation.untaught import builder, trained_on_shuffled_labels
-from lightning_chex.explaining.checkpoint import load_weights, origin, saved_statistics
-from lightning_chex.explaining.explained_model import check_scores, network_of
-from lightning_chex.explaining.image_size import trained_size
-from lightning_chex.explaining.subject import Subject
+from lightning_chex.evaluation.untrained import builder, trained_on_shuffled_labels
+from lightning_chex.explaining import (
+    Subject,
+    check_scores,
+    load_weights,
+    network_of,
+    origin,
+    saved_statistics,
+    trained_size,
+)
 from lightning_chex.lightning_private import callbacks_of
 
 

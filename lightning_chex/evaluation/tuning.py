@@ -1,4 +1,4 @@
-"""What the tuning half tells before any map is made."""
+"""Size and location of the regions in the tuning half."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from lightning_chex.attribution import PriorMap
-from lightning_chex.explaining.cases import LungFinder, RegionKind, cases_of
-from lightning_chex.explaining.subject import Images
+from lightning_chex.explaining import Images, LungFinder, RegionKind, cases_of
 from lightning_chex.metrics import zone_score_map
 
 
 class TuningRegions:
-    """How large the regions of the tuning half are, and where they lie.
+    """Mean size and mean location of the regions of the tuning half.
 
     Attributes:
         share: mean share of an image a region covers; None without regions.

@@ -1,5 +1,41 @@
 """What the callback, explain and evaluate share: the model, its statistics and checkpoints, cases, the map store."""
 
-from lightning_chex.explaining.map_folder import read_index, read_saliency
+from lightning_chex.explaining.cases import Cases, LungFinder, RegionKind, Regions, cases_of, grey_pictures, region_kind
+from lightning_chex.explaining.checkpoint import LINE_UP, check_fits, load_weights, saved_statistics, trained_size
+from lightning_chex.explaining.checkpoint_contents import Checkpoint, CheckpointError, read_checkpoint
+from lightning_chex.explaining.checkpoint_limits import is_address
+from lightning_chex.explaining.chosen_targets import ChosenTargets
+from lightning_chex.explaining.explained_model import (
+    check_batch,
+    check_model,
+    check_output,
+    check_scores,
+    check_target,
+    network_of,
+)
+from lightning_chex.explaining.feature_statistics import Saved, feature_statistics, observe, training_batches
+from lightning_chex.explaining.lung_network import LungNetwork
+from lightning_chex.explaining.map_folder import (
+    FORMAT,
+    Drawn,
+    MapFolder,
+    entries_of,
+    holds_maps,
+    map_name,
+    read_index,
+    read_saliency,
+    to_pixels,
+)
+from lightning_chex.explaining.map_store import Added, Entry, Key, MapStore, read_entries, read_map
+from lightning_chex.explaining.provenance import describe, digest_of_folder, origin, versions
+from lightning_chex.explaining.subject import Images, Shuffled, Subject, Weights, tuning_half
 
-__all__ = ["read_index", "read_saliency"]
+__all__ = [
+    "Added", "Cases", "Checkpoint", "CheckpointError", "ChosenTargets", "Drawn", "Entry", "FORMAT", "Images", "Key",
+    "LINE_UP", "LungFinder", "LungNetwork", "MapFolder", "MapStore", "RegionKind", "Regions", "Saved", "Shuffled",
+    "Subject", "Weights", "cases_of", "check_batch", "check_fits", "check_model", "check_output", "check_scores",
+    "check_target", "describe", "digest_of_folder", "entries_of", "feature_statistics", "grey_pictures", "holds_maps",
+    "is_address", "load_weights", "map_name", "network_of", "observe", "origin", "read_checkpoint", "read_entries",
+    "read_index", "read_map", "read_saliency", "region_kind", "saved_statistics", "to_pixels", "trained_size",
+    "training_batches", "tuning_half", "versions",
+]  # fmt: skip

@@ -7,15 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_chex.class_names import DETECTED_SCORES
+from lightning_chex.class_names import DETECTED_SCORES, SCORE
 from lightning_chex.data import lung_zones
+from lightning_chex.explaining.map_store import Key
 from lightning_chex.metrics import boxes_to_mask
 
 RegionKind = Literal["boxes", "masks", "zones"]
 Regions = Literal["auto", "boxes", "masks", "zones"]
-
-SCORE = "severity"
-"""What the only target of a regression is called."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Cases:
         patients: who is shown, N.
         prediction: the model's probability of the class, or its score, (N,).
         truth: label of the class, or the true score, (N,).
-        regions: what each map is judged by, bool (N, H, W); empty where nobody marked anything.
+        regions: what each map is judged by, bool (N, H, W); empty without an annotation.
         boxes: expert boxes behind the regions, N of (M, 4) x1, y1, x2, y2; M is 0 without.
         zones: the six lung zones, bool (N, 6, H, W), empty where the lungs are unknown; None where there are no scores.
         zone_scores: their Brixia scores, (N, 6), or None.
@@ -39,7 +37,7 @@ class Cases:
     images: Tensor
     rows: Tensor
     target: Tensor
-    keys: list[tuple[str, str]]
+    keys: list[Key]
     patients: list[str]
     prediction: Tensor
     truth: Tensor
@@ -113,7 +111,7 @@ def cases_of(
     find_lungs: LungFinder | None = None,
     likeliest: bool = False,
 ) -> Cases:
-    """Say what of a batch is explained.
+    """Choose what of a batch is explained.
 
     The classes with a region (box or mask) of an image are; without any, or judged by zones, its positive labels. A
     score is explained once per image.
@@ -123,7 +121,7 @@ def cases_of(
         output: of the model, (B, K) logits, or (B, 1) or (B,) scores.
         class_names: names of the K classes; empty for a score.
         kind: what the maps are judged by.
-        find_lungs: outlines the lungs of images nobody has outlined; None leaves them unknown.
+        find_lungs: outlines the lungs of images without masks; None leaves them unknown.
         likeliest: explain the class the model finds likeliest where an image has neither region nor label; else it is
             left out.
     """
@@ -213,3 +211,10 @@ def _zones(batch: dict[str, Any], size: tuple[int, int], find_lungs: LungFinder 
         lungs = lungs.clone()
         lungs[unknown] = find_lungs(images[unknown])
     return torch.stack([lung_zones(lung) for lung in lungs])
+
+
+def grey_pictures(images: Tensor) -> Tensor:
+    """Network inputs (B, C, H, W) as grey values in [0, 1] on the CPU, (B, H, W); each stretched to its own range."""
+    grey = images.float().mean(1).cpu()
+    low, high = grey.amin((1, 2), keepdim=True), grey.amax((1, 2), keepdim=True)
+    return (grey - low) / (high - low).clamp(min=1e-6)

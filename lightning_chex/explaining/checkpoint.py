@@ -1,17 +1,19 @@
-"""A trained model out of a checkpoint file: its weights, the statistics saved with them, and which file it was."""
+"""What a checkpoint gives to a model: its weights, feature statistics, and the size of the images it was trained on."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import nn
 
-from lightning_chex.attribution import Attributor
+from lightning_chex.attribution import Attributor, LayerError
 from lightning_chex.explaining.checkpoint_contents import CheckpointError, read_checkpoint
-from lightning_chex.explaining.feature_statistics import Saved
-from lightning_chex.explaining.line_up_statistics import LINE_UP
+from lightning_chex.explaining.feature_statistics import Saved, saved_by_layer, shapes_of
+
+LINE_UP = "line_up"
+"""Key in a callback's state: feature statistics of the layers that ``evaluate`` compares methods at."""
 
 
 def load_weights(model: pl.LightningModule, path: Path, argument: str = "ckpt_path") -> dict[str, Any]:
@@ -38,7 +40,7 @@ def load_weights(model: pl.LightningModule, path: Path, argument: str = "ckpt_pa
 def check_fits(
     model: pl.LightningModule, checkpoint: dict[str, Any], path: str | Path, argument: str = "ckpt_path"
 ) -> None:
-    """See that a checkpoint's weights have a place in a model, and that all of it would be filled.
+    """Check that the tensors of a checkpoint and of a model have the same names and shapes.
 
     Args:
         model: of the settings the checkpoint was made with.
@@ -47,7 +49,7 @@ def check_fits(
         argument: what the user gave it as, for messages.
 
     Raises:
-        CheckpointError: they have not.
+        CheckpointError: they differ.
         MisconfigurationException: weights of other classes or scores.
     """
     model.on_load_checkpoint(checkpoint)
@@ -63,24 +65,12 @@ def check_fits(
         )
 
 
-def origin(path: Path | None, model: pl.LightningModule) -> dict[str, str]:
-    """Say which weights these are: the file's name and hash; without a file the hash of the weights themselves."""
-    if path is not None:
-        with path.open("rb") as file:
-            return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return {"file": "weights in memory", "sha256": digest.hexdigest()}
-
-
 def saved_statistics(checkpoint: dict[str, Any], callbacks: Sequence[pl.Callback]) -> list[Saved]:
     """Feature statistics that explaining callbacks have left in a checkpoint.
 
     Args:
         checkpoint: as from ``load_weights``.
-        callbacks: of the trainer; those with an ``attributor`` tell whose a state is.
+        callbacks: of the trainer; the states of those with an ``attributor`` are read.
     """
     states = checkpoint.get("callbacks", {})
     if not isinstance(states, Mapping):  # of something else than Lightning
@@ -94,3 +84,32 @@ def saved_statistics(checkpoint: dict[str, Any], callbacks: Sequence[pl.Callback
             line_up = own.pop(LINE_UP, {})
             found += [(attributor, part) for part in (own, line_up) if part]
     return found
+
+
+def trained_size(
+    checkpoint: Mapping[str, Any], saved: Sequence[Saved], network: nn.Module, size: int, device: torch.device
+) -> int | None:
+    """Side in pixels of the images a model was trained on.
+
+    Args:
+        checkpoint: as from ``load_weights``. The tasks of this package write ``image_size`` into it.
+        saved: feature statistics it holds. Where it says no size, their shapes give it up to a few pixels.
+        network: the model's.
+        size: side of the images at hand.
+        device: of the network.
+
+    Returns:
+        None if it is unknown.
+    """
+    known = checkpoint.get("image_size")
+    if isinstance(known, int):
+        return known
+    found = {layer: own.shape for one in saved for layer, own in saved_by_layer(*one).items() if own.count}
+    if not found:
+        return None
+    try:
+        now = shapes_of(network, found, torch.zeros(1, 3, size, size, device=device))
+    except LayerError:  # statistics of a layer that only the trained network has: whatever needs them will say so
+        return None
+    sides = [size if then == now[layer] else round(size * then[-1] / now[layer][-1]) for layer, then in found.items()]
+    return sides[0]

@@ -18,13 +18,9 @@ from lightning_chex.explaining.checkpoint_limits import is_address, odd_tensor, 
 REMEDY = "give a .ckpt file that a run has written"
 
 _PARTS: dict[str, type] = {"state_dict": Mapping, "pytorch-lightning_version": str}
-_PARTS_TO_RESUME: dict[str, type] = {
-    **_PARTS,
-    **{"epoch": int, "global_step": int, "loops": Mapping, "optimizer_states": list, "lr_schedulers": list},
-}
-_OPTIONAL_PARTS: dict[str, type] = {
-    **{"hyper_parameters": Mapping, "callbacks": Mapping, "optimizer_states": list, "lr_schedulers": list},
-}
+_STATES: dict[str, type] = {"optimizer_states": list, "lr_schedulers": list}
+_PARTS_TO_RESUME: dict[str, type] = {**_PARTS, "epoch": int, "global_step": int, "loops": Mapping, **_STATES}
+_OPTIONAL_PARTS: dict[str, type] = {"hyper_parameters": Mapping, "callbacks": Mapping, **_STATES}
 
 
 class CheckpointError(ValueError):
@@ -79,8 +75,10 @@ def read_checkpoint(path: str | Path, argument: str = "ckpt_path", to_resume: bo
     content: Any = None
     if not reason:
         try:
-            reason = _packed(place)
-            if not reason:
+            part = packed_part(place)
+            if part:
+                reason = f"its part {part!r} is compressed and may become of any size; {REMEDY}"
+            else:
                 content = torch.load(place, map_location="cpu", weights_only=True, mmap=True)
                 parts = _PARTS_TO_RESUME if to_resume else _PARTS
                 reason = _odd_part(content, parts) or _beyond_limits(content, place) or _not_a_number(content)
@@ -109,11 +107,6 @@ def _no_file(path: str | Path) -> str | None:
         return f"it cannot be read ({error.strerror}); {REMEDY}"
     except ValueError:  # a NUL
         return f"no file can have this name; {REMEDY}"
-
-
-def _packed(path: str | Path) -> str | None:
-    part = packed_part(path)
-    return part and f"its part {part!r} is compressed and may become of any size; {REMEDY}"
 
 
 def _beyond_limits(content: Mapping[str, Any], path: str | Path) -> str | None:
@@ -145,7 +138,7 @@ def _odd_part(content: Any, parts: Mapping[str, type]) -> str | None:
     odd = [name for name, kind in kinds.items() if not isinstance(content[name], kind)]
     if odd:
         return f"its {odd[0]} is a {type(content[odd[0]]).__name__}; {REMEDY}"
-    for name in ("optimizer_states", "lr_schedulers"):
+    for name in _STATES:
         if not all(isinstance(state, Mapping) for state in content.get(name, [])):
             return f"its {name} holds other things than states; {REMEDY}"
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content["state_dict"].items()):

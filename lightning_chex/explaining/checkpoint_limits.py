@@ -1,4 +1,4 @@
-"""What a checkpoint of a stranger could do although nothing in it is executed: fill the memory, or name other files."""
+"""Limits for untrusted checkpoints: without running code they could exhaust memory, or have other files deleted."""
 
 import os
 import re
@@ -14,7 +14,7 @@ _SHARING = 4
 """Tensors may be so many times as large as their file: those that share memory are stored once."""
 
 _NAMES_OF_FILES = ("best_model_path", "kth_best_model_path", "last_model_path", "best_k_models")
-"""Files in the state of Lightning's ModelCheckpoint; a training that goes on deletes some of them."""
+"""Files in the state of Lightning's ModelCheckpoint; a resumed training deletes some of them."""
 
 
 def is_address(text: str) -> bool:

@@ -1,15 +1,12 @@
-"""The model whose data set is explained: what it must be like, and how a record tells it from another."""
+"""Checks that a model, its outputs and a batch can be explained, before any long work begins."""
 
-import platform
 from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-import lightning_chex
 from lightning_chex.attribution import Attributor
 from lightning_chex.attribution.unwrapping import unwrap
 from lightning_chex.data.contract import PAGE, Outputs
@@ -41,16 +38,15 @@ def check_scores(pl_module: pl.LightningModule, outputs: Outputs) -> None:
 
 
 def check_model(pl_module: pl.LightningModule, outputs: Outputs, network: str, attributor: Attributor) -> None:
-    """See that the attributor suits the model.
+    """Check that the attributor suits the model.
 
     Raises:
         LayerError: the network has no such layer.
         MisconfigurationException: several scores, or an objective for something else.
     """
     check_scores(pl_module, outputs)
-    has_classes = bool(outputs.class_names)
     attributor.check(network_of(pl_module, network))
-    check_target(pl_module, attributor, has_classes)
+    check_target(pl_module, attributor, bool(outputs.class_names))
 
 
 def check_target(
@@ -65,11 +61,7 @@ def check_target(
 
 
 def check_batch(batch: Any, class_names: Sequence[str]) -> None:
-    """See that a batch holds what is explained: images, and a label for each class, or scores.
-
-    Raises:
-        MisconfigurationException: it does not.
-    """
+    """Raise a MisconfigurationException unless a batch holds images, and a label for each class, or scores."""
     if not isinstance(batch, dict) or not {"image", "label"} <= batch.keys():
         found = f"a dict with {', '.join(map(repr, batch))}" if isinstance(batch, dict) else type(batch).__name__
         raise MisconfigurationException(
@@ -85,11 +77,7 @@ def check_batch(batch: Any, class_names: Sequence[str]) -> None:
 
 
 def check_output(output: Any, pl_module: pl.LightningModule, outputs: Outputs) -> None:
-    """See that the network gives one number for each class, or one score.
-
-    Raises:
-        MisconfigurationException: it does not.
-    """
+    """Raise a MisconfigurationException unless the network gives one number for each class, or one score."""
     classes = len(outputs.class_names)
     expected = [(classes,)] if classes else [(1,), ()]
     if not isinstance(output, Tensor) or tuple(output.shape[1:]) not in expected:
@@ -98,13 +86,3 @@ def check_output(output: Any, pl_module: pl.LightningModule, outputs: Outputs) -
             f"{type(pl_module).__name__} gives {found} for one image, but what can be explained is one number for each "
             "class, or one score: give such a model"
         )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes."""
-    return {
-        "lightning_chex": lightning_chex.__version__,
-        "torch": torch.__version__,
-        "pytorch_lightning": pl.__version__,
-        "python": platform.python_version(),
-    }

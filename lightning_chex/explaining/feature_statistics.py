@@ -1,9 +1,9 @@
 """Feature statistics for a trained model: of its training images, or those its checkpoint holds."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_chex.attribution import Attributor, FeatureStatistics, LayerLearner, frozen
 from lightning_chex.attribution.layers import get_layer, hooked
-from lightning_chex.data.contract import XrayDataModule
+from lightning_chex.data.contract import Samples, XrayDataModule
 
 Source = Literal["training split", "checkpoint", "file"]
 
@@ -27,8 +27,8 @@ class Fitted:
     """Where the statistics came from.
 
     Attributes:
-        layers: for each layer (for a foreign method, its name) ``images``, how many the statistics rest on, and
-            ``from``, a ``Source``; ``file`` for what an attributor brought along.
+        layers: for each layer (for a method that does not learn by layers, its name) ``images``, the number of images
+            of its statistics, and ``from``, a ``Source``; ``file`` for an attributor that was fitted before.
         unfitted: why an attributor cannot be used, by name.
     """
 
@@ -63,7 +63,7 @@ def feature_statistics(
     """
     result = Fitted()
     wanted: dict[tuple[str, str], list[LayerLearner]] = {}
-    foreign: dict[str, Attributor] = {}
+    custom: dict[str, Attributor] = {}
     for name, attributor in attributors.items():
         try:
             attributor.check(network, image)
@@ -76,27 +76,27 @@ def feature_statistics(
             else:
                 result.layers[_key(member)] = {"images": member.statistics.count, "from": "file"}
         if not attributor.members and attributor.num_observed is not None and attributor.num_observed < 2:
-            foreign[name] = attributor
+            custom[name] = attributor
     shapes = {} if image is None else shapes_of(network, {layer for layer, _ in wanted}, image)
     saved = list(saved)
     sources: list[Source] = ["training split", "checkpoint"]
     for source in sources if prefer == "training split" else sources[::-1]:
         learners = {key: members[0] for key, members in wanted.items() if members[0].statistics.count < 2}
-        strangers = {name: own for name, own in foreign.items() if (own.num_observed or 0) < 2}
+        unfitted = {name: own for name, own in custom.items() if (own.num_observed or 0) < 2}
         if source == "checkpoint":
-            _restore(learners, strangers, saved, shapes)
-        elif batches is not None and (learners or strangers):
-            observe(network, [*learners.values(), *strangers.values()], batches())
+            _restore(learners, unfitted, saved, shapes)
+        elif batches is not None and (learners or unfitted):
+            observe(network, [*learners.values(), *unfitted.values()], batches())
         for key, learner in learners.items():
             if learner.statistics.count >= 2:
                 result.layers[_key(learner)] = {"images": learner.statistics.count, "from": source}
                 for member in wanted[key]:
                     member.statistics = learner.statistics
-        for name, own in strangers.items():
+        for name, own in unfitted.items():
             if (own.num_observed or 0) >= 2:
                 result.layers[name] = {"images": own.num_observed, "from": source}
     for name, attributor in attributors.items():
-        lacking = [m.layer for m in attributor.members if m.statistics.count < 2] or ([name] if name in foreign else [])
+        lacking = [m.layer for m in attributor.members if m.statistics.count < 2] or ([name] if name in custom else [])
         if name not in result.unfitted and lacking and (attributor.num_observed or 0) < 2:
             result.unfitted[name] = (
                 f"no feature statistics of {', '.join(lacking)}: the checkpoint holds none"
@@ -125,18 +125,31 @@ def training_batches(
     def batches() -> Iterator[Tensor]:
         chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
         readable = data.readable(dataset, "training images of the statistics")
-        loader = DataLoader(
-            Subset(cast(Dataset, readable), chosen),
-            data.batch_size,
-            num_workers=data.num_workers,
-            collate_fn=data.collate,
-            generator=torch.Generator(),  # of its own, or iterating would draw from the global one
-        )
-        for batch in loader:
-            if batch is not None:  # all its images were unreadable, and the data module leaves such out
-                yield batch["image"]
+        return (batch["image"] for batch in batches_of(data, readable, chosen))
 
     return batches
+
+
+def batches_of(
+    data: XrayDataModule, dataset: Samples, chosen: Sequence[int], batch_size: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Batches of chosen samples, in their order; the global random state is not touched.
+
+    Args:
+        data: whose loader settings apply.
+        dataset: the samples.
+        chosen: their indices.
+        batch_size: that of the data if None.
+    """
+    loader = DataLoader(
+        Subset(cast(Dataset, dataset), chosen),
+        batch_size or data.batch_size,
+        num_workers=data.num_workers,
+        collate_fn=data.collate,
+        generator=torch.Generator(),  # of its own, or iterating would draw from the global one
+    )
+    # None is a batch of unreadable images only, which the data module skips
+    return (batch for batch in loader if batch is not None)
 
 
 def _key(member: LayerLearner) -> str:
@@ -160,14 +173,7 @@ def shapes_of(network: nn.Module, layers: Iterable[str], image: Tensor) -> dict[
     return shapes
 
 
-class Learner(Protocol):
-    """What learns from forward passes, such as an `Attributor`."""
-
-    def observing(self, model: nn.Module) -> AbstractContextManager[None]:
-        """See `Attributor.observing`."""
-
-
-def observe(network: nn.Module, learners: Iterable[Learner], batches: Iterable[Tensor]) -> None:
+def observe(network: nn.Module, learners: Iterable[LayerLearner | Attributor], batches: Iterable[Tensor]) -> None:
     """Let all learn from one pass over images (B, C, H, W); what they learnt before is replaced."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     with frozen(network), torch.no_grad(), ExitStack() as stack:
@@ -179,7 +185,7 @@ def observe(network: nn.Module, learners: Iterable[Learner], batches: Iterable[T
 
 def _restore(
     learners: Mapping[tuple[str, str], LayerLearner],
-    strangers: Mapping[str, Attributor],
+    unfitted: Mapping[str, Attributor],
     saved: Iterable[Saved],
     shapes: Mapping[str, torch.Size],
 ) -> None:
@@ -193,7 +199,7 @@ def _restore(
             for per in same:
                 if (layer, per) in learners:
                     learners[layer, per].statistics = statistics
-        for own in strangers.values():
+        for own in unfitted.values():
             if type(own) is type(attributor) and state:
                 own.load_state_dict(dict(state))
 

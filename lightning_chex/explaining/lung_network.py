@@ -1,4 +1,4 @@
-"""Lungs where nobody has outlined them: by a network that was trained to."""
+"""Lung masks predicted by a trained segmentation network, for images without masks."""
 
 from pathlib import Path
 
@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from lightning_chex.attribution import frozen
-from lightning_chex.explaining.checkpoint import origin
 from lightning_chex.explaining.checkpoint_contents import CheckpointError, read_checkpoint
-from lightning_chex.tasks import SegmentationTask
-from lightning_chex.tasks.backbone import UNET_STRIDE
+from lightning_chex.explaining.provenance import origin
+from lightning_chex.tasks import UNET_STRIDE, SegmentationTask
 
 
 class LungNetwork:

@@ -7,7 +7,10 @@
 ``overlays/...png``            on request: the same over the X-ray
 """
 
+import hashlib
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,9 +23,8 @@ from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from lightning_chex.attribution import bits_per_pixel
+from lightning_chex.attribution import Attribution, bits_per_pixel
 from lightning_chex.explaining.map_store import Added, Entry, MapStore, read_entries, read_map
-from lightning_chex.explaining.naming import map_name
 from lightning_chex.files import write_whole
 from lightning_chex.reporting.explanation import BITS_NOTE
 
@@ -91,8 +93,6 @@ class MapFolder:
         except ValueError as error:
             raise MisconfigurationException(str(error)) from error
 
-    # what makes it one explanation
-
     @staticmethod
     def check(folder: Path, settings: Mapping[str, Any]) -> None:
         """Refuse a folder that holds other maps than these settings would make; nothing is written.
@@ -101,7 +101,7 @@ class MapFolder:
             MisconfigurationException: it does.
         """
         path = folder / RECORD
-        if not _holds_maps(folder):  # an attempt that failed before its first map binds nobody
+        if not holds_maps(folder):  # an attempt that failed before its first map may be replaced
             return
         remedy = f"give another --output_dir, or remove {folder}"
         if not path.exists():
@@ -123,21 +123,14 @@ class MapFolder:
 
     def record(self, settings: Mapping[str, Any], **more: Any) -> None:
         """Write ``explanation.json``: the settings a continued run has to have, and what else is known."""
-        told = {"settings": settings, **more, **({"bits": BITS_NOTE} if self.unit == "bits" else {})}
-        write_whole(self.folder / RECORD, json.dumps(told, indent=2, ensure_ascii=False) + "\n", sync=True)
-
-    @property
-    def holds_maps(self) -> bool:
-        """Whether there is any map."""
-        return _holds_maps(self.folder)
+        content = {"settings": settings, **more, **({"bits": BITS_NOTE} if self.unit == "bits" else {})}
+        write_whole(self.folder / RECORD, json.dumps(content, indent=2, ensure_ascii=False) + "\n", sync=True)
 
     @property
     def recorded(self) -> dict[str, Any]:
         """What ``explanation.json`` says; empty if there is none."""
         path = self.folder / RECORD
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-    # maps
 
     def write(self, maps: Sequence[Drawn]) -> None:
         """Write maps, and what is wanted beside them."""
@@ -170,6 +163,76 @@ class MapFolder:
         return self.folder / name / f"{map_name(entry['image'], entry['target'])}.{suffix}"
 
 
+def entries_of(
+    batch: dict[str, Any],
+    predictions: Tensor,
+    rows: Tensor,
+    targets: Sequence[str],
+    class_names: Sequence[str],
+    found: Attribution,
+    unit: str,
+) -> list[dict[str, str]]:
+    """Describe the maps of a batch for the index; see `COLUMNS`.
+
+    Args:
+        batch: ``image_id``, and ``label`` and ``source_size`` where they are known.
+        predictions: (B, K) or (B,).
+        rows: the image each map belongs to, (N,); all maps of an image are here.
+        targets: names of what they explain, N.
+        class_names: names of the K outputs, empty for a score.
+        found: the maps (N, H, W), on the CPU.
+        unit: name of the column for the sum of a map.
+    """
+    count = len(predictions)
+    predicted = predictions.reshape(count, -1).tolist()
+    truths = batch["label"].reshape(count, -1).tolist() if "label" in batch else None
+    sizes = batch.get("source_size") or [("", "")] * count
+    maps_of = torch.bincount(rows, minlength=count).tolist()
+    columns = {name: k for k, name in enumerate(class_names)}
+    totals, converged = found.maps.double().sum((1, 2)).tolist(), found.convergence.tolist()
+    described = []
+    for at, target, total, convergence in zip(rows.tolist(), targets, totals, converged, strict=True):
+        k = columns.get(target, 0)
+        height, width = map(str, sizes[at])
+        described.append(
+            {
+                "image": str(batch["image_id"][at]),
+                "target": target,
+                "prediction": f"{predicted[at][k]:.6g}",
+                "truth": "" if truths is None else f"{truths[at][k]:g}",
+                unit: f"{total:.6g}",
+                "convergence": "" if math.isnan(convergence) else f"{convergence:.3g}",
+                "pixels": "x".join(map(str, found.maps.shape[1:])),
+                "width": width,
+                "height": height,
+                "targets": str(maps_of[at]),
+            }
+        )
+    return described
+
+
+def map_name(image: str, target: str) -> str:
+    """Name the file of a map, without suffix: ``<image>__<target>``, what a file system may not like replaced.
+
+    A name that had to be changed ends with a piece of its hash, so that two names never meet.
+
+    Example:
+        >>> map_name("00013118_008", "Mass")
+        '00013118_008__Mass'
+        >>> map_name("../a b", "Mass")
+        'a_b-2c2c791a__Mass'
+    """
+    return f"{_safe(image)}__{_safe(target)}"
+
+
+def _safe(name: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9._-]+|__+", "_", name).strip("._")[:100]
+    # a name that ends like a checksum could be what another one's becomes
+    if plain == name and name and not re.search(r"-[0-9a-f]{8}$", name):
+        return name
+    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+
+
 def read_index(folder: Path) -> list[Entry]:
     """Read the rows of an explanation."""
     return read_entries(folder / "index.csv")
@@ -186,7 +249,8 @@ def to_pixels(values: Tensor, size: tuple[int, int]) -> Tensor:
     return values if values.shape[-2:] == size else bits_per_pixel(values, size)
 
 
-def _holds_maps(folder: Path) -> bool:
+def holds_maps(folder: Path) -> bool:
+    """Whether an explanation has any map."""
     return any((folder / "maps").glob("*.npy"))
 
 

@@ -61,7 +61,7 @@ class MapStore:
         self._rank = rank
         self._shard: _Shard | None = None
         self.entries: dict[Key, Entry] = {}
-        _remove_torn_line(self._index)
+        remove_torn_line(self._index)
         for path in {self._joined, self._index}:
             self.entries |= {_key(entry): entry for entry in self._read(path)}
 
@@ -233,12 +233,12 @@ def _count(path: Path) -> int:
     return 0 if shard is None else shard.count
 
 
-def _remove_torn_line(index: Path) -> None:
-    """Take off the half line of a killed process, onto which the next one would be written."""
-    content = index.read_bytes() if index.exists() else b""
+def remove_torn_line(path: Path) -> None:
+    """Remove a last line without an end, as a killed process leaves it: the next line would be written onto it."""
+    content = path.read_bytes() if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
-        write_whole(index, whole)
+        write_whole(path, whole)
 
 
 def _key(entry: Mapping[str, str]) -> Key:

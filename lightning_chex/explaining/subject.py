@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from lightning_chex.data.contract import DataError, Samples, XrayDataModule, check_sample, first_of
-from lightning_chex.explaining.feature_statistics import Saved
+from lightning_chex.explaining.feature_statistics import Saved, batches_of
 
 Weights = Mapping[str, Tensor]
 """As ``network.state_dict()`` names them."""
@@ -44,9 +44,9 @@ class Subject:
         precision: makes the context the network runs in.
         precision_name: what that context is called.
         network_name: what the network is called in its LightningModule.
-        build: makes the network anew, with initial weights; None if nobody can.
+        build: builds the network anew, with initial weights; None if that is not possible.
         shuffled: the same network trained on permuted labels, or None.
-        trained_size: side in pixels of the images it was trained on, None where nobody can tell.
+        trained_size: side in pixels of the images it was trained on, None if unknown.
     """
 
     network: nn.Module
@@ -82,16 +82,9 @@ class Images:
 
     def batches(self, batch_size: int | None = None) -> Iterator[dict[str, Any]]:
         """Batches on the device."""
-        loader = DataLoader(
-            Subset(cast(Dataset, self.dataset), range(self.count)),
-            batch_size or self.data.batch_size,
-            num_workers=self.data.num_workers,
-            collate_fn=self.data.collate,
-            generator=torch.Generator(),  # of its own, or iterating would draw from the global one
-        )
-        for batch in loader if self.count else ():
-            if batch is not None:  # all its images were unreadable, and the data module leaves such out
-                yield self.subject.move(batch)
+        chosen = range(self.count)
+        for batch in batches_of(self.data, self.dataset, chosen, batch_size) if chosen else ():
+            yield self.subject.move(batch)
 
     def first(self) -> dict[str, Any]:
         """The first sample that can be read.

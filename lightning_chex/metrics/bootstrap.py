@@ -12,7 +12,7 @@ _BLOCK = 2**22  # numbers at once
 
 _LEAST_ERROR = 0.125
 """Least standard error of a resample, in those of the data: one that draws nearly the same patients throughout would
-otherwise make the interval as wide as one likes."""
+otherwise make the interval arbitrarily wide."""
 
 
 def summarize(

@@ -13,7 +13,7 @@ _LARGE_CHUNK = 64  # to fill a GPU
 
 
 def chunk_for(device: torch.device) -> int:
-    """Copies in one forward pass unless told otherwise."""
+    """Default number of copies in one forward pass."""
     return _CHUNK.get(device.type, _LARGE_CHUNK)
 
 
@@ -67,16 +67,7 @@ def scores_of_copies(
 
 
 def check_images(images: Tensor, target: Tensor | None, chunk: int | None) -> None:
-    """Refuse images and targets that do not belong together, before any forward pass.
-
-    Args:
-        images: (N, C, H, W).
-        target: int64 (N,) or None.
-        chunk: >= 1 or None.
-
-    Raises:
-        ValueError: naming what is wrong.
-    """
+    """Raise a ValueError unless images are (N, C, H, W), target is int64 (N,) or None, and chunk >= 1 or None."""
     if images.ndim != 4:
         raise ValueError(f"images {tuple(images.shape)}: give (N, C, H, W)")
     if target is not None and (target.shape != (len(images),) or target.dtype != torch.int64):
@@ -86,17 +77,7 @@ def check_images(images: Tensor, target: Tensor | None, chunk: int | None) -> No
 
 
 def check_saliency(saliency: Tensor, images: int, size: Sequence[int], device: torch.device) -> None:
-    """Refuse maps that do not belong to the images they are judged by.
-
-    Args:
-        saliency: finite, (images, *size), on the device.
-        images: number of images.
-        size: their (H, W).
-        device: where they live.
-
-    Raises:
-        ValueError: naming what is wrong.
-    """
+    """Raise a ValueError unless maps are finite, (images, *size), and on the device of the images."""
     if saliency.shape != (images, *size):
         raise ValueError(
             f"saliency {tuple(saliency.shape)} does not match {images} images of {size[0]} x {size[1]}: give (N, H, W)"
@@ -108,6 +89,6 @@ def check_saliency(saliency: Tensor, images: int, size: Sequence[int], device: t
 
 
 def check_maps(images: Tensor, saliency: Tensor, target: Tensor | None, chunk: int | None) -> None:
-    """Refuse images, maps and targets that do not belong together; see ``check_images`` and ``check_saliency``."""
+    """Do what ``check_images`` and ``check_saliency`` do."""
     check_images(images, target, chunk)
     check_saliency(saliency, len(images), images.shape[2:], images.device)

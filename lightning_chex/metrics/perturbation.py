@@ -1,4 +1,4 @@
-"""Insertion and deletion: how fast the score comes and goes with the pixels a map calls strong."""
+"""Insertion and deletion: how fast the score rises and falls with a map's strongest pixels."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -102,8 +102,8 @@ def pixel_ranks(saliency: Tensor, seed: int = 0) -> Tensor:
     """Place of every pixel in the order of its map, the strongest first.
 
     Equal pixels are ordered by one pseudo-random permutation of the image's pixels, the same for every map of that
-    size. In reading order, a flat part of a map would be a sweep from the top, which no map claimed; so a constant map
-    is one random order. The permutation is drawn on the CPU: every device gives the same ranks.
+    size. Ordered by position, a constant part of a map would favour the image's top; so a constant map is one random
+    order. The permutation is drawn on the CPU: every device gives the same ranks.
 
     Args:
         saliency: (N, H, W), finite.

@@ -1,4 +1,4 @@
-"""ROAD: the score as pixels are removed whose absence the network cannot see."""
+"""ROAD: the score while pixels are removed and imputed from their neighbours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

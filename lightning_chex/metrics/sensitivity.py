@@ -169,15 +169,10 @@ def sensitivity_n(
     For several maps of the same images, take ``masked_scores`` once and its ``sensitivity`` for each map.
 
     Args:
-        predict: as in ``masked_scores``, and so are all arguments but the map.
-        images: (N, C, H, W), as the network takes them.
+        predict: see ``masked_scores``; so are target, masks, value, chunk and seed.
+        images: (N, C, H, W).
         saliency: (N, H, W), finite, on the same device, any scale.
         sizes: numbers of pixels to mask, each in [1, H W - 1], as from ``mask_sizes``.
-        target: int64 (N,), the column of ``predict``'s output that each image is judged by.
-        masks: random masks per size, >= 3.
-        value: what masked pixels become.
-        chunk: copies in one forward pass; None for ``chunk_for`` the device.
-        seed: of the masks.
 
     Returns:
         float64 (N, len(sizes)) in [-1, 1], as ``MaskedScores.sensitivity``.

@@ -1,4 +1,4 @@
-"""Does a map grow where a radiologist scored the lung worse? Correlation with zone scores, and relevance by zone."""
+"""Does a map grow where a radiologist scored the lung worse? Correlation with zone scores."""
 
 import torch
 from torch import Tensor
@@ -97,22 +97,3 @@ def relevance_correlation(relevance: Tensor, scores: Tensor) -> Tensor:
     return (
         pearson(*filled).masked_fill(spread[0] & ~spread[1], 0.0).masked_fill(spread[1] | (count[:, 0] < 2), torch.nan)
     )
-
-
-def relevance_by_score(relevance: Tensor, scores: Tensor, levels: int = 4) -> Tensor:
-    """Mean relevance of all zones with the same score.
-
-    Args:
-        relevance: (B, Z), as from ``zone_relevance``; NaN is left out.
-        scores: whole numbers in [0, levels), (B, Z).
-        levels: number of scores, 4 in Brixia.
-
-    Returns:
-        float64 (levels,); NaN for a score that no zone has.
-    """
-    known = ~relevance.isnan()
-    which, values = scores[known].long(), relevance[known].double()
-    if which.numel() and not (which.min() >= 0 and which.max() < levels):
-        raise ValueError(f"scores reach from {int(which.min())} to {int(which.max())}: outside 0..{levels - 1}")
-    total = torch.zeros(levels, dtype=torch.float64, device=relevance.device).index_add_(0, which, values)
-    return total / torch.bincount(which, minlength=levels)

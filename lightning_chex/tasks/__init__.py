@@ -1,7 +1,13 @@
 """LightningModules: what is trained, and how it is measured."""
 
-from lightning_chex.tasks.classification import ClassificationTask
+from lightning_chex.tasks.backbone import UNET_STRIDE, create_backbone, create_unet
+from lightning_chex.tasks.classification import ClassificationTask, MultilabelScores
 from lightning_chex.tasks.regression import RegressionTask
-from lightning_chex.tasks.segmentation import SegmentationTask
+from lightning_chex.tasks.repeats import unrepeated_rows
+from lightning_chex.tasks.segmentation import LungDice, SegmentationTask
+from lightning_chex.tasks.task import ChestXrayTask
 
-__all__ = ["ClassificationTask", "RegressionTask", "SegmentationTask"]
+__all__ = [
+    "UNET_STRIDE", "ChestXrayTask", "ClassificationTask", "LungDice", "MultilabelScores", "RegressionTask",
+    "SegmentationTask", "create_backbone", "create_unet", "unrepeated_rows",
+]  # fmt: skip

@@ -81,6 +81,8 @@ class ClassificationTask(ChestXrayTask):
     """
 
     pos_weight: Tensor
+    metric_names = ("loss", "scores")
+    progress_bar_keys = ("loss", "auroc")
 
     def __init__(
         self,
@@ -109,8 +111,7 @@ class ClassificationTask(ChestXrayTask):
         self.class_names = list(class_names)
         self.weighted = loss == "weighted_bce"
         self.register_buffer("pos_weight", torch.ones(len(class_names)))
-        self.val_scores = MultilabelScores(class_names)
-        self.test_scores = MultilabelScores(class_names)
+        self.val_scores, self.test_scores = MultilabelScores(class_names), MultilabelScores(class_names)
 
     def setup(self, stage: str) -> None:
         """Take pos_weight from the training split, and see that data and model speak of the same classes."""
@@ -137,30 +138,8 @@ class ClassificationTask(ChestXrayTask):
         """Probabilities (B, K)."""
         return output.sigmoid()
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Collect one validation batch."""
-        self._collect(*self.evaluated(batch, batch_idx), self.val_loss, self.val_scores)
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Collect one test batch."""
-        self._collect(*self.evaluated(batch, batch_idx), self.test_loss, self.test_scores)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log what the validation batches gave."""
-        self._log_scores("val", self.val_loss, self.val_scores)
-
-    def on_test_epoch_end(self) -> None:
-        """Log what the test batches gave."""
-        self._log_scores("test", self.test_loss, self.test_scores)
-
-    def _collect(self, logits: Tensor, label: Tensor, loss: Metric, scores: Metric) -> None:
-        if len(logits):
-            loss.update(self.loss(logits, label), weight=len(logits))
-            scores.update(logits, label)
-
-    def _log_scores(self, stage: str, loss: Metric, scores: Metric) -> None:
-        self.log(f"{stage}/loss", loss.compute(), prog_bar=True)
-        for key, value in scores.compute().items():
-            self.log(f"{stage}/{key}", value, prog_bar=key == "auroc")
-        loss.reset()
-        scores.reset()
+    def collect(self, stage: str, output: Tensor, truth: Tensor) -> None:
+        """Update loss and scores with logits and labels (B, K)."""
+        if len(output):
+            self.metric(stage, "loss").update(self.loss(output, truth), weight=len(output))
+            self.metric(stage, "scores").update(output, truth)

@@ -11,6 +11,7 @@ from torchmetrics import MeanAbsoluteError, Metric
 from torchmetrics.functional.regression import pearson_corrcoef
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_chex.class_names import SCORE
 from lightning_chex.data.adapter import data_of
 from lightning_chex.tasks.backbone import create_backbone
 from lightning_chex.tasks.task import ChestXrayTask, Schedule
@@ -63,6 +64,8 @@ class RegressionTask(ChestXrayTask):
         score_names: names of the scores the network gives; the command line takes them from the data.
     """
 
+    progress_bar_keys = ("mae", "pearson", "part_mae")
+
     def __init__(
         self,
         score_range: tuple[float, float] = (0.0, 18.0),
@@ -73,7 +76,7 @@ class RegressionTask(ChestXrayTask):
         weight_decay: float = 1e-2,
         momentum: float = 0.9,
         schedule: Schedule = "constant",
-        score_names: Sequence[str] = ("severity",),
+        score_names: Sequence[str] = (SCORE,),
     ) -> None:
         low, high = score_range
         if not low < high:
@@ -86,11 +89,11 @@ class RegressionTask(ChestXrayTask):
         self.hparams["pretrained"] = False  # the checkpoint brings the weights; loading it must not need a network
         self.class_names: list[str] = []
         self.score_names = list(score_names)
+        self.metric_names = ("loss", "mae", "pearson", *(["part_mae"] if self._has_parts else []))
         head: nn.Module = network.get_classifier()
         if isinstance(head, nn.Linear) and head.bias is not None:
-            nn.init.constant_(
-                head.bias, (low + high) / 2 / len(score_names)
-            )  # else the first hundred steps only learn the mean
+            # else the first hundred steps only learn the mean
+            nn.init.constant_(head.bias, (low + high) / 2 / len(score_names))
         self.val_mae, self.test_mae = MeanAbsoluteError(), MeanAbsoluteError()
         self.val_part_mae, self.test_part_mae = MeanAbsoluteError(), MeanAbsoluteError()
         self.val_pearson, self.test_pearson = PearsonCorrelation(), PearsonCorrelation()
@@ -122,35 +125,14 @@ class RegressionTask(ChestXrayTask):
         """Severities (B,), or (B, S) for S scores."""
         return output if self._has_parts else output.squeeze(-1)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Collect one validation batch."""
-        self._collect(*self.evaluated(batch, batch_idx), "val")
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Collect one test batch."""
-        self._collect(*self.evaluated(batch, batch_idx), "test")
-
-    def on_validation_epoch_end(self) -> None:
-        """Log what the validation batches gave."""
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log what the test batches gave."""
-        self._log_scores("test")
-
-    def _collect(self, output: Tensor, label: Tensor, stage: str) -> None:
+    def collect(self, stage: str, output: Tensor, truth: Tensor) -> None:
+        """Update the metrics with raw outputs and true scores."""
         if not len(output):
             return
         score = self.score(output).float()
-        getattr(self, f"{stage}_loss").update(self.loss(output, label), weight=len(score))
+        self.metric(stage, "loss").update(self.loss(output, truth), weight=len(score))
         if self._has_parts:
-            getattr(self, f"{stage}_part_mae").update(score, label)
-            score, label = score.sum(1), label.sum(1)
-        getattr(self, f"{stage}_mae").update(score, label)
-        getattr(self, f"{stage}_pearson").update(score, label)
-
-    def _log_scores(self, stage: str) -> None:
-        for key in ("loss", "mae", "pearson", *(["part_mae"] if self._has_parts else [])):
-            metric = getattr(self, f"{stage}_{key}")
-            self.log(f"{stage}/{key}", metric.compute(), prog_bar=key != "loss")
-            metric.reset()
+            self.metric(stage, "part_mae").update(score, truth)
+            score, truth = score.sum(1), truth.sum(1)
+        self.metric(stage, "mae").update(score, truth)
+        self.metric(stage, "pearson").update(score, truth)

@@ -15,7 +15,7 @@ def unrepeated_rows(trainer: pl.Trainer, batch: Any, count: int, batch_idx: int,
 
     Lightning gives the loaders of a distributed run torch's ``DistributedSampler``. What process r reads at position p
     is number p * processes + r in the order of all images. Behind the last image the first ones come again, so that
-    all processes run as many batches and none waits in vain for another. Those repeats do not count.
+    all processes run as many batches and none waits for another forever. Those repeats do not count.
 
     Args:
         trainer: in the midst of the loop whose batch it is.

@@ -22,7 +22,7 @@ LUNGS = ("right_lung", "left_lung")
 class LungDice(Metric):
     """Dice coefficient of each lung, the mean over the images in which it is outlined, and the mean of both lungs.
 
-    A lung with an empty true mask counts neither way: an empty mask says that nobody outlined it, and whatever is
+    A lung with an empty true mask counts neither way: an empty mask means that it was not outlined, and whatever is
     predicted there would score 0, or 0/0. A lung that is outlined and not found scores 0.
     """
 
@@ -51,8 +51,8 @@ class LungDice(Metric):
 class SegmentationTask(ChestXrayTask):
     """Segmentation of the right and the left lung with a U-Net++, the network family of BS-Net's lung stage.
 
-    The loss is the sum of a binary cross entropy over the pixels and a soft Dice loss per image and lung. A lung that
-    nobody outlined (an empty true mask) counts in neither. Logs ``val/loss``, ``val/dice`` (mean of both lungs),
+    The loss is the sum of a binary cross entropy over the pixels and a soft Dice loss per image and lung. A lung
+    without an outline (an empty true mask) counts in neither. Logs ``val/loss``, ``val/dice`` (mean of both lungs),
     ``val/dice/right_lung`` and ``val/dice/left_lung``, see ``LungDice``, and the same under ``test/``.
 
     Args:
@@ -65,6 +65,9 @@ class SegmentationTask(ChestXrayTask):
         momentum: momentum of the optimisers that have one.
         schedule: ``constant``, ``cosine`` to zero, or ``one_cycle`` (up, then down), step by step over the training.
     """
+
+    metric_names = ("loss", "dice")
+    progress_bar_keys = ("loss", "dice")
 
     def __init__(
         self,
@@ -127,36 +130,14 @@ class SegmentationTask(ChestXrayTask):
         """Probabilities (B, 2, H, W)."""
         return output.sigmoid()
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Collect one validation batch."""
-        self._collect(*self.evaluated(batch, batch_idx), self.val_loss, self.val_dice)
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Collect one test batch."""
-        self._collect(*self.evaluated(batch, batch_idx), self.test_loss, self.test_dice)
-
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Image names, the masks (B, 2, H, W) and as prediction the share of the image each lung covers (B, 2)."""
         masks = self.score(self(batch["image"])) >= 0.5
         return {"image_id": batch["image_id"], "lung_mask": masks, "prediction": masks.float().mean(dim=(2, 3))}
 
-    def on_validation_epoch_end(self) -> None:
-        """Log what the validation batches gave."""
-        self._log_scores("val", self.val_loss, self.val_dice)
-
-    def on_test_epoch_end(self) -> None:
-        """Log what the test batches gave."""
-        self._log_scores("test", self.test_loss, self.test_dice)
-
-    def _collect(self, logits: Tensor, truth: Tensor, loss: Metric, dice: Metric) -> None:
+    def collect(self, stage: str, output: Tensor, truth: Tensor) -> None:
+        """Update loss and Dice with logits and masks (B, 2, H, W)."""
         lungs = int(truth.flatten(2).any(dim=2).sum())
-        if lungs:  # the loss is a mean over them, so it weighs as many: however the images are cut into batches
-            loss.update(self.loss(logits, truth), weight=lungs)
-            dice.update(self.score(logits) >= 0.5, truth)
-
-    def _log_scores(self, stage: str, loss: Metric, dice: Metric) -> None:
-        self.log(f"{stage}/loss", loss.compute(), prog_bar=True)
-        for key, value in dice.compute().items():
-            self.log(f"{stage}/{key}", value, prog_bar=key == "dice")
-        loss.reset()
-        dice.reset()
+        if lungs:  # the loss is the mean over outlined lungs: weighted by their number, it does not depend on batches
+            self.metric(stage, "loss").update(self.loss(output, truth), weight=lungs)
+            self.metric(stage, "dice").update(self.score(output) >= 0.5, truth)

@@ -22,19 +22,18 @@ Schedule = Literal["constant", "cosine", "one_cycle"]
 
 
 class ChestXrayTask(pl.LightningModule):
-    """A network, its loss and its optimiser; the children add the loss and what is measured.
+    """A network, its loss and its optimiser; subclasses define the loss and the metrics.
 
-    All hyper-parameters are plain values, so that checkpoints load with ``weights_only=True``.
+    For each of its ``metric_names`` a subclass has two metrics, such as ``val_dice`` and ``test_dice``, that `collect`
+    updates. All hyper-parameters are plain values, so that checkpoints load with ``weights_only=True``.
     """
 
+    metric_names: tuple[str, ...] = ("loss",)
+    progress_bar_keys: tuple[str, ...] = ("loss",)
+    """Logged values that the progress bar shows, without ``val/`` and ``test/``."""
+
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: str,
-        lr: float,
-        weight_decay: float,
-        momentum: float,
-        schedule: Schedule,
+        self, model: nn.Module, optimizer: str, lr: float, weight_decay: float, momentum: float, schedule: Schedule
     ) -> None:
         super().__init__()
         if not lr > 0:
@@ -152,6 +151,38 @@ class ChestXrayTask(pl.LightningModule):
         output, truth = self(batch["image"]), self.truth(batch)
         counted = unrepeated_rows(self.trainer, batch, len(output), batch_idx)
         return (output, truth) if counted.all() else (output[counted], truth[counted])
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Update the validation metrics."""
+        self.collect("val", *self.evaluated(batch, batch_idx))
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Update the test metrics."""
+        self.collect("test", *self.evaluated(batch, batch_idx))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log_metrics("test")
+
+    def collect(self, stage: str, output: Tensor, truth: Tensor) -> None:
+        """Update the metrics of a stage, ``val`` or ``test``, with what `evaluated` returns."""
+        raise NotImplementedError
+
+    def metric(self, stage: str, name: str) -> Any:
+        """Return a metric of a stage."""
+        return getattr(self, f"{stage}_{name}")
+
+    def _log_metrics(self, stage: str) -> None:
+        for name in self.metric_names:
+            metric = self.metric(stage, name)
+            found = metric.compute()
+            for key, value in (found if isinstance(found, dict) else {name: found}).items():
+                self.log(f"{stage}/{key}", value, prog_bar=key in self.progress_bar_keys)
+            metric.reset()
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Image names and the predictions of `score` for them."""

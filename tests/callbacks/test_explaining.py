@@ -6,7 +6,7 @@ from tiny import SIDE
 from torch import nn
 
 from lightning_chex.attribution import Attributor
-from lightning_chex.callbacks.explaining import Explainer
+from lightning_chex.callbacks import Explainer
 
 NAMES = ["a", "b", "c"]
 

@@ -11,8 +11,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tiny import TinyData, TinyTask, tiny_trainer
 
-from lightning_chex.callbacks import LastCheckpoint, TimeLimit
-from lightning_chex.callbacks.last_checkpoint import WholeCheckpointIO, keep_newest_state
+from lightning_chex.callbacks import LastCheckpoint, TimeLimit, WholeCheckpointIO, keep_newest_state
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

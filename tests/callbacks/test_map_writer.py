@@ -16,13 +16,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tiny import LAYER, SpyIBA, TinyData, TinyTask, tiny_trainer
 
 from lightning_chex.attribution import IBA, GradCAM, LayerError, MultiLayerIBA
-from lightning_chex.callbacks import IBACallback
-from lightning_chex.callbacks.map_writer import MapWriter
-from lightning_chex.callbacks.undisturbed import undisturbed
+from lightning_chex.callbacks import IBACallback, MapWriter, undisturbed
 from lightning_chex.data import DETECTORS, PATHOLOGIES, SyntheticCXR, SyntheticDataModule
-from lightning_chex.explaining import map_store
-from lightning_chex.explaining.chosen_targets import ChosenTargets
-from lightning_chex.explaining.map_folder import Drawn, MapFolder, read_saliency
+from lightning_chex.explaining import ChosenTargets, Drawn, MapFolder, map_store, read_saliency
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -392,7 +388,7 @@ def test_one_name_twice_is_explained_once_with_a_warning(tmp_path):
             self.test.ids[5] = self.test.ids[1]
             return self.test_dataloader()
 
-    with pytest.warns(UserWarning, match="1 images bore the name of another one"):
+    with pytest.warns(UserWarning, match="1 images with duplicate ids are skipped"):
         explain(tmp_path / "out", GradCAM(layer=LAYER), Predicting(), Data())
     assert len(rows_of(tmp_path / "out")) == 5
 

@@ -13,8 +13,7 @@ from lightning_chex.attribution import IBA, Counting, FeatureStatistics, GradCAM
 from lightning_chex.callbacks import IBACallback
 from lightning_chex.data import SyntheticDataModule, collate
 from lightning_chex.data.unreadable import SkipUnreadable
-from lightning_chex.explaining.checkpoint import saved_statistics
-from lightning_chex.explaining.feature_statistics import feature_statistics, training_batches
+from lightning_chex.explaining import feature_statistics, saved_statistics, training_batches
 
 pytestmark = pytest.mark.filterwarnings("ignore:the feature statistics rest on")
 

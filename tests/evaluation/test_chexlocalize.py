@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_chex.evaluation.chexlocalize import TASKS, segmentations, write_segmentations
+from lightning_chex.evaluation import TASKS, segmentations, write_segmentations
 from lightning_chex.metrics import Otsu, TopFraction
 
 CLASSES = ["Edema", "Lung Opacity", "Nodule"]

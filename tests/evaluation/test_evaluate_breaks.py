@@ -12,10 +12,8 @@ from small_evaluations import SETTINGS
 from tiny import TinyData, TinyTask
 
 from lightning_chex.cli import main
-from lightning_chex.evaluation import Evaluated, EvaluationSettings
-from lightning_chex.evaluation.records import Records
-from lightning_chex.evaluation.results import Assembly, Explained
-from lightning_chex.explaining.map_store import read_entries
+from lightning_chex.evaluation import Assembly, Evaluated, EvaluationSettings, Explained, Records
+from lightning_chex.explaining import read_entries
 from lightning_chex.trainer import ChexTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -116,7 +114,7 @@ def test_a_place_that_is_no_folder_of_an_evaluation_is_left_alone(classifier, tm
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(classifier, tmp_path, capsys, monkeypatch):
-    from lightning_chex.evaluation.records import Records
+    from lightning_chex.evaluation import Records
 
     written, original = 0, Records.save_maps
 

@@ -15,9 +15,8 @@ from torch import nn
 
 from lightning_chex.attribution import Attributor, Gradient
 from lightning_chex.cli import main
-from lightning_chex.evaluation.randomization import randomize_labels, randomize_parameters
-from lightning_chex.evaluation.records import OtherEvaluationError, Records
-from lightning_chex.explaining.subject import Shuffled
+from lightning_chex.evaluation import OtherEvaluationError, Records, randomize_labels, randomize_parameters
+from lightning_chex.explaining import Shuffled
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -123,7 +122,7 @@ def test_a_blank_map_is_no_success_but_is_counted(tmp_path):
 
 
 def _swapped(model, state):
-    from lightning_chex.evaluation.random_weights import with_weights
+    from lightning_chex.evaluation import with_weights
 
     return with_weights(model, state)
 

@@ -10,7 +10,7 @@ from small_evaluations import CONFIG, SETTINGS
 
 from lightning_chex.cli import main
 from lightning_chex.data import CohenDataModule, LungDataModule, collate, lung_zones
-from lightning_chex.explaining.cases import cases_of
+from lightning_chex.explaining import cases_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

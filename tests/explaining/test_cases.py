@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_chex.data import PATHOLOGIES, SyntheticCXR, collate, lung_zones
-from lightning_chex.explaining.cases import cases_of, region_kind
+from lightning_chex.explaining import cases_of, region_kind
 
 
 def batch(target="pathologies", count=8) -> dict:

@@ -7,7 +7,7 @@ from torch import nn
 from lightning_chex.attribution import IBA, GradCAM, InverseIBA, MultiLayerIBA
 from lightning_chex.data import SyntheticDataModule
 from lightning_chex.data.adapter import adapted
-from lightning_chex.explaining.feature_statistics import feature_statistics, training_batches
+from lightning_chex.explaining import feature_statistics, training_batches
 
 IMAGE = torch.zeros(1, 3, 16, 16)
 

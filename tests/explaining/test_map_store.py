@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from lightning_chex.explaining import map_store
-from lightning_chex.explaining.map_store import Added, MapStore, read_entries, read_map
+from lightning_chex.explaining import Added, MapStore, map_store, read_entries, read_map
 
 
 def store(folder, columns=("bits",), rank=0):

@@ -1,6 +1,6 @@
 """Names of map files."""
 
-from lightning_chex.explaining.naming import map_name
+from lightning_chex.explaining import map_name
 
 
 def test_file_names_are_safe_and_never_shared():

@@ -4,7 +4,7 @@ import torch
 from scipy.sparse import lil_matrix
 from scipy.sparse.linalg import spsolve
 
-from lightning_chex.metrics.imputation import linear_imputation
+from lightning_chex.metrics import linear_imputation
 
 NEIGHBOURS = {(y, x): 1 / 6 if 0 in (y, x) else 1 / 12 for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)}
 

@@ -3,10 +3,8 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_chex.metrics import area_under_curve, blurred, insertion_deletion, pixel_ranks, road, sensitivity_n
 from lightning_chex.metrics.forward import chunk_for
-from lightning_chex.metrics.perturbation import area_under_curve, blurred, insertion_deletion, pixel_ranks
-from lightning_chex.metrics.road import road
-from lightning_chex.metrics.sensitivity import sensitivity_n
 
 
 def network(outputs: int | None = None) -> nn.Module:

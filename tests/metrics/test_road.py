@@ -4,7 +4,7 @@ import torch
 from test_imputation import plain_imputation
 from torch import nn
 
-from lightning_chex.metrics.road import RoadCurves, road
+from lightning_chex.metrics import RoadCurves, road
 
 
 def network(outputs: int | None = None) -> nn.Module:

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_chex.metrics.correlation import is_constant, pearson
-from lightning_chex.metrics.sensitivity import mask_sizes, masked_scores, random_masks, sensitivity_n
+from lightning_chex.metrics import is_constant, mask_sizes, masked_scores, pearson, random_masks, sensitivity_n
 
 
 def some(count: int, side: int = 6) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from lightning_chex.metrics import (
-    relevance_by_score,
     relevance_correlation,
     severity_correlation,
     zone_relevance,
@@ -71,15 +70,6 @@ def test_a_missing_zone_is_left_out():
     zones, _ = chests(1)
     zones[0, 4] = False
     assert zone_relevance(torch.ones(1, 16, 16), zones)[0].isnan().tolist() == [zone == 4 for zone in range(6)]
-
-
-def test_relevance_by_score_by_hand():
-    relevance = torch.tensor([[0.1, 0.3, torch.nan], [0.5, 0.7, 0.9]])
-    scores = torch.tensor([[0.0, 2, 2], [2.0, 0, 3]])
-    result = relevance_by_score(relevance, scores)
-    assert result[[0, 2, 3]].tolist() == pytest.approx([0.4, 0.4, 0.9]) and result[1].isnan()
-    with pytest.raises(ValueError, match=r"outside 0\.\.2"):
-        relevance_by_score(relevance, scores, levels=3)
 
 
 def test_shapes_that_do_not_match_are_named():

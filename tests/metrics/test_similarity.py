@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from lightning_chex.metrics.similarity import spearman
+from lightning_chex.metrics import spearman
 
 
 @pytest.mark.parametrize("levels", [3, 40, None])

@@ -8,8 +8,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tiny import CLASS_NAMES, TinyData, tiny_trainer
 
-from lightning_chex.tasks import ClassificationTask
-from lightning_chex.tasks.classification import MultilabelScores
+from lightning_chex.tasks import ClassificationTask, MultilabelScores
 
 SMALL = "test_resnet"  # timm's smallest
 

@@ -9,7 +9,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Seque
 
 from lightning_chex.data import DataError
 from lightning_chex.data.unreadable import ReadableLoader, SkipUnreadable, collate_readable
-from lightning_chex.tasks.repeats import unrepeated_rows
+from lightning_chex.tasks import unrepeated_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:unreadable image", "ignore:.*UntypedStorage")
 

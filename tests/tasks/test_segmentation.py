@@ -15,9 +15,7 @@ from tiny import TinyData, tiny_trainer
 
 from lightning_chex.cli import main
 from lightning_chex.data import SyntheticDataModule
-from lightning_chex.tasks import SegmentationTask, backbone
-from lightning_chex.tasks.backbone import create_unet
-from lightning_chex.tasks.segmentation import LungDice
+from lightning_chex.tasks import LungDice, SegmentationTask, backbone, create_unet
 
 
 def masks(seed: int, count: int = 5) -> torch.Tensor:

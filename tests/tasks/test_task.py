@@ -8,8 +8,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tiny import CLASS_NAMES, TinyData, tiny_trainer
 
-from lightning_chex.tasks import ClassificationTask, RegressionTask, backbone
-from lightning_chex.tasks.backbone import create_backbone
+from lightning_chex.tasks import ClassificationTask, RegressionTask, backbone, create_backbone
 
 SMALL = "test_resnet"
 

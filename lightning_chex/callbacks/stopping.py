@@ -1,4 +1,4 @@
-"""The end of a training whose weights are no numbers any more."""
+"""Callbacks that end a training: when its weights are not finite any more, or when its time is up."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
@@ -31,7 +32,7 @@ class FiniteWeights(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note the first step whose loss is no number."""
+        """Note the first step whose loss is not finite."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if isinstance(loss, Tensor):
             never = torch.full((), -1, device=loss.device)
@@ -59,7 +60,7 @@ class FiniteWeights(pl.Callback):
     def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         odd = _not_finite(pl_module)
         if not odd:
-            self._since = None  # mixed precision passes over a single step like that
+            self._since = None  # mixed precision skips a single such step
             return
         since = -1 if self._since is None else int(self._since)
         began = f"the loss of step {since} was NaN or infinite, and now" if since >= 0 else "now"
@@ -71,6 +72,26 @@ class FiniteWeights(pl.Callback):
             + "Ways out: a lower model.lr, trainer.gradient_clip_val, trainer.precision 32-true, or a look at images "
             "and labels (inspect)" + ("; go on from the checkpoint by --ckpt_path" if kept else "")
         )
+
+
+class TimeLimit(Timer):
+    """End the training when its time is up, and begin no epoch after that.
+
+    Lightning's own ``max_time`` looks at the clock after training batches only: when the time runs out during a
+    validation, it trains one more batch and validates all over again.
+
+    Args:
+        duration: days:hours:minutes:seconds, as in ``00:00:03:30``.
+    """
+
+    def __init__(self, duration: str) -> None:
+        super().__init__(duration)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the clock here too."""
+        remaining = self.time_remaining()
+        if not trainer.sanity_checking and remaining is not None and remaining <= 0:
+            trainer.should_stop = True
 
 
 def _not_finite(module: pl.LightningModule) -> list[str]:

@@ -1,24 +1,61 @@
-"""What going on with an interrupted run needs to know, in the run's folder, which one process holds at a time."""
+"""Runs: their folders, the record by which an interrupted one is resumed, and a run of a single callback."""
 
 import json
+import os
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from lightning_chex.callbacks.run_folder import run_folder
 from lightning_chex.files import Held, hold, write_whole
-from lightning_chex.lightning_private import is_trial
+from lightning_chex.lightning_private import CALLBACKS_LEFT_OUT, callbacks_of, is_trial, set_callbacks
 
 RUN_RECORD = "run.json"
 
 
+def run_folder(trainer: pl.Trainer) -> Path:
+    """Return the folder of this run: that of its checkpoints, below the first logger's folder or the root.
+
+    Meant for process 0: in the others a logger may not know the run's name.
+    """
+    if not trainer.loggers:
+        return Path(trainer.default_root_dir)
+    logger = trainer.loggers[0]
+    if isinstance(logger, WandbLogger):
+        _ = logger.experiment  # W&B names the run when it begins
+    return Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / _version(logger.version)
+
+
+def check_place(folder: Path, argument: str) -> None:
+    """Check, before any long work, that a folder can be made or written to; nothing is left there.
+
+    Args:
+        folder: it need not exist.
+        argument: what the user gave it as, for the message.
+
+    Raises:
+        MisconfigurationException: it cannot.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        folder.exists()  # refuses names that are too long
+        TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise MisconfigurationException(
+            f"{argument}={str(folder)!r} cannot be written to ({error.strerror}): give another folder"
+        ) from error
+
+
 class RunRecord(pl.Callback):
-    """Hold the run's folder while it trains, and keep ``run.json`` in it.
+    """Lock the run's folder while it trains, and keep ``run.json`` in it.
 
     ``loggers``: class, name and version of each logger, by which a resumed run writes into the same ones.
     ``finished``: null until the training has ended by itself, then epochs, steps and whether it was stopped early.
@@ -31,7 +68,7 @@ class RunRecord(pl.Callback):
         self._held: Held | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Hold the folder.
+        """Lock the folder.
 
         Raises:
             MisconfigurationException: another process trains there, or the folder cannot be written to.
@@ -47,7 +84,7 @@ class RunRecord(pl.Callback):
             ) from error
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin the record: what fails before the first batch is no run to go on with."""
+        """Begin the record: a training that fails before its first batch cannot be resumed."""
         if self._held is not None:
             self._write(trainer, None)
 
@@ -76,7 +113,7 @@ class RunRecord(pl.Callback):
         self._holding.close()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Let the folder go."""
+        """Unlock the folder."""
         self._holding.close()
 
     def _check(self) -> None:
@@ -110,3 +147,22 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def _version(version: int | str | None) -> str:
     return version if isinstance(version, str) else f"version_{version}"
+
+
+@contextmanager
+def undisturbed(trainer: pl.Trainer, callback: pl.Callback) -> Iterator[None]:
+    """Within the context the trainer has only this callback and its progress bar, and no logger.
+
+    A logger would begin a run, and callbacks of the training would write their files or refuse what does not concern
+    them.
+    """
+    callbacks, loggers = callbacks_of(trainer), trainer.loggers
+    set_callbacks(trainer, [*(own for own in callbacks if isinstance(own, ProgressBar)), callback])
+    trainer.loggers = []
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=CALLBACKS_LEFT_OUT)
+            yield
+    finally:
+        set_callbacks(trainer, callbacks)
+        trainer.loggers = loggers

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from lightning_chex.attribution import IBA, GradCAM, IntegratedGradients, InverseIBA, MultiLayerIBA, PriorMap
-from lightning_chex.explaining.checkpoint_contents import Checkpoint
-from lightning_chex.explaining.describe import describe
+from lightning_chex.explaining import Checkpoint, describe
 
 METHODS = [
     IBA(layer="0"),

@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from lightning_chex.evaluation.random_weights import (
+from lightning_chex.evaluation.untrained import (
     initial_weights,
     layers_from_top,
     match_spread,

@@ -1,12 +1,16 @@
-"""An attributor's settings as plain data: what a record of results has to say of the method."""
+"""What a record says of where maps come from: method, weights, data folder and versions, as plain values."""
 
 import hashlib
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
+import torch
 from torch import Tensor
 
+import lightning_chex
 from lightning_chex.attribution import Attributor, FeatureStatistics
 
 WITHOUT_EFFECT = frozenset({"batch_size", "memory", "explains_class", "unit"})
@@ -53,3 +57,25 @@ def digest_of_folder(folder: str | None) -> str | None:
     if folder is None:
         return None
     return hashlib.sha256(os.fsencode(Path(folder).expanduser().resolve())).hexdigest()[:16]
+
+
+def origin(path: Path | None, model: pl.LightningModule) -> dict[str, str]:
+    """Say which weights these are: the file's name and hash; without a file the hash of the weights themselves."""
+    if path is not None:
+        with path.open("rb") as file:
+            return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return {"file": "weights in memory", "sha256": digest.hexdigest()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    return {
+        "lightning_chex": lightning_chex.__version__,
+        "torch": torch.__version__,
+        "pytorch_lightning": pl.__version__,
+        "python": platform.python_version(),
+    }

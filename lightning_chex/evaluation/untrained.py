@@ -1,16 +1,19 @@
-"""Networks that have not learnt what the trained one has, in its place: initial weights, or those of other labels."""
+"""Networks without what the trained one has learnt: with initial weights, or trained on shuffled labels."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_chex.attribution import frozen
-from lightning_chex.explaining.subject import Weights
+from lightning_chex.explaining import Shuffled, Weights, load_weights, origin
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Share of the layers with weights that gets initial ones, from the output down, besides the last one alone."""
@@ -60,7 +63,7 @@ def initial_weights(network: nn.Module, build: Callable[[], nn.Module] | None, s
 
     Args:
         network: left as it is.
-        build: makes the same network anew; None if nobody can.
+        build: builds the same network anew; None if that is not possible.
         seed: of the draw.
 
     Returns:
@@ -117,8 +120,8 @@ def _own(network: nn.Module, layer: str) -> list[str]:
 def recalibrate(network: nn.Module, layers: Sequence[str], images: Tensor) -> None:
     """Let batch normalisations take their mean and variance from images, as they would have in a training.
 
-    Without it the statistics of the trained network, or none, stand before and behind random weights, and the signal
-    dies out on its way up.
+    Without it random weights would be combined with the statistics of the trained network, or with none, and
+    activations would vanish from layer to layer.
 
     Args:
         network: in place.
@@ -142,7 +145,7 @@ def recalibrate(network: nn.Module, layers: Sequence[str], images: Tensor) -> No
 
 
 def spread_of_outputs(network: nn.Module, images: Tensor) -> float:
-    """Standard deviation of the raw outputs over images, mean over the outputs: 0 for a network that is dead.
+    """Standard deviation of the raw outputs over images, mean over the outputs: 0 for constant outputs.
 
     Args:
         network: gives (N, K) or (N,).
@@ -175,6 +178,50 @@ def match_spread(network: nn.Module, layer: str, images: Tensor, wanted: float) 
     with torch.no_grad():
         weight.mul_(wanted / before)
     return before, spread_of_outputs(network, images)
+
+
+def trained_on_shuffled_labels(
+    model: pl.LightningModule, network: nn.Module, path: str, argument: str = "shuffled_ckpt"
+) -> Shuffled:
+    """Read the network of a checkpoint that was trained on shuffled labels; the model is left as it is.
+
+    Args:
+        model: of the settings the checkpoint was made with.
+        network: the part of it that is explained.
+        path: a ``.ckpt`` file.
+        argument: that names it, for messages.
+
+    Raises:
+        CheckpointError: see `load_weights`.
+        MisconfigurationException: see `load_weights`.
+    """
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    file = Path(path).expanduser()
+    try:
+        checkpoint = load_weights(model, file, argument)
+        weights = {name: value.clone() for name, value in network.state_dict().items()}
+    finally:
+        model.load_state_dict(before)
+    if not checkpoint.get("shuffled_labels"):
+        rank_zero_warn(f"{argument}={path!r} does not say that it was trained with data.shuffle_labels: true")
+    return Shuffled(weights, origin(file, model))
+
+
+def builder(model: pl.LightningModule, network: str) -> Callable[[], nn.Module] | None:
+    """Offer to make a model's network anew from its hyper-parameters; None where it has saved none.
+
+    Args:
+        model: whose class and hyper-parameters.
+        network: name of its attribute that is the network; empty for the model itself.
+    """
+    if not model.hparams:
+        return None
+
+    def build() -> nn.Module:
+        fresh = type(model)(**model.hparams)
+        return getattr(fresh, network) if network else fresh
+
+    return build
 
 
 def _chunks(images: Tensor) -> tuple[Tensor, ...]:
