@@ -23,7 +23,7 @@ from lightning_chex.evaluation.examples import examples
 from lightning_chex.evaluation.trained_model import check_trainer, subject_of
 from lightning_chex.explaining import read_index
 from lightning_chex.explaining.checkpoint import saved_statistics
-from lightning_chex.explaining.checkpoint_contents import Checkpoint
+from lightning_chex.explaining.checkpoint_contents import read_checkpoint
 from lightning_chex.explaining.lung_network import LungNetwork
 from lightning_chex.lightning_private import callbacks_of
 from lightning_chex.output_folder import held
@@ -187,11 +187,11 @@ class ChexTrainer(pl.Trainer):
             attributor = copy.deepcopy(own[0].attributor) if own else plain
         with _told():
             rule = mask_rule(rle, rle_rule, rle_fraction, class_names)
-            checkpoint = None if ckpt_path is None else Checkpoint.read(ckpt_path)
+            path = None if ckpt_path is None else Path(ckpt_path).expanduser()
             network = own[0].network if own else "model"
-            saved = saved_statistics({"callbacks": checkpoint.callbacks if checkpoint else {}}, own)
+            saved = [] if ckpt_path is None else saved_statistics(read_checkpoint(ckpt_path), own)
             writer = MapWriter(
-                attributor, output_dir, targets, split, limit, threshold, overlays, npy, network, checkpoint, saved
+                attributor, output_dir, targets, split, limit, threshold, overlays, npy, network, path, saved
             )
             with undisturbed(self, writer), held(writer.folder) if self.is_global_zero else nullcontext():
                 self.predict(
@@ -203,9 +203,9 @@ class ChexTrainer(pl.Trainer):
         images = len({row["image"] for row in rows})
         print(f"{len(rows)} maps for {images} images, listed in {writer.folder / 'index.csv'}")
         if rle:
-            path = writer.folder / "segmentations.json" if rle is True else Path(rle).expanduser()
-            count = write_segmentations(path, explained_maps(writer.folder, rows), class_names, rule)
-            print(f"masks: {count} images in {path}")
+            file = writer.folder / "segmentations.json" if rle is True else Path(rle).expanduser()
+            count = write_segmentations(file, explained_maps(writer.folder, rows), class_names, rule)
+            print(f"masks: {count} images in {file}")
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from lightning_chex.callbacks.processes import on_process_0
 from lightning_chex.data.adapter import data_of, name_of
 from lightning_chex.data.contract import lacks, outputs_of
 from lightning_chex.explaining.checkpoint import origin
-from lightning_chex.explaining.checkpoint_contents import Checkpoint
 from lightning_chex.explaining.chosen_targets import ChosenTargets
 from lightning_chex.explaining.describe import describe, digest_of_folder
 from lightning_chex.explaining.explained_model import check_model, check_output, check_target, network_of, versions
@@ -47,7 +46,7 @@ class MapWriter(pl.Callback):
         overlays: also write PNG files with the map over the X-ray.
         npy: also write each map as a file of its own, in pixels.
         network: name of the LightningModule's attribute that is the network; empty for the LightningModule itself.
-        checkpoint: where the weights come from, None for a model that is trained already.
+        checkpoint: the file the weights come from, None for a model that is trained already.
         saved: attributors of the callbacks whose statistics the checkpoint holds, each with its state.
 
     Raises:
@@ -65,7 +64,7 @@ class MapWriter(pl.Callback):
         overlays: bool = False,
         npy: bool = False,
         network: str = "model",
-        checkpoint: Checkpoint | None = None,
+        checkpoint: Path | None = None,
         saved: Sequence[Saved] = (),
     ) -> None:
         if limit is not None and limit < 1:
@@ -106,9 +105,7 @@ class MapWriter(pl.Callback):
         self._settings = {
             "format": FORMAT,
             "version": version("lightning-chex"),  # of another one the same settings may mean other maps
-            "checkpoint": {"sha256": self.checkpoint.sha256}
-            if self.checkpoint
-            else {"weights": origin(None, pl_module)["sha256"]},
+            "checkpoint": {"sha256" if self.checkpoint else "weights": origin(self.checkpoint, pl_module)["sha256"]},
             "attributor": describe(self.attributor),
             "network": self.network,
             "class_names": self._names,
