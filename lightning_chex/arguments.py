@@ -21,11 +21,7 @@ from lightning_chex.yaml_text import check_size
 
 
 def check(arguments: list[str]) -> None:
-    """Refuse arguments that cannot be written down, and addresses where parsing would read a file of settings.
-
-    Raises:
-        MisconfigurationException: there is one.
-    """
+    """Raise a MisconfigurationException for what is no text, and for an address where a file of settings is read."""
     for argument, following in pairwise([*arguments, ""]):
         if re.search(r"[\ud800-\udfff]", argument):  # how Python passes on bytes that are no text, of older encodings
             raise MisconfigurationException(f"the argument {ascii(argument)} is not UTF-8: rename the file or folder")

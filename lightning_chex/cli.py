@@ -38,6 +38,12 @@ DATA_COMMANDS = ("inspect", "prepare")
 OWN_COMMANDS = (*DATA_COMMANDS, "evaluate", "explain")
 """The commands that Lightning's Trainer does not have."""
 
+UNTRAINED = {
+    "explain": configuration.NO_CHECKPOINT,
+    "evaluate": "evaluate needs --ckpt_path, a .ckpt file a run has written: an untrained model has nothing to explain",
+}
+"""What the commands say that do not take an untrained model."""
+
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command line, ``sys.argv`` by default.
@@ -51,7 +57,17 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         arguments.check(given)
         given = arguments.with_recognised_data(resuming.with_settings_of_run(given))
-        _run_command(arguments.with_default_config(given))
+        ChexCLI(
+            args=arguments.with_default_config(given),
+            trainer_class=ChexTrainer,
+            trainer_defaults={"default_root_dir": "runs"},
+            seed_everything_default=0,
+            save_config_callback=configuration.SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            parser_class=arguments.Parser,
+            parser_kwargs=arguments.HELP,
+            load_from_checkpoint_support=False,  # hyper-parameters stay plain; load_from_checkpoint works with those
+        )
     except (DataError, LayerError, NotFiniteError, CheckpointError, MisconfigurationException) as error:
         # a DataLoader worker wraps the error into its traceback, which ends with the message
         _refuse(str(error).rpartition(".DataError: ")[2].strip(), error)
@@ -73,25 +89,11 @@ def _refuse(message: str, error: Exception) -> NoReturn:
     raise SystemExit(2) from error
 
 
-def _run_command(given: list[str]) -> None:
-    ChexCLI(
-        args=given,
-        trainer_class=ChexTrainer,
-        trainer_defaults={"default_root_dir": "runs"},
-        seed_everything_default=0,
-        save_config_callback=configuration.SaveConfig,
-        parser_class=arguments.Parser,
-        parser_kwargs=arguments.HELP,
-        load_from_checkpoint_support=False,  # hyper-parameters stay plain; load_from_checkpoint works with those
-    )
-
-
 class ChexCLI(WeightsAlone, LightningCLI):
     """LightningCLI whose model learns its classes from the data and whose files all lie under one root."""
 
     _checkpoint: dict[str, Any] | None = None
-    _own_settings: Any = None
-    """Of a run that is gone on with."""
+    _own_settings: Any = None  # of a run that is gone on with
 
     def __init__(self, **options: Any) -> None:
         try:
@@ -176,40 +178,22 @@ class ChexCLI(WeightsAlone, LightningCLI):
         keep_newest_state(trainer, same_run=self._own_settings is not None)
         return trainer
 
-    # look at the data before a logger begins a run of them
+    # look at the data
 
-    def before_fit(self) -> None:
-        """Set up the data."""
-        self._set_up_data(str(self.subcommand))
-
-    before_validate = before_test = before_fit
-
-    def before_predict(self) -> None:
-        """Set up the data, and look at the images."""
-        self._set_up_data("predict")
-        if isinstance(self.datamodule, ChestXrayDataModule):
-            self.datamodule.dataset("test")
-
-    def before_explain(self) -> None:
-        """Set up the data; weights nobody has trained are not worth explaining."""
-        if not self._given.get("ckpt_path"):
-            raise MisconfigurationException(configuration.NO_CHECKPOINT)
-        self._set_up_data("predict")
-
-    def before_evaluate(self) -> None:
-        """Set up the data; a model that has learnt nothing is not worth judging."""
-        if not self._given.get("ckpt_path"):
-            raise MisconfigurationException(
-                "evaluate needs --ckpt_path, a .ckpt file a run has written: an untrained model has nothing to explain"
-            )
-        self._set_up_data("test")
-
-    def _set_up_data(self, stage: str) -> None:
+    def look_at_data(self) -> None:
+        """Set up the data before a logger begins a run of them, and see that the weights are worth the work."""
+        command, checkpoint = str(self.subcommand), self._given.get("ckpt_path")
+        if command in UNTRAINED and not checkpoint:
+            raise MisconfigurationException(UNTRAINED[command])
         # only our own data modules promise that a second setup does nothing new
         if isinstance(self.datamodule, ChestXrayDataModule):
-            self.datamodule.setup(stage)
-        if stage != "fit" and not self._given.get("ckpt_path"):
-            rank_zero_warn(f"{stage} without --ckpt_path: the weights are those a training would start from")
+            self.datamodule.setup({"explain": "predict", "evaluate": "test"}.get(command, command))
+            if command == "predict":
+                self.datamodule.dataset("test")
+        if command != "fit" and not checkpoint:
+            rank_zero_warn(f"{command} without --ckpt_path: the weights are those a training would start from")
+
+    before_fit = before_validate = before_test = before_predict = before_explain = before_evaluate = look_at_data
 
     # say what came out
 
@@ -222,7 +206,7 @@ class ChexCLI(WeightsAlone, LightningCLI):
             sheets = [own.last_sheet for own in explaining if own.last_sheet]
             best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") if self.subcommand == "fit" else ""
             print(summary(stage, metrics, sheets, best, self._end_wandb_runs()))
-        self._list_unreadable()
+        self.list_unreadable()
 
     after_validate = after_test = after_fit
 
@@ -231,11 +215,7 @@ class ChexCLI(WeightsAlone, LightningCLI):
         for callback in callbacks_of(self.trainer):
             if isinstance(callback, PredictionWriter) and self.trainer.is_global_zero:
                 print(f"predictions: {callback.path}")
-        self._list_unreadable()
-
-    def after_explain(self) -> None:
-        """List what could not be read."""
-        self._list_unreadable(Path(self._given.output_dir).expanduser())
+        self.list_unreadable()
 
     def after_evaluate(self) -> None:
         """Keep the configuration beside the results, and say which images could not be read."""
@@ -245,7 +225,7 @@ class ChexCLI(WeightsAlone, LightningCLI):
             print(f"  W&B run     {run}")
         if isinstance(self.datamodule, ChestXrayDataModule):
             self.datamodule.teardown("test")
-        self._list_unreadable(folder)
+        self.list_unreadable()
 
     def _end_wandb_runs(self) -> list[Path]:
         """End the W&B runs now, so that what is said of their folders, which are returned, is the last thing said."""
@@ -255,14 +235,18 @@ class ChexCLI(WeightsAlone, LightningCLI):
             run.finish()
         return folders
 
-    def _list_unreadable(self, folder: Path | None = None) -> None:
-        """List images that could not be read, if there are some, in a folder, by default the run's."""
+    def list_unreadable(self) -> None:
+        """List images that could not be read, if there are some, in the folder of the results or of the run."""
         names = adapted(self.datamodule).unreadable_images
         if names and self.trainer.is_global_zero:
-            path = (folder or run_folder(self.trainer)) / "unreadable_images.txt"
+            results = self._given.get("output_dir")
+            folder = Path(results).expanduser() if results else run_folder(self.trainer)
+            path = folder / "unreadable_images.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, "\n".join(names) + "\n")
             print(f"unreadable images, skipped: {len(names)}, listed in {path}")
+
+    after_explain = list_unreadable
 
 
 def score_names(data: object) -> tuple[str, ...]:

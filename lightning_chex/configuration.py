@@ -8,7 +8,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import yaml
-from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, SaveConfigCallback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -24,14 +23,10 @@ _PATH_SETTING = re.compile(r"^(?!class_path$)(.*_)?(root|dir|dirpath|path|prepar
 """Names of settings that are folders or files whenever they are text."""
 
 
-def refuse_addresses(config: Namespace) -> None:
-    """Refuse addresses for files and folders before anything is fetched: what is read has to lie on this machine.
+def refuse_addresses(config: Any) -> None:
+    """Raise a MisconfigurationException for the address of a file or folder: what is read has to lie on this machine.
 
-    Args:
-        config: of a subcommand. The data modules and tasks of others, and loggers, may go where they like.
-
-    Raises:
-        MisconfigurationException: there is one.
+    Data modules and tasks of others, and loggers, may go where they like.
     """
     others = not str(config.get("data.class_path")).startswith("lightning_chex.")
     for key, value in config.items():  # the leaves, by dotted names
@@ -52,11 +47,7 @@ def refuse_address(name: str, value: Any) -> None:
 
 
 def read_only_weights(config: Any) -> None:
-    """Have Lightning read checkpoints without running what they name, whatever an environment variable says.
-
-    Raises:
-        MisconfigurationException: it is told to run that.
-    """
+    """Have no checkpoint run code, whatever an environment variable says; MisconfigurationException if it was asked."""
     if "weights_only" in config:
         if config.weights_only is False:
             raise MisconfigurationException("weights_only=False would let a checkpoint run code: leave it out")
@@ -64,17 +55,10 @@ def read_only_weights(config: Any) -> None:
 
 
 def check_checkpoint(path: str | None, command: str) -> dict[str, Any] | None:
-    """Refuse a file that is no whole checkpoint before anything else is read.
-
-    Args:
-        path: what was given as ``ckpt_path``; Lightning's own words are its own business.
-        command: ``fit`` also needs what a training goes on from.
-
-    Returns:
-        What the file holds, see ``read_checkpoint``; None where no file was given.
+    """Read what was given as ``ckpt_path`` before anything else; None where no file was given.
 
     Raises:
-        CheckpointError: it is none.
+        CheckpointError: it is no whole checkpoint, or for ``fit`` none that a training can go on from.
         MisconfigurationException: a word that would have Lightning take another file, or none.
     """
     if path in ("best", "last"):  # Lightning would warn, and go on with weights that nobody has trained
@@ -88,8 +72,7 @@ def check_checkpoint(path: str | None, command: str) -> dict[str, Any] | None:
 def fill_in_model(command: str, config: Any, checkpoint: Mapping[str, Any] | None) -> None:
     """Fetch no weights that the checkpoint would replace; let it name the outputs where a folder of images cannot.
 
-    Raises:
-        MisconfigurationException: a folder of images, for a command that needs labels, or without a checkpoint.
+    A folder of images is a MisconfigurationException where a command needs labels, or has no checkpoint.
     """
     settings = getattr(config.get("model"), "init_args", None)
     if command != "fit" and config.get("ckpt_path") and settings and settings.get("pretrained"):
@@ -109,11 +92,7 @@ def fill_in_model(command: str, config: Any, checkpoint: Mapping[str, Any] | Non
 
 
 def keep_below_root(trainer: Any) -> None:
-    """Make the root of the runs, put W&B's files below it, and what W&B collects unasked nowhere.
-
-    Raises:
-        MisconfigurationException: the root cannot be written to.
-    """
+    """Make the root of the runs, see `check_place`, and put W&B's files below it; what it collects unasked, nowhere."""
     root = Path(trainer.default_root_dir or ".").expanduser()
     check_place(root, "trainer.default_root_dir")
     root.mkdir(parents=True, exist_ok=True)
@@ -140,9 +119,6 @@ def _keep_wandb_private(root: Path) -> None:
 
 class SaveConfig(SaveConfigCallback):
     """Writes the whole configuration into the run's folder and sends it to the run's loggers."""
-
-    def __init__(self, parser: LightningArgumentParser, config: Any, **kwargs: Any) -> None:
-        super().__init__(parser, config, **kwargs | {"save_to_log_dir": False})
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write ``config.yaml`` before the run begins."""

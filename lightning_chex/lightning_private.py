@@ -15,11 +15,9 @@ from torch.utils.data import DistributedSampler
 if TYPE_CHECKING:  # importing it lets every jsonargparse parser read files from anywhere
     from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-# the command line
-
 
 class WeightsAlone:
-    """A LightningCLI, if this stands before it among the bases, takes weights from a checkpoint and no settings.
+    """Before LightningCLI among the bases of a class: a checkpoint brings weights, and leaves the settings alone.
 
     Lightning's would also take the model's settings from it, linked ones included, which the parser then refuses.
     """
@@ -58,8 +56,6 @@ FOLDER_IN_USE = "Checkpoint directory .* exists and is not empty"
 CALLBACKS_LEFT_OUT = "Be aware that when using `ckpt_path`"
 """The warning of a checkpoint whose callbacks take no part, where they are left out on purpose."""
 
-# the trainer
-
 
 def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
     """The trainer's own list, so that changing it changes who takes part: callbacks are added, moved and taken out."""
@@ -91,17 +87,13 @@ def state_key(callback: pl.Callback, **settings: Any) -> str:
     return callback._generate_state_key(**settings)
 
 
-# the order of the images
-
 SAMPLERS = (DistributedSampler, DistributedSamplerWrapper)
 """What Lightning gives the loaders of a distributed run: process r reads number p * processes + r at position p."""
 
 
 def batch_sampler_of(trainer: pl.Trainer, dataloader_idx: int) -> Any:
-    """The batch sampler of a loader of the loop that runs, None where it has none.
-
-    ``trainer.val_dataloaders`` would not do: they are those of a former fit even while something else is validated.
-    """
+    """The batch sampler of a loader of the loop that runs, None where it has none."""
+    # not of trainer.val_dataloaders, which are those of a former fit even while something else is validated
     loaders = getattr(trainer._active_loop, "_combined_loader", None)
     batches = None if loaders is None else getattr(loaders.flattened[dataloader_idx], "batch_sampler", None)
     return getattr(batches, "_batch_sampler", batches)  # to predict, Lightning wraps it

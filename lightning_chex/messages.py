@@ -4,13 +4,11 @@ import errno
 import os
 import re
 
-_OTHER_FOLDER = "give another folder"
-
 _WAYS_OUT = {
     errno.ENOSPC: "make room there, or give another folder",
     errno.EDQUOT: "make room there, or give another folder",
     errno.EFBIG: "give a folder on another disk",
-    errno.EROFS: _OTHER_FOLDER,
+    errno.EROFS: "give another folder",
     errno.EACCES: "get the right to it, or give another one",
     errno.EPERM: "get the right to it, or give another one",
     errno.ENAMETOOLONG: "a name takes 255 bytes at the most, a path 4,095: give a shorter one",
@@ -18,8 +16,8 @@ _WAYS_OUT = {
     errno.ENOENT: "it was removed while this was at work, or never was there: give another one",
     errno.ENOTDIR: "a part of this path is a file: give another folder",
     errno.EISDIR: "give a file",
-    errno.EEXIST: _OTHER_FOLDER,
-    errno.ENOTEMPTY: _OTHER_FOLDER,
+    errno.EEXIST: "give another folder",
+    errno.ENOTEMPTY: "give another folder",
     errno.EIO: "look after the disk, or give a folder on another one",
     errno.ESTALE: "the network drive has lost it: look after the connection",
     errno.ENXIO: "give a regular file",

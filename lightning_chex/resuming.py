@@ -88,7 +88,10 @@ def go_on(config: Any) -> Any:
 
 def names_run(ckpt_path: str | None) -> bool:
     """Whether ``ckpt_path`` names a run rather than a file: ``last``, or the folder of a run."""
-    return bool(ckpt_path) and (ckpt_path == "last" or _is_run(Path(str(ckpt_path)).expanduser()))
+    folder = Path(ckpt_path or "").expanduser()
+    # of os.path, which take a name that is too long for one that is not there
+    is_run = os.path.isdir(folder / "checkpoints") or os.path.isfile(folder / RUN_RECORD)
+    return bool(ckpt_path) and (ckpt_path == "last" or is_run)
 
 
 def find_run(ckpt_path: str, root: str | None) -> Path:
@@ -101,8 +104,8 @@ def find_run(ckpt_path: str, root: str | None) -> Path:
         return Path(ckpt_path).expanduser()
     top = Path(root or ".").expanduser()
     # with a logger the run lies in NAME/VERSION, without one in the root itself
-    runs = {path.parent for level in ("", "*/", "*/*/") for path in top.glob(f"{level}checkpoints")}
-    runs |= {path.parent for level in ("", "*/", "*/*/") for path in top.glob(f"{level}{RUN_RECORD}")}
+    signs = [level + name for level in ("", "*/", "*/*/") for name in ("checkpoints", RUN_RECORD)]
+    runs = {path.parent for sign in signs for path in top.glob(sign)}
     if not runs:
         raise MisconfigurationException(
             f"ckpt_path='last': there is no run in {str(top)!r} to go on with: leave --ckpt_path out to begin one, or "
@@ -151,11 +154,7 @@ def _finished(run: Path, max_epochs: int | None, max_steps: int) -> str:
 
 
 def _check_settings(run: Path, config: Any) -> None:
-    """Refuse a configuration of another model or other data than the run's.
-
-    Raises:
-        MisconfigurationException: it is.
-    """
+    """Raise a MisconfigurationException for a configuration of another model or other data than the run's."""
     path = run / "config.yaml"
     try:
         theirs = yaml.safe_load(path.read_text()) if path.is_file() else None
@@ -172,11 +171,7 @@ def _check_settings(run: Path, config: Any) -> None:
 
 
 def _continue_in(trainer: Any, run: Path) -> None:
-    """Change a trainer's configuration so that it writes into the folder and the loggers of a run.
-
-    Raises:
-        MisconfigurationException: a logger that cannot go on with a run.
-    """
+    """Have a trainer write into the folder and the loggers of a run; MisconfigurationException if a logger cannot."""
     known = read_record(run).get("loggers", [{"name": run.parent.name, "version": run.name}])
     loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
     if trainer.logger is False or not known:
@@ -184,14 +179,10 @@ def _continue_in(trainer: Any, run: Path) -> None:
         return
     root = str(run.parents[len(Path(known[0]["name"]).parts)])
     trainer.default_root_dir = root
-    # None and True stand for the one that Lightning chooses
-    continued = [
-        Namespace(class_path=f"pytorch_lightning.loggers.{own.get('class')}", init_args=Namespace())
-        if logger in (None, True)
-        else logger
-        for logger, own in zip(loggers, known, strict=False)
-    ]
-    for logger, own in zip(continued, known, strict=True):
+    continued = []
+    for logger, own in zip(loggers[: len(known)], known, strict=True):
+        if logger in (None, True):  # which stand for the one that Lightning chooses
+            logger = Namespace(class_path=f"pytorch_lightning.loggers.{own.get('class')}", init_args=Namespace())
         kind = logger.class_path.rpartition(".")[2]
         if kind not in _LOGGERS:
             raise MisconfigurationException(
@@ -203,6 +194,7 @@ def _continue_in(trainer: Any, run: Path) -> None:
         for argument, value in zip(_LOGGERS[kind], (own["name"], own["version"]), strict=True):
             logger.init_args[argument] = value
         logger.init_args["save_dir"] = root
+        continued.append(logger)
     trainer.logger = continued
 
 
@@ -211,11 +203,6 @@ def _set_aside(table: Path) -> None:
     if table.exists() and is_process_0():
         number = 1 + sum(1 for _ in table.parent.glob("metrics_*.csv"))
         table.rename(table.with_name(f"metrics_{number}.csv"))
-
-
-def _is_run(folder: Path) -> bool:
-    # of os.path, which take a name that is too long for one that is not there
-    return os.path.isdir(folder / "checkpoints") or os.path.isfile(folder / RUN_RECORD)
 
 
 def _written(run: Path) -> float:

@@ -18,7 +18,7 @@ from lightning_chex.evaluation import Evaluated, EvaluationSettings, evaluate
 from lightning_chex.evaluation.chexlocalize import explained_maps, mask_rule, write_segmentations
 from lightning_chex.evaluation.examples import examples
 from lightning_chex.evaluation.trained_model import check_trainer, subject_of
-from lightning_chex.explaining import Checkpoint, LungNetwork, read_index, saved_statistics
+from lightning_chex.explaining import LungNetwork, read_checkpoint, read_index, saved_statistics
 from lightning_chex.lightning_private import callbacks_of
 from lightning_chex.output_folder import held
 from lightning_chex.reporting import evaluation_tables, overview_text, results_text, write_overview, write_report
@@ -181,11 +181,11 @@ class ChexTrainer(pl.Trainer):
             attributor = copy.deepcopy(own[0].attributor) if own else plain
         with _told():
             rule = mask_rule(rle, rle_rule, rle_fraction, class_names)
-            checkpoint = None if ckpt_path is None else Checkpoint.read(ckpt_path)
+            path = None if ckpt_path is None else Path(ckpt_path).expanduser()
             network = own[0].network if own else "model"
-            saved = saved_statistics({"callbacks": checkpoint.callbacks if checkpoint else {}}, own)
+            saved = [] if ckpt_path is None else saved_statistics(read_checkpoint(ckpt_path), own)
             writer = MapWriter(
-                attributor, output_dir, targets, split, limit, threshold, overlays, npy, network, checkpoint, saved
+                attributor, output_dir, targets, split, limit, threshold, overlays, npy, network, path, saved
             )
             with undisturbed(self, writer), held(writer.folder) if self.is_global_zero else nullcontext():
                 self.predict(
@@ -197,9 +197,9 @@ class ChexTrainer(pl.Trainer):
         images = len({row["image"] for row in rows})
         print(f"{len(rows)} maps for {images} images, listed in {writer.folder / 'index.csv'}")
         if rle:
-            path = writer.folder / "segmentations.json" if rle is True else Path(rle).expanduser()
-            count = write_segmentations(path, explained_maps(writer.folder, rows), class_names, rule)
-            print(f"masks: {count} images in {path}")
+            file = writer.folder / "segmentations.json" if rle is True else Path(rle).expanduser()
+            count = write_segmentations(file, explained_maps(writer.folder, rows), class_names, rule)
+            print(f"masks: {count} images in {file}")
 
 
 @contextmanager

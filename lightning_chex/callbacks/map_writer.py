@@ -18,7 +18,6 @@ from lightning_chex.data.adapter import data_of, name_of
 from lightning_chex.data.contract import lacks, outputs_of
 from lightning_chex.explaining import (
     FORMAT,
-    Checkpoint,
     ChosenTargets,
     Drawn,
     Entry,
@@ -59,7 +58,7 @@ class MapWriter(pl.Callback):
         overlays: also write PNG files with the map over the X-ray.
         npy: also write each map as a file of its own, in pixels.
         network: name of the LightningModule's attribute that is the network; empty for the LightningModule itself.
-        checkpoint: where the weights come from, None for a model that is trained already.
+        checkpoint: the file the weights come from, None for a model that is trained already.
         saved: attributors of the callbacks whose statistics the checkpoint holds, each with its state.
 
     Raises:
@@ -77,7 +76,7 @@ class MapWriter(pl.Callback):
         overlays: bool = False,
         npy: bool = False,
         network: str = "model",
-        checkpoint: Checkpoint | None = None,
+        checkpoint: Path | None = None,
         saved: Sequence[Saved] = (),
     ) -> None:
         if limit is not None and limit < 1:
@@ -109,11 +108,10 @@ class MapWriter(pl.Callback):
         check_model(pl_module, self._outputs, self.network, self.attributor)
         if type(pl_module).predict_step is pl.LightningModule.predict_step:
             raise lacks(type(pl_module).__name__, "predict_step", "explain")
-        known = self.checkpoint
         self._settings = {
             "format": FORMAT,
             "version": version("lightning-chex"),  # of another one the same settings may mean other maps
-            "checkpoint": {"sha256": known.sha256} if known else {"weights": origin(None, pl_module)["sha256"]},
+            "checkpoint": {"sha256" if self.checkpoint else "weights": origin(self.checkpoint, pl_module)["sha256"]},
             "attributor": describe(self.attributor),
             "network": self.network,
             "class_names": self._names,

@@ -22,11 +22,7 @@ from lightning_chex.lightning_private import callbacks_of
 
 
 def check_trainer(trainer: pl.Trainer) -> None:
-    """Refuse several processes and weights of another precision.
-
-    Raises:
-        MisconfigurationException: the trainer has one or the other.
-    """
+    """Raise a MisconfigurationException for several processes and for weights of another precision."""
     if trainer.world_size > 1:
         raise MisconfigurationException(
             f"evaluate runs in one process, not in {trainer.world_size}: give --trainer.devices 1 (explain shares "

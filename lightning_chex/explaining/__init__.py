@@ -2,7 +2,7 @@
 
 from lightning_chex.explaining.cases import Cases, LungFinder, RegionKind, Regions, cases_of, grey_pictures, region_kind
 from lightning_chex.explaining.checkpoint import LINE_UP, check_fits, load_weights, saved_statistics, trained_size
-from lightning_chex.explaining.checkpoint_contents import Checkpoint, CheckpointError, read_checkpoint
+from lightning_chex.explaining.checkpoint_contents import CheckpointError, read_checkpoint
 from lightning_chex.explaining.checkpoint_limits import is_address
 from lightning_chex.explaining.chosen_targets import ChosenTargets
 from lightning_chex.explaining.explained_model import (
@@ -31,7 +31,7 @@ from lightning_chex.explaining.provenance import describe, digest_of_folder, ori
 from lightning_chex.explaining.subject import Images, Shuffled, Subject, Weights, tuning_half
 
 __all__ = [
-    "Added", "Cases", "Checkpoint", "CheckpointError", "ChosenTargets", "Drawn", "Entry", "FORMAT", "Images", "Key",
+    "Added", "Cases", "CheckpointError", "ChosenTargets", "Drawn", "Entry", "FORMAT", "Images", "Key",
     "LINE_UP", "LungFinder", "LungNetwork", "MapFolder", "MapStore", "RegionKind", "Regions", "Saved", "Shuffled",
     "Subject", "Weights", "cases_of", "check_batch", "check_fits", "check_model", "check_output", "check_scores",
     "check_target", "describe", "digest_of_folder", "entries_of", "feature_statistics", "grey_pictures", "holds_maps",

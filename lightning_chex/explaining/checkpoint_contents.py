@@ -1,12 +1,10 @@
 """What a checkpoint file holds: the one place where such files are read, and judged before anything is made of them."""
 
-import hashlib
 import os
 import re
 import stat
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,35 +23,6 @@ _OPTIONAL_PARTS: dict[str, type] = {"hyper_parameters": Mapping, "callbacks": Ma
 
 class CheckpointError(ValueError):
     """The file is no checkpoint, or not one of this model; the message names it and the way out."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint file.
-
-    Attributes:
-        name: of the file, without its folders.
-        sha256: of the whole file.
-        callbacks: the states of the callbacks, by ``state_key``.
-        settings: ``class_names``, ``score_names`` and the model's other hyper-parameters.
-    """
-
-    name: str
-    sha256: str
-    callbacks: Mapping[str, Any]
-    settings: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, path: str | Path) -> "Checkpoint":
-        """Read a file that Lightning has written; nothing in it is executed.
-
-        Raises:
-            CheckpointError: see `read_checkpoint`.
-        """
-        content = read_checkpoint(path)
-        with open(os.path.expanduser(path), "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(Path(path).name, digest, content.get("callbacks", {}), content.get("hyper_parameters", {}))
 
 
 def read_checkpoint(path: str | Path, argument: str = "ckpt_path", to_resume: bool = False) -> dict[str, Any]:

@@ -5,10 +5,11 @@ import zipfile
 
 import pytest
 import torch
+from tiny import TinyTask
 from torch import nn
 
 from lightning_chex.attribution import IBA, GradCAM, IntegratedGradients, InverseIBA, MultiLayerIBA, PriorMap
-from lightning_chex.explaining import Checkpoint, describe
+from lightning_chex.explaining import describe, origin, read_checkpoint
 
 METHODS = [
     IBA(layer="0"),
@@ -40,11 +41,12 @@ def test_a_checkpoint_tells_of_callbacks_and_settings_without_its_weights(tmp_pa
     path = tmp_path / "best.ckpt"
     content = {"callbacks": {"a": {"count": torch.tensor(3)}}, "hyper_parameters": {"k": [1]}}
     torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.6", **content}, path)
-    read = Checkpoint.read(path)
-    assert read.name == "best.ckpt" and read.callbacks["a"]["count"] == 3 and read.settings == {"k": [1]}
-    assert len(read.sha256) == 64
+    read = read_checkpoint(path)
+    assert read["callbacks"]["a"]["count"] == 3 and read["hyper_parameters"] == {"k": [1]}
+    whole = origin(path, TinyTask())
+    assert whole["file"] == "best.ckpt" and len(whole["sha256"]) == 64
     path.write_bytes(path.read_bytes() + b"0")
-    assert Checkpoint.read(path).sha256 != read.sha256
+    assert origin(path, TinyTask())["sha256"] != whole["sha256"]
 
 
 class Hostile:
@@ -61,7 +63,7 @@ def test_what_is_no_checkpoint_is_told_and_never_executed(tmp_path, capsys):
     (tmp_path / "junk.ckpt").write_bytes(b"junk")
     for name in ("hostile", "other", "list", "plain", "junk"):
         with pytest.raises(ValueError, match=f"{name}.ckpt' is no checkpoint to use: .*; give a .ckpt file"):
-            Checkpoint.read(tmp_path / f"{name}.ckpt")
+            read_checkpoint(tmp_path / f"{name}.ckpt")
     with pytest.raises(ValueError, match="it does not exist"):
-        Checkpoint.read(tmp_path / "nowhere.ckpt")
+        read_checkpoint(tmp_path / "nowhere.ckpt")
     assert "executed" not in capsys.readouterr().out
