@@ -107,11 +107,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
         self._readable: dict[str, SkipUnreadable] = {}
 
     def check(self) -> None:
-        """Read and check everything all splits need; called once, before any split is built.
-
-        Raises:
-            DataError: something on disk is not as it should be.
-        """
+        """Read and check what all splits need, before any is built; raises a DataError for bad files."""
 
     def build(self, split: Split, transform: ImageTransform) -> LabelledDataset:
         """Make the dataset of one split, whose images go through ``transform``."""
@@ -131,11 +127,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
             self.dataset(split)
 
     def dataset(self, split: Split) -> LabelledDataset:
-        """Return the dataset of one split, built at the first call.
-
-        Raises:
-            DataError: bad files, or no image in this split.
-        """
+        """Return the dataset of one split, built at the first call; raises a DataError if it has no image."""
         self.look()
         if split not in self._datasets:
             dataset = self.build(split, self._augmented if split == "train" else self._plain)

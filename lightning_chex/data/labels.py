@@ -72,14 +72,8 @@ class ShuffledLabels(Dataset):
     """A dataset whose labels are permuted among its images, so that a network learns nothing of their content.
 
     Args:
-        dataset: a ``LabelledDataset``.
+        dataset: whose images; a ValueError if it has no labels.
         seed: of the permutation.
-
-    Attributes:
-        labels: the permuted labels, shaped as the dataset's.
-
-    Raises:
-        ValueError: the dataset has no labels.
     """
 
     def __init__(self, dataset: LabelledDataset, seed: int = 0) -> None:

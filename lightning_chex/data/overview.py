@@ -45,21 +45,21 @@ from lightning_chex.data.sample import severity_of
 from lightning_chex.data.transforms import grey_of
 
 SIZE_LIMIT = 5000
-"""Of more files than this, evenly spaced ones are opened for their size: 100,000 headers take minutes on some disks."""
+"""Most files whose header is read for the size, evenly spaced: 100,000 take minutes on some disks."""
 
 
 def overview(module: XrayDataModule, num_samples: int) -> dict[str, Any]:
     """Summarise a data set; of the images only headers and a few samples are read.
 
     Args:
-        module: one that has not looked yet; those of this package give a copy that counts missing images.
+        module: one whose ``look`` has not been called, or its warnings would be lost.
         num_samples: how many images to read.
 
     Returns:
         See above.
 
     Raises:
-        DataError: something is wrong that counting cannot show, a table for one.
+        DataError: bad files or tables.
         MisconfigurationException: a part without labels.
     """
     with warnings.catch_warnings(record=True) as caught:
@@ -80,7 +80,7 @@ def overview(module: XrayDataModule, num_samples: int) -> dict[str, Any]:
             "names": [name for warning in missing for name in warning.names],
             "total": sum(warning.total for warning in missing),
         },
-        "notes": [str(w.message) for w in caught if w.category is UserWarning],  # other categories are for programmers
+        "notes": [str(w.message) for w in caught if w.category is UserWarning],  # other categories are not for users
         "disagreement": module.rater_disagreement(),
         "samples": _samples(module, parts, class_names, num_samples),
     }

@@ -21,7 +21,7 @@ def find_masks(root: Path, pattern: str) -> dict[str, str]:
     """List the mask files of a folder.
 
     Args:
-        root: the data root, which no mask may lie outside.
+        root: the data root, which has to contain all masks.
         pattern: folder and file name below ``root``, with ``{id}`` in the name for the id of the image.
 
     Returns:

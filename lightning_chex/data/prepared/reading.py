@@ -168,11 +168,7 @@ def unfinished_name(folder: Path) -> Path:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a copy.
-
-    Raises:
-        DataError: no copy is there, or an unfinished one, or its manifest is of another kind.
-    """
+    """Read the manifest of a copy; raises a DataError for none, an unfinished one, or another version."""
     path = folder / "manifest.json"
     if not path.is_file():
         if unfinished_name(folder).is_dir() or folder.name.endswith(".unfinished"):
@@ -191,11 +187,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_index(folder: Path, manifest: Manifest) -> pd.DataFrame:
-    """Read the index of a copy, columns ``COLUMNS``.
-
-    Raises:
-        DataError: it is missing, or does not match the manifest.
-    """
+    """Read the index of a copy, columns ``COLUMNS``; raises a DataError unless it matches the manifest."""
     path = folder / "index.csv"
     try:
         content = path.read_bytes()

@@ -10,13 +10,7 @@ from lightning_chex.data.contract import DataError
 from lightning_chex.data.datamodule import ChestXrayDataModule, Split
 from lightning_chex.data.files.images import check_images, find_images, first_few
 from lightning_chex.data.files.tables import data_root, find_file, locate, read_table
-from lightning_chex.data.sets.brixia_scores import (
-    ZONES,
-    ScoredXrays,
-    Target,
-    check_target,
-    target_names,
-)
+from lightning_chex.data.sets.brixia_scores import ZONES, ScoredXrays, Target, target_names
 from lightning_chex.data.splits import check_fractions, split_by_patient
 from lightning_chex.data.transforms import ImageTransform
 
@@ -46,7 +40,7 @@ class BrixIADataModule(ChestXrayDataModule):
             the three classes of ``DETECTORS``.
         val_fraction: share of the subjects outside the test set that serves for validation.
         split_seed: seed of that draw.
-        allow_missing: work with the images on disk if some are missing, and warn, instead of stopping.
+        allow_missing: leave out missing images with a warning, instead of raising.
         kwargs: see ``ChestXrayDataModule``.
 
     Raises:
@@ -65,9 +59,8 @@ class BrixIADataModule(ChestXrayDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_target(target)
-        check_fractions(val_fraction)
         self.class_names, self.score_names = target_names(target)
+        check_fractions(val_fraction)
         self.root = root
         self.target: Target = target
         self.val_fraction = val_fraction

@@ -9,7 +9,7 @@ import torch
 from lightning_chex.class_names import DETECTORS
 from lightning_chex.data.files.images import ImageReader, read_grey
 from lightning_chex.data.files.lung_files import MaskFiles, lungs_of_image
-from lightning_chex.data.sample import detector_label
+from lightning_chex.data.sample import detector_label, severity_of
 from lightning_chex.data.sets.image_files import ImageFiles
 from lightning_chex.data.transforms import ImageTransform
 
@@ -19,18 +19,10 @@ ZONES = ("A", "B", "C", "D", "E", "F")
 """Brixia zones: A, B, C the patient's right lung (image left) from top to bottom; D, E, F the left lung."""
 
 
-def check_target(target: str) -> None:
-    """Check the name of a target.
-
-    Raises:
-        ValueError: it is none of ``Target``.
-    """
+def target_names(target: Target) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of a target's classes and of its scores, one of them empty; an unknown one is a ValueError."""
     if target not in get_args(Target):
         raise ValueError(f"target is {target!r}: give {', '.join(map(repr, get_args(Target)))}")
-
-
-def target_names(target: Target) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of a target's classes, and those of its scores; one of the two is empty."""
     return {"severity": ((), ("severity",)), "zones": ((), ZONES), "detectors": (DETECTORS, ())}[target]
 
 
@@ -49,7 +41,7 @@ def target_label(zones: torch.Tensor, target: Target) -> torch.Tensor:
         tensor([12.])
     """
     if target == "severity":
-        return zones.sum(dim=1)
+        return severity_of(zones)
     return zones.clone() if target == "zones" else detector_label(zones)
 
 
@@ -74,9 +66,9 @@ class ScoredXrays(ImageFiles):
 
     def annotations(self, index: int, height: int, width: int) -> dict[str, Any]:
         """Return the lung masks of one image, if the data set has any."""
-        return (
-            {} if self.masks is None else {"masks": {"lung_mask": lungs_of_image(self.masks[index], (height, width))}}
-        )
+        if self.masks is None:
+            return {}
+        return {"masks": {"lung_mask": lungs_of_image(self.masks[index], (height, width))}}
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the label and the zone scores of one image."""

@@ -14,14 +14,7 @@ from lightning_chex.data.files.lung_files import check_lungs, find_masks
 from lightning_chex.data.files.tables import contents, data_root, find_file, locate, read_patients, read_table
 from lightning_chex.data.fingerprint import fingerprint
 from lightning_chex.data.labels import varied_order
-from lightning_chex.data.sets.brixia_scores import (
-    ZONES,
-    ScoredXrays,
-    Target,
-    check_target,
-    rater_agreement,
-    target_names,
-)
+from lightning_chex.data.sets.brixia_scores import ZONES, ScoredXrays, Target, rater_agreement, target_names
 from lightning_chex.data.splits import check_fractions, split_by_patient
 from lightning_chex.data.transforms import ImageTransform
 
@@ -53,9 +46,8 @@ class CohenDataModule(ChestXrayDataModule):
         test_fraction: share of the patients in the test split.
         split_seed: seed of the split.
         lung_masks: give each sample a ``lung_mask`` from the folder ``lung_masks`` in ``root``, one PNG file per image
-            that holds both lungs. An image without such a file has an empty one: all samples have the same keys.
-            An evaluation looks for that folder in any case.
-        allow_missing: work with the images on disk if some are missing, and warn, instead of stopping.
+            with both lungs, empty for an image without one. An evaluation uses that folder in any case.
+        allow_missing: leave out missing images with a warning, instead of raising.
         kwargs: see ``ChestXrayDataModule``.
 
     Raises:
@@ -77,13 +69,12 @@ class CohenDataModule(ChestXrayDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_target(target)
+        self.class_names, self.score_names = target_names(target)
         if rater not in ("senior", "junior", "mean"):
             raise ValueError(f"rater is {rater!r}: give 'senior', 'junior' or 'mean'")
         if target == "detectors" and rater == "mean":
             raise ValueError("rater 'mean' gives half scores, which no detector stands for: give 'senior' or 'junior'")
         check_fractions(val_fraction, test_fraction)
-        self.class_names, self.score_names = target_names(target)
         self.root = root
         self.target: Target = target
         self.rater = rater

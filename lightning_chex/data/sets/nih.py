@@ -87,7 +87,7 @@ class NIHDataModule(ChestXrayDataModule):
             the table, or names of those, whose order is kept. Boxes of other pathologies are ignored.
         val_fraction: share of the official train_val images that serves for validation, cut by patient.
         split_seed: seed of that cut.
-        allow_missing: work with the images on disk if some are missing, and warn, instead of stopping.
+        allow_missing: leave out missing images with a warning, instead of raising.
         kwargs: see ``ChestXrayDataModule``.
 
     Raises:
