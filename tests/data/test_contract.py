@@ -57,6 +57,10 @@ def test_this_packages_data_modules_offer_everything_and_any_other_is_filled_up(
     assert isinstance(filled, Adapter) and adapted(filled) is filled and filled == adapted(other) != adapted(TinyData())
     assert filled.explained_dataset("validate") is other.val and filled.class_names == other.class_names
     assert filled.readable(other.val, "val") is other.val and filled.dataset("val") is None and filled.parts() == {}
+    assert filled.fingerprint() == "unknown" and filled.rater_disagreement() is None and filled.unreadable_images == ()
+    other.unreadable_images = ["a"]  # what changes later is seen, and None is as good as missing
+    other.batch_size = None
+    assert filled.unreadable_images == ["a"] and filled.batch_size == adapted(None).batch_size == 16
     nothing = adapted(None)
     assert nothing.class_names is None and nothing.explained_dataset("test") is None and nothing.size is None
 

@@ -6,7 +6,6 @@ from jsonargparse import ArgumentParser
 from torch.utils.data import RandomSampler
 
 from lightning_chex.data import PATHOLOGIES, ChestXrayDataModule, CohenDataModule, DataError, NIHDataModule
-from lightning_chex.data.labels import varied_order
 
 
 class Rows:
@@ -117,22 +116,6 @@ def test_explained_images_take_classes_in_turn():
     explained = data.explained_dataset("validate")
     assert [explained[i]["image_id"] for i in range(6)] == ["1", "4", "3", "2", "5", "0"]
     assert data.explained_dataset("test")[5]["image_id"] == "5"
-
-
-def test_any_first_samples_show_the_variety():
-    labels = (torch.rand(200, 8, generator=torch.Generator().manual_seed(0)) < 0.1).float()
-    order = varied_order(labels)
-    assert sorted(order) == list(range(200))
-    assert labels[order[:8]].any(dim=0).all()
-    first_empty = next(i for i, row in enumerate(order) if not labels[row].any())
-    assert not labels[order[first_empty:]].any()
-
-    scores = torch.rand(37, generator=torch.Generator().manual_seed(0))
-    order = varied_order(scores)
-    assert sorted(order) == list(range(37))
-    ranks = scores.argsort().argsort()[order[:5]]
-    assert ranks.tolist() == [0, 36, 18, 9, 27]
-    assert varied_order(torch.zeros(0)) == [] and varied_order(torch.zeros(1)) == [0]
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"num_workers": -1}])

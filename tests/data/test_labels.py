@@ -1,9 +1,10 @@
-"""Training images with each other's labels: for a network that learns nothing of findings."""
+"""What follows from labels alone: a permutation of the training labels, and the order of display."""
 
 import pytest
 import torch
 
 from lightning_chex.data import LungDataModule, SyntheticDataModule
+from lightning_chex.data.labels import varied_order
 
 
 @pytest.mark.parametrize("target", ["pathologies", "severity"])
@@ -34,3 +35,19 @@ def test_weights_of_classes_stay_as_they_are():
 def test_masks_are_no_labels(tmp_path):
     with pytest.raises(ValueError, match="lungs are learnt from masks"):
         LungDataModule(str(tmp_path), layout="montgomery", shuffle_labels=True)
+
+
+def test_any_first_samples_show_the_variety():
+    labels = (torch.rand(200, 8, generator=torch.Generator().manual_seed(0)) < 0.1).float()
+    order = varied_order(labels)
+    assert sorted(order) == list(range(200))
+    assert labels[order[:8]].any(dim=0).all()
+    first_empty = next(i for i, row in enumerate(order) if not labels[row].any())
+    assert not labels[order[first_empty:]].any()
+
+    scores = torch.rand(37, generator=torch.Generator().manual_seed(0))
+    order = varied_order(scores)
+    assert sorted(order) == list(range(37))
+    ranks = scores.argsort().argsort()[order[:5]]
+    assert ranks.tolist() == [0, 36, 18, 9, 27]
+    assert varied_order(torch.zeros(0)) == [] and varied_order(torch.zeros(1)) == [0]

@@ -10,7 +10,6 @@ from lightning_chex.data import DETECTORS, CohenDataModule, DataError, rater_agr
 from lightning_chex.data.files.images import image_id
 from lightning_chex.data.files.tables import read_patients
 from lightning_chex.data.sets.brixia_scores import ZONES
-from lightning_chex.data.splits import split_by_patient
 
 TABLE = "data/public-annotations.csv"
 IMAGES = "data/public-cohen-subset"
@@ -134,19 +133,6 @@ def test_patients_stay_together_and_raters_share_the_split(root):
 def test_without_sources_every_image_is_its_own_patient(tmp_path):
     out = samples(ready(write_cohen(tmp_path / "cohen", sources=False)))
     assert {sample["patient_id"] for sample in out} == {f"image:case.{i}-fig1" for i in range(30)}
-
-
-def test_each_split_spans_the_scores():
-    scores = pd.Series(np.random.default_rng(0).integers(0, 19, 200).astype(float))
-    patients = pd.Series([str(i) for i in range(200)])
-    side = split_by_patient(patients, scores, 0.2, 0.2, seed=3)
-    assert side.value_counts().to_dict() == {"train": 120, "val": 40, "test": 40}
-    for name in SPLITS:
-        assert abs(scores[side == name].mean() - scores.mean()) < 0.5
-        assert scores[side == name].min() <= 1 and scores[side == name].max() >= 17
-    shuffled = patients.sample(frac=1, random_state=0)
-    assert split_by_patient(shuffled, scores[shuffled.index], 0.2, 0.2, seed=3).sort_index().equals(side)
-    assert not split_by_patient(patients, scores, 0.2, 0.2, seed=4).equals(side)
 
 
 def test_explained_images_span_the_scores(root):

@@ -3,7 +3,6 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from fakes import nih_box, write_nih
@@ -304,30 +303,6 @@ def test_without_box_images_there_is_nothing_to_explain(root):
     data = ready(root)
     assert len(data.explained_dataset("validate")) == len(data.explained_dataset("test")) == 0
     assert len(data.dataset("test")) == 19
-
-
-def test_the_validation_cut_depends_on_the_seed_and_on_nothing_else():
-    rng = np.random.default_rng(0)
-    patients = pd.Series(rng.integers(0, 300, 1000).astype(str))
-    labels = (rng.random((1000, 8)) < 0.05).astype(np.float32)
-    first = draw_validation(patients, labels, 0.2, seed=1)
-    assert abs(first.mean() - 0.2) < 0.02
-    shuffle = rng.permutation(1000)
-    again = draw_validation(patients[shuffle], labels[shuffle], 0.2, seed=1)
-    np.testing.assert_array_equal(first[shuffle], again)
-    assert (first != draw_validation(patients, labels, 0.2, seed=2)).any()
-    assert not set(patients[first]) & set(patients[~first])
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_a_rare_class_is_on_both_sides_and_a_unique_one_in_train(seed):
-    patients = pd.Series([str(i) for i in range(50)])
-    labels = np.zeros((50, 3))
-    labels[7, 0] = labels[8, 0] = labels[20, 1] = labels[30:, 2] = 1
-    val = draw_validation(patients, labels, 0.1, seed)
-    assert labels[val, 0].sum() == labels[~val, 0].sum() == 1
-    assert labels[val, 1].sum() == 0
-    assert 0 < labels[val, 2].sum() < 20
 
 
 def test_all_images_missing_is_an_error_even_where_some_may_be(root):
