@@ -51,7 +51,7 @@ def parts(folder, network, method):
         records=Records(folder, {}),
         settings=SimpleNamespace(seed=0),
         saliency=saliency,
-        explain=lambda own, cases: own.attribute(network, cases.images, CLASSES, cases.rows),
+        explained=lambda own, cases: own.explain(network, cases.images, CLASSES, cases.rows),
     )
     return evaluator, Cases(images=IMAGES, rows=torch.arange(2), keys=[("a", "Mass"), ("b", "Mass")])
 
@@ -137,7 +137,7 @@ def test_a_network_that_dies_is_named(tmp_path):
 
     evaluator, cases = parts(tmp_path, model, Gradient())
     evaluator.saliency = lambda name, own: own.images[own.rows][:, 0]
-    evaluator.explain = lambda method, own: own.images[own.rows][:, 0]
+    evaluator.explained = lambda method, own: SimpleNamespace(maps=own.images[own.rows][:, 0])
     with pytest.warns(UserWarning, match="with 100% of the layers drawn anew the outputs spread.*less than 10%"):
         randomize_parameters(evaluator, {"Gradient": Gradient()}, cases, IMAGES, build, lambda _: None)
     about = evaluator.records.noted("randomization")
