@@ -8,6 +8,7 @@ from lightning_chex.data import PATHOLOGIES
 from lightning_chex.data.lung_masks import zone_masks
 from lightning_chex.data.phantom.anatomy import CM, draw_anatomy
 from lightning_chex.data.phantom.drawing import Canvas, Pose
+from lightning_chex.data.phantom.findings import Appearance
 from lightning_chex.data.phantom.render import Radiograph, draw_view, render
 from lightning_chex.data.phantom.severity import draw_scores
 
@@ -98,8 +99,39 @@ def test_a_finding_changes_its_mask_and_nothing_else(name):
 def test_conspicuity_scales_contrast(name):
     number = 2
     healthy = take(number).pixels.astype(int)
-    faint, clear = (np.abs(take(number, [name], conspicuity=c).pixels - healthy).sum() for c in (0.3, 1.0))
+    faint, clear = (
+        np.abs(take(number, [name], appearance=Appearance(conspicuity=c)).pixels - healthy).sum() for c in (0.3, 1.0)
+    )
     assert 0 < faint < 0.7 * clear
+
+
+LUNG_FINDINGS = ["Atelectasis", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia"]
+
+
+@pytest.mark.parametrize("name", LUNG_FINDINGS)
+def test_a_bilateral_finding_changes_each_lung_and_nothing_else(name):
+    for number in range(TRIALS):
+        healthy, ill = take(number).pixels.astype(int), take(number, [name], appearance=Appearance(bilateral=True))
+        mask = mask_of(ill, name)
+        middle = mask.shape[1] // 2
+        assert mask[:, : middle - 8].any() and mask[:, middle + 8 :].any()
+        assert ((ill.pixels - healthy)[~mask] == 0).all()
+
+
+def test_in_a_fallen_lung_no_bilateral_finding_is_drawn():
+    for number in range(TRIALS):
+        shown = take(number, ["Pneumothorax", "Mass"], appearance=Appearance(bilateral=True))
+        columns = [np.nonzero(mask_of(shown, name))[1].mean() for name in ("Pneumothorax", "Mass")]
+        assert (columns[0] - SIZE / 2) * (columns[1] - SIZE / 2) < 0
+
+
+@pytest.mark.parametrize("name", LUNG_FINDINGS)
+def test_the_extent_scales_the_area_of_a_finding(name):
+    areas = [
+        np.mean([mask_of(take(n, [name], appearance=Appearance(extent=e)), name).mean() for n in range(TRIALS)])
+        for e in (0.6, 1.0, 1.4)
+    ]
+    assert areas[0] < 0.75 * areas[1] and areas[1] < 0.9 * areas[2]
 
 
 def test_another_entropy_is_another_noise_and_another_place():

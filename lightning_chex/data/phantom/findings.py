@@ -16,6 +16,21 @@ from lightning_chex.data.phantom.drawing import Canvas, Layer, ribbon, step
 
 
 @dataclass(frozen=True)
+class Appearance:
+    """How findings look.
+
+    Attributes:
+        conspicuity: scales their contrast; 1 is clearly visible.
+        extent: scales their lengths.
+        bilateral: draws each finding of the lungs in both of them, of which either alone shows the class.
+    """
+
+    conspicuity: float = 1.0
+    extent: float = 1.0
+    bilateral: bool = False
+
+
+@dataclass(frozen=True)
 class Site:
     """Where findings may go.
 
@@ -25,6 +40,7 @@ class Site:
         lungs: bool (2, H, W), each lung beside heart and great vessels, with its blurred border.
         ratio: the cardiothoracic ratio in this image.
         sides: lungs that may show findings; a collapsed one shows only its pneumothorax and fluid.
+        appearance: how the findings look.
     """
 
     canvas: Canvas
@@ -32,6 +48,12 @@ class Site:
     lungs: npt.NDArray[np.bool_]
     ratio: float
     sides: tuple[int, ...] = (0, 1)
+    appearance: Appearance = Appearance()
+
+    @property
+    def cm(self) -> float:
+        """What a centimetre of a finding measures in the frame."""
+        return CM * self.appearance.extent
 
     def within(self, side: int, across: float, down: float) -> tuple[float, float]:
         """A point (x, y) of a lung, see :meth:`Anatomy.within`."""
@@ -60,12 +82,12 @@ def atelectasis(site: Site, rng: np.random.Generator) -> Layer:
     first = rng.uniform(0.66, 0.84)
     for i in range(int(rng.integers(1, 3))):
         x, y = site.within(side, rng.uniform(0.4, 0.6), first + 0.14 * i)
-        half, tilt = rng.uniform(2.2, 3.6) * CM, rng.uniform(-0.3, 0.3)
+        half, tilt = rng.uniform(2.2, 3.6) * site.cm, rng.uniform(-0.3, 0.3)
         t = np.linspace(-1, 1, 17)
         curve = np.stack([x + half * t, y + half * tilt * t + rng.uniform(-0.012, 0.02) * (1 - t * t)], 1)
-        thickness = rng.uniform(0.7, 1.1) * CM * (1 - 0.8 * t**4)
+        thickness = rng.uniform(0.7, 1.1) * site.cm * (1 - 0.8 * t**4)
         plate = site.canvas.soft(site.canvas.fill(ribbon(curve, thickness)), 0.004)
-        below = ribbon(curve + [0, 0.6 * CM], 1.9 * CM * (1 - t**2))
+        below = ribbon(curve + [0, 0.6 * site.cm], 1.9 * site.cm * (1 - t**2))
         haze = site.canvas.soft(site.canvas.fill(below), 0.012)
         density = np.maximum(density, np.maximum(0.8 * plate, 0.4 * haze))
     return density * site.lungs[side]
@@ -75,11 +97,13 @@ def effusion(site: Site, rng: np.random.Generator) -> Layer:
     """Fluid at the lung base: blunts the costophrenic angle, its meniscus climbs towards the ribs."""
     x, y = site.canvas.grid
     sides = [0, 1] if rng.random() < 0.3 else [int(rng.integers(2))]
+    if site.appearance.bilateral:
+        sides = list(site.sides)  # the caller goes through them
     density = np.zeros_like(x)
     for side in sides:
         lung = site.anatomy.lungs[side]
         lateral = np.abs(lung[:, 0] - 0.5).max()
-        depth = rng.uniform(3.6, 8.5) * CM
+        depth = rng.uniform(3.6, 8.5) * site.cm
         along = np.clip(np.abs(x - 0.5) * np.float32(1 / lateral), 0, 1)
         surface = lung[:, 1].max() - depth * (0.5 + 0.5 * along**4)
         density += 0.97 * step(y - surface, 0.012) * site.lungs[side]
@@ -94,7 +118,7 @@ def infiltration(site: Site, rng: np.random.Generator) -> Layer:
     for _ in range(int(rng.integers(1, 4))):
         side = int(rng.choice(site.sides))
         cx, cy = site.within(side, rng.uniform(0.3, 0.65), rng.uniform(0.35, 0.85))
-        rx, ry = rng.uniform(3.0, 4.6) * CM, rng.uniform(3.6, 6.0) * CM
+        rx, ry = rng.uniform(3.0, 4.6) * site.cm, rng.uniform(3.6, 6.0) * site.cm
         distance = ((x - cx) / np.float32(rx)) ** 2 + ((y - cy) / np.float32(ry)) ** 2
         density = np.maximum(density, np.clip(1.25 * np.exp(-distance) - 0.25, 0, 1) * site.lungs[side])
     return density * (0.3 + 0.5 * patches)
@@ -103,7 +127,7 @@ def infiltration(site: Site, rng: np.random.Generator) -> Layer:
 def mass(site: Site, rng: np.random.Generator) -> Layer:
     """One large, well defined, slightly lobulated round lesion, 3.5 to 7 cm across."""
     side = int(rng.choice(site.sides))
-    radius = rng.uniform(1.75, 3.5) * CM
+    radius = rng.uniform(1.75, 3.5) * site.cm
     cx, cy = site.within(side, rng.uniform(0.3, 0.7), rng.uniform(0.25, 0.8))
     return 0.92 * _ball(site, cx, cy, radius, rng.uniform(0.03, 0.08), rng) * site.lungs[side]
 
@@ -115,7 +139,7 @@ def nodule(site: Site, rng: np.random.Generator) -> Layer:
     for _ in range(int(rng.choice([1, 1, 2, 3]))):
         side = int(rng.choice(site.sides))
         cx, cy = site.within(side, rng.uniform(0.2, 0.8), rng.uniform(0.15, 0.9))
-        ball = _ball(site, cx, cy, rng.uniform(0.8, 1.35) * CM, 0.02, rng)
+        ball = _ball(site, cx, cy, rng.uniform(0.8, 1.35) * site.cm, 0.02, rng)
         # two that touch would be one of more than 3 cm
         if all(np.hypot(cx - x, cy - y) > 3.5 * CM for x, y in centres):
             centres.append((cx, cy))
@@ -155,7 +179,7 @@ def pneumonia(site: Site, rng: np.random.Generator) -> Layer:
     lobes = [lobe for lobe in _LOBES if lobe[0] in site.sides]
     side, across, down, rx, ry, fissure = lobes[int(rng.integers(len(lobes)))]
     cx, cy = site.within(side, across + rng.uniform(-0.1, 0.1), down)
-    scale = rng.uniform(0.7, 1.0) * CM
+    scale = rng.uniform(0.7, 1.0) * site.cm
     distance = np.hypot((x - cx) / np.float32(rx * scale), (y - cy) / np.float32(ry * scale))
     density = step(0.85 - distance + 0.13 * site.canvas.clouds(rng, 0.06), 0.32)
     if fissure:

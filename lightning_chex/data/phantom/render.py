@@ -12,6 +12,7 @@ from lightning_chex.data.lung_masks import Mask
 from lightning_chex.data.phantom import bones, chest, findings, severity
 from lightning_chex.data.phantom.anatomy import Anatomy, draw_anatomy
 from lightning_chex.data.phantom.drawing import Canvas, Layer, Pose
+from lightning_chex.data.phantom.findings import Appearance
 
 # first word of a random stream, after the seed: what the stream decides
 PATIENT, VIEW, LABEL, _PICTURE = range(4)
@@ -21,11 +22,15 @@ _AIR = 0.56  # attenuation that a lung at its deepest takes away
 _HEART_SOLID = 0.86  # share of it that heart and great vessels put back
 _VESSEL = 0.36  # and the vessels of the lung
 _COLLAPSE = 0.32  # air between lung and chest wall takes away this much more
+_LEFT = 100  # purpose of the stream of a finding in the left lung, if there is one in each, beyond the class
 # below this share of its density a finding is nothing: what it would add there is cut off, so its mask is exact
 _FAINT = 0.12
 # parts smaller than this share of the image, or of the largest part, are drops cut off by a border, not findings
 _DROP = 6e-4
 _SLIVER = 0.12
+
+
+AS_USUAL = Appearance()
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,11 @@ def take(
     number: int,
     present: Collection[str] = (),
     scores: npt.NDArray[np.int64] | None = None,
-    conspicuity: float = 1.0,
+    appearance: Appearance = AS_USUAL,
 ) -> Radiograph:
     """Take image ``number`` of a population, which shows ``patient``; for the other arguments see ``render``."""
     anatomy, view = draw_anatomy(random_stream(seed, PATIENT, patient)), draw_view(random_stream(seed, VIEW, number))
-    return render(size, anatomy, view, (seed, _PICTURE, number), present, scores, conspicuity)
+    return render(size, anatomy, view, (seed, _PICTURE, number), present, scores, appearance)
 
 
 def draw_view(rng: np.random.Generator) -> View:
@@ -114,7 +119,7 @@ def render(
     entropy: Sequence[int],
     present: Collection[str] = (),
     scores: npt.NDArray[np.int64] | None = None,
-    conspicuity: float = 1.0,
+    appearance: Appearance = AS_USUAL,
 ) -> Radiograph:
     """Take one image.
 
@@ -125,7 +130,8 @@ def render(
         entropy: seeds the streams of noise and findings; each finding has its own, so none depends on the others.
         present: the pathologies to draw, of ``PATHOLOGIES``.
         scores: Brixia scores of the six zones, None for none.
-        conspicuity: scales the contrast of findings, 1 is clearly visible.
+        appearance: contrast, size and sides of the findings; the size of an enlarged heart and of fallen lungs, and
+            the zones of the scores, do not depend on it.
     """
 
     def stream(purpose: int) -> np.random.Generator:
@@ -134,7 +140,7 @@ def render(
     canvas = Canvas(size, view.pose)
     ratio = anatomy.cardiothoracic
     if "Cardiomegaly" in present:
-        ratio = 0.5 + conspicuity * float(stream(_CARDIOMEGALY).uniform(0.06, 0.16))
+        ratio = 0.5 + appearance.conspicuity * float(stream(_CARDIOMEGALY).uniform(0.06, 0.16))
     heart = _cut(canvas.soft(canvas.fill(anatomy.heart(ratio)), 0.005))
     solid = np.maximum(heart, canvas.soft(canvas.fill(anatomy.mediastinum), 0.004))
 
@@ -146,13 +152,14 @@ def render(
     rim = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _rim(size) + 1,) * 2)
     spaces = np.stack([cv2.dilate(lung.view(np.uint8), rim).view(bool) & (solid < 0.95) for lung in lungs])
 
-    disease = _disease(findings.Site(canvas, anatomy, spaces, ratio), present, stream, conspicuity)
+    site = findings.Site(canvas, anatomy, spaces, ratio, appearance=appearance)
+    disease = _disease(site, present, stream)
     if "Cardiomegaly" in present:
         disease.masks[_CARDIOMEGALY] = heart > 0
     clear = 1 - disease.density
     if scores is not None and scores.any():
         opacity = severity.opacities(canvas, spaces, scores, stream(len(PATHOLOGIES)))
-        clear *= 1 - np.minimum(1, conspicuity * opacity)
+        clear *= 1 - np.minimum(1, appearance.conspicuity * opacity)
 
     noise = stream(len(PATHOLOGIES) + 1)
     texture = 1 + 0.05 * canvas.clouds(noise, 0.02) + 0.05 * canvas.clouds(noise, 0.1)
@@ -179,10 +186,8 @@ class _Disease:
     masks: Mask
 
 
-def _disease(
-    site: findings.Site, present: Collection[str], stream: Callable[[int], np.random.Generator], conspicuity: float
-) -> _Disease:
-    size = site.canvas.size
+def _disease(site: findings.Site, present: Collection[str], stream: Callable[[int], np.random.Generator]) -> _Disease:
+    size, conspicuity = site.canvas.size, site.appearance.conspicuity
     masks = np.zeros((len(PATHOLOGIES), size, size), bool)
     clear, collapse = np.ones((size, size), np.float32), np.zeros((size, size), np.float32)
     if "Pneumothorax" in present:
@@ -197,7 +202,10 @@ def _disease(
     for name, draw in findings.DENSITIES.items():
         if name in present:
             k = PATHOLOGIES.index(name)
-            drawn = _trimmed(draw(site, stream(k)))
+            # each side has a stream of its own: an image of one side is the same whether or not the other is drawn
+            alone = [replace(site, sides=(side,)) for side in site.sides] if site.appearance.bilateral else [site]
+            parts = [_trimmed(draw(one, stream(k + one.sides[0] * _LEFT))) for one in alone]
+            drawn = np.maximum.reduce(parts)
             masks[k] = drawn > 0
             clear *= 1 - np.minimum(1, conspicuity * drawn)
     return _Disease(1 - clear, collapse, masks)

@@ -17,6 +17,7 @@ from lightning_chex.class_names import DETECTORS, PATHOLOGIES
 from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset, Split
 from lightning_chex.data.fingerprint import fingerprint
 from lightning_chex.data.lung_masks import NUM_ZONES
+from lightning_chex.data.phantom.findings import Appearance
 from lightning_chex.data.phantom.render import LABEL, Radiograph, random_stream, take
 from lightning_chex.data.phantom.severity import draw_scores
 from lightning_chex.data.sets.brixia_scores import target_label
@@ -40,6 +41,7 @@ HEALTHY = 0.25
 """Share of images drawn as healthy; with those where no pathology is drawn, about 40 % show no finding."""
 
 MAX_CONSPICUITY = 2.0
+MIN_EXTENT, MAX_EXTENT = 0.5, 1.5
 
 
 class SyntheticCXR(Dataset[dict[str, Any]]):
@@ -54,6 +56,8 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
             ``detectors`` draws the same images; the label is ``detector_label(zones)``, float32 (3,).
         images_per_patient: a patient's anatomy is fixed; pose, exposure and findings differ between the images.
         conspicuity: scales the contrast of all findings, above 0 to 2; at 1 they are clearly visible at 128 pixels.
+        extent: scales the lengths of the findings of the lungs, .5 to 1.5.
+        bilateral: draw these findings in both lungs, so that there are two cues, either of which shows the class.
         prevalence: probabilities that replace those of ``PREVALENCE``, by class.
         first_patient: number of the first patient; data sets of disjoint patients differ in it.
         transform: from a grey image to the sample; None normalises only.
@@ -80,6 +84,8 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         images_per_patient: int = 3,
         conspicuity: float = 1.0,
         prevalence: Mapping[str, float] | None = None,
+        extent: float = 1.0,
+        bilateral: bool = False,
         first_patient: int = 0,
         transform: ImageTransform | None = None,
     ) -> None:
@@ -96,6 +102,8 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
             raise ValueError(f"target is {target!r}: give one of {', '.join(get_args(Target))}")
         if not 0 < conspicuity <= MAX_CONSPICUITY:
             raise ValueError(f"conspicuity is {conspicuity}: give a number above 0, up to {MAX_CONSPICUITY}")
+        if not MIN_EXTENT <= extent <= MAX_EXTENT:
+            raise ValueError(f"extent is {extent}: give a number from {MIN_EXTENT} to {MAX_EXTENT}")
         for name, share in (prevalence or {}).items():
             if name not in PREVALENCE:
                 raise ValueError(
@@ -108,7 +116,7 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         self.seed = seed
         self.target = target
         self.images_per_patient = images_per_patient
-        self.conspicuity = conspicuity
+        self.appearance = Appearance(conspicuity, extent, bilateral)
         self.prevalence = {**PREVALENCE, **(prevalence or {})}
         self.first_patient = first_patient
         self.transform = transform or ImageTransform(size)
@@ -149,7 +157,7 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
             number=number,
             present=[name for name, shown in zip(PATHOLOGIES, self._present[index], strict=True) if shown],
             scores=self.zones[index].long().numpy(),
-            conspicuity=self.conspicuity,
+            appearance=self.appearance,
         )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -210,6 +218,8 @@ class SyntheticDataModule(ChestXrayDataModule):
         images_per_patient: images of each patient.
         conspicuity: scales the contrast of all findings.
         prevalence: probabilities that replace those of ``PREVALENCE``, by class.
+        extent: scales the lengths of the findings of the lungs.
+        bilateral: draw these findings in both lungs.
         shuffle_labels: see ``ChestXrayDataModule``.
 
     Raises:
@@ -230,6 +240,8 @@ class SyntheticDataModule(ChestXrayDataModule):
         images_per_patient: int = 3,
         conspicuity: float = 1.0,
         prevalence: dict[str, float] | None = None,
+        extent: float = 1.0,
+        bilateral: bool = False,
         shuffle_labels: bool = False,
     ) -> None:
         super().__init__(
@@ -240,7 +252,8 @@ class SyntheticDataModule(ChestXrayDataModule):
             most = _PATIENTS_PER_SPLIT * images_per_patient
             if not 1 <= number <= most:
                 raise ValueError(f"num_{split} is {number}: give a number from 1 to {most}")
-        self._drawn_by = (seed, target, images_per_patient, conspicuity)
+        usual = (extent, bilateral) == (1.0, False)  # whose fingerprint is that of versions without these two
+        self._drawn_by = (seed, target, images_per_patient, conspicuity, *(() if usual else (extent, bilateral)))
         self._draw = partial(
             SyntheticCXR,
             size=size,
@@ -249,6 +262,8 @@ class SyntheticDataModule(ChestXrayDataModule):
             images_per_patient=images_per_patient,
             conspicuity=conspicuity,
             prevalence=prevalence,
+            extent=extent,
+            bilateral=bilateral,
         )
         self.class_names = {"pathologies": PATHOLOGIES, "detectors": DETECTORS}.get(target, ())
         self.build("val", self._plain)  # costs nothing, and bad arguments fail here

@@ -247,7 +247,7 @@ def test_a_class_that_never_occurs_in_training_has_no_weight():
 
 
 @pytest.mark.parametrize(
-    ("argument", "value"), [("num_val", 0), ("size", 16), ("target", "age"), ("conspicuity", -1.0)]
+    ("argument", "value"), [("extent", 2.0), ("num_val", 0), ("size", 16), ("target", "age"), ("conspicuity", -1.0)]
 )
 def test_the_data_module_refuses_bad_arguments_at_construction(argument, value):
     with pytest.raises(ValueError, match=f"(?s){argument}.*{value}"):
