@@ -45,7 +45,7 @@ class ExpectedGradients(Attributor):
         self.samples = samples
         self.sign = check_sign(sign)
         self.seed = seed
-        self.kept = torch.zeros(0)
+        self._kept = torch.zeros(0)
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """Compute the expected gradients, (N, H, W).
@@ -54,11 +54,11 @@ class ExpectedGradients(Attributor):
             RuntimeError: there are no baselines yet.
             ValueError: the baselines are images of another size.
         """
-        if not len(self.kept):
+        if not len(self._kept):
             raise RuntimeError("ExpectedGradients has no baselines yet: call fit(model, batches) first")
-        if self.kept.shape[1:] != images.shape[1:]:
+        if self._kept.shape[1:] != images.shape[1:]:
             raise ValueError(
-                f"the baselines are images of shape {tuple(self.kept.shape[1:])}, those to explain of "
+                f"the baselines are images of shape {tuple(self._kept.shape[1:])}, those to explain of "
                 f"{tuple(images.shape[1:])}: fit and explain with images of one size"
             )
         generator = torch.Generator().manual_seed(self.seed)  # on the CPU: the same draws on every device
@@ -67,7 +67,7 @@ class ExpectedGradients(Attributor):
         places = (torch.arange(self.samples)[order] + within) / self.samples
         total = torch.zeros_like(images, dtype=torch.float32)
         for sample, place in enumerate(places.tolist()):
-            way = images - self.kept[sample % len(self.kept)].to(images)
+            way = images - self._kept[sample % len(self._kept)].to(images)
             point = (images - (1 - place) * way).detach().requires_grad_()
             # a copy, so that an in-place first layer does not meet the leaf
             output = explained_output(model(point.clone()), target)
@@ -94,7 +94,7 @@ class ExpectedGradients(Attributor):
                 break
         if sum(map(len, found)) < 2:
             raise ValueError(f"the baselines need at least 2 images, the batches held {sum(map(len, found))}")
-        self.kept = torch.cat(found)
+        self._kept = torch.cat(found)
         return self
 
     @contextmanager
@@ -103,7 +103,7 @@ class ExpectedGradients(Attributor):
         found: list[Tensor] = []
         with observed_images(model, lambda images: self._add(found, images)):
             yield
-        self.kept = torch.cat(found) if found else torch.zeros(0)
+        self._kept = torch.cat(found) if found else torch.zeros(0)
 
     def _add(self, found: list[Tensor], images: Tensor) -> None:
         room = self.baselines - sum(map(len, found))
@@ -114,13 +114,13 @@ class ExpectedGradients(Attributor):
     def synchronize(self) -> None:
         """Keep the first images of all processes of a ``torch.distributed`` group, in each of them."""
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            parts: list[Tensor] = [self.kept] * dist.get_world_size()
-            dist.all_gather_object(parts, self.kept)
-            self.kept = torch.cat([part for part in parts if len(part)] or [self.kept])[: self.baselines]
+            parts: list[Tensor] = [self._kept] * dist.get_world_size()
+            dist.all_gather_object(parts, self._kept)
+            self._kept = torch.cat([part for part in parts if len(part)] or [self._kept])[: self.baselines]
 
     def state_dict(self) -> dict[str, Tensor]:
         """The baselines, float32 (n, C, H, W): images, as the model sees them."""
-        return {"baselines": self.kept}
+        return {"baselines": self._kept}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over the baselines of another instance.
@@ -131,9 +131,9 @@ class ExpectedGradients(Attributor):
         kept = state.get("baselines")
         if not isinstance(kept, Tensor) or kept.ndim not in (1, 4) or not kept.isfinite().all():
             raise ValueError("this state holds no baselines (n, C, H, W) of finite values: fit anew")
-        self.kept = kept[: self.baselines]
+        self._kept = kept[: self.baselines]
 
     @property
     def num_observed(self) -> int:
         """How many baselines there are."""
-        return len(self.kept)
+        return len(self._kept)
