@@ -32,7 +32,7 @@ def evaluated(model, checkpoints: str, output, *options: str) -> None:
             f"--ckpt_path={checkpoints}",
             f"--output_dir={output}",
             *QUICK,
-            "--methods=[GradCAM,Gradient]",
+            "--methods=[IntegratedGradients,Gradient]",
             *options,
         ]
     )
@@ -95,7 +95,7 @@ def test_differences_are_those_of_the_rows_of_each_case(two, key):
     assert found["cases"]["common"] == len({case[:2] for case in plain})
     pairs = {(one["method"], one["checkpoint"], one["other"]): one for one in found["differences"][key]}
     assert {pair[1:] for pair in pairs} == {("other", "plain")}  # the later one less the earlier one
-    for method in ("GradCAM", "Gradient"):
+    for method in ("IntegratedGradients", "Gradient"):
         cases = [case for case in plain if case[2] == method and plain[case][key] and other[case][key]]
         less = np.array([float(other[case][key]) - float(plain[case][key]) for case in cases])
         own = pairs[method, "other", "plain"]
@@ -156,7 +156,7 @@ def test_the_page_shows_what_the_file_holds(two, capsys):
     text = re.sub(r"<[^>]+>", " ", page)
     assert "other less plain" in text and "How well they predict" in text and "IoU by class" in text
     assert "The cases differ" not in text and "fewer than 30" in text  # of twenty images
-    for method in ("GradCAM", "Gradient"):
+    for method in ("IntegratedGradients", "Gradient"):
         for name in ("plain", "other"):
             value = found["values"]["iou/fixed_share"][method][name]["value"]
             assert f"{value:.3f}" in text
@@ -258,7 +258,7 @@ def test_what_cannot_be_compared_is_refused_before_any_work(classifier, tmp_path
 
 def test_the_folder_of_something_else_is_left_alone(classifier, tmp_path, capsys):
     other = altered(classifier, tmp_path / "weights")
-    few = ("--limit=2", "--methods=[Gradient]")
+    few = ("--limit=2", "--methods=[Gradient]", "--settings.perturbation_images=0")
     both = f"{{plain: {classifier.checkpoint}, other: {other}}}"
     evaluated(classifier, classifier.checkpoint, tmp_path / "single", *few)
     line = refused(capsys, classifier, both, tmp_path / "single", *few)
