@@ -87,7 +87,8 @@ class CheckpointComparison:
             if count
         ]
         for key in self.measured:
-            if self.first.measures[key].group == "sanity":  # of a blank map some have no value
+            # of a blank map some measures of sanity have no value
+            if key not in self.differences or self.first.measures[key].group == "sanity":
                 continue
             for name in self.methods:
                 counts = {each: own.estimate(name, key).n for each, own in self.results.items()}

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 QUICK = [*SETTINGS, "--settings.randomization_images=0", "--settings.tuning_images=3"]
 
+FEW = ["--limit=2", "--methods=[Gradient]", "--settings.perturbation_images=0"]
+
 
 def evaluated(model, checkpoints: str, output, *options: str) -> None:
     main(
@@ -187,15 +189,22 @@ def test_called_again_nothing_is_explained_again_and_a_third_checkpoint_joins(tw
 
 def test_files_of_one_name_are_called_by_their_runs_and_one_in_a_list_is_one(classifier, tmp_path):
     first, second = (altered(classifier, tmp_path / name) for name in ("first", "second"))
-    evaluated(classifier, f"[{first},{second}]", tmp_path / "out", "--limit=2", "--methods=[Gradient]")
+    evaluated(classifier, f"[{first},{second}]", tmp_path / "out", *FEW)
     assert list(json.loads((tmp_path / "out" / "comparison.json").read_text())["checkpoints"]) == ["first", "second"]
-    evaluated(classifier, f"[{first}]", tmp_path / "alone", "--limit=2", "--methods=[Gradient]")
+    evaluated(classifier, f"[{first}]", tmp_path / "alone", *FEW)
     assert (tmp_path / "alone" / "results.json").exists() and not (tmp_path / "alone" / "comparison.json").exists()
 
 
 def test_a_severity_has_its_own_scores_and_no_classes(regressor, tmp_path):
     other = altered(regressor, tmp_path / "weights", "other.ckpt")
-    evaluated(regressor, f"{{plain: {regressor.checkpoint}, other: {other}}}", tmp_path / "out", "--limit=6")
+    evaluated(
+        regressor,
+        f"{{plain: {regressor.checkpoint}, other: {other}}}",
+        tmp_path / "out",
+        "--limit=6",
+        "--methods=[Gradient]",
+        "--settings.perturbation_images=0",
+    )
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     rows = [row for case, row in rows_of(tmp_path / "out" / "other").items() if case[2] == "Gradient"]
     predicted, truth = (np.array([float(row[column]) for row in rows]) for column in ("prediction", "truth"))
@@ -216,7 +225,8 @@ def test_measures_on_other_cases_are_said(classifier, tmp_path, capsys):
         state[last] = torch.full_like(state[last], bias)
         state[last][::2] = 5.0
         torch.save(content, path)
-    evaluated(classifier, f"[{sure},{unsure}]", tmp_path / "out", "--settings.min_probability=0.9", "--methods=[Gradient]")
+    options = ["--settings.min_probability=0.9", "--methods=[Gradient]"]
+    evaluated(classifier, f"[{sure},{unsure}]", tmp_path / "out", *options)
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert found["cases"]["alone"] == {"sure": 0, "unsure": 0}
     numbers = {name: own["n"] for name, own in found["values"]["insertion_auc"]["Gradient"].items()}
@@ -258,14 +268,13 @@ def test_what_cannot_be_compared_is_refused_before_any_work(classifier, tmp_path
 
 def test_the_folder_of_something_else_is_left_alone(classifier, tmp_path, capsys):
     other = altered(classifier, tmp_path / "weights")
-    few = ("--limit=2", "--methods=[Gradient]", "--settings.perturbation_images=0")
     both = f"{{plain: {classifier.checkpoint}, other: {other}}}"
-    evaluated(classifier, classifier.checkpoint, tmp_path / "single", *few)
-    line = refused(capsys, classifier, both, tmp_path / "single", *few)
+    evaluated(classifier, classifier.checkpoint, tmp_path / "single", *FEW)
+    line = refused(capsys, classifier, both, tmp_path / "single", *FEW)
     assert "one checkpoint" in line and "another folder" in line
-    evaluated(classifier, both, tmp_path / "both", *few)
-    line = refused(capsys, classifier, classifier.checkpoint, tmp_path / "both", *few)
+    evaluated(classifier, both, tmp_path / "both", *FEW)
+    line = refused(capsys, classifier, classifier.checkpoint, tmp_path / "both", *FEW)
     assert "another folder" in line
     swapped = f"{{plain: {other}, other: {classifier.checkpoint}}}"
-    line = refused(capsys, classifier, swapped, tmp_path / "both", *few)
+    line = refused(capsys, classifier, swapped, tmp_path / "both", *FEW)
     assert "other checkpoint" in line and os.fspath(tmp_path / "both" / "plain") in line

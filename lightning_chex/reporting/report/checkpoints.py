@@ -32,7 +32,10 @@ def write_comparison(path: Path, found: CheckpointComparison) -> None:
 
 def _opening(title: str, found: CheckpointComparison) -> list[Child]:
     warnings = [element("li", element("b", "The cases differ. "), f"{said}.") for said in found.warnings()]
-    outcome = [element("li", element("b", question), element("p", answer)) for question, answer in _outcome(found)]
+    outcome = [
+        element("li", element("b", measure), *(element("p", answer) for answer in answers))
+        for measure, answers in _outcome(found)
+    ]
     return [
         element("h1", title),
         element(
@@ -55,29 +58,34 @@ def _opening(title: str, found: CheckpointComparison) -> list[Child]:
     ]
 
 
-def _outcome(found: CheckpointComparison) -> list[tuple[str, str]]:
-    """For each pair and main measure, by which methods' maps one does better."""
+def _outcome(found: CheckpointComparison) -> list[tuple[str, list[str]]]:
+    """For each main measure, by which methods' maps one checkpoint does better than another."""
     said = []
     for key in (key for key in (found.headline, "severity_correlation", "insertion_auc", "deletion_auc") if key):
-        for pair in found.pairs:
-            shown = {name: found.difference(name, pair, key) for name in found.methods}
-            known = {name: own for name, own in shown.items() if own.known}
-            if not known:
-                continue
-            better = found.first.better(key)
-            more = [name for name, own in known.items() if clear_of_zero(own, better)]
-            less = [name for name, own in known.items() if clear_of_zero(-own, better)]
-            apart = [name for name in known if name not in more + less]
-            patients = max(own.patients for own in known.values())
-            parts = [
-                *([f"{pair[0]} does better than {pair[1]} by the maps of {words(more)}"] if more else []),
-                *([f"{pair[1]} does better than {pair[0]} by those of {words(less)}"] if less else []),
-                *([f"nothing is shown by those of {words(apart)}"] if apart else []),
-            ]
-            if patients < MIN_PATIENTS:
-                parts = [f"{patients} patients, fewer than {MIN_PATIENTS}, so nothing is called better or worse"]
-            said.append((f"{_title(found, key)}: {pair[0]} less {pair[1]}", f"{'; '.join(parts)}."))
+        answers = [answer for pair in found.pairs if (answer := _answer(found, key, pair))]
+        if answers:
+            said.append((_title(found, key), list(dict.fromkeys(answers))))
     return said
+
+
+def _answer(found: CheckpointComparison, key: str, pair: tuple[str, str]) -> str | None:
+    """What a measure says of two checkpoints; None where they have no case in common."""
+    differences = {name: own for name in found.methods if (own := found.difference(name, pair, key)).known}
+    if not differences:
+        return None
+    patients = max(own.patients for own in differences.values())
+    if patients < MIN_PATIENTS:
+        return f"{patients} patients, fewer than {MIN_PATIENTS}, so nothing is called better or worse."
+    better = found.first.better(key)
+    more = [name for name, own in differences.items() if clear_of_zero(own, better)]
+    less = [name for name, own in differences.items() if clear_of_zero(-own, better)]
+    apart = [name for name in differences if name not in more + less]
+    parts = [
+        *([f"{pair[0]} does better than {pair[1]} by the maps of {words(more)}"] if more else []),
+        *([f"{pair[1]} does better than {pair[0]} by the maps of {words(less)}"] if less else []),
+        *([f"{pair[0]} and {pair[1]} are not told apart by the maps of {words(apart)}"] if apart else []),
+    ]
+    return f"{'; '.join(parts)}."
 
 
 def _prediction(found: CheckpointComparison) -> Element | None:
