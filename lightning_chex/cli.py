@@ -92,7 +92,7 @@ def _refuse(message: str, error: Exception) -> NoReturn:
 class ChexCLI(WeightsAlone, LightningCLI):
     """LightningCLI whose model learns its classes from the data and whose files all lie under one root."""
 
-    _checkpoint: dict[str, Any] | None = None
+    _checkpoints: dict[str, dict[str, Any]] = {}  # what each holds, by path, until they are checked against the model
     _own_settings: Any = None  # of a run that is gone on with
 
     def __init__(self, **options: Any) -> None:
@@ -137,8 +137,8 @@ class ChexCLI(WeightsAlone, LightningCLI):
         configuration.read_only_weights(config)
         if command == "fit" and resuming.names_run(config.get("ckpt_path")):
             self._own_settings = resuming.go_on(config)
-        self._checkpoint = configuration.check_checkpoint(config.get("ckpt_path"), command)
-        configuration.fill_in_model(command, config, self._checkpoint)
+        self._checkpoints = configuration.check_checkpoints(config.get("ckpt_path"), command)
+        configuration.fill_in_model(command, config, next(iter(self._checkpoints.values()), None))
         if command == "explain":  # its files lie in a folder of their own, and it is no run to be logged
             config.trainer.logger = False
         else:
@@ -155,10 +155,11 @@ class ChexCLI(WeightsAlone, LightningCLI):
             super().instantiate_classes()
         except ValueError as error:  # the parser's, whatever the constructor raised
             raise MisconfigurationException(concise(str(error))) from error
-        checkpoint, self._checkpoint = self._checkpoint, None
+        checkpoints, self._checkpoints = self._checkpoints, {}
         # of other modules on_load_checkpoint may do what must not be done twice
-        if checkpoint is not None and isinstance(self.model, ChestXrayTask):
-            check_fits(self.model, checkpoint, self._given.ckpt_path)
+        if isinstance(self.model, ChestXrayTask):
+            for path, checkpoint in checkpoints.items():
+                check_fits(self.model, checkpoint, path)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer; ``fit`` ends where the weights are lost, ``predict`` also writes its table."""

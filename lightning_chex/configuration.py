@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.callbacks import check_place, run_folder
+from lightning_chex.explaining import Given, paths_of, read_checkpoints
 from lightning_chex.explaining.checkpoint_contents import read_checkpoint
 from lightning_chex.explaining.checkpoint_limits import is_address
 from lightning_chex.files import write_whole
@@ -33,7 +34,8 @@ def refuse_addresses(config: Any) -> None:
         name = key.rpartition(".")[2]
         ours = "." not in key or key == "trainer.default_root_dir" or (key.startswith("data.") and not others)
         if ours and (_PATH_SETTING.search(name) or name in ("methods", "rle")):
-            for one in value if isinstance(value, list) else [value]:
+            several = list(value.values()) if isinstance(value, dict) else value
+            for one in several if isinstance(several, list) else [several]:
                 refuse_address(key.replace(".init_args", ""), one)
 
 
@@ -67,6 +69,22 @@ def check_checkpoint(path: str | None, command: str) -> dict[str, Any] | None:
             f"written, such as runs/lightning_chex/RUN/checkpoints/{path}.ckpt"
         )
     return None if not path or path == "hpc" else read_checkpoint(path, to_resume=command == "fit")
+
+
+def check_checkpoints(given: Given, command: str) -> dict[str, dict[str, Any]]:
+    """Read everything that was given as ``ckpt_path``, by path; see `check_checkpoint`, which it is for one file.
+
+    Raises:
+        CheckpointError: also where one file was given twice, or two are not of the same model and classes.
+    """
+    paths = paths_of(given)
+    if len(paths) > 1:
+        for path in paths:
+            if path in ("best", "last"):
+                check_checkpoint(path, command)
+        return read_checkpoints(given)
+    found = {path: check_checkpoint(path, command) for path in paths}
+    return {path: content for path, content in found.items() if content is not None}
 
 
 def fill_in_model(command: str, config: Any, checkpoint: Mapping[str, Any] | None) -> None:
@@ -142,7 +160,9 @@ def without_folders(config: Any, name: str = "") -> Any:
         name: of the setting it is the value of; some take nothing else than paths, which may look like words.
     """
     if isinstance(config, dict):
-        return {key: without_folders(value, str(key)) for key, value in config.items()}
+        # names of several checkpoints, whose values are paths as that of a single one is
+        within = name if name == "ckpt_path" else ""
+        return {key: without_folders(value, within or str(key)) for key, value in config.items()}
     if isinstance(config, list):
         return [without_folders(value, name) for value in config]
     if isinstance(config, str) and config and (_PATH_SETTING.search(name) or _is_path(config)):

@@ -1,10 +1,10 @@
 """Lightning's Trainer with the commands of this package; the methods' signatures are the command line's options."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
@@ -15,13 +15,32 @@ from lightning_chex.callbacks import IBACallback, MapWriter, check_place, undist
 from lightning_chex.data.adapter import adapted
 from lightning_chex.data.contract import outputs_of
 from lightning_chex.evaluation import Evaluated, EvaluationSettings, evaluate
+from lightning_chex.evaluation.checkpoints import Measured, begin, compare
 from lightning_chex.evaluation.chexlocalize import explained_maps, mask_rule, write_segmentations
 from lightning_chex.evaluation.examples import examples
+from lightning_chex.evaluation.results import write_json
 from lightning_chex.evaluation.trained_model import check_trainer, subject_of
-from lightning_chex.explaining import LungNetwork, read_checkpoint, read_index, saved_statistics
+from lightning_chex.explaining import (
+    LungNetwork,
+    named_checkpoints,
+    read_checkpoint,
+    read_checkpoints,
+    read_index,
+    saved_statistics,
+)
 from lightning_chex.lightning_private import callbacks_of
 from lightning_chex.output_folder import held
-from lightning_chex.reporting import evaluation_tables, overview_text, results_text, write_overview, write_report
+from lightning_chex.reporting import (
+    CheckpointComparison,
+    comparison_text,
+    evaluation_tables,
+    overview_text,
+    results_text,
+    write_comparison,
+    write_overview,
+    write_report,
+)
+from lightning_chex.reporting.checkpoint_comparison import ROW_COLUMNS
 from lightning_chex.reporting.dashboard import log_table
 
 
@@ -77,7 +96,7 @@ class ChexTrainer(pl.Trainer):
         self,
         model: pl.LightningModule,
         datamodule: pl.LightningDataModule,
-        ckpt_path: str | None = None,
+        ckpt_path: list[str] | dict[str, str] | str | None = None,
         output_dir: str = "evaluation",
         methods: list[str] | None = None,
         limit: int | None = None,
@@ -85,17 +104,21 @@ class ChexTrainer(pl.Trainer):
         shuffled_ckpt: str | None = None,
         network: str = "model",
         settings: EvaluationSettings = EvaluationSettings(),  # noqa: B008  # frozen; its defaults are the options'
-    ) -> Evaluated:
+    ) -> Evaluated | CheckpointComparison:
         """Compare attribution methods on a trained model, beside controls: report.html, results.json, tables and maps.
 
         Thresholds are tuned, and the prior map is made, on the tuning half of the box images (or the validation
         images), figures are reported on the test images. An interrupted call goes on where it was when it is given
         again, also with more methods or another limit.
 
+        Several checkpoints are measured on the same cases, each in a folder of its own in ``output_dir``, and compared
+        in comparison.html and comparison.json there, with paired differences by patient.
+
         Args:
             model: with the weights to explain, unless ``ckpt_path`` brings them.
             datamodule: the data, a ``ChestXrayDataModule``.
-            ckpt_path: the trained model.
+            ckpt_path: the trained model; or several of the same classes, '[A.ckpt,B.ckpt]', or by the names they shall
+                have in the results, '{plain: A.ckpt, weighted: B.ckpt}'.
             output_dir: where everything goes.
             methods: names of the line-up (IBA, InverseIBA, MultiLayerIBA, GradCAM, IntegratedGradients, Gradient, LRP;
                 for a score RegressionIBA_DV, RegressionIBA_MSE, RegressionIBA_RM, RegressionInverseIBA and the others)
@@ -113,19 +136,50 @@ class ChexTrainer(pl.Trainer):
         """
         check_trainer(self)
         folder = Path(output_dir).expanduser()
-        report = folder / "report.html"
-        with held(folder), _told():
-            subject = subject_of(self, model, adapted(datamodule), ckpt_path, network, shuffled_ckpt)
+
+        def evaluated(path: str | Path | None, folder: Path) -> Evaluated:
+            subject = subject_of(self, model, adapted(datamodule), path, network, shuffled_ckpt)
             find_lungs = None if lungs is None else LungNetwork(Path(lungs).expanduser(), subject.device)
             shows = self.progress_bar_callback is not None
             found = evaluate(subject, datamodule, folder, methods, limit, settings, find_lungs, shows)
-            write_report(report, found.results, found.curves, examples(found))
-        print(f"\n{results_text(found.results)}\n\n  report      {report}")
+            write_report(folder / "report.html", found.results, found.curves, examples(found))
+            return found
+
+        def told(found: Evaluated, folder: Path, tables: str) -> None:
+            print(f"\n{results_text(found.results)}\n\n  report      {folder / 'report.html'}")
+            self._log_tables(tables, evaluation_tables(found.results))
+
+        with held(folder), _told():
+            checkpoints = named_checkpoints(ckpt_path)
+            several = len(checkpoints) > 1
+            if not several:
+                found = evaluated(next(iter(checkpoints.values()), None), folder)
+            else:
+                read_checkpoints(ckpt_path)
+                begin(folder, checkpoints)
+                measured = {}
+                for name, path in checkpoints.items():
+                    print(f"\n{name}: {path}", flush=True)
+                    with held(folder / name):
+                        found = evaluated(path, folder / name)
+                        measured[name] = Measured.of(found)
+                    told(found, folder / name, f"evaluation/{name}")
+                comparison = compare(measured, settings)
+                write_json(folder / "comparison.json", comparison.to_json())
+                write_comparison(folder / "comparison.html", comparison)
+        if not several:
+            told(found, folder, "evaluation")
+            return found
+        print(f"\n{comparison_text(comparison)}\n\n  comparison  {folder / 'comparison.html'}")
+        self._log_tables("evaluation", {"checkpoints": (ROW_COLUMNS, list(comparison.rows()))})
+        return comparison
+
+    def _log_tables(self, prefix: str, tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]) -> None:
+        """Send tables, columns and rows by name, to W&B where it is the logger."""
         for logger in self.loggers:
             if isinstance(logger, WandbLogger):
-                for name, (columns, rows) in evaluation_tables(found.results).items():
-                    log_table(logger, f"evaluation/{name}", columns, rows)
-        return found
+                for name, (columns, rows) in tables.items():
+                    log_table(logger, f"{prefix}/{name}", columns, rows)
 
     def explain(
         self,

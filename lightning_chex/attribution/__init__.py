@@ -2,14 +2,19 @@
 
 from lightning_chex.attribution.attributor import NOT_CONVERGED, Attribution, Attributor
 from lightning_chex.attribution.controls import EveryPixel, PriorMap, RandomMap
+from lightning_chex.attribution.expected_gradients import ExpectedGradients
 from lightning_chex.attribution.feature_learning import Counting, LayerLearner
 from lightning_chex.attribution.grad_cam import GradCAM
+from lightning_chex.attribution.grad_cam_plus_plus import GradCAMPlusPlus
 from lightning_chex.attribution.gradients import Gradient, IntegratedGradients
 from lightning_chex.attribution.iba import IBA, InverseIBA
+from lightning_chex.attribution.input_iba import InputIBA
 from lightning_chex.attribution.layers import LayerError, NotFiniteError
 from lightning_chex.attribution.lrp import LRP
 from lightning_chex.attribution.multi_layer import MultiLayerIBA
 from lightning_chex.attribution.objectives import OBJECTIVES
+from lightning_chex.attribution.shared_iba import SharedIBA
+from lightning_chex.attribution.smooth_grad import SmoothGrad
 from lightning_chex.attribution.solution import BottleneckReport, bits_per_pixel
 from lightning_chex.attribution.statistics import FEW_IMAGES, FeatureStatistics
 from lightning_chex.attribution.targets import Targets, explained_output, positive_labels, top_classes
@@ -26,9 +31,12 @@ __all__ = [
     "Counting",
     "BottleneckReport",
     "EveryPixel",
+    "ExpectedGradients",
     "FeatureStatistics",
     "GradCAM",
+    "GradCAMPlusPlus",
     "Gradient",
+    "InputIBA",
     "IntegratedGradients",
     "InverseIBA",
     "LayerError",
@@ -37,6 +45,8 @@ __all__ = [
     "NotFiniteError",
     "PriorMap",
     "RandomMap",
+    "SharedIBA",
+    "SmoothGrad",
     "Targets",
     "bits_per_pixel",
     "explained_output",

@@ -72,6 +72,33 @@ def solve_in_chunks(
         RuntimeError: there are no statistics yet.
         ValueError: the images have another size than those of the statistics.
     """
+
+    def solve(problems: Sequence[Problem]) -> list[T]:
+        posed = zip(solvers, problems, strict=True)
+        return [finish(solver.solve(problem, recorded)) for solver, problem in posed]
+
+    return posed_in_chunks(solvers, model, images, targets, solve)
+
+
+def posed_in_chunks(
+    solvers: Sequence[LayerSolver],
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets,
+    solve: Callable[[Sequence[Problem]], T],
+) -> list[T]:
+    """Pose the problems of all layers chunk by chunk, and solve them together; for the arguments see above.
+
+    Args:
+        solvers: see `solve_in_chunks`.
+        model: see `solve_in_chunks`.
+        images: see `solve_in_chunks`.
+        targets: see `solve_in_chunks`.
+        solve: of a problem a layer, for the same targets.
+
+    Returns:
+        For each chunk of the targets, what ``solve`` gave; empty if there are no targets.
+    """
     for solver in solvers:
         if solver.statistics.count < 2:
             raise RuntimeError(f"{type(solver).__name__} has no feature statistics yet: call fit(model, batches) first")
@@ -88,9 +115,8 @@ def solve_in_chunks(
 
         first, layout = in_fastest_layout(images, lambda layout: problems(0, 1, layout), one.bfloat16)
 
-        def run(start: int, stop: int) -> list[T]:
-            posed = zip(solvers, problems(start, stop, layout), strict=True)
-            return [finish(solver.solve(problem, recorded)) for solver, problem in posed]
+        def run(start: int, stop: int) -> T:
+            return solve(problems(start, stop, layout))
 
         size = one.batch_size or min(chunk_size(problem, one.noise_samples, one.memory) for problem in first)
         return list(in_chunks(len(targets), size, run))

@@ -38,7 +38,7 @@ def subject_of(
     trainer: pl.Trainer,
     model: pl.LightningModule,
     data: XrayDataModule,
-    ckpt_path: str | None,
+    ckpt_path: str | Path | None,
     network: str,
     shuffled_ckpt: str | None,
 ) -> Subject:

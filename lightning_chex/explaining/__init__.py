@@ -28,14 +28,15 @@ from lightning_chex.explaining.map_folder import (
 )
 from lightning_chex.explaining.map_store import Added, Entry, Key, MapStore, read_entries, read_map
 from lightning_chex.explaining.provenance import describe, digest_of_folder, origin, versions
+from lightning_chex.explaining.several_checkpoints import Given, named_checkpoints, paths_of, read_checkpoints
 from lightning_chex.explaining.subject import Images, Shuffled, Subject, Weights, tuning_half
 
 __all__ = [
-    "Added", "Cases", "CheckpointError", "ChosenTargets", "Drawn", "Entry", "FORMAT", "Images", "Key",
+    "Added", "Cases", "CheckpointError", "ChosenTargets", "Drawn", "Entry", "FORMAT", "Given", "Images", "Key",
     "LINE_UP", "LungFinder", "LungNetwork", "MapFolder", "MapStore", "RegionKind", "Regions", "Saved", "Shuffled",
     "Subject", "Weights", "cases_of", "check_batch", "check_fits", "check_model", "check_output", "check_scores",
     "check_target", "describe", "digest_of_folder", "entries_of", "feature_statistics", "grey_pictures", "holds_maps",
-    "is_address", "load_weights", "map_name", "network_of", "observe", "origin", "read_checkpoint", "read_entries",
-    "read_index", "read_map", "read_saliency", "region_kind", "saved_statistics", "to_pixels", "trained_size",
-    "training_batches", "tuning_half", "versions",
+    "is_address", "load_weights", "map_name", "named_checkpoints", "network_of", "observe", "origin", "paths_of",
+    "read_checkpoint", "read_checkpoints", "read_entries", "read_index", "read_map", "read_saliency", "region_kind",
+    "saved_statistics", "to_pixels", "trained_size", "training_batches", "tuning_half", "versions",
 ]  # fmt: skip

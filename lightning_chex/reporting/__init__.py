@@ -1,6 +1,7 @@
 """Pictures, charts, tables and the HTML report: pure functions from results to files."""
 
 from lightning_chex.estimates import Estimate, Summary
+from lightning_chex.reporting.checkpoint_comparison import CheckpointComparison
 from lightning_chex.reporting.dashboard import (
     DIFFERENCE_COLUMNS,
     EVALUATION_COLUMNS,
@@ -16,13 +17,14 @@ from lightning_chex.reporting.frames import source_window, to_source_frame
 from lightning_chex.reporting.lungs import lung_overlay, write_lung_sheet
 from lightning_chex.reporting.overview import draw_sample, overview_text, write_overview
 from lightning_chex.reporting.pictures import figure, overlay, sheet, signed_overlay, write_pictures
-from lightning_chex.reporting.report import ExampleRow, write_report
+from lightning_chex.reporting.report import ExampleRow, write_comparison, write_report
 from lightning_chex.reporting.results import Curve, Measure, Results, number, without_nan
 from lightning_chex.reporting.rle import encode_mask
-from lightning_chex.reporting.terminal import results_text, summary
+from lightning_chex.reporting.terminal import comparison_text, results_text, summary
 
 __all__ = [
     "BITS_NOTE",
+    "CheckpointComparison",
     "Curve",
     "DIFFERENCE_COLUMNS",
     "EVALUATION_COLUMNS",
@@ -34,6 +36,7 @@ __all__ = [
     "Results",
     "Summary",
     "TABLE_COLUMNS",
+    "comparison_text",
     "draw_sample",
     "encode_mask",
     "evaluation_tables",
@@ -52,6 +55,7 @@ __all__ = [
     "table_rows",
     "to_source_frame",
     "without_nan",
+    "write_comparison",
     "write_lung_sheet",
     "write_overview",
     "write_pictures",

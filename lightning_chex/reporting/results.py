@@ -129,14 +129,14 @@ class Results:
         """Return what ``results.json`` holds, None in place of NaN."""
         means = {
             part: {
-                name: {key: _written(summary, self.class_names) for key, summary in own.items()}
+                name: {key: summary_to_json(summary, self.class_names) for key, summary in own.items()}
                 for name, own in found.items()
             }
             for part, found in (("methods", self.methods), ("controls", self.controls))
         }
         differences = {
             key: [
-                {"method": method, "other": other, **_written(summary, self.class_names)}
+                {"method": method, "other": other, **summary_to_json(summary, self.class_names)}
                 for (method, other), summary in pairs.items()
             ]
             for key, pairs in self.differences.items()
@@ -226,7 +226,8 @@ def _read_estimate(found: Mapping[str, Any]) -> Estimate:
     return Estimate(value, low, high, found.get("n") or 0, found.get("patients") or 0)
 
 
-def _written(summary: Summary, class_names: Sequence[str]) -> dict[str, Any]:
+def summary_to_json(summary: Summary, class_names: Sequence[str]) -> dict[str, Any]:
+    """The mean with its interval, and below ``class_mean`` and ``per_class`` those of the classes that occur."""
     made = asdict(summary.mean)
     if summary.class_mean is not None:
         made["class_mean"] = asdict(summary.class_mean)

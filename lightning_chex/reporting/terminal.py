@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lightning_chex.reporting.checkpoint_comparison import CheckpointComparison, score_titles
 from lightning_chex.reporting.comparison import MIN_PATIENTS, beaten, common_n, judged, withheld
 from lightning_chex.reporting.results import IOU_RULES, Results, number
 
@@ -99,6 +100,37 @@ def results_text(results: Results) -> str:
     return "\n".join(lines)
 
 
+def comparison_text(found: CheckpointComparison) -> str:
+    """Write how well each checkpoint predicts, and its main measures with their paired differences.
+
+    Returns:
+        A block a measure: a method a line, the value of each checkpoint, then one less another with its 95 % interval.
+    """
+    names = list(found.results)
+    titles = {key: title for scores in found.scores.values() for key, title in score_titles(scores).items()}
+    blocks = [
+        [("on the images reported on", names)]
+        + [(title, [_plain(found.scores[name].get(key)) for name in names]) for key, title in titles.items()]
+    ]
+    shown = [key for key in _COLUMNS if key not in IOU_RULES or key == found.headline]
+    for key in (key for key in shown if key in found.differences):
+        rows = [(_heading(found.first, key), [*names, *(f"{one} less {other}" for one, other in found.pairs)])]
+        for name in (*found.methods, *found.controls):
+            less = [found.difference(name, pair, key) for pair in found.pairs]
+            values = [_plain(found.estimate(checkpoint, name, key).value) for checkpoint in names]
+            rows.append(
+                (name, values + [f"{_plain(d.value)} ({_plain(d.ci_low)} to {_plain(d.ci_high)})" for d in less])
+            )
+        blocks.append(rows)
+    lines = ["\n".join(_aligned(rows)) for rows in blocks]
+    return "\n\n".join([*lines, *(f"the cases differ: {said}" for said in found.warnings())])
+
+
+def _plain(value: float | None) -> str:
+    # ASCII: a terminal may show nothing else
+    return number(value).replace("−", "-").replace("–", "-")
+
+
 def _heading(results: Results, key: str) -> str:
     return f"{_COLUMNS[key]}{' (-)' if results.better(key) == 'lower' else ''}"
 
@@ -109,8 +141,7 @@ def _value(results: Results, name: str, key: str, count: int) -> str:
     marked = name in results.methods and key not in _CHECKS and controls
     above = marked and beaten(results, name, key, controls) == controls
     mean = results.estimate(name, key)
-    # ASCII: a terminal may show nothing else
-    value = number(mean.value).replace("−", "-").replace("–", "-")
+    value = _plain(mean.value)
     own = f" ({mean.n:,})" if mean.known and mean.n != count else ""
     return f"{value}{own}{'*' if above else ' '}"
 

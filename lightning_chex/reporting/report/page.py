@@ -11,7 +11,7 @@ from lightning_chex.reporting.report.differences import differences
 from lightning_chex.reporting.report.examples import ExampleRow, examples
 from lightning_chex.reporting.report.faithfulness import CONVERGENCE, LABELS, PARAMETERS, PERTURBATION, faithfulness
 from lightning_chex.reporting.report.localization import ACCURACY, OTHER, SEVERITY, localization, severity
-from lightning_chex.reporting.report.markup import element, explained, section, to_html
+from lightning_chex.reporting.report.markup import Child, element, explained, section, to_html
 from lightning_chex.reporting.report.outcome import outcome
 from lightning_chex.reporting.report.protocol import facts, full_protocol, glossary, left_out, terms
 from lightning_chex.reporting.report.tables import Column, measure_table
@@ -46,10 +46,7 @@ def write_report(
         curves: those of methods that are not in ``results`` are left out.
         examples: explained images, chosen by rank.
     """
-    page = report_page(results, curves, examples)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # a lone surrogate, as in a file name that is not UTF-8, cannot be encoded
-    write_whole(path, f"<!DOCTYPE html>\n{to_html(page)}\n".encode(errors="replace"))
+    write_page(path, report_page(results, curves, examples))
 
 
 def report_page(results: Results, curves: Sequence[Curve], rows: Sequence[ExampleRow]) -> Element:
@@ -68,6 +65,12 @@ def report_page(results: Results, curves: Sequence[Curve], rows: Sequence[Exampl
     known = [each for each in sections if each is not None]
     title = f"Evaluation of attribution maps: {_subject(results)}"
     links = [element("li", element("a", each.findtext("h2"), href=f"#{each.get('id')}")) for each in known]
+    header = [element("header", *_opening(title, results)), element("nav", element("ul", *links))]
+    return document(title, *header, *known)
+
+
+def document(title: str, *content: Child) -> Element:
+    """A whole page with its style, of which the browser fetches and runs nothing."""
     return element(
         "html",
         element(
@@ -80,14 +83,16 @@ def report_page(results: Results, curves: Sequence[Curve], rows: Sequence[Exampl
             element("title", title),
             element("style", _STYLE.read_text(encoding="utf-8")),
         ),
-        element(
-            "body",
-            element(
-                "main", element("header", *_opening(title, results)), element("nav", element("ul", *links)), *known
-            ),
-        ),
+        element("body", element("main", *content)),
         lang="en",
     )
+
+
+def write_page(path: Path, page: Element) -> None:
+    """Write a page; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a lone surrogate, as in a file name that is not UTF-8, cannot be encoded
+    write_whole(path, f"<!DOCTYPE html>\n{to_html(page)}\n".encode(errors="replace"))
 
 
 def _opening(title: str, results: Results) -> list[Element]:
