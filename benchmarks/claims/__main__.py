@@ -1,0 +1,83 @@
+"""Put the claims of the paper, and of its successors, to the proof on the phantom.
+
+    python -m benchmarks.claims --work DIR --out benchmarks/results/claims
+
+trains the networks that are not in DIR yet, and writes OUT.json and OUT.md, a verdict a claim. ``--claims`` runs some;
+the others are kept from OUT.json. ``make claims-quick`` runs all of them small.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from benchmarks.claims import balanced, beyond, importance, layers, page, redundancy, severity
+from benchmarks.claims.study import Claim, Study
+from lightning_chex.files import write_whole
+
+CLAIMS: dict[str, Callable[[Study], Sequence[Claim]]] = {
+    "redundancy": lambda study: [redundancy.claim(study)],
+    "layers": lambda study: [layers.claim(study)],
+    "severity": lambda study: [severity.claim(study)],
+    "balanced": lambda study: [balanced.claim(study)],
+    "importance": lambda study: [importance.claim(study)],
+    "beyond": beyond.claims,
+}
+
+
+def main() -> None:
+    """Run the claims asked for, one after the other; each is written as soon as it is known."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the trained networks")
+    parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md are written")
+    parser.add_argument("--claims", nargs="+", choices=CLAIMS, default=list(CLAIMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds")
+    parser.add_argument("--cases", type=int, default=24, help="cases a claim and network, at most")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    study = Study(options.work, options.seeds, options.cases)
+    file = options.out.with_suffix(".json")
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    for name in options.claims:
+        start = time.monotonic()
+        found = CLAIMS[name](study)
+        kept[name] = {
+            "claims": [asdict(claim) for claim in found],
+            "command": f"python -m benchmarks.claims {' '.join(_shown(sys.argv[1:]))}",
+            "commit": _commit(),
+            "seeds": options.seeds,
+            "cases": options.cases,
+            "minutes": round((time.monotonic() - start) / 60, 1),
+            "machine": f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} thread(s), Python "
+            f"{platform.python_version()}, torch {torch.__version__}",
+        }
+        kept = {key: kept[key] for key in CLAIMS if key in kept}
+        write_whole(file, json.dumps(kept, indent=1) + "\n")
+        write_whole(options.out.with_suffix(".md"), page.markdown(kept))
+        for claim in found:
+            print(f"{claim.name}: {claim.verdict}. {claim.finding}", flush=True)
+
+
+def _commit() -> str:
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+
+
+def _shown(arguments: Sequence[str]) -> list[str]:
+    """The command line without the names of folders."""
+    return [
+        own if at == 0 or arguments[at - 1] not in ("--work", "--out") else "DIR" for at, own in enumerate(arguments)
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Claim 5: the maps mark what the output rests on (section 3, Fig. 2 and 3); how far the measures of it agree."""
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.claims.layers import compared, methods, seen
+from benchmarks.claims.populations import Cases, severities, single_findings
+from benchmarks.claims.study import LAYER, RULE, Claim, Sample, Study, Table, several, shown
+from lightning_chex.attribution import (
+    LRP,
+    Attributor,
+    ExpectedGradients,
+    GradCAM,
+    GradCAMPlusPlus,
+    Gradient,
+    IntegratedGradients,
+    RandomMap,
+    SmoothGrad,
+)
+from lightning_chex.metrics import insertion_deletion, mask_sizes, mass_accuracy, road, sensitivity_n, spearman
+
+MEASURES = {"insertion": 1, "deletion": -1, "ROAD": 1, "IoU": 1, "pointing": 1, "mass": 1}
+"""Whether more is better (1) or less (-1)."""
+
+OBJECTIVES = ("deviation", "squared_error", "maximize_score")
+IBA_ROW = f"IBA at {LAYER.split('.')[1]}"
+
+
+def claim(study: Study) -> Claim:
+    """Every method under every measure, its rank, and the rank correlation between the measures."""
+    sample = Sample()
+    for seed in study.seeds:
+        network = study.network("classifier", seed)
+        cases = seen(network, single_findings(study.cases))
+        values = {}
+        for name, method in line_up(study, seed).items():
+            maps = method.attribute(network, cases.images, cases.target).float()
+            values |= judged(network, maps, cases, name)
+        sample.add(seed, cases.patients, **values)
+    names = list(dict.fromkeys(key.split("|")[1] for key in sample.values))
+    means = {m: torch.tensor([sample.mean(f"{m}|{name}").value for name in names]) for m in MEASURES}
+    ranks = {m: (-sign * means[m]).argsort().argsort() + 1 for m, sign in MEASURES.items()}
+    rows = [
+        {"method": name}
+        | {m: f"{float(means[m][i]):.3f} ({int(ranks[m][i])})" for m in MEASURES}
+        | {"mean rank": f"{float(torch.stack([ranks[m][i].float() for m in MEASURES]).mean()):.1f}"}
+        for i, name in enumerate(names)
+    ]
+    agreement = [
+        {"measure": one}
+        | {
+            other: f"{float(spearman(ranks[one].double()[None, None], ranks[other].double()[None, None])[0]):+.2f}"
+            for other in MEASURES
+        }
+        for one in MEASURES
+    ]
+    ours, rival = f"deletion|{IBA_ROW}", "deletion|Grad-CAM"
+    difference, by_seed = sample.difference(rival, ours), sample.by_seed(rival, ours)
+    insertion = sample.difference(f"insertion|{IBA_ROW}", "insertion|Grad-CAM")
+    return Claim(
+        "What the output rests on",
+        "IBA marks more important regions than other methods: deleting them costs the output more (Fig. 2; "
+        "Sensitivity-N in Fig. 3b).",
+        sample.decided(rival, ours),
+        f"The deletion curve of IBA lies below that of Grad-CAM at the same layer, the strongest rival of the paper's "
+        f"figure. {RULE}",
+        f"Deletion AUC, Grad-CAM less IBA: {shown(difference, signed=True)}, by network "
+        f"{several(by_seed, signed=True)}; insertion AUC, IBA less Grad-CAM: {shown(insertion, signed=True)}.",
+        [
+            Table("Means and, in brackets, ranks (1 is best)", rows),
+            Table("Rank correlation (Spearman) between the measures, over the methods", agreement),
+            Table("Sensitivity-N of the regression objectives (Fig. 3b)", sensitivity(study)),
+        ],
+        ["Perturbed images are not of the distribution the networks know; where measures disagree, none is the truth."],
+    )
+
+
+def line_up(study: Study, seed: int) -> dict[str, Attributor]:
+    """Every method of the package."""
+    found = methods(study, seed)
+    found |= {
+        "Inverse IBA": study.iba("classifier", seed, inverse=True),
+        "Grad-CAM": GradCAM(LAYER),
+        "Grad-CAM++": GradCAMPlusPlus(LAYER),
+        "gradient": Gradient(),
+        "SmoothGrad": SmoothGrad(),
+        "Integrated Gradients": IntegratedGradients(),
+        "Expected Gradients": study.fitted(ExpectedGradients(), "classifier", seed),
+        "LRP": LRP(),
+    }
+    found["random map"] = found.pop("random map", RandomMap())
+    return found
+
+
+def judged(network: nn.Module, maps: Tensor, cases: Cases, name: str) -> dict[str, Tensor]:
+    """The measures of `MEASURES`."""
+
+    def predict(images: Tensor) -> Tensor:
+        return network(images.contiguous(memory_format=torch.channels_last)).sigmoid()
+
+    curves = insertion_deletion(
+        predict, cases.images, maps, target=cases.target, step=maps[0].numel() // 20, fraction=0.5
+    )  # fmt: skip
+    imputed = road(predict, cases.images, maps, target=cases.target)
+    truth = cases.regions.any(1)
+    places = compared(maps, cases, cases.area, name)
+    return {
+        f"insertion|{name}": curves.insertion_auc,
+        f"deletion|{name}": curves.deletion_auc,
+        f"ROAD|{name}": imputed.difference,
+        f"IoU|{name}": places[f"iou|{name}"],
+        f"pointing|{name}": places[f"pointing|{name}"],
+        f"mass|{name}": mass_accuracy(maps.clamp(min=0), truth),
+    }
+
+
+def sensitivity(study: Study) -> list[dict[str, str | float]]:
+    """Correlation of a map's sum over masked pixels with the fall of the score, mean over the sizes of the masks."""
+    sample = Sample()
+    for seed in study.seeds:
+        network, scored = study.network("severity", seed), severities(max(8, study.cases // 3))
+
+        def predict(images: Tensor, network: nn.Module = network) -> Tensor:
+            return network(images.contiguous(memory_format=torch.channels_last))[:, 0]
+
+        values = {}
+        known: dict[str, Attributor] = {o: study.iba("severity", seed, objective=o) for o in OBJECTIVES}
+        for name, method in (known | {"gradient": Gradient(), "random map": RandomMap()}).items():
+            target = scored.scores.sum(1) if method.needs_true_score else None
+            maps = method.attribute(network, scored.images, target).float()
+            sizes = mask_sizes(maps[0].numel(), 6)
+            values[name] = sensitivity_n(predict, scored.images, maps, sizes, masks=12).nanmean(1)
+        sample.add(seed, scored.patients, **values)
+    return [{"method": name, "Sensitivity-N": shown(sample.mean(name), signed=True)} for name in sample.values]

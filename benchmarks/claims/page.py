@@ -1,0 +1,50 @@
+"""The page of verdicts, in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HEAD = """# The paper's claims, put to the proof
+
+Written by `python -m benchmarks.claims`; [`benchmarks/claims/`](../claims) says how each is tested. DenseNet-121,
+images of 128 px, trained on phantom populations that differ by training seed, and explained on patients none of them
+has seen. Settings are chosen on yet others. Intervals are by patient (studentised bootstrap), of paired differences
+where a difference is shown. The phantom's informative regions are known; what holds on it need not hold on X-rays of
+patients.
+"""
+
+
+def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page of all claims: a table of verdicts, then each with its tables, command and limits."""
+    every = [(claim, part) for part in results.values() for claim in part["claims"]]
+    verdicts = [
+        {"claim": f"[{claim['name']}](#{anchor(claim['name'])})", "verdict": f"**{claim['verdict']}**",
+         "finding": claim["finding"]}
+        for claim, _ in every
+    ]  # fmt: skip
+    parts = [HEAD, table(verdicts)]
+    for claim, part in every:
+        parts += [f"## {claim['name']}", claim["statement"], f"**{claim['verdict'].capitalize()}.** {claim['finding']}"]
+        parts.append(f"Rule: {claim['rule']}")
+        for own in claim["tables"]:
+            parts += [f"### {own['title']}", table(own["rows"])]
+        if claim["limits"]:
+            parts.append("\n".join(f"- {limit}" for limit in claim["limits"]))
+        parts.append(
+            f"`{part['command']}`, commit {part['commit']}, training seeds {', '.join(map(str, part['seeds']))}, at "
+            f"most {part['cases']} cases a network, {part['minutes']} minutes, {part['machine']}."
+        )
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of the same columns as a Markdown table."""
+    if not rows:
+        return "(none)"
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns), *[[str(row[name]) for name in columns] for row in rows]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def anchor(title: str) -> str:
+    """The fragment that GitHub gives a heading."""
+    return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c == "-")
