@@ -20,7 +20,7 @@ def positive_labels(labels: Tensor) -> tuple[Tensor, Tensor]:
         >>> positive_labels(torch.tensor([[0, 1, 1], [0, 0, 0], [1, 0, 0]]))
         (tensor([0, 0, 2]), tensor([1, 2, 0]))
     """
-    rows, classes = labels.nonzero().unbind(1)
+    rows, classes = (labels > 0).nonzero().unbind(1)  # NaN stands for unknown
     return rows, classes
 
 

@@ -207,7 +207,8 @@ class MapWriter(pl.Callback):
         labels = batch.get("label")
         rows, values = self._chosen.of_batch(predictions, labels)
         counted = unrepeated_rows(trainer, batch, len(predictions), batch_idx, dataloader_idx).tolist()
-        wanted = [own and self._is_new(name) for own, name in zip(counted, batch["image_id"], strict=True)]
+        ids = [str(name) for name in batch["image_id"]]  # as the index has them
+        wanted = [own and self._is_new(name) for own, name in zip(counted, ids, strict=True)]
         kept = torch.tensor(wanted, dtype=torch.bool)[rows.cpu()].to(rows.device)
         rows, values = rows[kept], None if values is None else values[kept]
         found = self._explain(trainer, pl_module, batch["image"], values, rows)
@@ -229,7 +230,7 @@ class MapWriter(pl.Callback):
             kept = found.maps if found.cells is None else found.cells
             made = [beside(*one) for one in zip(entries, rows.tolist(), found.maps, kept, strict=True)]
             explained = self._whole if self.overlays or self.npy else {}  # but without what is wanted beside the maps
-            for at, name in enumerate(batch["image_id"]):
+            for at, name in enumerate(ids):
                 made += [beside(own, at, read_saliency(self.folder, own), None) for own in explained.get(name, [])]
             self._files.write(made)
 

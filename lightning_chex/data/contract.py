@@ -211,8 +211,8 @@ def lacks(name: str, member: str, purpose: str) -> MisconfigurationException:
     return MisconfigurationException(f"{name} has no {member}, which {purpose} needs: {PAGE} says what it is")
 
 
-def check_labels(dataset: LabelledDataset, name: str) -> None:
-    """Raise a MisconfigurationException unless a data set offers the labels of all its samples."""
+def check_labels(dataset: LabelledDataset, name: str, class_names: Sequence[str] = ()) -> None:
+    """Raise a MisconfigurationException unless a data set offers known labels of all its samples and classes."""
     labels = getattr(dataset, "labels", None)
     if labels is None:
         raise lacks(type(dataset).__name__, "labels", f"the {name}")
@@ -221,6 +221,19 @@ def check_labels(dataset: LabelledDataset, name: str) -> None:
         raise MisconfigurationException(
             f"labels of {type(dataset).__name__} have {found}, but there are {len(dataset)} samples in the {name}: "
             f"give a tensor (N, K) or (N,); see {PAGE}"
+        )
+    if labels.isnan().any():
+        first = int(labels.isnan().reshape(len(labels), -1).any(1).nonzero()[0])
+        raise MisconfigurationException(
+            f"labels of {type(dataset).__name__} hold NaN, first in sample {first} of the {name}: give 0 or 1, or a "
+            f"score, or leave such samples out; see {PAGE}"
+        )
+    if len(set(class_names)) < len(class_names):
+        raise MisconfigurationException(f"class_names names a class twice: {', '.join(class_names)}")
+    if class_names and labels.ndim == 2 and labels.shape[1] not in (0, len(class_names)):
+        raise MisconfigurationException(
+            f"labels of {type(dataset).__name__} have shape {tuple(labels.shape)}, but there are {len(class_names)} "
+            f"class_names; see {PAGE}"
         )
 
 

@@ -131,7 +131,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
         self.look()
         if split not in self._datasets:
             dataset = self.build(split, self._augmented if split == "train" else self._plain)
-            check_labels(dataset, f"{split} split")
+            check_labels(dataset, f"{split} split", self.class_names)
             if len(dataset) == 0:
                 raise DataError(
                     f"the {split} split of {type(self).__name__} holds no image: give it more images or other fractions"

@@ -67,7 +67,7 @@ def overview(module: XrayDataModule, num_samples: int) -> dict[str, Any]:
         module.look()
     parts, class_names = module.parts(), list(module.class_names or ())
     for part, dataset in parts.items():
-        check_labels(dataset, f"part {part}")
+        check_labels(dataset, f"part {part}", class_names)
     missing = [warning.message for warning in caught if isinstance(warning.message, MissingImagesWarning)]
     patients = [described(dataset).patient_ids for dataset in parts.values()]
     return {

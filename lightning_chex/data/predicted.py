@@ -28,7 +28,7 @@ class _Joined(Dataset):
         """Ids of all images; None where a dataset does not list its own."""
         if any(known.image_ids is None for known in self.known):
             return None
-        return [name for known in self.known for name in known.image_ids or ()]
+        return [str(name) for known in self.known for name in known.image_ids or ()]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         part = int(np.searchsorted(self.starts, index, side="right")) - 1

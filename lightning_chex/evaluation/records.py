@@ -38,7 +38,7 @@ class Records:
         path = folder / _IDENTITY
         identity = json.loads(json.dumps(identity))
         if path.exists():
-            known = json.loads(path.read_text())
+            known = _json(path, path.read_bytes())
             differing = sorted(
                 k for k in known.keys() | identity.keys() if k != "methods" and known.get(k) != identity.get(k)
             )
@@ -116,7 +116,7 @@ class Records:
     def noted(self, part: str) -> dict[str, Any]:
         """What was kept by `note`; empty if nothing was."""
         path = self.folder / "records" / part / "about.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return _json(path, path.read_bytes()) if path.exists() else {}
 
     def save_maps(self, method: str, keys: Sequence[Key], values: Tensor, convergence: Tensor) -> None:
         """Keep maps, float32 (N, H, W), or bits per feature cell, (N, h, w), and their convergence, (N,)."""
@@ -149,6 +149,17 @@ class Records:
         write_whole(self.folder / _IDENTITY, json.dumps(self._identity, indent=1) + "\n", sync=True)
 
 
+def _json(path: Path, content: bytes) -> dict[str, Any]:
+    """The object a file or a line of it holds; raises a ValueError that names the file if there is none."""
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it to measure anew, or give another folder") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, not an object: give another folder")
+    return found
+
+
 def _make_parents(path: Path) -> None:
     """Make the two folders above a file; that of the evaluation is there, or was removed, which is an error."""
     path.parent.parent.mkdir(exist_ok=True)
@@ -159,5 +170,5 @@ def _read(path: Path) -> dict[Key, dict[str, Any]]:
     if not path.exists():
         return {}
     remove_torn_line(path)
-    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+    rows = [_json(path, line) for line in path.read_bytes().splitlines()]
     return {(row.pop("image"), row.pop("target")): row for row in rows}

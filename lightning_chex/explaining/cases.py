@@ -181,7 +181,7 @@ def _targets(
     if not class_names:
         region = nothing if zones is None or scores is None else zones[row][scores > 0].any(0)
         return [(float(batch["label"][row]), region, no_boxes)]
-    positive = batch["label"][row].nonzero()[:, 0].tolist()
+    positive = (batch["label"][row] > 0).nonzero()[:, 0].tolist()  # NaN stands for unknown
     if kind == "zones":
         found = []
         for k in positive:

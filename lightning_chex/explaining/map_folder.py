@@ -108,7 +108,7 @@ class MapFolder:
             raise MisconfigurationException(f"{folder} holds maps but no {RECORD} that says of what: {remedy}")
         try:
             theirs = dict(_flat(json.loads(path.read_text(encoding="utf-8"))["settings"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise MisconfigurationException(f"cannot read {path} ({error}): {remedy}") from error
         ours = dict(_flat(json.loads(json.dumps(settings))))
         differing = [

@@ -131,7 +131,7 @@ class MapStore:
             file = entry["file"]
             if file not in counts:
                 counts[file] = _count(self.folder / file)
-            if entry["row"].isdigit() and int(entry["row"]) < counts[file]:
+            if entry["row"].isascii() and entry["row"].isdigit() and int(entry["row"]) < counts[file]:
                 entries.append(entry)
         return entries
 
@@ -167,13 +167,18 @@ def read_entries(index: Path, header: Sequence[str] | None = None) -> list[Entry
         return []
     content = index.read_bytes()
     # a process that was killed may have left half a line, of which half a number is a number too
-    rows = csv_rows(content[: content.rfind(b"\n") + 1].decode("utf-8"))
+    try:
+        rows = csv_rows(content[: content.rfind(b"\n") + 1].decode("utf-8-sig"))  # spreadsheets begin with a mark
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{index} is not UTF-8 text ({error.reason}): save it as such, or give another folder"
+        ) from error
     if not rows:
         return []
     if header is not None and rows[0] != list(header):
         raise ValueError(
             f"{index} has the columns {', '.join(rows[0])}, not {', '.join(header)}: it is of another version of "
-            "lightning_chex; give another folder"
+            "lightning_chex, or was saved anew by another program; give another folder"
         )
     return [dict(zip(rows[0], row, strict=True)) for row in rows[1:] if len(row) == len(rows[0])]
 
@@ -196,8 +201,10 @@ class _Shard:
     def opened(cls, path: Path) -> "_Shard | None":
         """One of an earlier run; None if it is no shard."""
         try:
-            found = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError):
+            found = np.lib.format.open_memmap(path, mode="r")  # of other formats np.load would read a zip too
+        except (OSError, ValueError, EOFError):  # cut, empty, or something else under its name
+            return None
+        if not isinstance(found, np.ndarray) or found.ndim != 3:
             return None
         return cls(path, found.shape[1:], len(found))
 

@@ -422,3 +422,15 @@ def test_maps_are_read_as_the_readme_says(whole, monkeypatch):
     exec(compile(script.replace("OUT", "out"), "README.md", "exec"), names)  # the block itself is what is under test
     assert names["saliency"].shape == (32, 32) and names["row"] == rows_of(whole)[-1]
     assert float(names["saliency"].sum()) == pytest.approx(float(names["row"]["bits"]), rel=1e-4)
+
+
+def test_images_whose_ids_are_numbers_are_not_explained_twice(tmp_path):
+    class Data(TinyData):
+        def predict_dataloader(self):
+            self.test.ids = list(range(len(self.test)))
+            return self.test_dataloader()
+
+    explain(tmp_path / "out", GradCAM(layer=LAYER), Predicting(), Data())
+    first = contents(tmp_path / "out")
+    explain(tmp_path / "out", GradCAM(layer=LAYER), Predicting(), Data())
+    assert contents(tmp_path / "out") == first and len(rows_of(tmp_path / "out")) == len(Data().test)

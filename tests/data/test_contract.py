@@ -19,7 +19,7 @@ from lightning_chex.attribution import IBA, GradCAM
 from lightning_chex.callbacks import IBACallback, MapWriter
 from lightning_chex.data import CohenDataModule, SyntheticDataModule
 from lightning_chex.data.adapter import Adapter, adapted
-from lightning_chex.data.contract import PAGE, outputs_of
+from lightning_chex.data.contract import PAGE, check_labels, outputs_of
 from lightning_chex.trainer import ChexTrainer
 
 ROOT = Path(lightning_chex.__file__).parent
@@ -189,3 +189,23 @@ def test_one_method_offers_the_images_to_explain_with_the_lungs_that_training_do
 def test_the_command_line_says_where_the_names_of_classes_come_from(place, capsys):
     text = the_error(capsys, "fit", "--data", "own_data.NamelessData", *TINY)
     assert "class_names is empty" in text and "the data module's class_names" in text and PAGE in text
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "words"),
+    [
+        (torch.tensor([[0.0, 1.0], [1.0, torch.nan]]), ("a", "b"), "hold NaN, first in sample 1"),
+        (torch.zeros(2, 3), ("a", "b"), r"shape \(2, 3\), but there are 2 class_names"),
+        (torch.zeros(2, 2), ("a", "a"), "names a class twice: a, a"),
+    ],
+)
+def test_labels_nobody_could_learn_from_are_refused(labels, names, words):
+    class Two:
+        def __init__(self):
+            self.labels = labels
+
+        def __len__(self):
+            return 2
+
+    with pytest.raises(MisconfigurationException, match=words):
+        check_labels(Two(), "train split", names)

@@ -70,3 +70,20 @@ def test_no_two_names_meet_and_none_leaves_the_folder():
     files = [map_name(name, "Mass") for name in names]
     assert len(set(files)) == len(names)
     assert all("/" not in file and not file.startswith(".") and len(file) < 130 for file in files)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "nonsense"])
+def test_a_damaged_file_is_named(tmp_path, content):
+    records = Records(tmp_path, {})
+    records.add("localization", "M", {("a", "Mass"): {"values": {}}})
+    records.note("randomization", {"spread": 1})
+    (tmp_path / "records" / "randomization" / "about.json").write_text(content)
+    with pytest.raises(ValueError, match="about.json .*another folder"):
+        Records(tmp_path, {}).noted("randomization")
+    (tmp_path / "records" / "localization" / "M.jsonl").write_text(f"{content}\n")
+    if content:
+        with pytest.raises(ValueError, match="M.jsonl .*another folder"):
+            Records(tmp_path, {}).of("localization", "M")
+    (tmp_path / "evaluation.json").write_text(content)
+    with pytest.raises(ValueError, match="evaluation.json .*another folder"):
+        Records(tmp_path, {})

@@ -84,8 +84,24 @@ def test_a_line_whose_map_is_not_there_is_dropped(tmp_path):
     shard.unlink()
     assert store(tmp_path).consolidate() == {} and read_entries(tmp_path / "index.csv") == []
     store(tmp_path).add(added(maps(3)))
-    shard.write_bytes(b"no array")
-    assert store(tmp_path).entries == {}
+    for broken in (b"no array", b"", b"PK\x03\x04"):  # a power cut leaves an empty one
+        shard.write_bytes(broken)
+        assert store(tmp_path).entries == {}
+    store(tmp_path).add(added(maps(3)))
+    assert np.array_equal(store(tmp_path).get(("im2", "Mass")), maps(3)[2])
+
+
+def test_an_index_that_a_spreadsheet_has_saved_is_read_or_named(tmp_path):
+    store(tmp_path).add(added(maps(2)))
+    index = tmp_path / "index.csv"
+    text = index.read_text()
+    index.write_bytes(b"\xef\xbb\xbf" + text.encode().replace(b"\n", b"\r\n"))
+    assert len(store(tmp_path).entries) == 2
+    index.write_text(text.replace(",0\n", ",²\n"))
+    assert len(store(tmp_path).entries) == 1
+    index.write_bytes(text.encode("utf-16"))
+    with pytest.raises(ValueError, match="index.csv is not UTF-8 text.*another folder"):
+        store(tmp_path)
 
 
 def test_processes_write_apart_and_are_joined_in_order_without_duplicates(tmp_path):
