@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_chex.data.checks import Checked
 from lightning_chex.data.contract import (
     DataError,
     LabelledDataset,
@@ -125,7 +126,8 @@ def _samples(
     # test images come last: they should not be looked at before the end
     candidates += sorted(parts.items(), key=lambda item: item[0] == "test")
     part, dataset = next(((name, dataset) for name, dataset in candidates if len(dataset)), ("", ()))
-    chosen = (dataset[i] for i in range(min(number, len(dataset))))
+    read = Checked(module, dataset, f"images {part}", ("image", "image_id"))
+    chosen = (read[i] for i in range(min(number, len(read))))
     # on_unreadable: skip gives None for an image that cannot be read
     samples = [_sample(sample, part, class_names) for sample in chosen if sample is not None]
     if any(sample["boxes"] for sample in samples):  # findings have boxes here, zones no scores

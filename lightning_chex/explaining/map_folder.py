@@ -24,6 +24,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lightning_chex.attribution import Attribution, bits_per_pixel
+from lightning_chex.data.contract import names_of
 from lightning_chex.explaining.map_store import Added, Entry, MapStore, read_entries, read_map
 from lightning_chex.files import write_whole
 from lightning_chex.reporting.explanation import BITS_NOTE
@@ -183,7 +184,7 @@ def entries_of(
         found: the maps (N, H, W), on the CPU.
         unit: name of the column for the sum of a map.
     """
-    count = len(predictions)
+    count, ids = len(predictions), names_of(batch["image_id"])
     predicted = predictions.reshape(count, -1).tolist()
     truths = batch["label"].reshape(count, -1).tolist() if "label" in batch else None
     sizes = batch.get("source_size") or [("", "")] * count
@@ -196,7 +197,7 @@ def entries_of(
         height, width = map(str, sizes[at])
         described.append(
             {
-                "image": str(batch["image_id"][at]),
+                "image": ids[at],
                 "target": target,
                 "prediction": f"{predicted[at][k]:.6g}",
                 "truth": "" if truths is None else f"{truths[at][k]:g}",
