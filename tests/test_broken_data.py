@@ -1,17 +1,22 @@
 """Whatever a data set of one's own gives that cannot be used is told in one line, with the value and the page."""
 
+import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from commands import TINY, the_error
-from own_data import Squares, SquaresData
-from test_own_data import configuration
+from own_data import ForeignData, Squares, SquaresData
+from test_own_data import QUICK, configuration
+from torch.utils.data import DataLoader, default_collate
 
 from lightning_chex.cli import main
 from lightning_chex.data.contract import PAGE
+from lightning_chex.tasks import ClassificationTask
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -53,8 +58,8 @@ SPOILT: dict[str, tuple[Callable[[Sample], Any], list[str]]] = {
     "OtherLabel": (with_("label", torch.zeros(3)), ["-0'", "label of shape (3,), not (2,)"]),
     "FlatBoxes": (boxed([4.0, 4, 9, 9], [0]), ["-0'", "boxes of shape (4,)"]),
     "ThreeNumbers": (boxed([[4.0, 4, 9]], [0]), ["-0'", "boxes of shape (1, 3)"]),
-    "SwappedBox": (boxed([[2.0, 2, 9, 9], [20.0, 4, 9, 9]], [0, 0]), ["-0'", "number 1", "20.0, 4.0, 9.0, 9.0"]),
-    "OutsideBox": (boxed([[70.0, 4, 90, 9]], [0]), ["-0'", "number 0", "70.0, 4.0, 90.0, 9.0", "64 x 64"]),
+    "SwappedBox": (boxed([[2.0, 2, 9, 9], [20.0, 4, 9, 9]], [0, 0]), ["-0'", "number 1", "20, 4, 9, 9"]),
+    "OutsideBox": (boxed([[70.0, 4, 90, 9]], [0]), ["-0'", "number 0", "70, 4, 90, 9", "64 x 64"]),
     "NanBox": (boxed([[torch.nan, 4, 90, 9]], [0]), ["-0'", "number 0", "nan"]),
     "OtherCount": (boxed([[4.0, 4, 9, 9]], [0, 1]), ["-0'", "(1, 4)", "(2,)"]),
     "UnknownClass": (boxed([[4.0, 4, 9, 9]], [2]), ["-0'", "class 2", "2 class_names"]),
@@ -110,10 +115,142 @@ def said(capsys, trained: list[str], command: str, data: str) -> str:
 OWN = ("explain", "evaluate")
 
 
-@pytest.mark.parametrize("command", ["fit", "inspect", "evaluate"])
-@pytest.mark.parametrize("name", SPOILT)
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        *((name, "fit") for name in SPOILT),
+        *((name, "inspect") for name in ("NumpyImage", "ListSample", "SwappedBox")),
+        *((name, command) for name in ("OneChannel", "NoneName", "NanBox") for command in OWN),
+    ],
+)
 def test_a_sample_that_cannot_be_used_is_named(place, capsys, trained, name, command):
     spoil, words = SPOILT[name]
     error = said(capsys, trained, command, spoilt(name, spoil))
+    words = [
+        word for word in words if command != "explain" or word != "-0'"
+    ]  # which begins with the first positive one
     assert all(word in error for word in [*words, PAGE]), error
-    assert not [path for path in Path().rglob("*") if path.is_file() and path.name != "config.yaml"]
+    assert not list(Path().rglob("*.ckpt")) + list(Path().rglob("*.npy")) + list(Path().rglob("*.png"))
+
+
+@pytest.mark.parametrize("command", ["fit", "inspect"])
+@pytest.mark.parametrize("name", MISLABELLED)
+def test_labels_of_another_form_are_named(place, capsys, trained, name, command):
+    change, words = MISLABELLED[name]
+    error = said(capsys, trained, command, mislabelled(name, change))
+    assert all(word in error for word in [*words, PAGE]), error
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        ([20, 12, 4, 28], ["20, 12, 4, 28 has no extent"]),
+        ([50, 50, 60, 60], ["50, 50, 60, 60 lies outside of the 40 x 40 pixels"]),
+        ([torch.nan, 12, 4, 28], ["nan, 12, 4, 28 is not finite"]),
+    ],
+)
+def test_a_box_that_the_transform_is_given_is_named_in_the_pixels_of_its_file(place, capsys, trained, box, words):
+    class Given(Squares):
+        image_ids = [f"named-{i}" for i in range(12)]
+
+        def sample(self, i: int, pixels: np.ndarray) -> Sample:
+            return self.transform(pixels, np.array([[4, 4, 9, 9], box]), np.array([0, 1]))
+
+    error = said(capsys, trained, "fit", spoilt("GivenBoxes", lambda sample: sample, Given))
+    assert all(word in error for word in ["image 'named-0'", "box 1", *words, PAGE]), error
+
+
+class Numbered(Squares):
+    """Numbers for names, integers for labels, and no patients."""
+
+    def __getitem__(self, i: int) -> Sample:
+        sample = super().__getitem__(i) | {"image_id": 10 * len(self.split) + i}
+        return {key: value for key, value in sample.items() if key != "patient_id"}
+
+
+class NumberedData(SquaresData):
+    def build(self, split: str, transform: Any) -> Squares:
+        return Numbered(split, super().build(split, transform).labels.to(torch.int64), transform)
+
+
+class Tuples(ForeignData):
+    """A loader whose batches are no dicts."""
+
+    def loader(self, split: str) -> DataLoader:
+        return DataLoader([(torch.zeros(3, 64, 64), torch.zeros(2))] * 8, batch_size=self.rows)
+
+
+class Positional(ForeignData):
+    def loader(self, split: str) -> DataLoader:
+        return DataLoader(super().loader(split).dataset, self.rows)
+
+
+class Holes(ForeignData):
+    """Every third image cannot be read, which its own collate function does not know of."""
+
+    @staticmethod
+    def collate(samples: list[Sample]) -> Sample:
+        return default_collate([sample | {"image_id": str(sample["image_id"])} for sample in samples])
+
+    def explained_dataset(self, stage: str) -> list[Sample | None]:
+        images = SquaresData().build("val" if stage == "validate" else "test", self.transform)
+        return [None if i % 3 == 0 else images[i] for i in range(12)]
+
+
+def test_numbers_for_names_and_labels_are_taken_and_each_image_is_a_patient_without_names_of_them(place, trained):
+    own = ["--data", f"{__name__}.NumberedData", "--data.size=64"]
+    main(["fit", *trained[:2], *own, *TINY[:5], "--data.batch_size=4"])
+    main(["explain", *trained[:2], *own, trained[2], "--output_dir=e", "--trainer.enable_progress_bar=false"])
+    with Path("e/index.csv").open() as file:
+        assert {row["image"] for row in csv.DictReader(file)} == {str(40 + i) for i in range(12) if i % 3}
+    main(["evaluate", *trained[:2], *own, trained[2], "--output_dir=v", *QUICK, "--methods=[Gradient]"])
+    found = json.loads(Path("v/results.json").read_text())["protocol"]["data"]
+    assert found["patients"] == found["images"] == 8
+
+
+def test_images_that_could_not_be_read_are_left_out_before_a_collate_function_of_ones_own(place, trained):
+    options = ["--data", f"{__name__}.Holes", "--data.size=64", "--trainer.enable_progress_bar=false"]
+    main(["evaluate", *trained[:2], *options, trained[2], "--output_dir=v", *QUICK, "--methods=[Gradient]"])
+    assert json.loads(Path("v/results.json").read_text())["protocol"]["data"]["images"] == 8
+
+
+def test_batches_of_loaders_of_ones_own_are_checked(place, capsys, trained):
+    error = said(capsys, trained, "fit", f"{__name__}.Tuples")
+    assert all(word in error for word in ["the first sample of a batch is a list, not a dict", PAGE]), error
+
+
+def test_a_sample_that_a_worker_reads_is_named_too(place, capsys, trained):
+    data = spoilt("LaterImage", lambda sample: without("label")(sample) if sample["image_id"][-2:] == "-7" else sample)
+    error = the_error(capsys, "fit", *trained[:2], "--data", data, *TINY[:6], "--data.num_workers=1")
+    assert error.startswith("error: image 'val-7', sample 7 of the val split, has no 'label'") and PAGE in error
+
+
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_a_loader_that_lightning_cannot_build_anew_is_told(place, capsys, trained, command):
+    error = said(capsys, trained, command, f"{__name__}.Positional")
+    assert all(word in error for word in ["batch_size", "DataLoader(dataset, batch_size=...)", PAGE]), error
+
+
+class Raising(ClassificationTask):
+    """Fails in its own code once it is trained."""
+
+    def score(self, output: torch.Tensor) -> torch.Tensor:
+        raise ValueError("of its own")
+
+
+class RaisingData(SquaresData):
+    def explained_dataset(self, stage: str) -> Any:
+        raise ValueError("of its own")
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("explain", ["--model", f"{__name__}.Raising", "--model.backbone=test_resnet"]),
+        ("evaluate", ["--data", f"{__name__}.RaisingData"]),
+    ],
+)
+def test_an_error_of_ones_own_code_keeps_its_traceback(place, trained, command, options):
+    with pytest.raises(ValueError, match="of its own") as found:
+        main([command, *trained[:2], *options, *TINY, trained[2], "--output_dir=o"])
+    assert not isinstance(found.value, SystemExit) and str(found.traceback[-1].path) == __file__

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import Dataset, DistributedSampler, Subset
 
-from lightning_chex.data.checks import Checked
+from lightning_chex.data.checks import Checked, first_of
 from lightning_chex.data.contract import DataError, Predicted, XrayDataModule, described, name_of
 from lightning_chex.data.files.images import image_size
 
@@ -80,7 +80,9 @@ def choose(
     all_names = joined.image_ids
     names = [] if all_names is None else [all_names[index] for index in chosen]
     left = [index for index, name in zip(chosen, names, strict=True) if name not in finished] if names else chosen
-    return Predicted(Subset(cast(Dataset, data.readable(joined, f"{part} images")), left), len(chosen), names, labelled)
+    images = Subset(cast(Dataset, data.readable(joined, f"{part} images")), left)
+    first_of(images)  # what cannot be used is told before any long work
+    return Predicted(images, len(chosen), names, labelled)
 
 
 def share_of_few(images: Any, trainer: pl.Trainer | None) -> DistributedSampler | None:
