@@ -7,10 +7,8 @@
 ``overlays/...png``            on request: the same over the X-ray
 """
 
-import hashlib
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +24,7 @@ from torch import Tensor
 from lightning_chex.attribution import Attribution, bits_per_pixel
 from lightning_chex.data.contract import names_of
 from lightning_chex.explaining.map_store import Added, Entry, MapStore, read_entries, read_map
-from lightning_chex.files import write_whole
+from lightning_chex.files import safe_name, write_whole
 from lightning_chex.reporting.explanation import BITS_NOTE
 
 RECORD = "explanation.json"
@@ -223,15 +221,7 @@ def map_name(image: str, target: str) -> str:
         >>> map_name("../a b", "Mass")
         'a_b-2c2c791a__Mass'
     """
-    return f"{_safe(image)}__{_safe(target)}"
-
-
-def _safe(name: str) -> str:
-    plain = re.sub(r"[^A-Za-z0-9._-]+|__+", "_", name).strip("._")[:100]
-    # a name that ends like a checksum could be what another one's becomes
-    if plain == name and name and not re.search(r"-[0-9a-f]{8}$", name):
-        return name
-    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+    return f"{safe_name(image)}__{safe_name(target)}"
 
 
 def read_index(folder: Path) -> list[Entry]:
