@@ -201,10 +201,10 @@ class _Shard:
     def opened(cls, path: Path) -> "_Shard | None":
         """One of an earlier run; None if it is no shard."""
         try:
-            found = np.lib.format.open_memmap(path, mode="r")  # of other formats np.load would read a zip too
-        except (OSError, ValueError, EOFError):  # cut, empty, or something else under its name
+            found = np.lib.format.open_memmap(path, mode="r")  # np.load would open a zip too
+        except (OSError, ValueError):  # cut, empty, or something else under its name
             return None
-        if not isinstance(found, np.ndarray) or found.ndim != 3:
+        if found.ndim != 3:
             return None
         return cls(path, found.shape[1:], len(found))
 

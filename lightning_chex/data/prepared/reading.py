@@ -204,10 +204,10 @@ def map_images(folder: Path) -> np.ndarray:
     """Map the images of a copy into memory, read-only, uint8 (N, size, size); raises a DataError for a bad file."""
     path = folder / "images.npy"
     try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        images = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, OverflowError) as error:
         raise DataError(f"cannot read {path}: {error}; delete the copy and prepare anew") from error
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 3:
+    if images.dtype != np.uint8 or images.ndim != 3:
         raise DataError(f"{path} does not hold images, uint8 (N, size, size): delete the copy and prepare anew")
     return images
 
