@@ -46,12 +46,6 @@ DATA_COMMANDS = ("inspect", "prepare")
 OWN_COMMANDS = (*DATA_COMMANDS, "evaluate", "explain")
 """The commands that Lightning's Trainer does not have."""
 
-BY_NAME = (
-    "a DataLoader of the data module has its batch_size by position, and Lightning cannot build it anew to predict: "
-    "write DataLoader(dataset, batch_size=...), with all but the data set by name"
-)
-"""What is wrong where Lightning's error holds `LOADER_BY_POSITION`."""
-
 UNTRAINED = {
     "explain": configuration.NO_CHECKPOINT,
     "evaluate": "evaluate needs --ckpt_path, a .ckpt file a run has written: an untrained model has nothing to explain",
@@ -85,7 +79,9 @@ def main(args: Sequence[str] | None = None) -> None:
     except (DataError, LayerError, NotFiniteError, CheckpointError, MisconfigurationException) as error:
         # a DataLoader worker wraps the error into its traceback, which ends with the message
         message = re.split(r"\.(?:DataError|MisconfigurationException): ", str(error))[-1].strip()
-        _refuse(f"{BY_NAME}; see {PAGE}" if LOADER_BY_POSITION in message else message, error)
+        if LOADER_BY_POSITION in message:
+            message = f"batch_size is given by position: write DataLoader(dataset, batch_size=...); see {PAGE}"
+        _refuse(message, error)
     except SIGTERMException:  # its own exit code is 0
         print("ended by SIGTERM", file=sys.stderr)
         raise SystemExit(143) from None

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from lightning_chex.data.adapter import Checked, data_of
+from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import Samples, Stage, XrayDataModule, described, names_of
+from lightning_chex.data.contract_checks import Checked
 
 
 class ShownImages:

@@ -4,10 +4,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from lightning_chex.data.checks import Checked as Checked
-from lightning_chex.data.checks import check_batch as check_batch
-from lightning_chex.data.checks import check_sample as check_sample
-from lightning_chex.data.checks import first_of as first_of
 from lightning_chex.data.contract import XrayDataModule
 from lightning_chex.data.contract import name_of as name_of
 from lightning_chex.data.overview import overview

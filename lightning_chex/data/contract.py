@@ -32,7 +32,7 @@ class Samples(Sized, Protocol):
     None instead of a sample is an image that could not be read and is left out, before ``collate`` sees it; what a
     loader of one's own does with it is up to that. Numbers as ids are taken as text, integers and bools as labels as
     float32; without ``patient_id`` each image is its own patient. What is not as it should be, a box without extent or
-    outside its image too, is an error that names the sample, see ``data/checks.py``.
+    outside its image too, is an error that names the sample, see ``data/contract_checks.py``.
     """
 
     def __getitem__(self, index: int, /) -> Any:

@@ -12,7 +12,6 @@ from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
-from lightning_chex.data.checks import Checked, first_of
 from lightning_chex.data.contract import (
     DataError,
     LabelledDataset,
@@ -23,6 +22,7 @@ from lightning_chex.data.contract import (
     XrayDataModule,
     check_labels,
 )
+from lightning_chex.data.contract_checks import Checked, first_of
 from lightning_chex.data.files.images import ImageReader, check_names, read_grey
 from lightning_chex.data.fingerprint import fingerprint
 from lightning_chex.data.labels import ShuffledLabels, pos_weight, varied_order

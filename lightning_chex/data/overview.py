@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_chex.data.checks import Checked
 from lightning_chex.data.contract import (
     DataError,
     LabelledDataset,
@@ -40,6 +39,7 @@ from lightning_chex.data.contract import (
     described,
     name_of,
 )
+from lightning_chex.data.contract_checks import Checked
 from lightning_chex.data.files.images import image_size
 from lightning_chex.data.files.tables import MissingImagesWarning
 from lightning_chex.data.sample import severity_of

@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import Dataset, DistributedSampler, Subset
 
-from lightning_chex.data.checks import Checked, first_of
 from lightning_chex.data.contract import DataError, Predicted, XrayDataModule, described, name_of
+from lightning_chex.data.contract_checks import Checked, first_of
 from lightning_chex.data.files.images import image_size
 
 

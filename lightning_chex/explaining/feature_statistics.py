@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_chex.attribution import Attributor, FeatureStatistics, LayerLearner, frozen
 from lightning_chex.attribution.layers import get_layer, hooked
-from lightning_chex.data.adapter import Checked
 from lightning_chex.data.contract import Samples, XrayDataModule
+from lightning_chex.data.contract_checks import Checked
 
 Source = Literal["training split", "checkpoint", "file"]
 

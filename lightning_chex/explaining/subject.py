@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from lightning_chex.data.adapter import Checked, check_sample, first_of
 from lightning_chex.data.contract import DataError, Samples, XrayDataModule
+from lightning_chex.data.contract_checks import Checked, check_sample, first_of
 from lightning_chex.explaining.feature_statistics import Saved, batches_of
 
 Weights = Mapping[str, Tensor]

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.functional.segmentation import dice_score
 
-from lightning_chex.data.adapter import data_of, first_of, name_of
+from lightning_chex.data.adapter import data_of, name_of
 from lightning_chex.data.contract import Split
+from lightning_chex.data.contract_checks import first_of
 from lightning_chex.tasks.backbone import UNET_STRIDE, create_unet
 from lightning_chex.tasks.task import ChestXrayTask, Schedule
 

@@ -14,8 +14,9 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from lightning_chex.data.adapter import check_batch, data_of
+from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import outputs_of
+from lightning_chex.data.contract_checks import check_batch
 from lightning_chex.lightning_private import trainer_of
 from lightning_chex.tasks.repeats import unrepeated_rows
 

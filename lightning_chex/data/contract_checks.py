@@ -1,4 +1,4 @@
-"""What samples and batches are held to: the one check of whatever a data set of one's own gives."""
+"""The one check of what data sets give: every sample as it is read, and the first one of each batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,44 +20,41 @@ class Checked(Dataset):
 
     Args:
         data: whose ``size`` and ``class_names`` hold.
-        dataset: the samples.
+        dataset: the samples; its other attributes are this one's too.
         name: of the dataset, for messages.
         keys: what every sample must have.
     """
 
     def __init__(self, data: XrayDataModule, dataset: Samples, name: str, keys: Sequence[str] = ()) -> None:
-        self.dataset, self.name, self.keys = dataset, name, keys
-        self._size, self._classes = data.size, len(data.class_names or ())
+        self.dataset, self.name, self._keys = dataset, name, keys
         labels = getattr(dataset, "labels", None)
-        self._label = labels.shape[1:] if isinstance(labels, Tensor) else None
-        self._purpose = name_of(data)
+        label = labels.shape[1:] if isinstance(labels, Tensor) else None
+        self._expected = (name_of(data), data.size, len(data.class_names or ()), label)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    @property
-    def image_ids(self) -> Sequence[str] | None:
-        """Ids of all images; None where the dataset does not list them."""
-        return described(self.dataset).image_ids
+    def __getattr__(self, name: str) -> Any:
+        if name == "dataset" or name.startswith("__"):  # while it is unpickled there is none
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:
-        """Read one sample.
-
-        Raises:
-            MisconfigurationException: it is not as ``data/sample.py`` says.
-        """
+        """Read one sample; a MisconfigurationException names what is not as ``data/sample.py`` says."""
         where = f"sample {index} of the {self.name}"
         try:
             sample = self.dataset[index]
         except BoxError as error:
-            name = "" if self.image_ids is None else f"image {self.image_ids[index]!r}, "
+            names = described(self.dataset).image_ids
+            name = "" if names is None else f"image {names[index]!r}, "
             raise MisconfigurationException(f"{name}{where}: {error}; see {PAGE}") from error
         if sample is None:
             return None
         if isinstance(sample, Mapping):
             sample = {key: _plain(key, value) for key, value in sample.items()}
             where = f"image {sample['image_id']!r}, {where}," if "image_id" in sample else where
-        check_sample(sample, self.keys, self._purpose, where, self._size, self._classes, self._label)
+        purpose, size, classes, label = self._expected
+        check_sample(sample, self._keys, purpose, where, size, classes, label)
         return sample
 
 
@@ -70,16 +67,10 @@ def check_sample(
     classes: int = 0,
     label: Sequence[int] | None = None,
 ) -> None:
-    """Raise a MisconfigurationException unless a sample is as ``data/sample.py`` says.
+    """Raise a MisconfigurationException unless a sample is as ``data/sample.py`` says, with the keys a purpose needs.
 
-    Args:
-        sample: what a data set gives.
-        keys: those it must have.
-        purpose: what needs these.
-        where: the sample, for the message.
-        size: side of the image in pixels; None for any, and any number of channels.
-        classes: number of classes; 0 for scores, or where it is not known.
-        label: shape of its label; None for any.
+    ``size`` is the side of the images, None for any and any number of channels; ``classes`` their number, 0 where it is
+    not known; ``label`` the shape of a label, None for any.
     """
     for fault in _faults(sample, keys, purpose, size, classes, label):
         raise MisconfigurationException(f"{where} {fault}: see {PAGE}")
@@ -101,10 +92,7 @@ def first_of(dataset: Samples) -> dict[str, Any] | None:
 def _plain(key: str, value: Any) -> Any:
     if key in _IDS and isinstance(value, (int, np.integer)):
         return str(value)
-    if key == "label" and (
-        (isinstance(value, Tensor) and value.dtype != torch.float32)
-        or isinstance(value, (bool, int, float, np.number, np.ndarray))
-    ):
+    if key == "label" and isinstance(value, (Tensor, int, float, np.number, np.ndarray)):
         return torch.as_tensor(value).float()
     return value
 
@@ -126,12 +114,12 @@ def _faults(
         yield f"has a label of type {type(own).__name__}: give a float32 tensor"
     elif own is not None and label is not None and tuple(own.shape) != tuple(label):
         yield f"has a label of shape {tuple(own.shape)}, not {tuple(label)} as a row of labels"
-    image, wanted = sample.get("image", torch.zeros(0)), "(C, H, W)" if size is None else f"(3, {size}, {size})"
+    if "image" not in sample:
+        return
+    image, wanted = sample["image"], "(C, H, W)" if size is None else f"(3, {size}, {size})"
     way_out = f"give a float32 tensor {wanted}, as ImageTransform(size) makes it"
     if not isinstance(image, Tensor) or not image.is_floating_point():
         yield f"has an image of type {getattr(image, 'dtype', '')} {type(image).__name__}: {way_out}"
-    elif "image" not in sample:
-        return
     elif image.ndim != 3 or (size is not None and image.shape != (3, size, size)):
         yield f"has an image of shape {tuple(image.shape)}: {way_out}"
     elif not image.sum().isfinite() and not image.isfinite().all():  # a sum is faster
@@ -146,8 +134,7 @@ def _faults_of_boxes(boxes: Any, labels: Any, classes: int, width: int, height: 
         yield f"has boxes of shape {shapes[0]} with box_labels of shape {shapes[1]}: give (N, 4) and (N,)"
         return
     for number, (box, label) in enumerate(zip(boxes.tolist(), labels.tolist(), strict=True)):
-        fault = fault_of_box(box, width, height)
-        if fault:
+        if fault := fault_of_box(box, width, height):
             yield f"has a bad box, number {number}: {fault}"
         if classes and not 0 <= label < classes:
             yield f"has box_labels of class {label} for box {number}, {box}, but there are {classes} class_names"
