@@ -21,7 +21,13 @@ from lightning_chex.yaml_text import check_size
 
 
 def check(arguments: list[str]) -> None:
-    """Raise a MisconfigurationException for what is no text, and for an address where a file of settings is read."""
+    """Raise a MisconfigurationException for what is no text, in a wrong order, or an address of a file of settings."""
+    config = next((i for i, a in enumerate(arguments) if a in ("-c", "--config") or a.startswith("--config=")), 0)
+    for early in arguments[:config]:
+        if early.startswith("--model."):  # the parser would take it for an option of another model
+            raise MisconfigurationException(
+                f"{early} stands before --config, which names the model: give it after that"
+            )
     for argument, following in pairwise([*arguments, ""]):
         if re.search(r"[\ud800-\udfff]", argument):  # how Python passes on bytes that are no text, of older encodings
             raise MisconfigurationException(f"the argument {ascii(argument)} is not UTF-8: rename the file or folder")

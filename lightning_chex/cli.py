@@ -5,6 +5,7 @@ configuration, builds model, data and trainer, looks at the data, runs the train
 """
 
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +24,17 @@ from lightning_chex.attribution import LayerError, NotFiniteError
 from lightning_chex.callbacks import FiniteWeights, IBACallback, PredictionWriter, keep_newest_state, run_folder
 from lightning_chex.data import ChestXrayDataModule
 from lightning_chex.data.adapter import adapted
-from lightning_chex.data.contract import DataError
+from lightning_chex.data.contract import PAGE, DataError
 from lightning_chex.explaining import CheckpointError, check_fits
 from lightning_chex.files import write_whole
-from lightning_chex.lightning_private import WeightsAlone, arose_in_restoring, callbacks_of, concise, parser_of_command
+from lightning_chex.lightning_private import (
+    LOADER_BY_POSITION,
+    WeightsAlone,
+    arose_in_restoring,
+    callbacks_of,
+    concise,
+    parser_of_command,
+)
 from lightning_chex.messages import one_line, way_out
 from lightning_chex.reporting import summary
 from lightning_chex.tasks import ChestXrayTask
@@ -70,7 +78,10 @@ def main(args: Sequence[str] | None = None) -> None:
         )
     except (DataError, LayerError, NotFiniteError, CheckpointError, MisconfigurationException) as error:
         # a DataLoader worker wraps the error into its traceback, which ends with the message
-        _refuse(str(error).rpartition(".DataError: ")[2].strip(), error)
+        message = re.split(r"\.(?:DataError|MisconfigurationException): ", str(error))[-1].strip()
+        if LOADER_BY_POSITION in message:
+            message = f"batch_size is given by position: write DataLoader(dataset, batch_size=...); see {PAGE}"
+        _refuse(message, error)
     except SIGTERMException:  # its own exit code is 0
         print("ended by SIGTERM", file=sys.stderr)
         raise SystemExit(143) from None

@@ -33,6 +33,8 @@ def refuse_addresses(config: Any) -> None:
     for key, value in config.items():  # the leaves, by dotted names
         name = key.rpartition(".")[2]
         ours = "." not in key or key == "trainer.default_root_dir" or (key.startswith("data.") and not others)
+        if name == "output_dir" and value == "":
+            raise MisconfigurationException("output_dir is empty: give a folder, or leave it out")
         if ours and (_PATH_SETTING.search(name) or name in ("methods", "rle")):
             several = list(value.values()) if isinstance(value, dict) else value
             for one in several if isinstance(several, list) else [several]:

@@ -1,6 +1,7 @@
 """Files that are written completely or not at all, and folders locked for one process at a time."""
 
 import errno
+import hashlib
 import io
 import os
 import re
@@ -147,6 +148,15 @@ def _is_open(path: Path, descriptor: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+def safe_name(name: str) -> str:
+    """A name for a file, of at most 109 characters; one that had to be changed ends with a piece of its hash."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+|__+", "_", name).strip("._")[:100]
+    # a name that ends like a checksum could be what another one's becomes
+    if plain == name and name and not re.search(r"-[0-9a-f]{8}$", name):
+        return name
+    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
 def _remove(path: Path) -> None:

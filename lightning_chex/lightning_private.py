@@ -50,6 +50,9 @@ def arose_in_restoring(error: Exception) -> bool:
     return any(f.f_globals.get("__name__") == module and f.f_code.co_name.startswith(functions) for f in frames)
 
 
+LOADER_BY_POSITION = "where more than one `__init__` argument can be passed"
+"""In Lightning's error of a DataLoader that it cannot build anew, which is how ``predict`` begins."""
+
 FOLDER_IN_USE = "Checkpoint directory .* exists and is not empty"
 """The warning of a training that goes on in the folder of its run, where this is meant to be."""
 

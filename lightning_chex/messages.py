@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import traceback
 
 _WAYS_OUT = {
     errno.ENOSPC: "make room there, or give another folder",
@@ -45,6 +46,12 @@ def one_line(text: str, longest: int = 300) -> str:
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     half = longest // 2
     return re.sub(rf"\S{{{longest + 1},}}", lambda word: f"{word[0][:half]}[...]{word[0][-half:]}", shown)
+
+
+def raised_by_package(error: BaseException) -> bool:
+    """Whether a line of this package raised an error, not a library or code of a user that it calls."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__")).partition(".")[0] == __name__.partition(".")[0]
 
 
 def way_out(error: Exception, restoring: bool = False) -> str | None:

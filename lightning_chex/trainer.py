@@ -29,6 +29,7 @@ from lightning_chex.explaining import (
     saved_statistics,
 )
 from lightning_chex.lightning_private import callbacks_of
+from lightning_chex.messages import raised_by_package
 from lightning_chex.output_folder import held
 from lightning_chex.reporting import (
     CheckpointComparison,
@@ -258,8 +259,13 @@ class ChexTrainer(pl.Trainer):
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Tell what does not fit, the data, the method or the checkpoint, as Lightning tells it."""
+    """Tell what this package finds unfit, the data, the method or the checkpoint, as Lightning tells it.
+
+    One that was raised elsewhere, in a model or data set of one's own or in a library, passes with its trace.
+    """
     try:
         yield
     except ValueError as error:
+        if not raised_by_package(error):
+            raise
         raise MisconfigurationException(str(error)) from error

@@ -118,3 +118,14 @@ def test_bad_data_leave_no_run_in_the_logger(place, sources, capsys):
 )
 def test_a_wrong_command_lists_the_right_ones(place, capsys, arguments, words):
     assert words in the_error(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["inspect", "--data=SyntheticDataModule", "--output_dir="], "output_dir is empty: give a folder"),
+        (["fit", "--model.lr=1", *NIH], "--model.lr=1 stands before --config"),
+    ],
+)
+def test_an_empty_folder_and_a_wrong_order_are_named(place, capsys, arguments, words):
+    assert words in the_error(capsys, *arguments)

@@ -29,7 +29,7 @@ def test_data_set_of_ones_own_is_served_as_printed(place: Path) -> None:
     section = README.split("**Another data set**")[1].split("\n## ")[0]
     script = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0]
     assert len([line for line in script.splitlines() if line]) <= 25
-    for name in "abc":
+    for name in "abcd":
         Image.fromarray(np.full((48, 40), 90, np.uint8)).save(f"{name}.png")
     names: dict[str, type[ChestXrayDataModule]] = {}
     exec(compile(script, "README.md", "exec"), names)  # the block itself is what is under test
@@ -37,6 +37,7 @@ def test_data_set_of_ones_own_is_served_as_printed(place: Path) -> None:
     data.setup()
     (batch,) = data.val_dataloader()
     assert (
-        batch["image"].shape == (1, 3, 32, 32) and batch["label"].tolist() == [[0]] and batch["image_id"] == ["b.png"]
+        batch["image"].shape == (1, 3, 32, 32) and batch["label"].tolist() == [[0]] and batch["image_id"] == ["c.png"]
     )
     assert data.overview()["parts"][0]["positives"] == [1]
+    assert data.pos_weight.tolist() == [1]  # so that it can be trained with weighted_bce

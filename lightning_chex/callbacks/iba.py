@@ -17,7 +17,8 @@ from lightning_chex.callbacks.processes import gathered
 from lightning_chex.callbacks.runs import run_folder
 from lightning_chex.callbacks.shown import ShownImages
 from lightning_chex.data.adapter import data_of
-from lightning_chex.data.contract import Stage, check_sample, first_of, outputs_of
+from lightning_chex.data.contract import Stage, outputs_of
+from lightning_chex.data.contract_checks import check_sample, first_of
 from lightning_chex.explaining import Regions, check_batch, check_model, network_of, region_kind
 from lightning_chex.lightning_private import callbacks_of, set_callbacks, state_key
 from lightning_chex.reporting import Explanation, write_pictures

@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_chex.attribution import Attribution, Attributor
 from lightning_chex.callbacks.processes import on_process_0
 from lightning_chex.data.adapter import data_of, name_of
-from lightning_chex.data.contract import lacks, outputs_of
+from lightning_chex.data.contract import lacks, names_of, outputs_of
 from lightning_chex.explaining import (
     FORMAT,
     ChosenTargets,
@@ -207,7 +207,7 @@ class MapWriter(pl.Callback):
         labels = batch.get("label")
         rows, values = self._chosen.of_batch(predictions, labels)
         counted = unrepeated_rows(trainer, batch, len(predictions), batch_idx, dataloader_idx).tolist()
-        ids = [str(name) for name in batch["image_id"]]  # as the index has them
+        ids = names_of(batch["image_id"])  # as the index has them
         wanted = [own and self._is_new(name) for own, name in zip(counted, ids, strict=True)]
         kept = torch.tensor(wanted, dtype=torch.bool)[rows.cpu()].to(rows.device)
         rows, values = rows[kept], None if values is None else values[kept]

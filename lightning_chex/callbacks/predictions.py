@@ -10,7 +10,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_chex.callbacks.runs import run_folder
 from lightning_chex.csv_text import csv_lines
-from lightning_chex.data.contract import outputs_of
+from lightning_chex.data.contract import names_of, outputs_of
 from lightning_chex.tasks import unrepeated_rows
 
 
@@ -50,7 +50,7 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Append the rows of one batch: what was written stays, whatever happens later."""
-        names, rows = prediction["image_id"], prediction["prediction"]
+        names, rows = names_of(prediction["image_id"]), prediction["prediction"]
         counted = unrepeated_rows(trainer, batch, len(names), batch_idx, dataloader_idx).tolist()
         lines = csv_lines(
             [name, *(f"{value:.6g}" for value in values.reshape(-1).tolist())]

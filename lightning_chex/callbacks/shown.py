@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from lightning_chex.data.adapter import data_of
-from lightning_chex.data.contract import Samples, Stage, XrayDataModule, described
+from lightning_chex.data.contract import Samples, Stage, XrayDataModule, described, names_of
+from lightning_chex.data.contract_checks import Checked
 
 
 class ShownImages:
@@ -33,7 +34,8 @@ class ShownImages:
     @staticmethod
     def offered(trainer: pl.Trainer, stage: Stage) -> Samples | None:
         """Return the dataset the data module offers, None if it offers none."""
-        return data_of(trainer).explained_dataset(stage)
+        dataset = data_of(trainer).explained_dataset(stage)
+        return None if dataset is None else Checked(data_of(trainer), dataset, f"images explained at {stage}")
 
     def offers(self, trainer: pl.Trainer) -> bool:
         """Say whether the data module offers images at validation; asked once for a data module."""
@@ -55,14 +57,14 @@ class ShownImages:
             rows = torch.ones(len(counted), dtype=torch.bool)
             rows[self._wanted(trainer, counted)] = False
             return rows
-        names = batch.get("image_id", [None] * len(counted))
+        names = names_of(batch.get("image_id", [None] * len(counted)))
         return torch.tensor([name not in explained for name in names], dtype=torch.bool)
 
     def _offered_names(self, trainer: pl.Trainer) -> frozenset[str] | None:
         """Ids of the images explained at validation, by all processes together; looked up once for a data module."""
         data = data_of(trainer)
         if self._names[0] != data:
-            dataset = data.explained_dataset("validate")
+            dataset = self.offered(trainer, "validate")
             self._names = data, None if dataset is None else frozenset(_ids_of(dataset, self._chosen(dataset)))
         return self._names[1]
 
@@ -118,8 +120,8 @@ def _ids_of(dataset: Samples, chosen: Iterable[int]) -> list[str]:
     """Ids of some images; read from the samples only where the dataset does not list them."""
     whole: object = dataset
     places = list(chosen)
-    while isinstance(whole, Subset):
-        places = [whole.indices[i] for i in places]
+    while isinstance(whole, (Subset, Checked)):
+        places = [whole.indices[i] for i in places] if isinstance(whole, Subset) else places
         whole = whole.dataset
     names = described(whole).image_ids
     if names is not None:

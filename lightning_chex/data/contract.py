@@ -29,7 +29,10 @@ class Samples(Sized, Protocol):
     """Samples by their number: dicts with ``image``, ``label``, ``image_id``, ``patient_id`` (``data/sample.py``).
 
     They may have ``boxes`` with ``box_labels``, ``zones``, ``lung_mask`` and ``finding_masks``, all samples the same.
-    None instead of a sample is an image that could not be read and is left out.
+    None instead of a sample is an image that could not be read and is left out, before ``collate`` sees it; what a
+    loader of one's own does with it is up to that. Numbers as ids are taken as text, integers and bools as labels as
+    float32; without ``patient_id`` each image is its own patient. What is not as it should be, a box without extent or
+    outside its image too, is an error that names the sample, see ``data/contract_checks.py``.
     """
 
     def __getitem__(self, index: int, /) -> Any:
@@ -82,6 +85,9 @@ class Predicted:
 class XrayDataModule:
     """What a LightningDataModule may offer beside its loaders, whose batches are dicts as ``collate`` makes them.
 
+    ``predict`` and ``explain`` have Lightning build ``predict_dataloader`` anew: in it write
+    ``DataLoader(dataset, batch_size=...)``, with all but the data set by name.
+
     Every member has the default given here. A data set of classes must offer ``class_names``; evaluate needs
     ``explained_dataset``, inspect ``parts``.
     """
@@ -93,7 +99,7 @@ class XrayDataModule:
     """Names of the scores; None where there is one, or for those of the model."""
 
     size: int | None = None
-    """Side of the images in pixels."""
+    """Side of the images in pixels, which are (3, size, size); None where it is not known."""
 
     root: str | None = None
     """Folder of the images, which distinguishes data sets whose images have the same names."""
@@ -190,7 +196,14 @@ class Outputs:
 
 def described(dataset: object) -> Described:
     """Return the optional attributes of a data set."""
-    return Described(**{field.name: getattr(dataset, field.name, None) for field in fields(Described)})
+    found = {field.name: getattr(dataset, field.name, None) for field in fields(Described)}
+    return Described(**found | {key: names_of(found[key]) for key in ("image_ids", "patient_ids")})
+
+
+def names_of(ids: Any) -> Any:
+    """Ids as text, whether they are text or numbers, in a list or a tensor; None stays None."""
+    listed = ids.tolist() if hasattr(ids, "tolist") else ids
+    return listed if not listed or isinstance(listed[0], str) else [str(name) for name in listed]
 
 
 def outputs_of(model: object, data: XrayDataModule | None = None) -> Outputs:
@@ -230,24 +243,8 @@ def check_labels(dataset: LabelledDataset, name: str, class_names: Sequence[str]
         )
     if len(set(class_names)) < len(class_names):
         raise MisconfigurationException(f"class_names names a class twice: {', '.join(class_names)}")
-    if class_names and labels.ndim == 2 and labels.shape[1] not in (0, len(class_names)):
+    if class_names and (labels.ndim == 1 or labels.shape[1] not in (0, len(class_names))):
         raise MisconfigurationException(
             f"labels of {type(dataset).__name__} have shape {tuple(labels.shape)}, but there are {len(class_names)} "
-            f"class_names; see {PAGE}"
+            f"class_names: give (N, {len(class_names)}), one column a class; see {PAGE}"
         )
-
-
-def check_sample(sample: Mapping[str, Any], keys: Sequence[str], purpose: str) -> None:
-    """Raise a MisconfigurationException unless a sample has these keys, and labels with its boxes."""
-    needed = [*keys, *(["box_labels"] if "boxes" in sample else [])]
-    for key in needed:
-        if key not in sample:
-            raise MisconfigurationException(
-                f"a sample has no {key!r}, which {purpose} needs; it has {', '.join(map(repr, sample))}: see {PAGE}"
-            )
-
-
-def first_of(dataset: Samples) -> dict[str, Any] | None:
-    """Read the first sample that can be read; None where there is none."""
-    samples = (dataset[i] for i in range(len(dataset)))
-    return next((sample for sample in samples if sample is not None), None)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from lightning_chex.data.contract import (
@@ -21,6 +22,7 @@ from lightning_chex.data.contract import (
     XrayDataModule,
     check_labels,
 )
+from lightning_chex.data.contract_checks import Checked, first_of
 from lightning_chex.data.files.images import ImageReader, check_names, read_grey
 from lightning_chex.data.fingerprint import fingerprint
 from lightning_chex.data.labels import ShuffledLabels, pos_weight, varied_order
@@ -136,7 +138,10 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
                 raise DataError(
                     f"the {split} split of {type(self).__name__} holds no image: give it more images or other fractions"
                 )
-            self._datasets[split] = ShuffledLabels(dataset) if split == "train" and self.shuffle_labels else dataset
+            dataset = ShuffledLabels(dataset) if split == "train" and self.shuffle_labels else dataset
+            with isolate_rng(include_cuda=False):  # augmentation draws
+                first_of(self.readable(dataset, f"{split} split", replace=split == "train"))
+            self._datasets[split] = dataset
         return self._datasets[split]
 
     def look(self) -> None:
@@ -175,17 +180,20 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
         return Subset(cast(Dataset, self.readable(dataset, f"{split} split")), varied_order(dataset.labels))
 
     def readable(self, dataset: Samples, name: str, replace: bool = False) -> Samples:
-        """Apply ``on_unreadable`` to a dataset.
+        """Check the samples of a dataset as they are read, and apply ``on_unreadable``.
 
         Args:
             dataset: samples of this data module.
             name: of the dataset, for messages; it identifies the record of unreadable images.
             replace: with ``skip``, give the next readable sample instead of None.
         """
+        labels = getattr(dataset, "labels", None)
+        unlabelled = labels is None or (labels.ndim == 2 and not labels.shape[1])
+        checked = Checked(self, dataset, name, ("image", "image_id", *([] if unlabelled else ["label"])))
         if self.on_unreadable == "error":
-            return dataset
+            return checked
         if name not in self._readable:
-            self._readable[name] = SkipUnreadable(dataset, name, replace)
+            self._readable[name] = SkipUnreadable(checked, name, replace)
         return self._readable[name]
 
     def prepare(self, output_dir: str | Path, size: int | None = None, workers: int | None = None) -> Path:

@@ -39,6 +39,7 @@ from lightning_chex.data.contract import (
     described,
     name_of,
 )
+from lightning_chex.data.contract_checks import Checked
 from lightning_chex.data.files.images import image_size
 from lightning_chex.data.files.tables import MissingImagesWarning
 from lightning_chex.data.sample import severity_of
@@ -125,7 +126,8 @@ def _samples(
     # test images come last: they should not be looked at before the end
     candidates += sorted(parts.items(), key=lambda item: item[0] == "test")
     part, dataset = next(((name, dataset) for name, dataset in candidates if len(dataset)), ("", ()))
-    chosen = (dataset[i] for i in range(min(number, len(dataset))))
+    read = Checked(module, dataset, f"images {part}", ("image", "image_id"))
+    chosen = (read[i] for i in range(min(number, len(read))))
     # on_unreadable: skip gives None for an image that cannot be read
     samples = [_sample(sample, part, class_names) for sample in chosen if sample is not None]
     if any(sample["boxes"] for sample in samples):  # findings have boxes here, zones no scores

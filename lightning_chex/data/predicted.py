@@ -8,16 +8,17 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import Dataset, DistributedSampler, Subset
 
-from lightning_chex.data.contract import DataError, LabelledDataset, Predicted, XrayDataModule, described, name_of
+from lightning_chex.data.contract import DataError, Predicted, XrayDataModule, described, name_of
+from lightning_chex.data.contract_checks import Checked, first_of
 from lightning_chex.data.files.images import image_size
 
 
 class _Joined(Dataset):
     """Concatenated datasets of one data module; samples get the size of their files."""
 
-    def __init__(self, datasets: Sequence[LabelledDataset]) -> None:
+    def __init__(self, datasets: Sequence[Checked]) -> None:
         self.datasets = datasets
-        self.known = [described(dataset) for dataset in datasets]
+        self.known = [described(dataset.dataset) for dataset in datasets]
         self.starts = np.cumsum([0, *(len(dataset) for dataset in datasets)])
 
     def __len__(self) -> int:
@@ -30,12 +31,12 @@ class _Joined(Dataset):
             return None
         return [str(name) for known in self.known for name in known.image_ids or ()]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any] | None:
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
         dataset, within = self.datasets[part], index - int(self.starts[part])
         sample = dataset[within]
         paths = self.known[part].paths
-        if paths is None:
+        if paths is None or sample is None:
             return sample
         width, height = image_size(paths[within])  # of the file itself, also where pixels come from a prepared copy
         return {**sample, "source_size": (height, width)}
@@ -65,7 +66,7 @@ def choose(
     if part != "all" and part not in parts:
         raise DataError(f"split is {part!r}: {name_of(data)} has {', '.join(parts)}; give one of them, or all")
     datasets = list(parts.values()) if part == "all" else [parts[part]]
-    joined = _Joined(datasets)
+    joined = _Joined([Checked(data, parts[name], f"{name} images") for name in parts if part in ("all", name)])
     classes = len(data.class_names or ())
     labels = [dataset.labels for dataset in datasets if len(dataset)]
     labelled = all(own.ndim == 1 or (own.shape[1] > 0 and own.shape[1] == (classes or own.shape[1])) for own in labels)
@@ -79,7 +80,9 @@ def choose(
     all_names = joined.image_ids
     names = [] if all_names is None else [all_names[index] for index in chosen]
     left = [index for index, name in zip(chosen, names, strict=True) if name not in finished] if names else chosen
-    return Predicted(Subset(cast(Dataset, data.readable(joined, f"{part} images")), left), len(chosen), names, labelled)
+    images = Subset(cast(Dataset, data.readable(joined, f"{part} images")), left)
+    first_of(images)  # what cannot be used is told before any long work
+    return Predicted(images, len(chosen), names, labelled)
 
 
 def share_of_few(images: Any, trainer: pl.Trainer | None) -> DistributedSampler | None:

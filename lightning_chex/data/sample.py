@@ -67,6 +67,8 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Raises:
         DataError: a sample lacks a key that another one has.
     """
+    if any(sample is None for sample in samples):
+        raise DataError("a sample is None, an image that could not be read: on_unreadable: skip goes on without it")
     for key in {key: None for sample in samples for key in sample}:
         lacking = next((sample for sample in samples if key not in sample), None)
         if lacking is not None:

@@ -1,8 +1,9 @@
 """From a grey image of any size to the square, normalised input of a network, with its boxes and masks."""
 
+import math
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,24 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 MIN_VISIBLE = 0.25
 """A box of which augmentation leaves less than this share of its area inside the frame is dropped."""
+
+
+class BoxError(ValueError):
+    """Boxes that are none of their image; the message names the first one."""
+
+
+def fault_of_box(box: Sequence[float], width: int, height: int) -> str | None:
+    """Say what is wrong with a box x1, y1, x2, y2 of an image, in its pixels; a part of it may lie outside."""
+    x1, y1, x2, y2 = box
+    if not all(map(math.isfinite, box)):
+        wrong = "is not finite"
+    elif x2 <= x1 or y2 <= y1:
+        wrong = "has no extent"
+    elif x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        wrong = f"lies outside of the {width} x {height} pixels of its image"
+    else:
+        return None
+    return f"x1, y1, x2, y2 = {', '.join(f'{value:g}' for value in box)} {wrong}; give x1 < x2 and y1 < y2 in pixels"
 
 
 class ImageTransform:
@@ -129,9 +148,17 @@ class ImageTransform:
         Returns:
             ``image`` float32 (3, size, size); ``boxes`` float32 (M, 4) in pixels of the new frame, M <= N;
             ``box_labels`` int64 (M,); and each mask, bool (K, size, size), under its name.
+
+        Raises:
+            BoxError: a box without extent or wholly outside of the image, or boxes or labels of another shape.
         """
         boxes = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, dtype=np.float64)
         labels = np.zeros(len(boxes), dtype=np.int64) if box_labels is None else np.asarray(box_labels)
+        if len(boxes) and (boxes.shape[1:] != (4,) or labels.shape != (len(boxes),)):
+            raise BoxError(f"boxes have shape {boxes.shape}, box_labels {labels.shape}: give (N, 4) and (N,)")
+        for number, box in enumerate(boxes.tolist()):
+            if fault := fault_of_box(box, image.shape[1], image.shape[0]):
+                raise BoxError(f"box {number}: {fault}")
         masks = masks or {}
         if self.augment:  # albumentations has generators of its own, which no global seed reaches
             seed = int(torch.randint(2**62, ()))

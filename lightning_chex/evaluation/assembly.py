@@ -10,7 +10,7 @@ import torch
 
 from lightning_chex.attribution import NOT_CONVERGED
 from lightning_chex.class_names import SCORE
-from lightning_chex.evaluation.measures import MEASURES
+from lightning_chex.evaluation.measures import MEASURES, SHARES
 from lightning_chex.evaluation.measuring import LEVELS
 from lightning_chex.evaluation.records import Records
 from lightning_chex.explaining import Key
@@ -81,7 +81,8 @@ class Assembly:
         for key, measure in MEASURES.items():
             values = self.values(name, key)
             if not all(map(math.isnan, values)):
-                found[key] = self.summary(values) if measure.statistic == "mean" else self._median(values)
+                mean = measure.statistic == "mean"
+                found[key] = self.summary(values, key in SHARES) if mean else self._median(values)
         return found
 
     def values(self, name: str, key: str) -> list[float]:
@@ -184,13 +185,15 @@ class Assembly:
         classes = torch.tensor([self._class_of(key) for key in self.tuning])
         return tuned_levels(iou, LEVELS, classes, max(1, len(self.class_names)))
 
-    def summary(self, values: Sequence[float]) -> Summary:
-        """Mean of one value a case, over maps, over classes and per class; of a score over maps alone."""
+    def summary(self, values: Sequence[float], share: bool = False) -> Summary:
+        """Mean of one value a case, over maps, over classes and per class; of a score over maps alone.
+
+        Intervals of a share end at 0 and 1.
+        """
         patients = [case.patient for case in self.cases]
         classes = self._classes if self.class_names else None
-        summary = summarize(
-            values, patients, classes, max(1, len(self.class_names)), resamples=self.resamples, seed=self.seed
-        )
+        bounds, count = (0.0, 1.0) if share else (-math.inf, math.inf), max(1, len(self.class_names))
+        summary = summarize(values, patients, classes, count, resamples=self.resamples, seed=self.seed, bounds=bounds)
         return summary if self.class_names else Summary(summary.mean)
 
     def _median(self, values: Sequence[float]) -> Summary:

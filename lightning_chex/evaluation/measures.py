@@ -177,3 +177,8 @@ MEASURES: dict[str, Measure] = {
         "of the similarity.",
     ),
 }
+
+SHARES = frozenset(
+    key for key, own in MEASURES.items() if own.group == "localization" or key.endswith("blank") or key == "unconverged"
+)
+"""Measures that lie from 0 to 1 by definition, and their intervals with them."""

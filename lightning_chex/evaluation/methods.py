@@ -92,6 +92,8 @@ def choose_methods(
         ValueError: an unknown name, a file that builds no method, or a named method that does not suit the network.
     """
     known = line_up(layer, score, seed)
+    if names is not None and not names:
+        raise ValueError(f"methods={list(names)} names none: choose from {', '.join(known)}, or leave it out for all")
     methods, left_out = {}, {}
     for name in known if names is None else names:
         if name in CONTROLS:
@@ -111,7 +113,7 @@ def choose_methods(
             left_out[title] = str(error)
             continue
         methods[title] = method
-    if not methods and not (names is not None and names):
+    if not methods and names is None:
         raise ValueError(f"no method suits this network: {left_out}; name YAML files with layers of it in methods")
     return methods, left_out
 

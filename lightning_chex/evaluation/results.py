@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ def results_of(assembly: Assembly, kind: str, left_out: Mapping[str, str], proto
     """
     found = {name: assembly.measures(name) for name in assembly.names}
     used = {key for measures in found.values() for key in measures}
+    tuned, images = MEASURES["iou/tuned"], protocol["data"]["tuning_images"]
+    counted = {"iou/tuned": replace(tuned, explanation=f"{tuned.explanation} Here that rests on {images} images.")}
     return Results(
         task="classification" if assembly.class_names else "regression",
         class_names=assembly.class_names,
         regions=kind if "iou/oracle" in used else None,
-        measures={key: measure for key, measure in MEASURES.items() if key in used},
+        measures={key: measure for key, measure in (MEASURES | counted).items() if key in used},
         methods={name: found[name] for name in assembly.methods},
         controls={name: found[name] for name in assembly.controls},
         differences=assembly.differences(),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_chex.class_names import DETECTED_SCORES, SCORE
 from lightning_chex.data import lung_zones
+from lightning_chex.data.contract import names_of
 from lightning_chex.explaining.map_store import Key
 from lightning_chex.metrics import boxes_to_mask
 
@@ -125,7 +126,7 @@ def cases_of(
         likeliest: explain the class the model finds likeliest where an image has neither region nor label; else it is
             left out.
     """
-    images = batch["image"]
+    images, ids = batch["image"], names_of(batch["image_id"])
     size = (images.shape[-2], images.shape[-1])
     zones = _zones(batch, size, find_lungs) if "zones" in batch and kind == "zones" else None
     rows, target, regions, boxes = [], [], [], []
@@ -148,15 +149,12 @@ def cases_of(
     else:
         values = torch.tensor(target, dtype=torch.float32, device=images.device)
         prediction, truth = output.reshape(-1)[index], values
-    patients = batch.get("patient_id") or batch["image_id"]
+    patients = names_of(batch.get("patient_id", ids))
     return Cases(
         images=images,
         rows=index,
         target=values,
-        keys=[
-            (batch["image_id"][r], class_names[int(t)] if class_names else SCORE)
-            for r, t in zip(rows, target, strict=True)
-        ],
+        keys=[(ids[r], class_names[int(t)] if class_names else SCORE) for r, t in zip(rows, target, strict=True)],
         patients=[patients[r] for r in rows],
         prediction=prediction,
         truth=truth,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from lightning_chex.attribution import Attributor, FeatureStatistics, LayerLearner, frozen
 from lightning_chex.attribution.layers import get_layer, hooked
 from lightning_chex.data.contract import Samples, XrayDataModule
+from lightning_chex.data.contract_checks import Checked
 
 Source = Literal["training split", "checkpoint", "file"]
 
@@ -124,7 +126,7 @@ def training_batches(
 
     def batches() -> Iterator[Tensor]:
         chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
-        readable = data.readable(dataset, "training images of the statistics")
+        readable = Checked(data, data.readable(dataset, "training images of the statistics"), "training images")
         return (batch["image"] for batch in batches_of(data, readable, chosen))
 
     return batches
@@ -145,11 +147,16 @@ def batches_of(
         Subset(cast(Dataset, dataset), chosen),
         batch_size or data.batch_size,
         num_workers=data.num_workers,
-        collate_fn=data.collate,
+        collate_fn=partial(_collate_read, data.collate),
         generator=torch.Generator(),  # of its own, or iterating would draw from the global one
     )
-    # None is a batch of unreadable images only, which the data module skips
     return (batch for batch in loader if batch is not None)
+
+
+def _collate_read(collate: Callable[[list[Any]], Any], samples: Sequence[Any]) -> Any:
+    """Join the samples that could be read, those that are not None; None where there is none."""
+    read = [sample for sample in samples if sample is not None]
+    return collate(read) if read else None
 
 
 def _key(member: LayerLearner) -> str:

@@ -7,10 +7,8 @@
 ``overlays/...png``            on request: the same over the X-ray
 """
 
-import hashlib
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,8 +22,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lightning_chex.attribution import Attribution, bits_per_pixel
+from lightning_chex.data.contract import names_of
 from lightning_chex.explaining.map_store import Added, Entry, MapStore, read_entries, read_map
-from lightning_chex.files import write_whole
+from lightning_chex.files import safe_name, write_whole
 from lightning_chex.reporting.explanation import BITS_NOTE
 
 RECORD = "explanation.json"
@@ -183,7 +182,7 @@ def entries_of(
         found: the maps (N, H, W), on the CPU.
         unit: name of the column for the sum of a map.
     """
-    count = len(predictions)
+    count, ids = len(predictions), names_of(batch["image_id"])
     predicted = predictions.reshape(count, -1).tolist()
     truths = batch["label"].reshape(count, -1).tolist() if "label" in batch else None
     sizes = batch.get("source_size") or [("", "")] * count
@@ -196,7 +195,7 @@ def entries_of(
         height, width = map(str, sizes[at])
         described.append(
             {
-                "image": str(batch["image_id"][at]),
+                "image": ids[at],
                 "target": target,
                 "prediction": f"{predicted[at][k]:.6g}",
                 "truth": "" if truths is None else f"{truths[at][k]:g}",
@@ -222,15 +221,7 @@ def map_name(image: str, target: str) -> str:
         >>> map_name("../a b", "Mass")
         'a_b-2c2c791a__Mass'
     """
-    return f"{_safe(image)}__{_safe(target)}"
-
-
-def _safe(name: str) -> str:
-    plain = re.sub(r"[^A-Za-z0-9._-]+|__+", "_", name).strip("._")[:100]
-    # a name that ends like a checksum could be what another one's becomes
-    if plain == name and name and not re.search(r"-[0-9a-f]{8}$", name):
-        return name
-    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+    return f"{safe_name(image)}__{safe_name(target)}"
 
 
 def read_index(folder: Path) -> list[Entry]:

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
-from lightning_chex.data.contract import DataError, Samples, XrayDataModule, check_sample, first_of
+from lightning_chex.data.contract import DataError, Samples, XrayDataModule
+from lightning_chex.data.contract_checks import Checked, check_sample, first_of
 from lightning_chex.explaining.feature_statistics import Saved, batches_of
 
 Weights = Mapping[str, Tensor]
@@ -76,7 +77,7 @@ class Images:
 
     def __init__(self, data: XrayDataModule, dataset: Samples, subject: Subject, limit: int | None = None) -> None:
         self.data = data
-        self.dataset = dataset
+        self.dataset = Checked(data, dataset, "images to explain")
         self.subject = subject
         self.count = len(dataset) if limit is None else min(limit, len(dataset))
 
@@ -93,7 +94,7 @@ class Images:
             DataError: there is none.
             MisconfigurationException: it lacks what is needed to explain it.
         """
-        sample = first_of(Subset(cast(Dataset, self.dataset), range(self.count)))
+        sample = first_of(Subset(self.dataset, range(self.count)))
         if sample is None:
             raise DataError(
                 "there is no image to explain: evaluate takes the test images, and of a data set with boxes those that "

@@ -24,6 +24,7 @@ def summarize(
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Summary:
     """Give the mean of a measure over boxes, over classes and per class, with intervals by patient.
 
@@ -31,7 +32,8 @@ def summarize(
     far the mean of such a resample lies from the mean of all, in standard errors of that resample, gives the interval
     (studentised bootstrap, Efron 1979; Davison and Hinkley 1997, section 5.2.1): with few patients and skewed values it
     holds the truth more often than percentiles or BCa, see ``benchmarks/results/interval_coverage.md``. It may reach
-    beyond what a value can be. A resample in which a class does not occur is left out of that class's interval, and
+    beyond what a value can be: give the ``bounds`` of a measure that has some by definition. A resample in which a
+    class does not occur is left out of that class's interval, and
     the class out of that resample's class mean. The same seed draws the same patients for every measure of the same
     maps. Give differences as values, one a map, for the interval of a paired difference.
 
@@ -43,6 +45,7 @@ def summarize(
         resamples: >= 1.
         confidence: in (0, 1).
         seed: of the resamples.
+        bounds: least and greatest possible value, to which intervals are cut.
 
     Returns:
         The estimates.
@@ -89,7 +92,8 @@ def summarize(
         low, high = np.nan, np.nan
         if people > 1:
             low, high = _studentised(value, error[column], means[:, column], errors[:, column], tail)
-        at, low, high = (float(each + centre) for each in (value, low, high))
+        low, high = np.clip((low + centre, high + centre), *bounds).tolist()
+        at = float(value + centre)
         estimates.append(Estimate(at, low, high, int(sizes.sum()), people))
     return Summary(estimates[0], estimates[1], tuple(estimates[2:]))
 

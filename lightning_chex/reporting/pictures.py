@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_chex.files import write_whole
+from lightning_chex.files import safe_name, write_whole
 from lightning_chex.reporting.explanation import BITS_NOTE, Explanation
 
 COLORMAP = colormaps["inferno"]
@@ -119,6 +119,8 @@ def write_pictures(explanations: Sequence[Explanation], folder: Path, title: str
     folder.mkdir(parents=True, exist_ok=True)
     for i, explanation in enumerate(explanations):
         name = re.sub(r"[^\w.-]+", "_", f"{i:03d}_{explanation.image_id}__{explanation.target_name}")
+        if len(name.encode()) > 200:  # a file name has 255 bytes at the most
+            name = safe_name(name)
         write_figure(folder / f"{name}.png", figure(explanation), dpi=80)
     path = folder.with_name(f"{folder.name}.png")
     write_figure(path, sheet(explanations, title), dpi=80)

@@ -11,7 +11,8 @@ from torchmetrics import Metric
 from torchmetrics.functional.segmentation import dice_score
 
 from lightning_chex.data.adapter import data_of, name_of
-from lightning_chex.data.contract import Split, first_of
+from lightning_chex.data.contract import Split
+from lightning_chex.data.contract_checks import first_of
 from lightning_chex.tasks.backbone import UNET_STRIDE, create_unet
 from lightning_chex.tasks.task import ChestXrayTask, Schedule
 
@@ -66,6 +67,7 @@ class SegmentationTask(ChestXrayTask):
         schedule: ``constant``, ``cosine`` to zero, or ``one_cycle`` (up, then down), step by step over the training.
     """
 
+    truth_key = "lung_mask"
     metric_names = ("loss", "dice")
     progress_bar_keys = ("loss", "dice")
 
@@ -106,10 +108,6 @@ class SegmentationTask(ChestXrayTask):
                     f"the samples of {name_of(data)} have no lung_mask: use LungDataModule, the phantom, or "
                     "CohenDataModule with lung_masks: true"
                 )
-
-    def truth(self, batch: dict[str, Any]) -> Tensor:
-        """Lung masks, bool (B, 2, H, W)."""
-        return batch["lung_mask"]
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
         """Binary cross entropy over the pixels plus soft Dice loss, each the mean over the lungs that are outlined.

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from lightning_chex.data.adapter import data_of
+from lightning_chex.data.contract import outputs_of
+from lightning_chex.data.contract_checks import check_batch
 from lightning_chex.lightning_private import trainer_of
 from lightning_chex.tasks.repeats import unrepeated_rows
 
@@ -28,6 +30,7 @@ class ChestXrayTask(pl.LightningModule):
     updates. All hyper-parameters are plain values, so that checkpoints load with ``weights_only=True``.
     """
 
+    truth_key = "label"
     metric_names: tuple[str, ...] = ("loss",)
     progress_bar_keys: tuple[str, ...] = ("loss",)
     """Logged values that the progress bar shows, without ``val/`` and ``test/``."""
@@ -55,9 +58,19 @@ class ChestXrayTask(pl.LightningModule):
         """Run the network on images (B, 3, H, W)."""
         return self.model(images.contiguous(memory_format=torch.channels_last))
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Refuse batches that are not as the contract says, of loaders of one's own too; the first sample tells."""
+        keys = ("image", "image_id" if self.trainer.predicting else self.truth_key)
+        own = outputs_of(self)
+        count = len(own.class_names) or len(own.score_names)
+        label = (count,) if own.class_names or count > 1 else ()
+        check_batch(batch, keys, type(self).__name__, data_of(self.trainer).size, label)
+        return batch
+
     def truth(self, batch: dict[str, Any]) -> Tensor:
         """Take from a batch what the network should say."""
-        return batch["label"]
+        label = batch[self.truth_key]
+        return label if label.is_floating_point() or label.ndim > 2 else label.float()
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
         """Mean loss of a batch, given what `truth` takes from it."""

@@ -5,9 +5,10 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
+from lightning_chex.attribution import bits_per_pixel
 from lightning_chex.attribution.blur import Blur, blur_matrix
 from lightning_chex.attribution.bottleneck import ALPHA_LIMIT, capacity, capacity_gradient
-from lightning_chex.attribution.solution import bits_per_cell, bits_per_pixel
+from lightning_chex.attribution.solution import bits_per_cell
 
 
 def conv_blur(mask, sigma=1.0):

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from lightning_chex.attribution import IBA
 from lightning_chex.callbacks import IBACallback
-from lightning_chex.reporting import Explanation
-from lightning_chex.reporting.dashboard import TABLE_COLUMNS, log_table
+from lightning_chex.reporting import TABLE_COLUMNS, Explanation
+from lightning_chex.reporting.dashboard import log_table
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

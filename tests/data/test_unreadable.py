@@ -226,7 +226,7 @@ def test_a_loader_without_the_policy_is_the_plain_one(nih):
     data = data_of(nih, on_unreadable="error")
     data.setup()
     assert type(data.val_dataloader()) is DataLoader
-    assert data.readable(data.dataset("val"), "val split") is data.dataset("val")
+    assert data.readable(data.dataset("val"), "val split").dataset is data.dataset("val")
 
 
 def test_an_unknown_policy_is_named():

@@ -89,3 +89,8 @@ def test_a_bad_file_is_told(tmp_path, content, words):
     with pytest.raises(ValueError, match="mine") as error:
         choose_methods([str(path)], "0", model, torch.zeros(1, 3, 16, 16), False, 0)
     assert words in str(error.value)
+
+
+def test_an_empty_list_of_methods_is_named():
+    with pytest.raises(ValueError, match=r"methods=\[\] names none: choose from IBA, .*leave it out"):
+        choose_methods([], LAYER, nn.Identity(), torch.zeros(1, 3, 32, 32), False, 0)

@@ -5,6 +5,7 @@ import timm
 import torch
 from torch import nn
 
+from lightning_chex.evaluation import with_weights
 from lightning_chex.evaluation.untrained import (
     initial_weights,
     layers_from_top,
@@ -12,7 +13,6 @@ from lightning_chex.evaluation.untrained import (
     recalibrate,
     spread_of_outputs,
     stages,
-    with_weights,
 )
 
 

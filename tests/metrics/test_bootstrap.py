@@ -186,3 +186,9 @@ def test_the_accumulator_gives_the_same_means_and_merges_exactly():
         assert result["per_class"][3].isnan()
     with pytest.raises(ValueError, match="num_classes=0"):
         ClassMean(0)
+
+
+def test_intervals_end_at_the_bounds_of_a_measure_and_nowhere_else():
+    values, patients = [1.0] * 11 + [0.0], list("abcdefghijkl")
+    free, cut = (summarize(values, patients, bounds=own).mean for own in ((-np.inf, np.inf), (0.0, 1.0)))
+    assert free.ci_high > 1 == cut.ci_high and cut.ci_low == max(free.ci_low, 0.0) and cut.value == free.value

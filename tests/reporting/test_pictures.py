@@ -113,6 +113,11 @@ def test_no_name_leaves_the_folder(tmp_path, name):
     assert not set("/\\:*?|<>") & set(next(folder.iterdir()).name)
 
 
+def test_long_ids_are_shortened_and_stay_apart(tmp_path):
+    write_pictures([explanation(image_id="é" * 300 + end) for end in "ab"], tmp_path / "x", "two")
+    assert len({path.name for path in (tmp_path / "x").iterdir()}) == 2
+
+
 def test_names_that_become_alike_do_not_overwrite_each_other(tmp_path):
     write_pictures([explanation(image_id="a/b"), explanation(image_id="a b")], tmp_path / "x", "two")
     assert len(list((tmp_path / "x").iterdir())) == 2
