@@ -6,13 +6,16 @@ READY := $(VENV)/.ready
 PIP := -m pip install --quiet --progress-bar off
 LOCK := requirements.lock
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test claims-quick lint lock clean
 
 demo: $(READY)  ## train on the phantom, explain at every validation, end with a summary
 	$(BIN)/python -m lightning_chex fit
 
 test: $(READY) lint  ## lint, types and every test
 	$(BIN)/python -m pytest
+
+claims-quick: $(READY)  ## the claims of the paper on few cases; benchmarks/results/claims.md is the full run
+	$(BIN)/python -m benchmarks.claims --quick --work .claims --out .claims/claims
 
 lint: $(READY)
 	$(BIN)/ruff check lightning_chex tests benchmarks

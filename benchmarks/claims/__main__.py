@@ -40,12 +40,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the trained networks")
     parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md are written")
     parser.add_argument("--claims", nargs="+", choices=CLAIMS, default=list(CLAIMS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds")
-    parser.add_argument("--cases", type=int, default=24, help="cases a claim and network, at most")
+    parser.add_argument("--seeds", type=int, nargs="+", help="training seeds; by default 0 1 2")
+    parser.add_argument("--cases", type=int, help="cases a claim and network, at most; by default 24")
+    parser.add_argument("--quick", action="store_true", help="one training seed, two epochs and six cases by default")
     options = parser.parse_args()
+    seeds = options.seeds or ([0] if options.quick else [0, 1, 2])
+    cases = options.cases or (6 if options.quick else 24)
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    study = Study(options.work, options.seeds, options.cases)
+    study = Study(options.work, seeds, cases, 2 if options.quick else None)
     file = options.out.with_suffix(".json")
     kept = json.loads(file.read_text()) if file.exists() else {}
     for name in options.claims:
@@ -55,8 +58,8 @@ def main() -> None:
             "claims": [asdict(claim) for claim in found],
             "command": f"python -m benchmarks.claims {' '.join(_shown(sys.argv[1:]))}",
             "commit": _commit(),
-            "seeds": options.seeds,
-            "cases": options.cases,
+            "seeds": seeds,
+            "cases": cases,
             "minutes": round((time.monotonic() - start) / 60, 1),
             "machine": f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} thread(s), Python "
             f"{platform.python_version()}, torch {torch.__version__}",

@@ -1,10 +1,12 @@
 """Claim 4: a balanced loss gives better features for rare classes (section 3.1, Table 3)."""
 
+from itertools import product
+
 import torch
 
 from benchmarks.claims.layers import compared
 from benchmarks.claims.populations import PATHOLOGIES, mixed_findings, single_findings
-from benchmarks.claims.study import RULE, Claim, Kind, Sample, Study, Table, outputs, several, shown
+from benchmarks.claims.study import RULE, Claim, Kind, Measured, Row, Study, Table, outputs, several, shown
 from lightning_chex.attribution import RandomMap
 from lightning_chex.tasks import MultilabelScores
 
@@ -16,31 +18,7 @@ KINDS: tuple[Kind, ...] = ("weighted", "classifier")
 
 def claim(study: Study) -> Claim:
     """IoU of the maps of networks of both losses on the same findings, recognised or not, and their AUROC and AP."""
-    sample, scores = Sample(), []
-    cases = single_findings(study.cases)
-    population = mixed_findings(6 * study.cases)
-    mixed = torch.stack([population[index]["image"] for index in range(len(population))])
-    for seed in study.seeds:
-        values = compared(
-            RandomMap().attribute(torch.nn.Identity(), cases.images, cases.target), cases, cases.area, "random"
-        )
-        for kind in KINDS:
-            network = study.network(kind, seed)
-            metric = MultilabelScores(PATHOLOGIES)
-            metric.update(outputs(network, mixed), population.labels)
-            found = metric.compute()
-            scores.append(
-                {
-                    "loss": "weighted BCE" if kind == "weighted" else "BCE",
-                    "network": seed,
-                    "AUROC": f"{float(found['auroc']):.3f}",
-                    "AP": f"{float(found['ap']):.3f}",
-                }
-            )
-            for beta in BETAS:
-                maps = study.iba(kind, seed, beta=beta).attribute(network, cases.images, cases.target)
-                values |= compared(maps, cases, cases.area, f"{kind}, beta {beta:g}")
-        sample.add(seed, cases.patients, **values, target=cases.target)
+    sample, scores = study.sample("balanced", measure), scored(study)
     rows, classes = [], []
     for beta in BETAS:
         weighted, plain = (f"iou|{kind}, beta {beta:g}" for kind in KINDS)
@@ -87,3 +65,30 @@ def claim(study: Study) -> Claim:
             "ChestX-ray8 they reach 90.",
         ],
     )
+
+
+def measure(study: Study, seed: int) -> Measured:
+    """IoU of the maps of the networks of both losses on the same findings, recognised or not."""
+    cases = single_findings(study.cases)
+    random = RandomMap().attribute(torch.nn.Identity(), cases.images, cases.target)
+    values = compared(random, cases, cases.area, "random") | {"target": cases.target}
+    for kind, beta in product(KINDS, BETAS):
+        network = study.network(kind, seed)
+        maps = study.iba(kind, seed, beta=beta).attribute(network, cases.images, cases.target)
+        values |= compared(maps, cases, cases.area, f"{kind}, beta {beta:g}")
+    return cases.patients, values
+
+
+def scored(study: Study) -> list[Row]:
+    """AUROC and AP of all networks on new images."""
+    population = mixed_findings(6 * study.cases)
+    mixed = torch.stack([population[index]["image"] for index in range(len(population))])
+    rows: list[Row] = []
+    for seed, kind in product(study.seeds, KINDS):
+        metric = MultilabelScores(PATHOLOGIES)
+        metric.update(outputs(study.network(kind, seed), mixed), population.labels)
+        found = metric.compute()
+        loss = "weighted BCE" if kind == "weighted" else "BCE"
+        figures = {name: f"{float(found[key]):.3f}" for name, key in (("AUROC", "auroc"), ("AP", "ap"))}
+        rows.append({"loss": loss, "network": seed, **figures})
+    return rows

@@ -1,12 +1,15 @@
 """Claim 6, beyond the paper: do maps follow the model, are they stable, do bits measure, is health empty."""
 
+from itertools import combinations
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from benchmarks.claims.layers import seen
 from benchmarks.claims.populations import single_findings, training_batches
-from benchmarks.claims.study import LAYER, RULE, Claim, Sample, Study, Table, outputs, several, shown
-from lightning_chex.attribution import IBA, Attributor, GradCAM
+from benchmarks.claims.study import LAYER, RULE, Claim, Measured, Sample, Study, Table, outputs, several, shown
+from lightning_chex.attribution import IBA, GradCAM
 from lightning_chex.metrics import spearman
 from lightning_chex.tasks import create_backbone
 
@@ -22,33 +25,17 @@ def claims(study: Study) -> list[Claim]:
 
 def stable(study: Study) -> Claim:
     """Agreement of maps over noise and training seeds, with those of an untrained network and of another patient."""
-    noise, training = Sample(), Sample()
-    cases = single_findings(study.cases)
-    maps: dict[str, list[Tensor]] = {}
-    for seed in study.seeds:
-        network = study.network("classifier", seed)
-        iba = study.iba("classifier", seed)
-        untrained = fresh(seed)
-        of_untrained = IBA(LAYER, batch_size=8)
-        of_untrained.fit(untrained, training_batches("pathologies", seed))
-        own = iba.attribute(network, cases.images, cases.target)
-        again = study.iba("classifier", seed)
-        again.seed = 1
-        pairs = {
-            "IBA, another noise": again.attribute(network, cases.images, cases.target),
-            "IBA, an untrained network": of_untrained.attribute(untrained, cases.images, cases.target),
-            "IBA, another patient": own.roll(1, 0),
-        }
-        noise.add(seed, cases.patients, **{name: agreement(own, other) for name, other in pairs.items()})
-        maps.setdefault(TOGETHER, []).append(own)
-        cam: Attributor = GradCAM(LAYER)
-        maps.setdefault("Grad-CAM", []).append(cam.attribute(network, cases.images, cases.target))
+    noise = study.sample("stable", measure_noise)
+    maps = [study.measured("maps", seed, measure_maps) for seed in study.seeds]
+    training = Sample()
+    for (a, first), (b, second) in combinations(enumerate(maps), 2):
+        pairs = {name: agreement(*(map_of(own, name) for own in (first, second))) for name in ("IBA", "Grad-CAM")}
+        training.add(a * len(maps) + b, first[0], **pairs)
     rows = [{"maps compared": name, "Spearman": shown(noise.mean(name))} for name in noise.values]
-    for method, found in maps.items():
-        for a in range(len(found)):
-            for b in range(a + 1, len(found)):
-                training.add(a * 10 + b, cases.patients, **{method: agreement(found[a], found[b])})
-        rows.append({"maps compared": f"{method}, another training seed", "Spearman": shown(training.mean(method))})
+    rows += [
+        {"maps compared": f"{name}, another training seed", "Spearman": shown(training.mean(name))}
+        for name in training.values
+    ]
     difference = noise.difference("IBA, another noise", "IBA, an untrained network")
     return Claim(
         "Maps follow the model",
@@ -63,59 +50,30 @@ def stable(study: Study) -> Claim:
 
 def growing(study: Study) -> Claim:
     """Bits of the same finding on the same patient in several sizes."""
-    sample = Sample()
-    for seed in study.seeds:
-        network, iba = study.network("classifier", seed), study.iba("classifier", seed)
-        areas, bits, outside, probabilities = [], [], [], []
-        for extent in EXTENTS:
-            cases = single_findings(study.cases, GROWING, extent=extent)
-            maps = iba.attribute(network, cases.images, cases.target)
-            truth = cases.regions.any(1)
-            areas.append(cases.area.double())
-            bits.append((maps * truth).sum((1, 2)))
-            outside.append((maps * ~truth).sum((1, 2)))
-            rows = torch.arange(len(cases))
-            probabilities.append(outputs(network, cases.images).sigmoid()[rows, cases.target])
-        area = torch.stack(areas, 1)
-        values = {
-            "in the finding": spearman(area[:, None], torch.stack(bits, 1).double()[:, None]),
-            "outside": spearman(area[:, None], torch.stack(outside, 1).double()[:, None]),
-            "probability": spearman(area[:, None], torch.stack(probabilities, 1).double()[:, None]),
-            "zero": torch.zeros(len(area)),
-        }
-        sample.add(seed, cases.patients, **values)
-    names = [name for name in sample.values if name != "zero"]
+    sample = study.sample("growing", measure_sizes)
+    inside, outside = "in the finding", "outside"
     return Claim(
         "Bits grow with the finding",
         "The bits on a finding measure how much of it there is.",
-        sample.decided("in the finding", "zero"),
-        f"Over five sizes of the same finding on the same patient the rank correlation of the bits within it with its "
-        f"area is above 0. {RULE}",
-        f"Rank correlation {shown(sample.mean('in the finding'), signed=True)}, by network "
-        f"{several(sample.by_seed('in the finding'), signed=True)}.",
+        sample.decided(inside, outside),
+        f"Over five sizes of the same finding on the same patient the bits within it follow its area more closely, by "
+        f"rank correlation, than the bits outside it. {RULE}",
+        f"Rank correlation {shown(sample.mean(inside), signed=True)} within, "
+        f"{shown(sample.mean(outside), signed=True)} outside; difference by network "
+        f"{several(sample.by_seed(inside, outside), signed=True)}.",
         [
             Table(
                 "Rank correlation with the area",
-                [{"what": n, "Spearman": shown(sample.mean(n), signed=True)} for n in names],
+                [{"what": n, "Spearman": shown(sample.mean(n), signed=True)} for n in sample.values],
             )
         ],
-        ["The sum over a larger region is larger for any map that is not empty there: see the bits outside beside it."],
+        ["The sum over a larger region is larger for any map that is not empty there: see the bits per pixel too."],
     )
 
 
 def healthy(study: Study) -> Claim:
     """Bits of the same class on the same patient with and without the finding."""
-    sample = Sample()
-    for seed in study.seeds:
-        network, iba = study.network("classifier", seed), study.iba("classifier", seed)
-        cases = seen(network, single_findings(study.cases))
-        maps = [iba.attribute(network, images, cases.target) for images in (cases.images, cases.healthy)]
-        truth = cases.regions.any(1)
-        total = [own.sum((1, 2)) for own in maps]
-        inside = [(own * truth).sum((1, 2)) for own in maps]
-        sample.add(
-            seed, cases.patients, ill=total[0], well=total[1], ill_inside=inside[0], well_inside=inside[1],
-        )  # fmt: skip
+    sample = study.sample("healthy", measure_healthy)
     rows = [
         {"bits": name, "with the finding": shown(sample.mean(a)), "without": shown(sample.mean(b)),
          "difference": shown(sample.difference(a, b), signed=True)}
@@ -137,6 +95,68 @@ def fresh(seed: int) -> nn.Module:
     """A network that has learnt nothing."""
     torch.manual_seed(1000 + seed)
     return create_backbone("densenet121", 8, pretrained=False).eval()
+
+
+def measure_noise(study: Study, seed: int) -> Measured:
+    """Agreement of IBA's maps with those of another noise, an untrained network and another patient."""
+    network, untrained, cases = study.network("classifier", seed), fresh(seed), single_findings(study.cases)
+    iba, again = (study.iba("classifier", seed, seed=own) for own in (0, 1))
+    other = IBA(LAYER, batch_size=8).fit(untrained, training_batches("pathologies", seed))
+    own = iba.attribute(network, cases.images, cases.target)
+    pairs = {
+        "IBA, another noise": again.attribute(network, cases.images, cases.target),
+        "IBA, an untrained network": other.attribute(untrained, cases.images, cases.target),
+        "IBA, another patient": own.roll(1, 0),
+    }
+    return cases.patients, {name: agreement(own, found) for name, found in pairs.items()}
+
+
+def measure_maps(study: Study, seed: int) -> Measured:
+    """Maps of one network in cells of 4 x 4 pixels, a value a cell under each name; all networks see the same cases."""
+    network, cases = study.network("classifier", seed), single_findings(study.cases)
+    values = {}
+    for name, method in {"IBA": study.iba("classifier", seed), "Grad-CAM": GradCAM(LAYER)}.items():
+        cells = avg_pool2d(method.attribute(network, cases.images, cases.target).float(), 4).flatten(1)
+        values |= {f"{name}|{i}": own for i, own in enumerate(cells.T)}
+    return cases.patients, values
+
+
+def map_of(found: Measured, name: str) -> Tensor:
+    """The maps that `measure_maps` has kept, (N, 1, cells)."""
+    return torch.stack([own for key, own in found[1].items() if key.split("|")[0] == name], 1)[:, None]
+
+
+def measure_sizes(study: Study, seed: int) -> Measured:
+    """Rank correlation, over sizes of the same finding, of its area with bits and probability."""
+    network, iba = study.network("classifier", seed), study.iba("classifier", seed)
+    series: dict[str, list[Tensor]] = {}
+    for extent in EXTENTS:
+        cases = single_findings(study.cases, GROWING, extent=extent)
+        maps, truth = iba.attribute(network, cases.images, cases.target), cases.regions.any(1)
+        inside = (maps * truth).sum((1, 2))
+        found = {
+            "area": cases.area,
+            "in the finding": inside,
+            "outside": (maps * ~truth).sum((1, 2)),
+            "bits per pixel in the finding": inside / cases.area.clamp(min=1),
+            "probability": outputs(network, cases.images).sigmoid()[torch.arange(len(cases)), cases.target],
+        }
+        for name, own in found.items():
+            series.setdefault(name, []).append(own.double())
+    joined = {name: torch.stack(own, 1)[:, None] for name, own in series.items()}
+    area = joined.pop("area")
+    return cases.patients, {name: spearman(area, own) for name, own in joined.items()}
+
+
+def measure_healthy(study: Study, seed: int) -> Measured:
+    """Bits of a map with and without the finding, in all and in its place."""
+    network, iba = study.network("classifier", seed), study.iba("classifier", seed)
+    cases = seen(network, single_findings(study.cases))
+    values, truth = {}, cases.regions.any(1)
+    for name, images in (("ill", cases.images), ("well", cases.healthy)):
+        maps = iba.attribute(network, images, cases.target)
+        values |= {name: maps.sum((1, 2)), f"{name}_inside": (maps * truth).sum((1, 2))}
+    return cases.patients, values
 
 
 def agreement(one: Tensor, other: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from benchmarks.claims.layers import compared, methods, seen
 from benchmarks.claims.populations import Cases, severities, single_findings
-from benchmarks.claims.study import LAYER, RULE, Claim, Sample, Study, Table, several, shown
+from benchmarks.claims.study import LAYER, RULE, Claim, Measured, Study, Table, several, shown
 from lightning_chex.attribution import (
     LRP,
     Attributor,
@@ -28,15 +28,7 @@ IBA_ROW = f"IBA at {LAYER.split('.')[1]}"
 
 def claim(study: Study) -> Claim:
     """Every method under every measure, its rank, and the rank correlation between the measures."""
-    sample = Sample()
-    for seed in study.seeds:
-        network = study.network("classifier", seed)
-        cases = seen(network, single_findings(study.cases))
-        values = {}
-        for name, method in line_up(study, seed).items():
-            maps = method.attribute(network, cases.images, cases.target).float()
-            values |= judged(network, maps, cases, name)
-        sample.add(seed, cases.patients, **values)
+    sample = study.sample("importance", measure)
     names = list(dict.fromkeys(key.split("|")[1] for key in sample.values))
     means = {m: torch.tensor([sample.mean(f"{m}|{name}").value for name in names]) for m in MEASURES}
     ranks = {m: (-sign * means[m]).argsort().argsort() + 1 for m, sign in MEASURES.items()}
@@ -115,20 +107,33 @@ def judged(network: nn.Module, maps: Tensor, cases: Cases, name: str) -> dict[st
 
 
 def sensitivity(study: Study) -> list[dict[str, str | float]]:
-    """Correlation of a map's sum over masked pixels with the fall of the score, mean over the sizes of the masks."""
-    sample = Sample()
-    for seed in study.seeds:
-        network, scored = study.network("severity", seed), severities(max(8, study.cases // 3))
-
-        def predict(images: Tensor, network: nn.Module = network) -> Tensor:
-            return network(images.contiguous(memory_format=torch.channels_last))[:, 0]
-
-        values = {}
-        known: dict[str, Attributor] = {o: study.iba("severity", seed, objective=o) for o in OBJECTIVES}
-        for name, method in (known | {"gradient": Gradient(), "random map": RandomMap()}).items():
-            target = scored.scores.sum(1) if method.needs_true_score else None
-            maps = method.attribute(network, scored.images, target).float()
-            sizes = mask_sizes(maps[0].numel(), 6)
-            values[name] = sensitivity_n(predict, scored.images, maps, sizes, masks=12).nanmean(1)
-        sample.add(seed, scored.patients, **values)
+    """Correlation of a map's sum over masked pixels with the fall of the score, by objective."""
+    sample = study.sample("sensitivity", measure_sensitivity)
     return [{"method": name, "Sensitivity-N": shown(sample.mean(name), signed=True)} for name in sample.values]
+
+
+def measure(study: Study, seed: int) -> Measured:
+    """Every method on the findings that one network recognises."""
+    network = study.network("classifier", seed)
+    cases = seen(network, single_findings(study.cases))
+    values = {}
+    for name, method in line_up(study, seed).items():
+        values |= judged(network, method.attribute(network, cases.images, cases.target).float(), cases, name)
+    return cases.patients, values
+
+
+def measure_sensitivity(study: Study, seed: int) -> Measured:
+    """Sensitivity-N of the regression objectives and controls, the mean over the sizes of the masks."""
+    network, scored = study.network("severity", seed), severities(max(8, study.cases // 3))
+
+    def predict(images: Tensor) -> Tensor:
+        return network(images.contiguous(memory_format=torch.channels_last))[:, 0]
+
+    values = {}
+    known: dict[str, Attributor] = {own: study.iba("severity", seed, objective=own) for own in OBJECTIVES}
+    for name, method in (known | {"gradient": Gradient(), "random map": RandomMap()}).items():
+        target = scored.scores.sum(1) if method.needs_true_score else None
+        maps = method.attribute(network, scored.images, target).float()
+        sizes = mask_sizes(maps[0].numel(), 6)
+        values[name] = sensitivity_n(predict, scored.images, maps, sizes, masks=12).nanmean(1)
+    return scored.patients, values

@@ -6,7 +6,20 @@ from scipy import ndimage
 from torch import Tensor
 
 from benchmarks.claims.populations import Cases, single_findings
-from benchmarks.claims.study import LAYER, LAYERS, RULE, Claim, Sample, Study, Table, marked, outputs, several, shown
+from benchmarks.claims.study import (
+    LAYER,
+    LAYERS,
+    RULE,
+    Claim,
+    Measured,
+    Sample,
+    Study,
+    Table,
+    marked,
+    outputs,
+    several,
+    shown,
+)
 from lightning_chex.attribution import Attributor, InputIBA, MultiLayerIBA, RandomMap, SharedIBA
 from lightning_chex.metrics import intersection_over_union, pointing_game
 
@@ -16,20 +29,7 @@ GATED, PRINTED = "Multi-layer IBA, gated", "Multi-layer IBA, intersection (Eq. 5
 
 def claim(study: Study) -> Claim:
     """IoU, pointing and distance of outlines of all methods, as many pixels marked as the finding has."""
-    sample = Sample()
-    for seed in study.seeds:
-        network = study.network("classifier", seed)
-        cases = seen(network, single_findings(study.cases))
-        values = {f"size|{name}": own.float() for name, own in sizes(cases).items()}
-        for name, method in methods(study, seed).items():
-            maps = method.attribute(network, cases.images, cases.target)
-            values |= compared(maps, cases, cases.area, name)
-            if name == PRINTED:  # a map of 0 and 1 has an area of its own
-                own = maps.flatten(1).sum(1)
-                finest = study.iba("classifier", seed, LAYERS[0]).attribute(network, cases.images, cases.target)
-                values |= compared(maps, cases, own, f"{PRINTED}, at its own area")
-                values |= compared(finest, cases, own, f"{FINEST}, at the area of the intersection")
-        sample.add(seed, cases.patients, **values)
+    sample = study.sample("layers", measure)
     names = list(dict.fromkeys(key.split("|")[1] for key in sample.values if key.startswith("iou|")))
     rows = [
         {
@@ -68,6 +68,22 @@ def claim(study: Study) -> Claim:
             "their docstrings.",
         ],
     )
+
+
+def measure(study: Study, seed: int) -> Measured:
+    """Overlap of the maps of every method with the findings that one network recognises."""
+    network = study.network("classifier", seed)
+    cases = seen(network, single_findings(study.cases))
+    values = {f"size|{name}": own.float() for name, own in sizes(cases).items()}
+    for name, method in methods(study, seed).items():
+        maps = method.attribute(network, cases.images, cases.target)
+        values |= compared(maps, cases, cases.area, name)
+        if name == PRINTED:  # a map of 0 and 1 has an area of its own
+            own = maps.flatten(1).sum(1)
+            finest = study.iba("classifier", seed, LAYERS[0]).attribute(network, cases.images, cases.target)
+            values |= compared(maps, cases, own, f"{PRINTED}, at its own area")
+            values |= compared(finest, cases, own, f"{FINEST}, at the area of the intersection")
+    return cases.patients, values
 
 
 def methods(study: Study, seed: int) -> dict[str, Attributor]:

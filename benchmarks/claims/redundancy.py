@@ -1,5 +1,7 @@
 """Claim 1: IBA needs only enough, Inverse IBA finds everything (section 2.2, Fig. 1 and its discussion)."""
 
+from itertools import product
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from benchmarks.claims.study import (
     LAYERS,
     RULE,
     Claim,
+    Measured,
     Sample,
     Study,
     Table,
@@ -30,25 +33,12 @@ LEVELS = 4
 
 def claim(study: Study) -> Claim:
     """Recall of both cues at the area they cover, and the fall of the output when the marked area is made healthy."""
-    betas = {(kind, inverse): chosen_beta(study, kind, inverse) for kind in OBJECTIVES for inverse in (False, True)}
-    sample = Sample()
-    for seed in study.seeds:
-        network = study.network("classifier", seed)
-        cases = recognised(network, two_cues(study.cases))
-        values = {}
-        for kind, objective in OBJECTIVES.items():
-            for inverse in (False, True):
-                for beta in BETAS[kind]:
-                    method = study.iba("classifier", seed, inverse=inverse, objective=objective, beta=beta)
-                    name = name_of(kind, inverse, beta)
-                    values |= measured(network, method, cases, name)
-                    if beta == betas[kind, inverse]:
-                        own = name_of(kind, inverse, None)
-                        values |= {key.replace(name, own): value for key, value in values.items() if name in key}
-        for name, method in others(study, seed).items():
-            values |= measured(network, method, cases, name)
-        values |= judged(network, cases, cases.regions.any(1), "the truth itself")
-        sample.add(seed, cases.patients, **values)
+    sample = study.sample("redundancy", measure)
+    betas = {own: chosen_beta(study, *own) for own in product(OBJECTIVES, (False, True))}
+    for (kind, inverse), beta in betas.items():
+        swept_name, own_name = name_of(kind, inverse, beta), name_of(kind, inverse, None)
+        for key in ("bits", "both", "worse", "fall"):
+            sample.values[f"{key}|{own_name}"] = sample.values[f"{key}|{swept_name}"]
     rows = []
     for name in dict.fromkeys(key.split("|")[1] for key in sample.values if key.startswith("both|")):
         if "beta" in name and "chosen" not in name:
@@ -135,16 +125,37 @@ def judged(network: nn.Module, cases: Cases, where: Tensor, name: str) -> dict[s
     return {f"both|{name}": (worse >= 0.5).float(), f"worse|{name}": worse, f"fall|{name}": before - after}
 
 
+def measure(study: Study, seed: int) -> Measured:
+    """Every beta of the sweep, and what stands beside the two, on findings that one network sees in either lung."""
+    network = study.network("classifier", seed)
+    cases = recognised(network, two_cues(study.cases))
+    values = of_sweep(study, seed, cases)
+    for name, method in others(study, seed).items():
+        values |= measured(network, method, cases, name)
+    values |= judged(network, cases, cases.regions.any(1), "the truth itself")
+    return cases.patients, values
+
+
+def tune(study: Study, seed: int) -> Measured:
+    """The sweep on tuning patients."""
+    cases = recognised(study.network("classifier", seed), two_cues(max(12, study.cases // 2), TUNING))
+    return cases.patients, of_sweep(study, seed, cases)
+
+
+def of_sweep(study: Study, seed: int, cases: Cases) -> dict[str, Tensor]:
+    """IBA and Inverse IBA, both objectives, at all betas."""
+    network, values = study.network("classifier", seed), {}
+    for kind, inverse in product(OBJECTIVES, (False, True)):
+        for beta in BETAS[kind]:
+            method = study.iba("classifier", seed, inverse=inverse, objective=OBJECTIVES[kind], beta=beta)
+            values |= measured(network, method, cases, name_of(kind, inverse, beta))
+    return values
+
+
 def chosen_beta(study: Study, kind: str, inverse: bool) -> float:
     """The beta with the best recall of the worse cue on tuning patients, with the first network."""
-    seed = study.seeds[0]
-    network = study.network("classifier", seed)
-    cases = recognised(network, two_cues(max(12, study.cases // 2), TUNING))
-    found = {}
-    for beta in BETAS[kind]:
-        method = study.iba("classifier", seed, inverse=inverse, objective=OBJECTIVES[kind], beta=beta)
-        found[beta] = float(measured(network, method, cases, "it")["worse|it"].mean())
-    return max(found, key=found.__getitem__)
+    _, values = study.measured("redundancy-tuning", study.seeds[0], tune)
+    return max(BETAS[kind], key=lambda beta: float(values[f"worse|{name_of(kind, inverse, beta)}"].mean()))
 
 
 def swept(sample: Sample) -> list[dict[str, str | float]]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.claims.populations import Scored, raised_zone, severities
-from benchmarks.claims.study import RULE, Claim, Sample, Study, Table, several, shown
+from benchmarks.claims.study import RULE, Claim, Measured, Sample, Study, Table, several, shown
 from lightning_chex.attribution import Attributor, Gradient, RandomMap
 from lightning_chex.metrics import relevance_correlation, severity_correlation, zone_relevance
 
@@ -18,22 +18,7 @@ DEVIATION = "deviation (DV)"
 
 def claim(study: Study) -> Claim:
     """Whether bits follow the zone that is raised, and correlate with the zones' scores."""
-    raised, correlated = Sample(), Sample()
-    for seed in study.seeds:
-        before, after, zone = raised_zone(study.cases)
-        scored = severities(study.cases)
-        network = study.network("severity", seed)
-        changes, correlations = {}, {}
-        for name, method in methods(study, seed).items():
-            maps = [maps_of(method, network, one) for one in (before, after)]
-            changes |= of_raised(maps, before.zones, zone, name)
-            own = maps_of(method, network, scored)
-            correlations |= of_scores(own, scored, name)
-        raised.add(seed, after.patients, **changes)
-        lungs = scored.zones.any(1).float()
-        correlations |= of_scores(lungs, scored, "lung field")
-        total = scored.scores.sum(1)
-        correlated.add(seed, scored.patients, low=(total <= 6).float(), high=(total >= 12).float(), **correlations)
+    raised, correlated = study.sample("severity-raised", measure_raised), study.sample("severity", measure)
     names = list(dict.fromkeys(key.split("|")[1] for key in correlated.values if "|" in key))
     found = raised.difference(f"own|{DEVIATION}", f"other|{DEVIATION}")
     by_seed = raised.by_seed(f"own|{DEVIATION}", f"other|{DEVIATION}")
@@ -78,6 +63,27 @@ def claim(study: Study) -> Claim:
         ],
         ["Correlations of zones are NaN, and left out, where all six zones of an image have the same score."],
     )
+
+
+def measure_raised(study: Study, seed: int) -> Measured:
+    """Shares of the zones before and after one is raised."""
+    before, after, zone = raised_zone(study.cases)
+    network, values = study.network("severity", seed), {}
+    for name, method in methods(study, seed).items():
+        maps = [maps_of(method, network, one) for one in (before, after)]
+        values |= of_raised(maps, before.zones, zone, name)
+    return after.patients, values
+
+
+def measure(study: Study, seed: int) -> Measured:
+    """Correlations with the scores of the zones."""
+    scored = severities(study.cases)
+    network, total = study.network("severity", seed), scored.scores.sum(1)
+    values = {"low": total <= 6, "high": total >= 12}
+    for name, method in methods(study, seed).items():
+        values |= of_scores(maps_of(method, network, scored), scored, name)
+    values |= of_scores(scored.zones.any(1).float(), scored, "lung field")
+    return scored.patients, values
 
 
 def methods(study: Study, seed: int) -> dict[str, Attributor]:

@@ -1,8 +1,9 @@
 """What all claims share: networks and the statistics of their layers, samples by patient, and how a claim is stated."""
 
+import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 
 from benchmarks.claims.populations import training_batches
 from lightning_chex.attribution import IBA, Attributor, FeatureStatistics, InverseIBA, MultiLayerIBA
+from lightning_chex.files import write_whole
 from lightning_chex.metrics import Estimate, pixel_ranks, summarize
 from lightning_chex.tasks import ClassificationTask, RegressionTask
 
 Kind = Literal["classifier", "weighted", "severity", "shuffled"]
 Verdict = Literal["holds", "does not hold", "undecided"]
 Row = Mapping[str, str | float | int]
+Measured = tuple[list[str], dict[str, Tensor]]
+"""The patients of N cases, and one value a case under each name, (N,)."""
 
 LAYERS = ("features.denseblock1", "features.denseblock2", "features.denseblock3")
 LAYER = LAYERS[1]
@@ -68,19 +72,21 @@ class Study:
     """Networks of several training seeds, and how many cases each claim takes.
 
     Attributes:
-        work: folder of the trained networks.
+        work: folder of the trained networks, and of what was measured of them.
         seeds: training seeds; each is another initialisation, order and training population.
         cases: cases a claim and network, at most.
+        epochs: of the training; None for those of the configurations in ``networks/``.
     """
 
     work: Path
     seeds: Sequence[int]
     cases: int
+    epochs: int | None = None
     _statistics: dict[tuple[str, int, str], FeatureStatistics] = field(default_factory=dict)
 
     def network(self, kind: Kind, seed: int) -> nn.Module:
         """Load a network, in evaluation mode; it is trained first where it is not in ``work``."""
-        return _loaded(kind, trained(self.work, kind, seed))
+        return _loaded(kind, trained(self.work, kind, seed, self.epochs))
 
     def statistics(self, kind: Kind, seed: int, layer: str = LAYER) -> FeatureStatistics:
         """Statistics of a layer on images the network was trained on."""
@@ -97,6 +103,28 @@ class Study:
         method.statistics = self.statistics(kind, seed, layer)
         return method
 
+    def measured(self, name: str, seed: int, measure: Callable[["Study", int], Measured]) -> Measured:
+        """Measure a network, or read what an earlier run has measured of it with as many cases.
+
+        It lies in ``work/measured``: remove that after a change of how something is measured.
+        """
+        file = self.work / "measured" / f"{name}-{seed}-{self.cases}.json"
+        if not file.exists():
+            patients, values = measure(self, seed)
+            kept = {key: own.double().tolist() for key, own in values.items()}
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, json.dumps({"patients": patients, "values": kept}))
+        found = json.loads(file.read_text())
+        return found["patients"], {key: torch.tensor(own).double() for key, own in found["values"].items()}
+
+    def sample(self, name: str, measure: Callable[["Study", int], Measured]) -> "Sample":
+        """What ``measure`` gives of the networks of all seeds."""
+        sample = Sample()
+        for seed in self.seeds:
+            patients, values = self.measured(name, seed, measure)
+            sample.add(seed, patients, **values)
+        return sample
+
     def fitted(self, method: Attributor, kind: Kind, seed: int) -> Attributor:
         """A method that has learnt from images the network was trained on."""
         return method.fit(self.network(kind, seed), training_batches(target_of(kind), seed))
@@ -107,7 +135,7 @@ def target_of(kind: Kind) -> Literal["pathologies", "severity"]:
     return "pathologies" if kind in ("classifier", "weighted") else "severity"
 
 
-def trained(work: Path, kind: Kind, seed: int) -> Path:
+def trained(work: Path, kind: Kind, seed: int, epochs: int | None = None) -> Path:
     """The checkpoint of a network, trained through the command line if it is not there."""
     folder = work / f"{kind}-{seed}"
     checkpoint = folder / "checkpoints" / "network.ckpt"
@@ -116,7 +144,7 @@ def trained(work: Path, kind: Kind, seed: int) -> Path:
             sys.executable, "-m", "lightning_chex", "fit", "--config", str(NETWORKS / f"{kind}.yaml"),
             f"--seed_everything={seed}", f"--data.seed={seed}", f"--trainer.default_root_dir={folder}",
         ]  # fmt: skip
-        subprocess.run(command, check=True)
+        subprocess.run(command + ([] if epochs is None else [f"--trainer.max_epochs={epochs}"]), check=True)
     return checkpoint
 
 
