@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from benchmarks.claims import layers, page, populations, redundancy
-from benchmarks.claims.study import Sample, decide, marked
 from torch import nn
 
+from benchmarks.claims import layers, page, populations, redundancy
+from benchmarks.claims.study import Sample, decide, marked
 from lightning_chex.metrics import Estimate
 
 
