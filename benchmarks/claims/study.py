@@ -97,7 +97,7 @@ class Study:
             self._statistics.update({(kind, seed, one.layer): one.statistics for one in method.members})
         return self._statistics[key]
 
-    def iba(self, kind: Kind, seed: int, layer: str = LAYER, inverse: bool = False, **options: object) -> IBA:
+    def iba(self, kind: Kind, seed: int, /, layer: str = LAYER, inverse: bool = False, **options: object) -> IBA:
         """A bottleneck with the statistics of its layer."""
         method = (InverseIBA if inverse else IBA)(layer, batch_size=8, **options)
         method.statistics = self.statistics(kind, seed, layer)
