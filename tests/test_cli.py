@@ -175,6 +175,9 @@ def test_the_logged_configuration_names_no_folder(monkeypatch):
     }
     plain = {"root": "ms-smith", "save_dir": "ms-smith", "ckpt_path": "x.ckpt", "images": "ms-smith", "prepared": "a"}
     assert without_folders(plain) == dict.fromkeys(plain, "(path)")  # a folder beside the working one
+    several = {"plain": "x.ckpt", "weighted": "ms-smith.ckpt"}
+    assert without_folders({"ckpt_path": several}) == {"ckpt_path": dict.fromkeys(several, "(path)")}
+    assert without_folders({"ckpt_path": ["x.ckpt"]}) == {"ckpt_path": ["(path)"]}
     words = {"class_path": "a.B", "backbone": "timm/densenet121", "num_images": 3, "layout": "images", "root": ""}
     assert without_folders(words) == words
 

@@ -63,11 +63,13 @@ def _other(path: Path, first: Path) -> str:
 def _names(paths: Sequence[Path]) -> list[str]:
     own = [path.stem for path in paths]
     runs = [path.parents[1].name if path.parent.name == "checkpoints" else path.parent.name for path in paths]
-    for names in (own, runs):
-        if len(set(names)) == len(names) and all(names):
-            return [re.sub(r"^\W|[^\w.+= -]", "_", name) for name in names]
-    pairs = enumerate(zip(runs, own, strict=True), start=1)
-    return [re.sub(r"[^\w.+= -]", "_", f"{number}_{run}_{stem}") for number, (run, stem) in pairs]
+    numbered = [f"{i}_{run}_{stem}" for i, (run, stem) in enumerate(zip(runs, own, strict=True), start=1)]
+    for names in (own, runs, numbered):
+        # as folders may be called; what differs may be the same then
+        tidy = [re.sub(r"^\W|[^\w.+= -]", "_", name) for name in names]
+        if len(set(tidy)) == len(tidy) and all(tidy):
+            return tidy
+    return numbered
 
 
 def read_checkpoints(given: Given) -> dict[str, dict[str, Any]]:
