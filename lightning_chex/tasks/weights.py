@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_chex.checkpoints import CheckpointError, WeightsFile, read_weights
 from lightning_chex.tasks.backbone import head_name
-from lightning_chex.tasks.grey_input import CONVOLUTION, GREY_RANGE, VARIANCE, from_grey
+from lightning_chex.tasks.grey_input import CONVOLUTION, GREY_RANGE, MEAN, VARIANCE, from_grey
 
 XRV_OUTPUTS = 18
 """Classes of torchxrayvision's networks."""
@@ -57,15 +57,7 @@ def start_from(network: nn.Module, path: str, ours: Outputs) -> None:
     file = read_weights(path)
     theirs = {_OLD_NAMES.sub(r"\1", name.replace("_orig_mod.", "")): value for name, value in file.tensors.items()}
     theirs = {name: value for name, value in theirs.items() if name.rpartition(".")[2] not in _OF_THE_LOSS}
-    part, prefix = network, _prefix(theirs, network.state_dict())
-    if prefix is None and isinstance(getattr(network, "encoder", None), nn.Module):
-        part = network.encoder  # type: ignore[assignment]
-        prefix = _prefix(theirs, part.state_dict())
-    if prefix is None:
-        raise CheckpointError(
-            f"weights={path!r} has none of the names of {type(network).__name__}, such as "
-            f"{_some(network.state_dict())}; in the file: {_some(theirs)}. Give weights of the same backbone"
-        )
+    part, prefix = _located(network, path, theirs)
     own = {name.removeprefix(prefix): value for name, value in theirs.items() if name.startswith(prefix)}
     others = [name for name in theirs if not name.startswith(prefix)]
     name = head_name(network) if part is network else next((name for name in _HEADS if f"{name}.weight" in own), "")
@@ -98,6 +90,19 @@ def check_one_start(weights: str | None, pretrained: bool) -> None:
         raise ValueError(f"weights={weights!r} and pretrained=True: a network begins with one of them, leave one out")
 
 
+def _located(network: nn.Module, path: str, theirs: Mapping[str, Tensor]) -> tuple[nn.Module, str]:
+    """Find the part of the network that a file is of, all of it or the encoder, and what stands before its names."""
+    parts = [network, *(own for own in [getattr(network, "encoder", None)] if isinstance(own, nn.Module))]
+    for part in parts:
+        prefix = _prefix(theirs, part.state_dict())
+        if prefix is not None:
+            return part, prefix
+    raise CheckpointError(
+        f"weights={path!r} has none of the names of {type(network).__name__}, such as {_some(network.state_dict())}; "
+        f"in the file: {_some(theirs)}. Give weights of the same backbone"
+    )
+
+
 def _prefix(theirs: Iterable[str], ours: Mapping[str, Any]) -> str | None:
     """What stands before the network's own names in a file; of several candidates the one of most names."""
     found: Counter[str] = Counter()
@@ -127,7 +132,8 @@ def _head(theirs: dict[str, Tensor], layer: nn.Module, name: str, their_outputs:
         sizes = f"{_size(_shapes(tensors))} in the file, {_size(wanted)} here"
         return _Head({}, f"the head of another size ({sizes}) is replaced by a new one")
     if not their_outputs:
-        return _Head(tensors, f"the head is kept; the file does not say what its outputs are, here: {outputs}")
+        unsure = f"; the file does not say what its outputs are, here: {outputs}" if outputs else ""
+        return _Head(tensors, f"the head is kept{unsure}")
     if their_outputs == ours:
         return _Head(tensors, f"the head is kept, of the same outputs: {outputs}")
     said = ", ".join(next(iter(their_outputs.values())))
@@ -135,7 +141,8 @@ def _head(theirs: dict[str, Tensor], layer: nn.Module, name: str, their_outputs:
 
 
 def _names(settings: Any) -> dict[str, list[str]]:
-    return output_names(settings) if isinstance(settings, Mapping) else {}
+    known = settings if isinstance(settings, Mapping) else {}
+    return output_names({key: value for key, value in known.items() if isinstance(value, list | tuple)})
 
 
 def output_names(settings: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -144,9 +151,11 @@ def output_names(settings: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _is_grey(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> bool:
-    """Whether the first convolution of a DenseNet takes one channel where the network's takes three."""
-    there, here = theirs.get(CONVOLUTION), ours.get(CONVOLUTION)
-    return there is not None and here is not None and there.ndim == 4 and there.shape[1] == 1 and here.shape[1] == 3
+    """Whether the input layer is a DenseNet's of one channel where the network's has three."""
+    there, here = _shapes(theirs), _shapes(ours)
+    kernel = here.get(CONVOLUTION, ())
+    wanted = {CONVOLUTION: (*kernel[:1], 1, *kernel[2:]), MEAN: here.get(MEAN), VARIANCE: here.get(VARIANCE)}
+    return kernel[1:2] == (3,) and all(there.get(name) == shape for name, shape in wanted.items())
 
 
 def _check_grey(path: str, theirs: Mapping[str, Tensor], head: Mapping[str, Tensor]) -> None:
