@@ -88,15 +88,29 @@ def check_checkpoints(given: Given, command: str) -> dict[str, dict[str, Any]]:
     return {path: content for path, content in found.items() if content is not None}
 
 
+def _check_freezing(settings: Any) -> None:
+    """Raise a MisconfigurationException if layers are frozen that have learnt nothing."""
+    frozen = settings.get("freeze")
+    if frozen and not settings.get("weights") and not settings.get("pretrained"):
+        raise MisconfigurationException(
+            f"model.freeze={frozen!r} freezes layers that have learnt nothing: give --model.weights FILE, or "
+            "--model.pretrained true"
+        )
+
+
 def fill_in_model(command: str, config: Any, checkpoint: Mapping[str, Any] | None) -> None:
     """Take no weights that the checkpoint would replace; let it name the outputs where a folder of images cannot.
 
-    A folder of images is a MisconfigurationException where a command needs labels, or has no checkpoint.
+    A folder of images is a MisconfigurationException where a command needs labels, or has no checkpoint; frozen layers
+    are one where nothing has trained them.
     """
     settings = getattr(config.get("model"), "init_args", None)
+    ours = settings and str(config.model.class_path).startswith("lightning_chex.")
+    if ours and command == "fit" and checkpoint is None:
+        _check_freezing(settings)
     if command != "fit" and config.get("ckpt_path") and settings and settings.get("pretrained"):
         settings.pretrained = False
-    if checkpoint is not None and settings and str(config.model.class_path).startswith("lightning_chex."):
+    if checkpoint is not None and ours:
         settings.weights = None  # the file may be gone
     if not getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
         return

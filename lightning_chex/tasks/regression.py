@@ -13,7 +13,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from lightning_chex.class_names import SCORE
 from lightning_chex.data.adapter import data_of
-from lightning_chex.tasks.backbone import create_backbone
+from lightning_chex.tasks.backbone import create_backbone, head_name
 from lightning_chex.tasks.task import ChestXrayTask
 from lightning_chex.tasks.weights import check_one_start
 
@@ -57,6 +57,7 @@ class RegressionTask(ChestXrayTask):
         backbone: name of a timm model. DenseNet-121 is the paper's.
         pretrained: start from timm's ImageNet weights; needs a network the first time.
         score_names: names of the scores the network gives; the command line takes them from the data.
+        rectified: end in a ReLU, as the paper's network does, so that no score is negative.
         weights: a checkpoint, state dict or ``.safetensors`` file to start from, see `start_from`.
         optimization: the arguments of `Optimization`.
     """
@@ -69,6 +70,7 @@ class RegressionTask(ChestXrayTask):
         backbone: str = "densenet121",
         pretrained: bool = False,
         score_names: Sequence[str] = (SCORE,),
+        rectified: bool = False,
         weights: str | None = None,
         **optimization: Any,
     ) -> None:
@@ -79,12 +81,14 @@ class RegressionTask(ChestXrayTask):
         if not score_names:
             raise ValueError("score_names is empty: a regression needs a score; for classes use ClassificationTask")
         network: Any = create_backbone(backbone, len(score_names), pretrained)
+        head: nn.Module = network.get_classifier()
+        if rectified:
+            network.set_submodule(head_name(network), nn.Sequential(head, nn.ReLU()))
         super().__init__(network, **optimization)
         self.save_hyperparameters(logger=False)  # the command line logs the whole configuration, once
         self.class_names: list[str] = []
         self.score_names = list(score_names)
         self.metric_names = ("loss", "mae", "pearson", *(["part_mae"] if self._has_parts else []))
-        head: nn.Module = network.get_classifier()
         if isinstance(head, nn.Linear) and head.bias is not None:
             # else the first hundred steps only learn the mean
             nn.init.constant_(head.bias, (low + high) / 2 / len(score_names))

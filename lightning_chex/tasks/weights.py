@@ -122,9 +122,11 @@ def _origin(file: WeightsFile) -> str:
 def _head(theirs: dict[str, Tensor], layer: nn.Module, name: str, their_outputs: Outputs, ours: Outputs) -> _Head:
     """Decide on the head: kept if it is of the same size and, where both are known, of the same outputs."""
     wanted = {f"{name}.{key}": tuple(value.shape) for key, value in layer.state_dict().items()}
-    # a Linear in a Sequential, in front of a sigmoid
-    inner = {re.sub(rf"^{re.escape(name)}\.0\.", f"{name}.", key): value for key, value in theirs.items()}
-    tensors = inner if inner.keys() == wanted.keys() else theirs
+    # either may be a Linear in a Sequential, in front of a sigmoid or ReLU
+    inner, wanted_inner = ({_without_sequence(key, name): key for key in keys} for keys in (theirs, wanted))
+    tensors = theirs
+    if inner.keys() == wanted_inner.keys():
+        tensors = {wanted_inner[key]: theirs[inner[key]] for key in inner}
     outputs = ", ".join(next(iter(ours.values()), ()))
     if not tensors:
         return _Head({}, "it has no head, so a new one begins")
@@ -138,6 +140,10 @@ def _head(theirs: dict[str, Tensor], layer: nn.Module, name: str, their_outputs:
         return _Head(tensors, f"the head is kept, of the same outputs: {outputs}")
     said = ", ".join(next(iter(their_outputs.values())))
     return _Head({}, f"the head of other outputs ({said}; here: {outputs}) is replaced by a new one")
+
+
+def _without_sequence(key: str, name: str) -> str:
+    return f"{name}.{key.removeprefix(f'{name}.0.')}" if key.startswith(f"{name}.0.") else key
 
 
 def _names(settings: Any) -> dict[str, list[str]]:
