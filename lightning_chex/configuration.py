@@ -110,7 +110,7 @@ def fill_in_model(command: str, config: Any, checkpoint: Mapping[str, Any] | Non
         _check_freezing(settings)
     if command != "fit" and config.get("ckpt_path") and settings and settings.get("pretrained"):
         settings.pretrained = False
-    if checkpoint is not None and ours:
+    if checkpoint is not None and settings and ours:
         settings.weights = None  # the file may be gone
     if not getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
         return

@@ -52,8 +52,8 @@ def data_for(name: str, folder: Path) -> list[str]:
         "brixia_detectors": lambda: ["--data.root", str(write_brixia(folder / "brixia")), "--data.val_fraction=0.2"],
         "paper/brixia_regression": lambda: [*data_for("brixia_regression", folder), start(folder)],
         "paper/brixia_detectors": lambda: [*data_for("brixia_detectors", folder), start(folder)],
-        "finetune/nih_to_brixia": lambda: [*data_for("brixia_regression", folder), start(folder)],
-        "finetune/phantom_to_nih": lambda: [*data_for("nih_classification", folder), start(folder)],
+        "finetune/brixia_regression": lambda: [*data_for("brixia_regression", folder), start(folder)],
+        "finetune/nih_classification": lambda: [*data_for("nih_classification", folder), start(folder)],
     }[name]()
 
 

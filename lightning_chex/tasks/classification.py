@@ -73,7 +73,8 @@ class ClassificationTask(ChestXrayTask):
         pretrained: start from timm's ImageNet weights; needs a network the first time.
         loss: ``bce``, or ``weighted_bce``, which weighs each class's positives by negatives / positives of the training
             split.
-        weights: a checkpoint, state dict or ``.safetensors`` file to start from, see `start_from`.
+        weights: file to start from: a checkpoint of any task, a state dict (``.pt``, ``.safetensors``) of this
+            backbone, or of torchxrayvision's DenseNet. A head of other outputs begins anew.
         optimization: the arguments of `Optimization`.
     """
 

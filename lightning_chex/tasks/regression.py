@@ -58,7 +58,8 @@ class RegressionTask(ChestXrayTask):
         pretrained: start from timm's ImageNet weights; needs a network the first time.
         score_names: names of the scores the network gives; the command line takes them from the data.
         rectified: end in a ReLU, as the paper's network does, so that no score is negative.
-        weights: a checkpoint, state dict or ``.safetensors`` file to start from, see `start_from`.
+        weights: file to start from: a checkpoint of any task, a state dict (``.pt``, ``.safetensors``) of this
+            backbone, or of torchxrayvision's DenseNet. A head of other outputs begins anew.
         optimization: the arguments of `Optimization`.
     """
 

@@ -60,7 +60,8 @@ class SegmentationTask(ChestXrayTask):
     Args:
         encoder: name of an encoder of segmentation-models-pytorch.
         pretrained: start the encoder from ImageNet weights; needs a network the first time.
-        weights: a checkpoint, state dict or ``.safetensors`` file to start from, see `start_from`.
+        weights: file to start from: a checkpoint of such a network, or a state dict (``.pt``, ``.safetensors``) of it,
+            or of a classifier whose layers are this encoder.
         optimization: the arguments of `Optimization`.
     """
 

@@ -24,7 +24,7 @@ from lightning_chex.tasks.weights import output_names, start_from
 
 
 class ChestXrayTask(pl.LightningModule):
-    """A network, its loss and its optimiser; subclasses define the loss and the metrics.
+    """A network, its loss and its optimiser, see `Optimization`; subclasses define the loss and the metrics.
 
     For each of its ``metric_names`` a subclass has two metrics, such as ``val_dice`` and ``test_dice``, that `collect`
     updates. All hyper-parameters are plain values, so that checkpoints load with ``weights_only=True``.

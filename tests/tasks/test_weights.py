@@ -103,7 +103,6 @@ FORMS = {
             "state_dict": {"pos_weight": torch.ones(5)} | {f"net.{name}": value for name, value in state.items()},
         },
     ),
-    "half": ("x.pt", lambda state: state),
     "safetensors": ("x.safetensors", lambda state: state),
 }
 
