@@ -15,6 +15,7 @@ from torch import nn
 
 from lightning_chex.cli import main
 from lightning_chex.data import PATHOLOGIES
+from lightning_chex.explaining import load_weights
 from lightning_chex.tasks import ChestXrayTask, ClassificationTask, RegressionTask, SegmentationTask
 
 SMALL = "test_resnet"
@@ -220,10 +221,6 @@ def averaged(epochs: int) -> list[str]:
     return ["--config=averaged.yaml", *small, "--data.num_train=8", "--data.num_val=8", "--data.num_test=4"]
 
 
-def figures(said: str) -> dict[str, str]:
-    return dict(re.findall(r"(val/\S+)\s+(\S+)", said))
-
-
 def test_averaged_weights_are_validated_explained_saved_and_those_that_are_loaded(place, capsys):
     torch.manual_seed(5)
     torch.save(ClassificationTask(PATHOLOGIES, SMALL).model.state_dict(), "small.pt")
@@ -238,6 +235,9 @@ def test_averaged_weights_are_validated_explained_saved_and_those_that_are_loade
             expected = 0.8 * value + 0.2 * second[name]  # the average begins at the first step
             torch.testing.assert_close(saved[f"model.{name}"], expected, msg=name)
     assert any(not torch.equal(saved[f"model.{name}"], value) for name, value in second.items())
+    loaded = ClassificationTask(PATHOLOGIES, SMALL)
+    load_weights(loaded, best)  # as evaluate and explain do
+    assert torch.equal(loaded.model.fc.weight, saved["model.fc.weight"])
     main(["validate", *averaged(1), f"--ckpt_path={best}", "--trainer.default_root_dir=again"])
     validated = capsys.readouterr().out
     assert "IoU with the marked regions" in fitted
