@@ -30,7 +30,7 @@ def freeze(network: nn.Module, name: str) -> list[nn.Module]:
     if not name or name not in modules:
         known = [own for own, module in modules.items() if own and next(module.parameters(), None) is not None]
         raise ValueError(f"freeze={name!r} is no module of {type(network).__name__}; {nearest(name, known)}")
-    begun, ended = _run(network, modules[name])
+    begun, ended = _ran_until(network, modules[name])
     if modules[name] not in ended:
         raise ValueError(f"freeze={name!r} does not run in a forward pass, so nothing comes before it")
     for module in begun:
@@ -41,7 +41,7 @@ def freeze(network: nn.Module, name: str) -> list[nn.Module]:
     return ended
 
 
-def _run(network: nn.Module, last: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
+def _ran_until(network: nn.Module, last: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
     """Run the network once; the modules that have begun, and those that have ended, when ``last`` ends."""
     begun: dict[nn.Module, None] = {}
     ended: dict[nn.Module, None] = {}
