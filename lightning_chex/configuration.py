@@ -13,14 +13,13 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.callbacks import check_place, run_folder
+from lightning_chex.checkpoints import is_address, read_checkpoint
 from lightning_chex.explaining import Given, paths_of, read_checkpoints
-from lightning_chex.explaining.checkpoint_contents import read_checkpoint
-from lightning_chex.explaining.checkpoint_limits import is_address
 from lightning_chex.files import write_whole
 
 NO_CHECKPOINT = "no checkpoint is given: --ckpt_path FILE.ckpt names the trained model"
 
-_PATH_SETTING = re.compile(r"^(?!class_path$)(.*_)?(root|dir|dirpath|path|prepared|images|masks|lungs)$")
+_PATH_SETTING = re.compile(r"^(?!class_path$)(weights|(.*_)?(root|dir|dirpath|path|prepared|images|masks|lungs))$")
 """Names of settings that are folders or files whenever they are text."""
 
 
@@ -89,14 +88,30 @@ def check_checkpoints(given: Given, command: str) -> dict[str, dict[str, Any]]:
     return {path: content for path, content in found.items() if content is not None}
 
 
-def fill_in_model(command: str, config: Any, checkpoint: Mapping[str, Any] | None) -> None:
-    """Fetch no weights that the checkpoint would replace; let it name the outputs where a folder of images cannot.
+def _check_freezing(settings: Any) -> None:
+    """Raise a MisconfigurationException if layers are frozen that have learnt nothing."""
+    frozen = settings.get("freeze")
+    if frozen and not settings.get("weights") and not settings.get("pretrained"):
+        raise MisconfigurationException(
+            f"model.freeze={frozen!r} freezes layers that have learnt nothing: give --model.weights FILE, or "
+            "--model.pretrained true"
+        )
 
-    A folder of images is a MisconfigurationException where a command needs labels, or has no checkpoint.
+
+def fill_in_model(command: str, config: Any, checkpoint: Mapping[str, Any] | None) -> None:
+    """Take no weights that the checkpoint would replace; let it name the outputs where a folder of images cannot.
+
+    A folder of images is a MisconfigurationException where a command needs labels, or has no checkpoint; frozen layers
+    are one where nothing has trained them.
     """
     settings = getattr(config.get("model"), "init_args", None)
+    ours = settings and str(config.model.class_path).startswith("lightning_chex.")
+    if ours and command == "fit" and checkpoint is None:
+        _check_freezing(settings)
     if command != "fit" and config.get("ckpt_path") and settings and settings.get("pretrained"):
         settings.pretrained = False
+    if checkpoint is not None and settings and ours:
+        settings.weights = None  # the file may be gone
     if not getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
         return
     if command not in ("predict", "explain"):

@@ -15,10 +15,11 @@ import lightning_chex
 ROOT = Path(lightning_chex.__file__).parent
 
 # what every part may import: leaves that know nothing of images or models
-LEAVES = {"class_names", "csv_text", "estimates", "files", "messages", "yaml_text"}
+LEAVES = {"checkpoints", "class_names", "csv_text", "estimates", "files", "messages", "yaml_text"}
 
 # what a part may import of the others; it may always import itself
 ALLOWED: dict[str, set[str]] = {
+    "checkpoints": set(),
     "class_names": set(),
     "csv_text": set(),
     "estimates": set(),

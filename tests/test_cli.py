@@ -14,17 +14,26 @@ from PIL import Image
 from lightning_chex.cli import main, score_names
 from lightning_chex.configuration import without_folders
 from lightning_chex.data import PATHOLOGIES
+from lightning_chex.tasks import ClassificationTask
 
 PHANTOM = ["--data.num_train=16", "--data.num_val=6", "--data.num_test=6"]
 
 # the others have tests of their own
 EXPLAINED = sorted(
     str(path.relative_to(CONFIGS).with_suffix(""))
-    for path in (*CONFIGS.glob("*.yaml"), *(CONFIGS / "paper").glob("*.yaml"))
+    for path in [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("paper/*.yaml"), *CONFIGS.glob("finetune/*.yaml")]
     if "IBACallback" in path.read_text()
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def start(folder: Path) -> str:
+    """The option that names a checkpoint of a phantom's network."""
+    folder.mkdir(exist_ok=True)
+    task = ClassificationTask(PATHOLOGIES)
+    torch.save({"state_dict": task.state_dict(), "hyper_parameters": dict(task.hparams)}, folder / "start.ckpt")
+    return f"--model.weights={folder / 'start.ckpt'}"
 
 
 def data_for(name: str, folder: Path) -> list[str]:
@@ -41,6 +50,10 @@ def data_for(name: str, folder: Path) -> list[str]:
         "cohen_detectors": lambda: ["--data.root", str(write_cohen(folder / "cohen"))],
         "brixia_regression": lambda: ["--data.root", str(write_brixia(folder / "brixia")), "--data.val_fraction=0.2"],
         "brixia_detectors": lambda: ["--data.root", str(write_brixia(folder / "brixia")), "--data.val_fraction=0.2"],
+        "paper/brixia_regression": lambda: [*data_for("brixia_regression", folder), start(folder)],
+        "paper/brixia_detectors": lambda: [*data_for("brixia_detectors", folder), start(folder)],
+        "finetune/brixia_regression": lambda: [*data_for("brixia_regression", folder), start(folder)],
+        "finetune/nih_classification": lambda: [*data_for("nih_classification", folder), start(folder)],
     }[name]()
 
 

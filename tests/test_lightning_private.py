@@ -22,7 +22,7 @@ from torch.utils.data import BatchSampler, DistributedSampler, SequentialSampler
 
 import lightning_chex
 from lightning_chex.arguments import Parser
-from lightning_chex.explaining.checkpoint_limits import stray_path
+from lightning_chex.checkpoints import stray_path
 from lightning_chex.lightning_private import (
     CALLBACKS_LEFT_OUT,
     FOLDER_IN_USE,

@@ -1,9 +1,8 @@
 """What the callback, explain and evaluate share: the model, its statistics and checkpoints, cases, the map store."""
 
+from lightning_chex.checkpoints import CheckpointError, is_address, read_checkpoint
 from lightning_chex.explaining.cases import Cases, LungFinder, RegionKind, Regions, cases_of, grey_pictures, region_kind
 from lightning_chex.explaining.checkpoint import LINE_UP, check_fits, load_weights, saved_statistics, trained_size
-from lightning_chex.explaining.checkpoint_contents import CheckpointError, read_checkpoint
-from lightning_chex.explaining.checkpoint_limits import is_address
 from lightning_chex.explaining.chosen_targets import ChosenTargets
 from lightning_chex.explaining.explained_model import (
     check_batch,

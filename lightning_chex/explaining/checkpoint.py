@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_chex.attribution import Attributor, LayerError
-from lightning_chex.explaining.checkpoint_contents import CheckpointError, read_checkpoint
+from lightning_chex.checkpoints import CheckpointError, read_checkpoint
 from lightning_chex.explaining.feature_statistics import Saved, saved_by_layer, shapes_of
 
 LINE_UP = "line_up"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_chex.attribution import frozen
-from lightning_chex.explaining.checkpoint_contents import CheckpointError, read_checkpoint
+from lightning_chex.checkpoints import CheckpointError, read_checkpoint
 from lightning_chex.explaining.provenance import origin
 from lightning_chex.tasks import UNET_STRIDE, SegmentationTask
 

@@ -20,7 +20,7 @@ def create_backbone(name: str, num_outputs: int, pretrained: bool) -> nn.Module:
     """
     architecture = name.split(".", 1)[0]  # "densenet121.tv_in1k" names weights too
     if not timm.is_model(architecture):
-        raise ValueError(f"backbone={name!r} is unknown to timm; {_nearest(architecture, timm.list_models())}")
+        raise ValueError(f"backbone={name!r} is unknown to timm; {nearest(architecture, timm.list_models())}")
     if not pretrained:
         return timm.create_model(name, num_classes=num_outputs)
     return _fetched(name, lambda: timm.create_model(name, num_classes=num_outputs, pretrained=True))
@@ -40,13 +40,28 @@ def create_unet(encoder: str, num_outputs: int, pretrained: bool) -> nn.Module:
     """
     known = smp.encoders.get_encoder_names()
     if encoder not in known:
-        raise ValueError(f"encoder={encoder!r} is unknown to segmentation-models-pytorch; {_nearest(encoder, known)}")
+        raise ValueError(f"encoder={encoder!r} is unknown to segmentation-models-pytorch; {nearest(encoder, known)}")
     if not pretrained:
         return smp.UnetPlusPlus(encoder, encoder_weights=None, classes=num_outputs)
     return _fetched(encoder, lambda: smp.UnetPlusPlus(encoder, encoder_weights="imagenet", classes=num_outputs))
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def head_name(network: nn.Module) -> str:
+    """Name of the last layer of a timm model or U-Net++.
+
+    Raises:
+        ValueError: it has none, or several.
+    """
+    find = getattr(network, "get_classifier", None)
+    head = getattr(network, "segmentation_head", None) if find is None else find()
+    name = next((name for name, module in network.named_modules() if module is head), None)
+    if name is None:
+        raise ValueError(f"{type(network).__name__} has no single last layer: leave weights and head_lr out")
+    return name
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Name known names like one that is unknown, for a message."""
     return f"nearest names: {', '.join(difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)) or 'none'}"
 
 

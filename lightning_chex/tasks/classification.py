@@ -14,7 +14,8 @@ from torchmetrics.utilities import dim_zero_cat
 from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import PAGE
 from lightning_chex.tasks.backbone import create_backbone
-from lightning_chex.tasks.task import ChestXrayTask, Schedule
+from lightning_chex.tasks.task import ChestXrayTask
+from lightning_chex.tasks.weights import check_one_start
 
 
 class MultilabelScores(Metric):
@@ -72,12 +73,9 @@ class ClassificationTask(ChestXrayTask):
         pretrained: start from timm's ImageNet weights; needs a network the first time.
         loss: ``bce``, or ``weighted_bce``, which weighs each class's positives by negatives / positives of the training
             split.
-        optimizer: name of a timm optimiser: adamw, momentum (plain SGD with momentum, the paper's), sgd (Nesterov's
-            variant of it), ...
-        lr: learning rate; the peak one for ``one_cycle``.
-        weight_decay: weight decay, not applied to biases and normalisation layers.
-        momentum: momentum of the optimisers that have one.
-        schedule: ``constant``, ``cosine`` to zero, or ``one_cycle`` (up, then down), step by step over the training.
+        weights: file to start from: a checkpoint of any task, a state dict (``.pt``, ``.safetensors``) of this
+            backbone, or of torchxrayvision's DenseNet. A head of other outputs begins anew.
+        optimization: the arguments of `Optimization`.
     """
 
     pos_weight: Tensor
@@ -90,12 +88,10 @@ class ClassificationTask(ChestXrayTask):
         backbone: str = "densenet121",
         pretrained: bool = False,
         loss: Literal["bce", "weighted_bce"] = "bce",
-        optimizer: str = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 1e-2,
-        momentum: float = 0.9,
-        schedule: Schedule = "constant",
+        weights: str | None = None,
+        **optimization: Any,
     ) -> None:
+        check_one_start(weights, pretrained)
         if not class_names:
             raise ValueError(
                 "class_names is empty: a classification needs classes; for a score use RegressionTask. The command "
@@ -103,15 +99,13 @@ class ClassificationTask(ChestXrayTask):
             )
         if loss not in ("bce", "weighted_bce"):
             raise ValueError(f"loss={loss!r} is unknown; choose bce or weighted_bce")
-        super().__init__(
-            create_backbone(backbone, len(class_names), pretrained), optimizer, lr, weight_decay, momentum, schedule
-        )
+        super().__init__(create_backbone(backbone, len(class_names), pretrained), **optimization)
         self.save_hyperparameters(logger=False)  # the command line logs the whole configuration, once
-        self.hparams["pretrained"] = False  # the checkpoint brings the weights; loading it must not need a network
         self.class_names = list(class_names)
         self.weighted = loss == "weighted_bce"
         self.register_buffer("pos_weight", torch.ones(len(class_names)))
         self.val_scores, self.test_scores = MultilabelScores(class_names), MultilabelScores(class_names)
+        self.begin(weights)
 
     def setup(self, stage: str) -> None:
         """Take pos_weight from the training split, and see that data and model speak of the same classes."""

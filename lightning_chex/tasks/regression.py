@@ -13,8 +13,9 @@ from torchmetrics.utilities import dim_zero_cat
 
 from lightning_chex.class_names import SCORE
 from lightning_chex.data.adapter import data_of
-from lightning_chex.tasks.backbone import create_backbone
-from lightning_chex.tasks.task import ChestXrayTask, Schedule
+from lightning_chex.tasks.backbone import create_backbone, head_name
+from lightning_chex.tasks.task import ChestXrayTask
+from lightning_chex.tasks.weights import check_one_start
 
 
 class PearsonCorrelation(Metric):
@@ -55,13 +56,11 @@ class RegressionTask(ChestXrayTask):
             middle.
         backbone: name of a timm model. DenseNet-121 is the paper's.
         pretrained: start from timm's ImageNet weights; needs a network the first time.
-        optimizer: name of a timm optimiser: adamw, momentum (plain SGD with momentum, the paper's), sgd (Nesterov's
-            variant of it), ...
-        lr: learning rate; the peak one for ``one_cycle``.
-        weight_decay: weight decay, not applied to biases and normalisation layers.
-        momentum: momentum of the optimisers that have one.
-        schedule: ``constant``, ``cosine`` to zero, or ``one_cycle`` (up, then down), step by step over the training.
         score_names: names of the scores the network gives; the command line takes them from the data.
+        rectified: end in a ReLU, as the paper's network does, so that no score is negative.
+        weights: file to start from: a checkpoint of any task, a state dict (``.pt``, ``.safetensors``) of this
+            backbone, or of torchxrayvision's DenseNet. A head of other outputs begins anew.
+        optimization: the arguments of `Optimization`.
     """
 
     progress_bar_keys = ("mae", "pearson", "part_mae")
@@ -71,32 +70,33 @@ class RegressionTask(ChestXrayTask):
         score_range: tuple[float, float] = (0.0, 18.0),
         backbone: str = "densenet121",
         pretrained: bool = False,
-        optimizer: str = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 1e-2,
-        momentum: float = 0.9,
-        schedule: Schedule = "constant",
         score_names: Sequence[str] = (SCORE,),
+        rectified: bool = False,
+        weights: str | None = None,
+        **optimization: Any,
     ) -> None:
+        check_one_start(weights, pretrained)
         low, high = score_range
         if not low < high:
             raise ValueError(f"score_range={tuple(score_range)!r} must rise")
         if not score_names:
             raise ValueError("score_names is empty: a regression needs a score; for classes use ClassificationTask")
         network: Any = create_backbone(backbone, len(score_names), pretrained)
-        super().__init__(network, optimizer, lr, weight_decay, momentum, schedule)
+        head: nn.Module = network.get_classifier()
+        if rectified:
+            network.set_submodule(head_name(network), nn.Sequential(head, nn.ReLU()))
+        super().__init__(network, **optimization)
         self.save_hyperparameters(logger=False)  # the command line logs the whole configuration, once
-        self.hparams["pretrained"] = False  # the checkpoint brings the weights; loading it must not need a network
         self.class_names: list[str] = []
         self.score_names = list(score_names)
         self.metric_names = ("loss", "mae", "pearson", *(["part_mae"] if self._has_parts else []))
-        head: nn.Module = network.get_classifier()
         if isinstance(head, nn.Linear) and head.bias is not None:
             # else the first hundred steps only learn the mean
             nn.init.constant_(head.bias, (low + high) / 2 / len(score_names))
         self.val_mae, self.test_mae = MeanAbsoluteError(), MeanAbsoluteError()
         self.val_part_mae, self.test_part_mae = MeanAbsoluteError(), MeanAbsoluteError()
         self.val_pearson, self.test_pearson = PearsonCorrelation(), PearsonCorrelation()
+        self.begin(weights)
 
     @property
     def _has_parts(self) -> bool:

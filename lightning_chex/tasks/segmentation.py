@@ -14,7 +14,8 @@ from lightning_chex.data.adapter import data_of, name_of
 from lightning_chex.data.contract import Split
 from lightning_chex.data.contract_checks import first_of
 from lightning_chex.tasks.backbone import UNET_STRIDE, create_unet
-from lightning_chex.tasks.task import ChestXrayTask, Schedule
+from lightning_chex.tasks.task import ChestXrayTask
+from lightning_chex.tasks.weights import check_one_start
 
 LUNGS = ("right_lung", "left_lung")
 """The maps in the order of a sample's ``lung_mask``; the patient's right lung lies at the image's left."""
@@ -59,12 +60,9 @@ class SegmentationTask(ChestXrayTask):
     Args:
         encoder: name of an encoder of segmentation-models-pytorch.
         pretrained: start the encoder from ImageNet weights; needs a network the first time.
-        optimizer: name of a timm optimiser: adamw, momentum (plain SGD with momentum, the paper's), sgd (Nesterov's
-            variant of it), ...
-        lr: learning rate; the peak one for ``one_cycle``.
-        weight_decay: weight decay, not applied to biases and normalisation layers.
-        momentum: momentum of the optimisers that have one.
-        schedule: ``constant``, ``cosine`` to zero, or ``one_cycle`` (up, then down), step by step over the training.
+        weights: file to start from: a checkpoint of such a network, or a state dict (``.pt``, ``.safetensors``) of it,
+            or of a classifier whose layers are this encoder.
+        optimization: the arguments of `Optimization`.
     """
 
     truth_key = "lung_mask"
@@ -75,18 +73,16 @@ class SegmentationTask(ChestXrayTask):
         self,
         encoder: str = "resnet18",
         pretrained: bool = False,
-        optimizer: str = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 1e-2,
-        momentum: float = 0.9,
-        schedule: Schedule = "constant",
+        weights: str | None = None,
+        **optimization: Any,
     ) -> None:
-        super().__init__(create_unet(encoder, len(LUNGS), pretrained), optimizer, lr, weight_decay, momentum, schedule)
+        check_one_start(weights, pretrained)
+        super().__init__(create_unet(encoder, len(LUNGS), pretrained), **optimization)
         self.save_hyperparameters(logger=False)  # the command line logs the whole configuration, once
-        self.hparams["pretrained"] = False  # the checkpoint brings the weights; loading it must not need a network
         self.class_names = [f"{name}_share" for name in LUNGS]
         self._soft_dice = smp.losses.DiceLoss(mode="multilabel", from_logits=True)
         self.val_dice, self.test_dice = LungDice(), LungDice()
+        self.begin(weights)
 
     def setup(self, stage: str) -> None:
         """Refuse data without lung masks, and images of a size the network cannot take."""

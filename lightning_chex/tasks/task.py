@@ -1,16 +1,15 @@
-"""What all tasks share: network, optimiser, schedule, steps and predictions."""
+"""What all tasks share: network, where it starts from, optimiser, schedule, steps and predictions."""
 
-import math
 import warnings
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
@@ -18,13 +17,14 @@ from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import outputs_of
 from lightning_chex.data.contract_checks import check_batch
 from lightning_chex.lightning_private import trainer_of
+from lightning_chex.tasks.freezing import freeze
+from lightning_chex.tasks.optimization import Optimization
 from lightning_chex.tasks.repeats import unrepeated_rows
-
-Schedule = Literal["constant", "cosine", "one_cycle"]
+from lightning_chex.tasks.weights import output_names, start_from
 
 
 class ChestXrayTask(pl.LightningModule):
-    """A network, its loss and its optimiser; subclasses define the loss and the metrics.
+    """A network, its loss and its optimiser, see `Optimization`; subclasses define the loss and the metrics.
 
     For each of its ``metric_names`` a subclass has two metrics, such as ``val_dice`` and ``test_dice``, that `collect`
     updates. All hyper-parameters are plain values, so that checkpoints load with ``weights_only=True``.
@@ -35,24 +35,35 @@ class ChestXrayTask(pl.LightningModule):
     progress_bar_keys: tuple[str, ...] = ("loss",)
     """Logged values that the progress bar shows, without ``val/`` and ``test/``."""
 
-    def __init__(
-        self, model: nn.Module, optimizer: str, lr: float, weight_decay: float, momentum: float, schedule: Schedule
-    ) -> None:
+    _frozen: Sequence[nn.Module] = ()
+
+    def __init__(self, model: nn.Module, **optimization: Any) -> None:
         super().__init__()
-        if not lr > 0:
-            raise ValueError(f"lr={lr!r} must be greater than 0")
-        if schedule not in ("constant", "cosine", "one_cycle"):
-            raise ValueError(f"schedule={schedule!r} is unknown; choose constant, cosine or one_cycle")
+        self.optimization = Optimization(**optimization)
         # channels_last is the layout convolutions are fastest in, on CPUs and GPUs alike; no value changes
         self.model = model.to(memory_format=torch.channels_last)
-        self.optimizer = optimizer
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.momentum = momentum
-        self.schedule = schedule
+        self.lr = self.optimization.lr  # where Lightning's tuner writes
+        if self.optimization.freeze is not None:
+            self._frozen = freeze(self.model, self.optimization.freeze)
+            self.train()
         self.val_loss = MeanMetric()
         self.test_loss = MeanMetric()
         self.configure_optimizer()  # a wrong name is an error now, not after the data has been read
+
+    def begin(self, weights: str | None) -> None:
+        """Begin with the weights of a file, if one is given, see `start_from`; at the end of a constructor."""
+        self.hparams.update(asdict(self.optimization))
+        # the checkpoint brings the weights; loading it must need neither a network nor the file
+        self.hparams.update(pretrained=False, weights=None)
+        if weights is not None:
+            start_from(self.model, weights, output_names(self.hparams))
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all but the frozen modules, which stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen:
+            module.training = False
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Run the network on images (B, 3, H, W)."""
@@ -77,34 +88,19 @@ class ChestXrayTask(pl.LightningModule):
         raise NotImplementedError
 
     def configure_optimizer(self) -> torch.optim.Optimizer:
-        """Build the optimiser; biases and normalisation layers are not decayed.
-
-        Raises:
-            ValueError: timm knows no optimiser of that name.
-        """
-        try:
-            return create_optimizer_v2(
-                self.model, opt=self.optimizer, lr=self.lr, weight_decay=self.weight_decay, momentum=self.momentum
-            )
-        except (ValueError, AssertionError, KeyError) as error:
-            raise ValueError(
-                f"optimizer={self.optimizer!r} could not be built ({error}); try adamw, sgd, adam or another of timm's"
-            ) from error
+        """Build the optimiser, see `Optimization`."""
+        return self.optimization.build(self.model, self.lr)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimiser and schedule for Lightning; schedules move at every step and end with the training."""
         optimizer = self.configure_optimizer()
-        if self.schedule == "constant":
+        settings = self.optimization
+        steps = 0
+        if settings.schedule != "constant" or settings.warmup:
+            steps = max(1, int(self.trainer.estimated_stepping_batches))
+        scheduler = settings.schedule_of(optimizer, steps)
+        if scheduler is None:
             return optimizer
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        scheduler: torch.optim.lr_scheduler.LRScheduler
-        if self.schedule == "cosine":
-            # not CosineAnnealingLR, whose recursion never leaves zero when a finished training is resumed for longer
-            scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps)
-            )
-        else:
-            scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.lr, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -123,7 +119,7 @@ class ChestXrayTask(pl.LightningModule):
         Raises:
             MisconfigurationException: the checkpoint's outputs stand for something else than this model's.
         """
-        theirs, ours = _outputs(checkpoint.get("hyper_parameters", {})), _outputs(self.hparams)
+        theirs, ours = output_names(checkpoint.get("hyper_parameters", {})), output_names(self.hparams)
         # as many outputs of other names, or in another order, would load and be measured without a word
         if theirs and theirs != ours:
             raise MisconfigurationException(
@@ -204,7 +200,3 @@ class ChestXrayTask(pl.LightningModule):
     def score(self, output: Tensor) -> Tensor:
         """Turn raw outputs into what a user reads: probabilities or severities."""
         raise NotImplementedError
-
-
-def _outputs(settings: Mapping[str, Any]) -> dict[str, list[str]]:
-    return {key: list(settings[key]) for key in ("class_names", "score_names") if settings.get(key)}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_chex.explaining.checkpoint_limits import is_address, odd_tensor, packed_part, stray_path
+from lightning_chex.checkpoints.limits import is_address, odd_tensor, packed_part, stray_path
 
 REMEDY = "give a .ckpt file that a run has written"
 
@@ -40,7 +40,7 @@ def read_checkpoint(path: str | Path, argument: str = "ckpt_path", to_resume: bo
         CheckpointError: it is not there or no such file, or its weights are not numbers any more.
     """
     place = os.path.expanduser(path)
-    reason = _no_file(place)
+    reason = no_file(place)
     content: Any = None
     if not reason:
         try:
@@ -50,32 +50,35 @@ def read_checkpoint(path: str | Path, argument: str = "ckpt_path", to_resume: bo
             else:
                 content = torch.load(place, map_location="cpu", weights_only=True, mmap=True)
                 parts = _PARTS_TO_RESUME if to_resume else _PARTS
-                reason = _odd_part(content, parts) or _beyond_limits(content, place) or _not_a_number(content)
+                reason = (
+                    _odd_part(content, parts) or _beyond_limits(content, place) or not_a_number(content["state_dict"])
+                )
         except Exception as error:  # torch raises what it likes for other files
-            reason = _why_unreadable(error)
+            reason = why_unreadable(error)
     if reason:
         raise CheckpointError(f"{argument}={str(path)!r} is no checkpoint to use: {reason}")
     return content
 
 
-def _no_file(path: str | Path) -> str | None:
+def no_file(path: str | Path, remedy: str = REMEDY, zipped: bool = True) -> str | None:
+    """Say why no regular file can be read there, or none of those that ``torch.save`` writes now (``zipped``)."""
     if is_address(str(path)):  # Lightning would fetch it, and read some of these with a pickle that runs code
-        return f"it is an address, and nothing is fetched; download the file, if you trust its source, and {REMEDY}"
+        return f"it is an address, and nothing is fetched; download the file, if you trust its source, and {remedy}"
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
-            return f"it is a folder; {REMEDY}"
+            return f"it is a folder; {remedy}"
         if not stat.S_ISREG(status.st_mode):  # to read from a pipe would wait for ever
-            return f"it is no regular file; {REMEDY}"
+            return f"it is no regular file; {remedy}"
         if not status.st_size:
-            return f"it is empty; {REMEDY}"
-        return None if zipfile.is_zipfile(path) else f"it is another kind of file, or cut short; {REMEDY}"
+            return f"it is empty; {remedy}"
+        return None if not zipped or zipfile.is_zipfile(path) else f"it is another kind of file, or cut short; {remedy}"
     except FileNotFoundError:
-        return f"it does not exist; {REMEDY}"
+        return f"it does not exist; {remedy}"
     except OSError as error:
-        return f"it cannot be read ({error.strerror}); {REMEDY}"
+        return f"it cannot be read ({error.strerror}); {remedy}"
     except ValueError:  # a NUL
-        return f"no file can have this name; {REMEDY}"
+        return f"no file can have this name; {remedy}"
 
 
 def _beyond_limits(content: Mapping[str, Any], path: str | Path) -> str | None:
@@ -86,12 +89,13 @@ def _beyond_limits(content: Mapping[str, Any], path: str | Path) -> str | None:
     return stray and f"a callback's state has {stray}, a file that a training would delete; {REMEDY}"
 
 
-def _why_unreadable(error: Exception) -> str:
+def why_unreadable(error: Exception, remedy: str = REMEDY) -> str:
+    """Say why torch did not read a file."""
     refused = re.search(r"\bGLOBAL (\w[\w.]*)", str(error))  # what torch would have had to import
     if refused:
-        return f"it holds {refused[1]}, which could run code, and only tensors and plain values are read; {REMEDY}"
+        return f"it holds {refused[1]}, which could run code, and only tensors and plain values are read; {remedy}"
     first_line = next(iter(str(error).strip().splitlines()), "")[:200]
-    return f"it is another kind of file, or damaged ({type(error).__name__}: {first_line}); {REMEDY}"
+    return f"it is another kind of file, or damaged ({type(error).__name__}: {first_line}); {remedy}"
 
 
 def _odd_part(content: Any, parts: Mapping[str, type]) -> str | None:
@@ -115,8 +119,8 @@ def _odd_part(content: Any, parts: Mapping[str, type]) -> str | None:
     return None
 
 
-def _not_a_number(content: Mapping[str, Any]) -> str | None:
-    weights: Mapping[str, Tensor] = content["state_dict"]
+def not_a_number(weights: Mapping[str, Tensor]) -> str | None:
+    """Say which weights are not numbers any more."""
     odd = [name for name, value in weights.items() if value.is_floating_point() and value.isnan().any()]
     if not odd:
         return None
