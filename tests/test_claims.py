@@ -19,7 +19,8 @@ from lightning_chex.metrics import Estimate
         (0.01, 0.2, [0.1, -0.02, 0.2], "undecided"),  # one network speaks against it
         (-0.1, 0.2, [0.1, 0.1, 0.1], "undecided"),
         (-0.2, -0.1, [-0.1, 0.1, -0.3], "does not hold"),
-        (math.nan, math.nan, [0.1], "undecided"),
+        (0.01, 0.2, [0.1, 0.1], "undecided"),  # two networks are too few
+        (math.nan, math.nan, [0.1, 0.1, 0.1], "undecided"),
     ],
 )
 def test_a_claim_holds_only_with_its_interval_and_every_network(low, high, by_seed, verdict):

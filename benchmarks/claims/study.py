@@ -1,6 +1,7 @@
 """What all claims share: networks and the statistics of their layers, samples by patient, and how a claim is stated."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,11 @@ Measured = tuple[list[str], dict[str, Tensor]]
 LAYERS = ("features.denseblock1", "features.denseblock2", "features.denseblock3")
 LAYER = LAYERS[1]
 """Of the single-layer methods: at 128 px it has the 16 x 16 cells that denseblock3 has at 256."""
+
+SHARES = frozenset({"both", "worse", "most", "iou", "IoU", "pointing", "mass"})
+"""First part of the names of values that lie from 0 to 1 by definition."""
+
+FEWEST_NETWORKS = 3
 
 NETWORKS = Path(__file__).parent / "networks"
 
@@ -185,7 +191,8 @@ class Sample:
 
     def mean(self, name: str) -> Estimate:
         """Mean of a value over all networks, with its interval by patient."""
-        return summarize(self.values[name], self.patients).mean
+        bounds = (0.0, 1.0) if name.partition("|")[0] in SHARES else (-math.inf, math.inf)
+        return summarize(self.values[name], self.patients, bounds=bounds).mean
 
     def difference(self, one: str, other: str) -> Estimate:
         """Mean paired difference over all networks, with its interval by patient."""
@@ -206,13 +213,16 @@ class Sample:
 
 
 RULE = (
-    "It holds where the 95 % interval by patient of the paired difference lies above the bound and every network's "
-    "mean does; it does not hold where the interval lies below the bound; else it is undecided."
+    "It holds where the 95 % interval by patient of the paired difference lies above 0 and every network's mean does; "
+    f"it does not hold where the interval lies below 0; else, and with fewer than {FEWEST_NETWORKS} networks, it is "
+    "undecided."
 )
 
 
 def decide(difference: Estimate, by_seed: Sequence[float], least: float = 0.0) -> Verdict:
-    """Judge a paired difference by `RULE`."""
+    """Judge a paired difference by `RULE`; ``least`` stands for its 0."""
+    if len(by_seed) < FEWEST_NETWORKS:
+        return "undecided"
     if difference.ci_low > least and min(by_seed) > least:
         return "holds"
     return "does not hold" if difference.ci_high < least else "undecided"
