@@ -2,7 +2,8 @@
 
     python -m benchmarks.claims --work DIR --out benchmarks/results/claims
 
-trains the networks that are not in DIR yet, and writes OUT.json and OUT.md, a verdict a claim. ``--claims`` runs some;
+trains the networks that are not in DIR yet, and writes OUT.json, OUT.md, a verdict a claim,
+and OUT_maps.jpg. ``--claims`` runs some;
 the others are kept from OUT.json. ``make claims-quick`` runs all of them small.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.claims import balanced, beyond, importance, layers, page, redundancy, severity
+from benchmarks.claims import balanced, beyond, importance, layers, page, pictures, redundancy, severity
 from benchmarks.claims.study import Claim, Study
 from lightning_chex.files import write_whole
 
@@ -66,7 +67,10 @@ def main() -> None:
         }
         kept = {key: kept[key] for key in CLAIMS if key in kept}
         write_whole(file, json.dumps(kept, indent=1) + "\n")
-        write_whole(options.out.with_suffix(".md"), page.markdown(kept))
+        picture = options.out.with_name(f"{options.out.name}_maps.jpg")
+        if name == "layers":
+            pictures.draw(study, picture)
+        write_whole(options.out.with_suffix(".md"), page.markdown(kept, picture.name if picture.exists() else None))
         for claim in found:
             print(f"{claim.name}: {claim.verdict}. {claim.finding}", flush=True)
 

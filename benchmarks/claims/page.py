@@ -13,8 +13,8 @@ patients.
 """
 
 
-def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The page of all claims: a table of verdicts, then each with its tables, command and limits."""
+def markdown(results: Mapping[str, Mapping[str, Any]], picture: str | None = None) -> str:
+    """The page of all claims: a table of verdicts, a picture, then each claim with its tables, command and limits."""
     every = [(claim, part) for part in results.values() for claim in part["claims"]]
     verdicts = [
         {"claim": f"[{claim['name']}](#{anchor(claim['name'])})", "verdict": f"**{claim['verdict']}**",
@@ -22,6 +22,8 @@ def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
         for claim, _ in every
     ]  # fmt: skip
     parts = [HEAD, table(verdicts)]
+    if picture is not None:
+        parts.append(f"![Findings of the phantom and their maps, each scaled to itself]({picture})")
     for claim, part in every:
         parts += [f"## {claim['name']}", claim["statement"], f"**{claim['verdict'].capitalize()}.** {claim['finding']}"]
         parts.append(f"Rule: {claim['rule']}")
