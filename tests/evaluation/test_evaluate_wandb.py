@@ -39,17 +39,18 @@ def test_the_tables_go_to_wandb_without_names_of_images(classifier, place):
 def test_several_checkpoints_have_tables_of_their_own_and_one_of_their_differences(classifier, place):
     again = place / "work" / "again.ckpt"
     again.write_bytes(Path(classifier.checkpoint).read_bytes())
-    logger = ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true", "--trainer.default_root_dir=out"]
+    out = place / "work" / "out"  # absolute: W&B's service keeps the working folder of the first run of this process
+    logger = ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true", f"--trainer.default_root_dir={out}"]
     both = f"{{first: {classifier.checkpoint}, second: {again}}}"
     arguments = ["--config", classifier.config, "--ckpt_path", both, "--output_dir=found"]
     few = ["--methods=[Gradient]", "--limit=2", "--settings.perturbation_images=0", "--settings.randomization_images=0"]
     main(["evaluate", *arguments, *SETTINGS, *logger, *few])
-    tables = [json.loads(path.read_text()) for path in (place / "work" / "out").rglob("*.table.json")]
+    tables = [json.loads(path.read_text()) for path in out.rglob("*.table.json")]
     (differences,) = [table["data"] for table in tables if table["columns"][1] == "checkpoint"]
     row = next(row for row in differences if row[0] == "Gradient" and row[3] == "iou/otsu")
     assert row[1:3] == ["second", "first"] and row[5] == 0  # the same weights
     means = [table["data"] for table in tables if table["columns"][1] == "kind"]
     localization = [rows for rows in means if any(row[2] == "iou/otsu" for row in rows)]
     assert len(localization) == 2
-    file = wandb_reader.run_file(place / "work" / "out")
+    file = wandb_reader.run_file(out)
     assert b"again.ckpt" not in file.read_bytes() and str(classifier.folder).encode() not in file.read_bytes()
