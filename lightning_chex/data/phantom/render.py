@@ -202,10 +202,12 @@ def _disease(site: findings.Site, present: Collection[str], stream: Callable[[in
     for name, draw in findings.DENSITIES.items():
         if name in present:
             k = PATHOLOGIES.index(name)
-            # each side has a stream of its own: an image of one side is the same whether or not the other is drawn
-            alone = [replace(site, sides=(side,)) for side in site.sides] if site.appearance.bilateral else [site]
-            parts = [_trimmed(draw(one, stream(k + one.sides[0] * _LEFT))) for one in alone]
-            drawn = np.maximum.reduce(parts)
+            if site.appearance.bilateral:
+                # a stream for each side: an image of one side is the same whether or not the other is drawn
+                each = ((replace(site, sides=(side,)), stream(k + side * _LEFT)) for side in site.sides)
+                drawn = np.maximum.reduce([_trimmed(draw(*own)) for own in each])
+            else:
+                drawn = _trimmed(draw(site, stream(k)))
             masks[k] = drawn > 0
             clear *= 1 - np.minimum(1, conspicuity * drawn)
     return _Disease(1 - clear, collapse, masks)

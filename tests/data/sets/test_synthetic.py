@@ -258,3 +258,19 @@ def test_zones_of_a_sample_can_be_cut_from_its_lung_mask():
     sample = SyntheticCXR(num_images=1, size=64, target="severity")[0]
     zones = zone_masks(sample["lung_mask"].numpy())
     np.testing.assert_array_equal(zones.any(axis=0), sample["lung_mask"].any(dim=0).numpy())
+
+
+def test_images_of_default_looks_are_those_of_the_first_versions():
+    """Boxes of an image as they were before findings could be bilateral: the other findings avoid a fallen lung."""
+    sample = SyntheticCXR(num_images=28, size=128)[27]
+    expected = {
+        "Mass": [(87, 65, 103, 83)], "Nodule": [(90, 41, 97, 48), (103, 78, 109, 84)],
+        "Pneumonia": [(93, 68, 112, 91)], "Pneumothorax": [(10, 13, 56, 83)],
+    }  # fmt: skip
+    found = {}
+    for label, box in zip(sample["box_labels"].tolist(), sample["boxes"], strict=True):
+        found.setdefault(PATHOLOGIES[label], []).append(box)
+    assert found.keys() == expected.keys()
+    for name, boxes in expected.items():
+        # a pixel: libraries of other processors may round a border elsewhere
+        torch.testing.assert_close(torch.stack(found[name]), torch.tensor(boxes).float(), rtol=0, atol=1.01)
