@@ -45,6 +45,7 @@ SPOILT: dict[str, tuple[Callable[[Sample], Any], list[str]]] = {
     "OneChannel": (with_("image", lambda image: image[:1]), ["-0'", "(1, 64, 64)", "(3, 64, 64)"]),
     "FourChannels": (with_("image", lambda image: image[[0, 1, 2, 2]]), ["-0'", "(4, 64, 64)", "(3, 64, 64)"]),
     "ByteImage": (with_("image", torch.Tensor.byte), ["-0'", "torch.uint8"]),
+    "HalfImage": (with_("image", torch.Tensor.half), ["-0'", "torch.float16"]),
     "NanImage": (with_("image", with_nan), ["-0'", "192 values that are NaN"]),
     "OtherSize": (with_("image", lambda image: image[:, :40, :48]), ["-0'", "(3, 40, 48)", "(3, 64, 64)"]),
     "TupleSample": (lambda sample: (sample["image"], sample["label"]), ["is a tuple"]),
@@ -69,6 +70,7 @@ SPOILT: dict[str, tuple[Callable[[Sample], Any], list[str]]] = {
 MISLABELLED: dict[str, tuple[Callable[[torch.Tensor], Any], list[str]]] = {
     "FlatLabels": (lambda labels: labels[:, 0], ["shape (12,)", "2 class_names"]),
     "ListedLabels": (lambda labels: labels.tolist(), ["type list", "12 samples"]),
+    "TwoLabels": (lambda labels: 2 * labels, ["hold 2, first in sample 1", "give 0 or 1"]),
     "FewLabels": (lambda labels: labels[:7], ["shape (7, 2)", "12 samples"]),
 }
 

@@ -109,9 +109,9 @@ class Explainer:
         found = {"iou": measured["mean"], **{f"iou_{name}": value for name, value in controls.items()}}
         if self.class_names:
             found["iou_class_mean"] = measured["class_mean"]
-        for c, name in enumerate(self.class_names):
-            if measured["count"][c] > 0:
-                found[f"iou/{name}"] = measured["per_class"][c]
+        # of a single class torchmetrics makes scalars
+        counts, means = measured["count"].reshape(-1), measured["per_class"].reshape(-1)
+        found |= {f"iou/{name}": means[c] for c, name in enumerate(self.class_names) if counts[c] > 0}
         return found
 
 

@@ -94,7 +94,8 @@ def why_unreadable(error: Exception, remedy: str = REMEDY) -> str:
     refused = re.search(r"\bGLOBAL (\w[\w.]*)", str(error))  # what torch would have had to import
     if refused:
         return f"it holds {refused[1]}, which could run code, and only tensors and plain values are read; {remedy}"
-    first_line = next(iter(str(error).strip().splitlines()), "")[:200]
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    first_line = first_line.partition(" Re-running")[0][:200]  # torch's advice to read it in an unsafe way
     return f"it is another kind of file, or damaged ({type(error).__name__}: {first_line}); {remedy}"
 
 

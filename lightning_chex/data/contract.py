@@ -235,12 +235,22 @@ def check_labels(dataset: LabelledDataset, name: str, class_names: Sequence[str]
             f"labels of {type(dataset).__name__} have {found}, but there are {len(dataset)} samples in the {name}: "
             f"give a tensor (N, K) or (N,); see {PAGE}"
         )
-    if labels.isnan().any():
-        first = int(labels.isnan().reshape(len(labels), -1).any(1).nonzero()[0])
+    numbers = labels.float()
+    odd = ~numbers.isfinite() | ((numbers < 0) | (numbers > 1) if class_names else False)
+    if odd.any():
+        first = int(odd.reshape(len(labels), -1).any(1).nonzero()[0])
+        value, wanted = float(numbers[odd][0]), "0 or 1" if class_names else "a score"
         raise MisconfigurationException(
-            f"labels of {type(dataset).__name__} hold NaN, first in sample {first} of the {name}: give 0 or 1, or a "
-            f"score, or leave such samples out; see {PAGE}"
+            f"labels of {type(dataset).__name__} hold {value:g}, first in sample {first} of the {name}: "
+            f"give {wanted}, or leave such samples out; see {PAGE}"
         )
+    for key in ("image_ids", "patient_ids"):
+        names = getattr(described(dataset), key)
+        if names is not None and len(names) != len(dataset):
+            raise MisconfigurationException(
+                f"{key} of {type(dataset).__name__} are {len(names)}, but there are {len(dataset)} samples in the "
+                f"{name}: give one a sample; see {PAGE}"
+            )
     if len(set(class_names)) < len(class_names):
         raise MisconfigurationException(f"class_names names a class twice: {', '.join(class_names)}")
     if class_names and (labels.ndim == 1 or labels.shape[1] not in (0, len(class_names))):

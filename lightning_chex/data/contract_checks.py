@@ -118,7 +118,7 @@ def _faults(
         return
     image, wanted = sample["image"], "(C, H, W)" if size is None else f"(3, {size}, {size})"
     way_out = f"give a float32 tensor {wanted}, as ImageTransform(size) makes it"
-    if not isinstance(image, Tensor) or not image.is_floating_point():
+    if not isinstance(image, Tensor) or image.dtype != torch.float32:
         yield f"has an image of type {getattr(image, 'dtype', '')} {type(image).__name__}: {way_out}"
     elif image.ndim != 3 or (size is not None and image.shape != (3, size, size)):
         yield f"has an image of shape {tuple(image.shape)}: {way_out}"

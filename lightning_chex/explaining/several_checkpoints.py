@@ -45,7 +45,9 @@ def named_checkpoints(given: Given) -> dict[str, Path]:
                 f"ckpt_path names {str(path)!r} twice{_other(path, seen[path.resolve()])}: give different checkpoints"
             )
         seen[path.resolve()] = path
-    names = list(given) if isinstance(given, Mapping) else _names(paths)
+    names = [str(name) for name in given] if isinstance(given, Mapping) else _names(paths)
+    if len(set(names)) < len(names):
+        raise CheckpointError(f"ckpt_path gives two checkpoints one name: {', '.join(names)}")
     for name in names if len(names) > 1 else ():
         # only what no file of a comparison is called
         if not re.fullmatch(r"\w[\w.+= -]*", name) or Path(name).suffix in (".json", ".html", ".yaml", ".txt"):

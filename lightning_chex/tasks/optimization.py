@@ -102,13 +102,12 @@ class Optimization:
 
     def _factor(self, steps: int) -> Callable[[int], float]:
         warm = round(self.warmup * steps)
+        rest = max(1, steps - warm)
 
         def factor(step: int) -> float:
             if step < warm:
                 return (step + 1) / (warm + 1)
-            return (
-                1.0 if self.schedule == "constant" else 0.5 + 0.5 * math.cos(math.pi * (step - warm) / (steps - warm))
-            )
+            return 1.0 if self.schedule == "constant" else 0.5 + 0.5 * math.cos(math.pi * (step - warm) / rest)
 
         return factor
 

@@ -1,5 +1,6 @@
 """What all tasks share: network, where it starts from, optimiser, schedule, steps and predictions."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -97,7 +98,13 @@ class ChestXrayTask(pl.LightningModule):
         settings = self.optimization
         steps = 0
         if settings.schedule != "constant" or settings.warmup:
-            steps = max(1, int(self.trainer.estimated_stepping_batches))
+            length = self.trainer.estimated_stepping_batches
+            if math.isinf(length):
+                raise MisconfigurationException(
+                    f"schedule={settings.schedule!r} with warmup={settings.warmup} needs to know how long the training "
+                    "is: give trainer.max_epochs or trainer.max_steps, or schedule: constant and warmup: 0"
+                )
+            steps = max(1, int(length))
         scheduler = settings.schedule_of(optimizer, steps)
         if scheduler is None:
             return optimizer

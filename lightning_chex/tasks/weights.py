@@ -131,7 +131,8 @@ def _head(theirs: dict[str, Tensor], layer: nn.Module, name: str, their_outputs:
     if not tensors:
         return _Head({}, "it has no head, so a new one begins")
     if {key: tuple(value.shape) for key, value in tensors.items()} != wanted:
-        sizes = f"{_size(_shapes(tensors))} in the file, {_size(wanted)} here"
+        there, here = _sizes(_shapes(tensors), wanted)
+        sizes = f"{there} in the file, {here} here"
         return _Head({}, f"the head of another size ({sizes}) is replaced by a new one")
     if not their_outputs:
         unsure = f"; the file does not say what its outputs are, here: {outputs}" if outputs else ""
@@ -195,8 +196,12 @@ def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
     return {name: tuple(value.shape) for name, value in tensors.items()}
 
 
-def _size(shapes: Shapes) -> str:
-    return str(list(next(iter(shapes.values()))))
+def _sizes(one: Shapes, other: Shapes) -> list[str]:
+    """The sizes of the weights of two layers; of the biases too where the weights are alike."""
+    weights = [max(shapes.values(), key=len) for shapes in (one, other)]
+    if weights[0] != weights[1]:
+        return [str(list(weight)) for weight in weights]
+    return [" and ".join(str(list(shape)) for shape in shapes.values()) for shapes in (one, other)]
 
 
 def _some(names: Iterable[str]) -> str:

@@ -98,6 +98,13 @@ def test_scores_average_the_boxed_maps_alone():
     assert "iou/b" not in scores and "iou/c" not in scores
 
 
+def test_a_single_class_has_its_score():
+    measured = explainer(Known([0.0], [0.0]), names=["a"], fraction=1 / SIDE)
+    list(measured.explain([batch([[1], [1]], [[(0, 0, 0, 1, SIDE)], [(0, 0, 0, 4, SIDE)]])]))
+    scores = measured.scores()
+    assert scores["iou"].item() == scores["iou/a"].item() == pytest.approx((1 + 1 / 4) / 2)
+
+
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_no_boxed_map_gives_no_score():
     measured = explainer(Known([0.0, 0.0, 0.0]))

@@ -194,7 +194,10 @@ def test_the_command_line_says_where_the_names_of_classes_come_from(place, capsy
 @pytest.mark.parametrize(
     ("labels", "names", "words"),
     [
-        (torch.tensor([[0.0, 1.0], [1.0, torch.nan]]), ("a", "b"), "hold NaN, first in sample 1"),
+        (torch.tensor([[0.0, 1.0], [1.0, torch.nan]]), ("a", "b"), "hold nan, first in sample 1"),
+        (torch.tensor([[0.0, 1.0], [2.0, 0.0]]), ("a", "b"), "hold 2, first in sample 1 .*give 0 or 1"),
+        (torch.tensor([[0.0, -1.0], [1.0, 0.0]]), ("a", "b"), "hold -1, first in sample 0"),
+        (torch.tensor([torch.inf, 3.0]), (), "hold inf, first in sample 0 .*give a score"),
         (torch.zeros(2, 3), ("a", "b"), r"shape \(2, 3\), but there are 2 class_names"),
         (torch.zeros(2, 2), ("a", "a"), "names a class twice: a, a"),
     ],

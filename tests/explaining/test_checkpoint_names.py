@@ -17,6 +17,7 @@ from lightning_chex.explaining import CheckpointError, named_checkpoints, paths_
         (["a/x!.ckpt", "b/x?.ckpt"], ["a", "b"]),  # the same once they are fit for folders
         (["epoch=3-step=2.ckpt", "with space.ckpt"], ["epoch=3-step=2", "with space"]),
         ({"plain": "one/best.ckpt", "weighted": "one/last.ckpt"}, ["plain", "weighted"]),
+        ({1: "one/best.ckpt", 2: "one/last.ckpt"}, ["1", "2"]),  # as YAML reads numbers
         ("best.ckpt", ["best"]),
         (None, []),
         ([], []),
@@ -34,6 +35,7 @@ def test_names_come_from_the_files_or_the_runs_or_the_user(given, names):
         (["a.ckpt", "b/../a.ckpt"], "twice"),
         ({"a/b": "a.ckpt", "c": "b.ckpt"}, "'a/b'"),
         ({"..": "a.ckpt", "c": "b.ckpt"}, r"'\.\.'"),
+        ({1: "a.ckpt", "1": "b.ckpt"}, "one name: 1, 1"),
         ({"": "a.ckpt", "c": "b.ckpt"}, "''"),
         ({"results.json": "a.ckpt", "c": "b.ckpt"}, "results.json"),
     ],

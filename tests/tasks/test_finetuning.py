@@ -16,7 +16,7 @@ from torch import nn
 from lightning_chex.cli import main
 from lightning_chex.data import PATHOLOGIES
 from lightning_chex.explaining import load_weights
-from lightning_chex.tasks import ChestXrayTask, ClassificationTask, RegressionTask, SegmentationTask
+from lightning_chex.tasks import ChestXrayTask, ClassificationTask, Optimization, RegressionTask, SegmentationTask
 
 SMALL = "test_resnet"
 PHANTOM = [*TINY, "--data.num_train=8", "--data.num_val=4", "--data.num_test=4", "--trainer.logger=false"]
@@ -95,6 +95,22 @@ def test_impossible_settings_are_named(place, capsys, options, words):
     torch.save(ClassificationTask(PATHOLOGIES, SMALL).model.state_dict(), "small.pt")
     given = [f"--model.backbone={SMALL}", "--model.weights=small.pt", "--model.schedule=constant", *options]
     assert re.search(words, the_error(capsys, "fit", *PHANTOM, *ALONE, *given))
+
+
+def test_a_schedule_of_a_training_without_end_is_named(place, capsys):
+    endless = ["--trainer.max_epochs=-1", "--trainer.max_steps=-1", "--trainer.max_time=00:00:00:30"]
+    given = [f"--model.backbone={SMALL}", "--model.schedule=cosine", *endless]
+    assert "trainer.max_epochs" in the_error(capsys, "fit", *PHANTOM, *ALONE, *given)
+
+
+def test_a_warmup_may_last_for_the_whole_training():
+    network = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    schedule = Optimization(schedule="cosine", warmup=0.9).schedule_of(optimizer, 1)
+    assert schedule.get_last_lr() == [0.5]
+    optimizer.step()
+    schedule.step()
+    assert schedule.get_last_lr() == [1.0]
 
 
 def test_layers_that_have_learnt_nothing_are_not_frozen(place, capsys):
