@@ -118,7 +118,7 @@ def test_the_page_links_every_verdict_to_its_part():
         "name": "Finer maps, at last", "statement": "S.", "verdict": "undecided", "rule": "R.", "finding": "F.",
         "tables": [{"title": "T", "rows": [{"a": 1, "b": 2.5}]}], "limits": ["L."],
     }  # fmt: skip
-    part = {"claims": [claim], "command": "c", "commit": "d", "seeds": [0], "cases": 3, "minutes": 1, "machine": "m"}
+    part = {"claims": [claim], "command": "c", "commit": "d", "seeds": [0], "cases": 3, "note": "N.", "machine": "m"}
     text = page.markdown({"x": part})
     assert "[Finer maps, at last](#finer-maps-at-last) | **undecided** | F." in text
-    assert "## Finer maps, at last" in text and "| 1 | 2.5 |" in text and "- L." in text
+    assert "m. N." in text and "## Finer maps, at last" in text and "| 1 | 2.5 |" in text and "- L." in text

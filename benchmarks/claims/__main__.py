@@ -13,7 +13,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -44,6 +43,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="training seeds; by default 0 1 2")
     parser.add_argument("--cases", type=int, help="cases a claim and network, at most; by default 24")
     parser.add_argument("--quick", action="store_true", help="one training seed, two epochs and six cases by default")
+    parser.add_argument("--note", default="", help="what a reader must know of this run")
     options = parser.parse_args()
     seeds = options.seeds or ([0] if options.quick else [0, 1, 2])
     cases = options.cases or (6 if options.quick else 24)
@@ -53,7 +53,6 @@ def main() -> None:
     file = options.out.with_suffix(".json")
     kept = json.loads(file.read_text()) if file.exists() else {}
     for name in options.claims:
-        start = time.monotonic()
         found = CLAIMS[name](study)
         kept[name] = {
             "claims": [asdict(claim) for claim in found],
@@ -61,7 +60,7 @@ def main() -> None:
             "commit": _commit(),
             "seeds": seeds,
             "cases": cases,
-            "minutes": round((time.monotonic() - start) / 60, 1),
+            "note": options.note,
             "machine": f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} thread(s), Python "
             f"{platform.python_version()}, torch {torch.__version__}",
         }
@@ -82,7 +81,8 @@ def _commit() -> str:
 def _shown(arguments: Sequence[str]) -> list[str]:
     """The command line without the names of folders."""
     return [
-        own if at == 0 or arguments[at - 1] not in ("--work", "--out") else "DIR" for at, own in enumerate(arguments)
+        own if at == 0 or arguments[at - 1] not in ("--work", "--out", "--note") else "..."
+        for at, own in enumerate(arguments)
     ]
 
 
