@@ -63,8 +63,8 @@ def claim(study: Study) -> Claim:
         ],
         [
             "Correlations of zones are NaN, and left out, where all six zones of an image have the same score.",
-            "The random maps are the same for all networks: their correlation with the zones, which is 0 but for chance, "
-            "shows how far a figure of so few images can lie from the truth.",
+            "The random maps are the same for all networks: their correlation with the zones, which is 0 but for "
+            "chance, shows how far a figure of so few images can lie from the truth.",
             "Why shares fall where a zone falls ill was not tested.",
         ],
     )
