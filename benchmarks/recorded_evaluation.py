@@ -3,6 +3,8 @@
     PYTHONPATH=tests/evaluation python benchmarks/recorded_evaluation.py FILE       # write the figures down
     PYTHONPATH=tests/evaluation python benchmarks/recorded_evaluation.py FILE FILE2 # compare two of these
 
+Record the commits before and after the change on the same machine: other processors round otherwise.
+
 Trains the small networks of the tests (classes, detectors, severity) with the callback, evaluates the whole line-up and
 three methods from files, and explains the test images. What is recorded: the logged scalars, methods, controls,
 tuned levels and the sum of every map with every digit, and hashes of the paired differences.
