@@ -46,16 +46,10 @@ class MultiLayerIBA(Attributor):
         threshold: float = 0.006 * 224,
         **iba: Any,
     ) -> None:
-        layers = list(layers)
-        if len(layers) < 2 or len(set(layers)) < len(layers):
-            raise ValueError(f"layers={layers!r} must name at least two different layers")
-        betas = list(beta) if isinstance(beta, Sequence) else [beta] * len(layers)
-        if len(betas) != len(layers):
-            raise ValueError(f"beta={beta!r} must be one number or one for each of the {len(layers)} layers")
         if combine not in ("gated", "intersection"):
             raise ValueError(f"combine={combine!r} is unknown; choose gated or intersection")
         binarize(torch.zeros(1, 1, 1), rule, threshold)  # refuses a wrong rule or threshold now
-        self.members = [IBA(layer, weight, **iba) for layer, weight in zip(layers, betas, strict=True)]
+        self.members = one_for_each(layers, beta, **iba)
         super().__init__(self.members[0].batch_size)
         self.explains_class = self.members[0].explains_class
         if combine == "intersection":
@@ -94,6 +88,20 @@ class MultiLayerIBA(Attributor):
         if self.combine == "intersection":
             return marked.all(0).float()
         return maps[0] * marked[1:].all(0)
+
+
+def one_for_each(layers: Sequence[str], beta: float | Sequence[float] | None, **iba: Any) -> list[IBA]:
+    """Make the bottleneck of each layer; ``beta`` is one weight for all or one each, None: as for `IBA`.
+
+    Raises:
+        ValueError: fewer than two different layers, or another number of weights.
+    """
+    if len(layers) < 2 or len(set(layers)) < len(layers):
+        raise ValueError(f"layers={list(layers)!r} must name at least two different layers")
+    betas = list(beta) if isinstance(beta, Sequence) else [beta] * len(layers)
+    if len(betas) != len(layers):
+        raise ValueError(f"beta={beta!r} must be one number or one for each of the {len(layers)} layers")
+    return [IBA(layer, weight, **iba) for layer, weight in zip(layers, betas, strict=True)]
 
 
 def binarize(maps: Tensor, rule: ThresholdRule, threshold: float) -> Tensor:

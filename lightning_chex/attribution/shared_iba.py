@@ -12,6 +12,7 @@ from lightning_chex.attribution.attributor import Attribution, Attributor
 from lightning_chex.attribution.execution import affine_batch_norm
 from lightning_chex.attribution.iba import IBA
 from lightning_chex.attribution.layers import LayerError, get_layer, hooked
+from lightning_chex.attribution.multi_layer import one_for_each
 from lightning_chex.attribution.optimization import Problem, at_least_float32
 from lightning_chex.attribution.partition import select_carried
 from lightning_chex.attribution.shared_mask import DampedLayer, optimize_shared
@@ -49,13 +50,7 @@ class SharedIBA(Attributor):
         beta: float | Sequence[float] | None = None,
         **iba: Any,
     ) -> None:
-        layers = list(layers)
-        if len(layers) < 2 or len(set(layers)) < len(layers):
-            raise ValueError(f"layers={layers!r} must name at least two different layers")
-        betas = list(beta) if isinstance(beta, Sequence) else [beta] * len(layers)
-        if len(betas) != len(layers):
-            raise ValueError(f"beta={beta!r} must be one number or one for each of the {len(layers)} layers")
-        self.members = [IBA(layer, weight, **iba) for layer, weight in zip(layers, betas, strict=True)]
+        self.members = one_for_each(layers, beta, **iba)
         super().__init__(self.members[0].batch_size)
         self.explains_class = self.members[0].explains_class
 
