@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import wandb
 import wandb_reader
 import yaml
 from small_evaluations import SETTINGS
@@ -39,7 +40,8 @@ def test_the_tables_go_to_wandb_without_names_of_images(classifier, place):
 def test_several_checkpoints_have_tables_of_their_own_and_one_of_their_differences(classifier, place):
     again = place / "work" / "again.ckpt"
     again.write_bytes(Path(classifier.checkpoint).read_bytes())
-    out = place / "work" / "out"  # absolute: W&B's service keeps the working folder of the first run of this process
+    wandb.teardown()  # settings and working folder are those of the first run of a process
+    out = place / "work" / "out"
     logger = ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true", f"--trainer.default_root_dir={out}"]
     both = f"{{first: {classifier.checkpoint}, second: {again}}}"
     arguments = ["--config", classifier.config, "--ckpt_path", both, "--output_dir=found"]
