@@ -118,12 +118,15 @@ class Lacking(TinyData):
         return [{key: value for key, value in self.val[0].items() if key != self.key}]
 
 
-@pytest.mark.parametrize("key", ["image", "label", "box_labels"])
+# boxes without their classes are wrong for whoever reads the data set; the other two only the callback needs
+@pytest.mark.parametrize(
+    ("key", "needing"), [("image", "IBACallback"), ("label", "IBACallback"), ("box_labels", "Lacking")]
+)
 @pytest.mark.parametrize("work", ["fit", "validate", "test"])
-def test_a_sample_that_cannot_be_explained_is_refused_at_set_up(tmp_path, key, work):
+def test_a_sample_that_cannot_be_explained_is_refused_at_set_up(tmp_path, key, needing, work):
     task = TinyTask()
     trainer = tiny_trainer(tmp_path, IBACallback(IBA(layer=LAYER, steps=2)))
-    with pytest.raises(MisconfigurationException, match=f"has no '{key}', which (IBACallback|Lacking) needs.*{PAGE}"):
+    with pytest.raises(MisconfigurationException, match=f"has no '{key}', which {needing} needs.*{PAGE}"):
         getattr(trainer, work)(task, Lacking(key))
     assert task.steps == 0
 
