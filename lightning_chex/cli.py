@@ -7,6 +7,7 @@ configuration, builds model, data and trainer, looks at the data, runs the train
 import logging
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,6 +30,8 @@ from lightning_chex.explaining import CheckpointError, check_fits
 from lightning_chex.files import write_whole
 from lightning_chex.lightning_private import (
     LOADER_BY_POSITION,
+    OF_NO_USE,
+    SAME_STATE,
     WeightsAlone,
     arose_in_restoring,
     callbacks_of,
@@ -53,6 +56,10 @@ UNTRAINED = {
 """What the commands say that do not take an untrained model."""
 
 
+EXTRAS = ("tensorboard", "mlflow")
+"""Packages of loggers that are installed on request."""
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command line, ``sys.argv`` by default.
 
@@ -61,6 +68,10 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if args is None else args)
     logging.raiseExceptions = False  # W&B's own log on a full disk: its tracebacks would bury the one line
+    for message in OF_NO_USE:
+        warnings.filterwarnings("ignore", message=message)
+    lightning_log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    lightning_log.addFilter(_is_of_use)  # once: a filter that is there is not added again
     set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning lets configurations come from anywhere
     try:
         arguments.check(given)
@@ -93,6 +104,10 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:  # while training Lightning catches it itself
         print("\ninterrupted: evaluate, explain and prepare go on where they were when given again", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    return not any(re.match(message, record.getMessage()) for message in OF_NO_USE)
 
 
 def _refuse(message: str, error: Exception) -> NoReturn:
@@ -166,6 +181,14 @@ class ChexCLI(WeightsAlone, LightningCLI):
             super().instantiate_classes()
         except ValueError as error:  # the parser's, whatever the constructor raised
             raise MisconfigurationException(concise(str(error))) from error
+        except ModuleNotFoundError as error:
+            extra = next((name for name in EXTRAS if name in str(error)), None)
+            if extra is None:
+                raise
+            raise MisconfigurationException(
+                f"the logger needs {extra}, which is not installed: pip install 'lightning-chex[{extra}]', or give "
+                "--trainer.logger another one"
+            ) from error
         checkpoints, self._checkpoints = self._checkpoints, {}
         # of other modules on_load_checkpoint may do what must not be done twice
         if isinstance(self.model, ChestXrayTask):
@@ -176,7 +199,15 @@ class ChexCLI(WeightsAlone, LightningCLI):
         """Build the trainer; ``fit`` ends where the weights are lost, ``predict`` also writes its table."""
         if self.subcommand in DATA_COMMANDS:
             return ChexTrainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except RuntimeError as error:
+            if SAME_STATE not in str(error):
+                raise
+            raise MisconfigurationException(
+                "trainer.callbacks holds several of one class that a checkpoint could not tell apart: give each "
+                "IBACallback a name of its own (name: ...), or one of them all methods (attributors: {NAME: ...})"
+            ) from error
         callbacks, command = callbacks_of(trainer), self.subcommand
         for saving in [own for own in callbacks if isinstance(own, configuration.SaveConfig)]:
             if command == "explain":
@@ -215,10 +246,11 @@ class ChexCLI(WeightsAlone, LightningCLI):
             stage = "test" if self.subcommand == "test" else "val"
             metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
             explaining = [own for own in callbacks_of(self.trainer) if isinstance(own, IBACallback)]
-            sheets = [own.last_sheet for own in explaining if own.last_sheet]
+            sheets = [sheet for own in explaining for sheet in own.sheets]
             best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") if self.subcommand == "fit" else ""
-            print(summary(stage, metrics, sheets, best, self._end_wandb_runs()))
-        self.list_unreadable()
+            runs = self._end_wandb_runs()
+            self.list_unreadable()
+            print(summary(stage, metrics, sheets, best, runs))
 
     after_validate = after_test = after_fit
 
@@ -233,11 +265,11 @@ class ChexCLI(WeightsAlone, LightningCLI):
         """Keep the configuration beside the results, and say which images could not be read."""
         folder = Path(self._given.output_dir).expanduser()
         configuration.keep(parser_of_command(self), self._given, folder, self.trainer.loggers)
-        for run in self._end_wandb_runs():
-            print(f"  W&B run     {run}")
         if isinstance(self.datamodule, ChestXrayDataModule):
             self.datamodule.teardown("test")
         self.list_unreadable()
+        for run in self._end_wandb_runs():
+            print(f"  W&B run     {run}")
 
     def _end_wandb_runs(self) -> list[Path]:
         """End the W&B runs now, so that what is said of their folders, which are returned, is the last thing said."""

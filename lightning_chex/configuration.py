@@ -136,6 +136,8 @@ def keep_below_root(trainer: Any) -> None:
             if logger.init_args.get("save_dir") in (None, "."):
                 logger.init_args["save_dir"] = str(root)
             _keep_wandb_private(root)
+            if logger.init_args.get("offline"):  # it has nothing to say: the summary names the folder
+                os.environ.setdefault("WANDB_SILENT", "true")
 
 
 def _keep_wandb_private(root: Path) -> None:

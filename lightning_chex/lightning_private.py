@@ -60,6 +60,17 @@ CALLBACKS_LEFT_OUT = "Be aware that when using `ckpt_path`"
 """The warning of a checkpoint whose callbacks take no part, where they are left out on purpose."""
 
 
+SAME_STATE = "Found more than one stateful callback of type"
+"""In Lightning's error of two callbacks whose states a checkpoint could not tell apart."""
+
+OF_NO_USE = (
+    r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own call of torch
+    r"You have overridden `on_before_batch_transfer` in `LightningModule`",  # and that is meant
+    r".*try installing \[litlogger\]",  # an advertisement, told as news and not as a warning
+)
+"""How messages begin that a user of the command line can do nothing about."""
+
+
 def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
     """The trainer's own list, so that changing it changes who takes part: callbacks are added, moved and taken out."""
     return trainer.callbacks  # type: ignore[attr-defined]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.attribution import IBA, Attributor
@@ -33,6 +32,7 @@ from lightning_chex.messages import raised_by_package
 from lightning_chex.output_folder import held
 from lightning_chex.reporting import (
     CheckpointComparison,
+    boards_of,
     comparison_text,
     evaluation_tables,
     overview_text,
@@ -42,7 +42,6 @@ from lightning_chex.reporting import (
     write_report,
 )
 from lightning_chex.reporting.checkpoint_comparison import ROW_COLUMNS
-from lightning_chex.reporting.dashboard import log_table
 
 
 class ChexTrainer(pl.Trainer):
@@ -176,11 +175,10 @@ class ChexTrainer(pl.Trainer):
         return comparison
 
     def _log_tables(self, prefix: str, tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]) -> None:
-        """Send tables, columns and rows by name, to W&B where it is the logger."""
-        for logger in self.loggers:
-            if isinstance(logger, WandbLogger):
-                for name, (columns, rows) in tables.items():
-                    log_table(logger, f"{prefix}/{name}", columns, rows)
+        """Send tables, columns and rows by name, to all loggers that show tables."""
+        for board in boards_of(self.loggers):
+            for name, (columns, rows) in tables.items():
+                board.table(f"{prefix}/{name}", columns, rows)
 
     def explain(
         self,

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from commands import CONFIGS, TINY, the_error, written
 from fakes import write_cohen, write_nih
 
@@ -129,3 +130,20 @@ def test_a_wrong_command_lists_the_right_ones(place, capsys, arguments, words):
 )
 def test_an_empty_folder_and_a_wrong_order_are_named(place, capsys, arguments, words):
     assert words in the_error(capsys, *arguments)
+
+
+def test_several_callbacks_without_names_are_one_line(place, capsys):
+    config = yaml.safe_load((CONFIGS / "nih_classification.yaml").read_text())
+    explaining = config["trainer"]["callbacks"][0]
+    config["trainer"] |= {"callbacks": [explaining, explaining], "logger": False}
+    Path("twice.yaml").write_text(yaml.safe_dump(config))
+    said = the_error(capsys, "fit", "--config", "twice.yaml", *TINY)
+    assert all(words in said for words in ("trainer.callbacks", "name: ...", "attributors:"))
+
+
+def test_a_logger_whose_package_is_missing_says_what_to_install(place, capsys, monkeypatch):
+    for name in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
+        monkeypatch.setattr(f"lightning_fabric.loggers.tensorboard.{name}", False)
+    options = ["--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=runs"]
+    said = the_error(capsys, "fit", *NIH, *TINY, *options)
+    assert "needs tensorboard" in said and "pip install 'lightning-chex[tensorboard]'" in said

@@ -4,6 +4,8 @@ One test a part; its message says which feature of this package is broken when L
 """
 
 import ast
+import logging
+import re
 import warnings
 from pathlib import Path
 
@@ -22,10 +24,13 @@ from torch.utils.data import BatchSampler, DistributedSampler, SequentialSampler
 
 import lightning_chex
 from lightning_chex.arguments import Parser
+from lightning_chex.callbacks import IBACallback
 from lightning_chex.checkpoints import stray_path
 from lightning_chex.lightning_private import (
     CALLBACKS_LEFT_OUT,
     FOLDER_IN_USE,
+    OF_NO_USE,
+    SAME_STATE,
     SAMPLERS,
     WeightsAlone,
     arose_in_restoring,
@@ -46,6 +51,13 @@ ROOT = Path(lightning_chex.__file__).parent
 
 class Reached(Exception):
     """The command line is parsed."""
+
+
+class Transferring(TinyTask):
+    """Changes batches on their way, as the tasks of this package do."""
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return batch
 
 
 class KeepingTask(TinyTask):
@@ -196,6 +208,20 @@ def test_the_warnings_that_are_switched_off_are_worded_as_before(checkpoint, tmp
         )
     with pytest.warns(UserWarning, match=CALLBACKS_LEFT_OUT):  # else explain warns of the callbacks of the training
         tiny_trainer(tmp_path).validate(TinyTask(), TinyData(), ckpt_path=checkpoint, verbose=False, weights_only=True)
+
+
+def test_states_that_cannot_be_told_apart_are_the_error_that_is_known(tmp_path):
+    with pytest.raises(RuntimeError, match=SAME_STATE):  # else two unnamed IBACallbacks end in a traceback
+        tiny_trainer(tmp_path, IBACallback(), IBACallback())
+
+
+def test_messages_of_no_use_begin_as_is_known(tmp_path, caplog):
+    with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.INFO):
+        warnings.simplefilter("always")
+        tiny_trainer(tmp_path, logger=True).validate(Transferring(), datamodule=TinyData(), verbose=False)
+    said = [str(one.message) for one in caught] + caplog.messages
+    for message in OF_NO_USE:  # one that is no longer said need not be silenced; one that is said otherwise is shown
+        assert any(re.match(message, one) for one in said), f"{message!r} is not said any more, or in other words"
 
 
 def test_callbacks_take_part_when_they_are_in_the_trainers_list(tmp_path):

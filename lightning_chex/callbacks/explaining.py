@@ -1,6 +1,6 @@
 """Explaining batches of images, and measuring how well the maps meet what is marked on them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,17 +10,19 @@ from torchmetrics import MetricCollection
 
 from lightning_chex.attribution import Attribution, Attributor, EveryPixel, RandomMap, frozen
 from lightning_chex.explaining import Cases, Regions, cases_of, grey_pictures, region_kind
-from lightning_chex.metrics import LocalizationIoU, intersection_over_union, top_fraction_mask
+from lightning_chex.metrics import LocalizationIoU, intersection_over_union, pointing_game, top_fraction_mask
 from lightning_chex.reporting import Explanation
 
 CONTROLS: dict[str, Attributor] = {"random": RandomMap(), "every_pixel": EveryPixel()}
 
 
 class Explainer:
-    """Explains batches with one attributor and measures the maps against regions, beside two controls.
+    """Explains batches with one or several methods and measures the maps against regions, beside two controls.
+
+    The methods share the images, the model's output, what is explained of them, and the controls.
 
     Args:
-        attributor: the method, already fitted.
+        attributors: the methods by name, already fitted; or one, which is called ``iba``.
         network: the network to explain, raw outputs (B, K) or, for a score, (B, 1).
         class_names: names of the K outputs; empty for a score.
         fraction: share of a map's pixels that counts as marked.
@@ -31,7 +33,7 @@ class Explainer:
 
     def __init__(
         self,
-        attributor: Attributor,
+        attributors: Mapping[str, Attributor] | Attributor,
         network: nn.Module,
         class_names: Sequence[str],
         fraction: float,
@@ -39,15 +41,15 @@ class Explainer:
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
         regions: Regions = "auto",
     ) -> None:
-        self.attributor = attributor
+        self.attributors = {"iba": attributors} if isinstance(attributors, Attributor) else dict(attributors)
         self.network = network
         self.class_names = class_names
         self.fraction = fraction
         self.precision = precision
         self.regions = regions
         classes = max(1, len(class_names))
+        self.iou = {name: LocalizationIoU(classes, fraction).to(device) for name in self.attributors}
         # what a map that does not depend on the model scores under the same rule
-        self.iou = LocalizationIoU(classes, fraction).to(device)
         self.controls = MetricCollection({name: LocalizationIoU(classes, fraction) for name in CONTROLS}).to(device)
 
     def explain(self, batches: Iterable[dict[str, Any]]) -> Iterator[Explanation]:
@@ -61,23 +63,24 @@ class Explainer:
             named = {"image_id": [f"image {place}" for place in batch["place"]], **batch}
             kind = region_kind(batch, self.class_names, self.regions)
             cases = cases_of(named, output, self.class_names, kind, likeliest=True)
-            with self.precision():
-                found = self.attributor.explain(self.network, cases.images, cases.target, cases.rows)
             marked = cases.regions.flatten(1).any(1)
-            self._measure(cases.select(marked.nonzero()[:, 0].tolist()), found.maps[marked])
-            iou = intersection_over_union(top_fraction_mask(found.maps, self.fraction), cases.regions)
-            yield from self._explanations(cases, found, iou.where(marked, torch.nan), batch["place"])
-
-    def _measure(self, cases: Cases, saliency: Tensor) -> None:
-        self.iou.update(saliency, cases.regions, cases.classes)
-        for name, control in CONTROLS.items():
-            maps = control.attribute(self.network, cases.images, cases.target, cases.rows)
-            self.controls[name].update(maps, cases.regions, cases.classes)
+            boxed = cases.select(marked.nonzero()[:, 0].tolist())
+            for control, made in CONTROLS.items():
+                maps = made.attribute(self.network, boxed.images, boxed.target, boxed.rows)
+                self.controls[control].update(maps, boxed.regions, boxed.classes)
+            grey = grey_pictures(cases.images)
+            for name, attributor in self.attributors.items():
+                with self.precision():
+                    found = attributor.explain(self.network, cases.images, cases.target, cases.rows)
+                self.iou[name].update(found.maps[marked], boxed.regions, boxed.classes)
+                yield from self._explanations(name, cases, found, grey, batch)
 
     def _explanations(
-        self, cases: Cases, found: Attribution, iou: Tensor, places: Sequence[int]
+        self, name: str, cases: Cases, found: Attribution, grey: Tensor, batch: Mapping[str, Any]
     ) -> Iterator[Explanation]:
-        grey = grey_pictures(cases.images)
+        marked = cases.regions.flatten(1).any(1)
+        iou = intersection_over_union(top_fraction_mask(found.maps, self.fraction), cases.regions)
+        iou, pointing = iou.where(marked, torch.nan), pointing_game(found.maps, cases.regions)
         saliency = found.maps.cpu()
         for i, row in enumerate(cases.rows.tolist()):
             image, target = cases.keys[i]
@@ -92,17 +95,24 @@ class Explainer:
                 boxes=cases.boxes[i],
                 iou=_known(iou[i]),
                 convergence=_known(found.convergence[i]),
-                place=places[row],
+                place=batch["place"][row],
+                pointing=_known(pointing[i]),
+                method=name,
+                unit=self.attributors[name].unit,
+                mark=batch["mark"][row] if "mark" in batch else "",
             )
 
-    def scores(self) -> dict[str, Tensor]:
+    def scores(self, method: str | None = None) -> dict[str, Tensor]:
         """Localisation of all maps so far, over all distributed processes, which all must call this.
+
+        Args:
+            method: whose maps; by default those of the first.
 
         Returns:
             ``iou``, ``iou_random``, ``iou_every_pixel``; of classes also ``iou_class_mean`` and ``iou/NAME`` for those
             with regions. Nothing when no image had a region.
         """
-        measured = self.iou.compute()
+        measured = self.iou[next(iter(self.iou)) if method is None else method].compute()
         controls = {name: metric.compute()["mean"] for name, metric in self.controls.items()}
         if measured["count"].sum() == 0:
             return {}

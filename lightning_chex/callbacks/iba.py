@@ -1,28 +1,24 @@
 """Where training meets attribution: explanations at every validation, logged with their localisation."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import WeightAveraging
-from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor
+from lightning_chex.attribution import FEW_IMAGES, Attributor
+from lightning_chex.callbacks.arranging import check_choice, check_names, methods_of, step_before_weight_averaging
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.observation import Observation
 from lightning_chex.callbacks.processes import gathered
-from lightning_chex.callbacks.runs import run_folder
+from lightning_chex.callbacks.showing import Format, Scale, Showing
 from lightning_chex.callbacks.shown import ShownImages
 from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import Stage, outputs_of
-from lightning_chex.data.contract_checks import check_sample, first_of
-from lightning_chex.explaining import Regions, check_batch, check_model, network_of, region_kind
-from lightning_chex.lightning_private import callbacks_of, set_callbacks, state_key
-from lightning_chex.reporting import Explanation, write_pictures
-from lightning_chex.reporting.dashboard import TABLE_COLUMNS, image_arguments, log_table, table_rows
+from lightning_chex.explaining import COURSE, Regions, check_batch, check_model, network_of
+from lightning_chex.lightning_private import callbacks_of, state_key
+from lightning_chex.reporting import Explanation
 from lightning_chex.tasks import unrepeated_rows
 
 
@@ -34,9 +30,9 @@ class IBACallback(pl.Callback):
     the chosen images are explained on the device, in batches, and the scalars are logged, early enough for
     ``ModelCheckpoint`` and ``EarlyStopping`` to monitor them: ``val/iba_iou`` (mean over maps),
     ``val/iba_iou_class_mean``, ``val/iba_iou/NAME`` per class, and beside them what a random map and a map that marks
-    every pixel score, ``val/iba_iou_random`` and ``val/iba_iou_every_pixel``. Then the pictures are written as PNG
-    files into the run's folder and, with a ``WandbLogger``, logged as images with switchable boxes. ``test`` does the
-    same with the test images.
+    every pixel score, ``val/iba_iou_random`` and ``val/iba_iou_every_pixel``. Then pictures, film strips, curves and a
+    table are written into the run's folder, ``explanations``, and shown by all its loggers. ``test`` does the same with
+    the test images.
 
     A compiled network is explained as it was written, so validations that are explained run uncompiled (set
     ``every_n_epochs`` where that is too slow); nothing is compiled for it, or anew after it. Gradient checkpointing is
@@ -46,6 +42,8 @@ class IBACallback(pl.Callback):
 
     Args:
         attributor: the attribution method; `IBA` with its defaults if None.
+        attributors: several methods instead, by their names in logged keys, ``val/NAME_iou``; they share images, the
+            model's output, feature statistics and the table. What needs a single one, as ``explain``, takes the first.
         num_images: how many images to explain at each validation; -1 for all. A data module offers them through
             ``explained_dataset(stage)``, most telling first; without it the first of the validation batches are taken.
         every_n_epochs: explain at every n-th epoch's validation.
@@ -54,11 +52,15 @@ class IBACallback(pl.Callback):
             mean share of its tuning regions for ``iou/fixed_share`` unless it is given this one.
         network: name of the LightningModule's attribute that is the network, to which layer names refer; empty for
             the LightningModule itself.
-        name: prefix of the logged keys after ``val/``; set it when several callbacks explain with several methods.
+        name: of the method and the table in logged keys; set it when several callbacks explain.
         regions: what maps are compared with: expert ``boxes`` of the class, the exact ``masks`` of the phantom, or the
             lung ``zones`` with the Brixia scores the model looks for; ``auto`` takes the zones where samples have
             scores and the model predicts these, else the boxes.
-        save_pictures: write PNG files into the run's folder.
+        save_pictures: write pictures, film strips, curves and table into the run's folder.
+        scale: the colours of maps stand for the same values all over the ``run``, so that a map of little looks like
+            little, or each ``map`` is drawn on a scale of its own.
+        picture_dpi: pixels per inch of these files; 300 for print.
+        picture_format: of the sheets and single pictures: ``png``, or ``pdf`` or ``svg`` for print.
         line_up_statistics: keep those of the layers of `MultiLayerIBA` too, if the network has them, for ``evaluate``
             and ``explain`` of test images alone: 14 MB in a checkpoint of DenseNet-121 at 224 px.
     """
@@ -75,6 +77,10 @@ class IBACallback(pl.Callback):
         regions: Regions = "auto",
         save_pictures: bool = True,
         line_up_statistics: bool = True,
+        attributors: dict[str, Attributor] | None = None,
+        scale: Scale = "run",
+        picture_dpi: int = 80,
+        picture_format: Format = "png",
     ) -> None:
         super().__init__()
         if num_images < 1 and num_images != -1:
@@ -82,23 +88,34 @@ class IBACallback(pl.Callback):
         for argument, value in (("every_n_epochs", every_n_epochs), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{argument}={value} must be at least 1")
-        if regions not in get_args(Regions):
-            raise ValueError(f"regions={regions!r} is unknown; choose {', '.join(get_args(Regions))}")
+        check_choice("regions", regions, Regions)
         if not 0 < top_fraction <= 1:
             raise ValueError(f"top_fraction={top_fraction} must lie in (0, 1]")
-        self.attributor = IBA() if attributor is None else attributor
+        self.attributors = methods_of(name, attributor, attributors)
+        self.attributor = next(iter(self.attributors.values()))
         self.every_n_epochs = every_n_epochs
         self.top_fraction = top_fraction
         self.network = network
         self.name = name
         self.regions = regions
-        self.save_pictures = save_pictures
         self.line_up_statistics = line_up_statistics
-        self.last_sheet: Path | None = None
-        self._observation = Observation(self.attributor)
+        rule = f"strongest {top_fraction:.3g} of the pixels"
+        self._showing = Showing(name, list(self.attributors), rule, save_pictures, scale, picture_dpi, picture_format)
+        self._observation = Observation(self.attributors)
         self._images = ShownImages(num_images, batch_size)
         self._explanations: list[Explanation] = []
+        self._scores: dict[str, float] = {}
         self._first: Tensor | None = None
+
+    @property
+    def sheets(self) -> list[Path]:
+        """The last sheets of pictures written, one a method."""
+        return self._showing.sheets
+
+    @property
+    def last_sheet(self) -> Path | None:
+        """That of the first method; None where none was written."""
+        return next(iter(self.sheets), None)
 
     @property
     def state_key(self) -> str:
@@ -106,21 +123,34 @@ class IBACallback(pl.Callback):
         return state_key(self, name=self.name)
 
     def state_dict(self) -> dict[str, Any]:
-        """Feature statistics travel with the checkpoint, as plain tensors."""
-        return self._observation.state_dict()
+        """Feature statistics travel with the checkpoint, and which images are shown, and what was shown so far."""
+        course = {**self._showing.state_dict(), "chosen": self._images.chosen}
+        return {**self._observation.state_dict(), **({COURSE: course} if self._images.chosen else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the checkpoint's feature statistics."""
-        self._observation.load_state_dict(state_dict)
+        """Go on from a checkpoint, also one of an older version, which holds feature statistics alone."""
+        own = dict(state_dict)
+        course = own.pop(COURSE, None)
+        self._observation.load_state_dict(own)
+        if course is not None:
+            self._showing.load_state_dict(course)
+            self._images.chosen = list(course["chosen"])
 
     # checks before training begins
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a wrong layer or objective, and step before a weight averaging that would swap weights too early."""
-        check_model(pl_module, outputs_of(pl_module, data_of(trainer)), self.network, self.attributor)
-        self._check_data(trainer, pl_module, stage)
-        self._step_before_weight_averaging(trainer)
+        for attributor in self.attributors.values():
+            check_model(pl_module, outputs_of(pl_module, data_of(trainer)), self.network, attributor)
+        first = self._images.check(trainer, self._class_names(trainer, pl_module), self.regions, stage)
+        self._first = first if stage == "fit" else None
+        step_before_weight_averaging(trainer, self)
         explaining = [own for own in callbacks_of(trainer) if isinstance(own, IBACallback)]
+        check_names([name for own in explaining for name in own.attributors])
+        if stage == "fit":
+            if trainer.global_step == 0:  # what a checkpoint holds of the run is loaded after this
+                self._images.chosen = []
+            self._showing.begin(trainer)
         if self.line_up_statistics and explaining[0] is self:  # once in a checkpoint
             self._observation.add_line_up(self._network(pl_module))
 
@@ -179,6 +209,10 @@ class IBACallback(pl.Callback):
         """Write and log the pictures."""
         self._show(trainer, "validate")
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log what is of the whole training."""
+        self._showing.end(trainer)
+
     # test: the statistics are those of the last validation or of the checkpoint
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -200,24 +234,11 @@ class IBACallback(pl.Callback):
         """Take the hook off the model; the statistics of a broken validation are dropped."""
         self._observation.abort(type(exception), exception, exception.__traceback__)
 
-    def _check_data(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse offered images that lack what is explained; the first one is kept to be tried when training starts."""
-        dataset = (
-            None if stage == "predict" else self._images.offered(trainer, "test" if stage == "test" else "validate")
-        )
-        sample = None if dataset is None else first_of(dataset)
-        if sample is not None:
-            check_sample(sample, ("image", "label"), type(self).__name__)
-            try:
-                region_kind(sample, self._class_names(trainer, pl_module), self.regions)
-            except ValueError as error:
-                raise MisconfigurationException(str(error)) from error
-            self._first = sample["image"] if stage == "fit" else None
-
     def _check_image(self, trainer: pl.Trainer, pl_module: pl.LightningModule, image: Tensor) -> None:
         image = trainer.precision_plugin.convert_input(image.to(pl_module.device))
         with trainer.precision_plugin.forward_context():
-            self.attributor.check(self._network(pl_module), image)
+            for attributor in self.attributors.values():
+                attributor.check(self._network(pl_module), image)
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         if trainer.sanity_checking:
@@ -232,20 +253,8 @@ class IBACallback(pl.Callback):
         # the model decides: one that says it has no classes predicts a score, whatever the data are
         return outputs_of(pl_module, data_of(trainer)).class_names
 
-    def _step_before_weight_averaging(self, trainer: pl.Trainer) -> None:
-        """Weight averaging swaps its weights out when validation ends: what is explained must come before that."""
-        callbacks = callbacks_of(trainer)
-        averaging = [i for i, callback in enumerate(callbacks) if isinstance(callback, WeightAveraging)]
-        if averaging and averaging[0] < callbacks.index(self):
-            rest = [callback for callback in callbacks if callback is not self]
-            rest.insert(averaging[0], self)
-            set_callbacks(trainer, rest)
-            rank_zero_info(
-                "IBACallback now runs before the weight averaging, so that the averaged weights are explained"
-            )
-
     def _explain(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
-        seen = self.attributor.num_observed
+        seen = self._observation.num_observed
         if seen is not None and seen < 2:
             rank_zero_warn(
                 f"nothing was explained: the feature statistics rest on {seen} image(s), and need at least 2. "
@@ -255,7 +264,7 @@ class IBACallback(pl.Callback):
         if seen is not None and seen < FEW_IMAGES:
             rank_zero_warn(f"the feature statistics rest on {seen} images only; {FEW_IMAGES} or more are advised")
         explainer = Explainer(
-            self.attributor,
+            self.attributors,
             self._network(pl_module),
             self._class_names(trainer, pl_module),
             self.top_fraction,
@@ -264,32 +273,24 @@ class IBACallback(pl.Callback):
             self.regions,
         )
         self._explanations = gathered(list(explainer.explain(self._images.batches(trainer, stage))))
+        self._scores = {}
         if not self._explanations:
             rank_zero_warn(f"nothing was explained: there is no image to explain at {stage}")
+            self._images.chosen = []
             return
-        scores = explainer.scores()
-        if not scores and self._class_names(trainer, pl_module):
-            rank_zero_warn("no image explained has an expert box or another region: maps are drawn, IoU is not logged")
+        if stage == "validate":
+            self._images.choose(trainer, list({e.place: e.mark for e in self._explanations}.values()))
         prefix = "val" if stage == "validate" else "test"
         several = trainer.world_size > 1  # the values are the same everywhere; said only to Lightning, which would warn
-        for key, value in scores.items():
-            pl_module.log(f"{prefix}/{self.name}_{key}", value, prog_bar=key == "iou", sync_dist=several)
+        for method in self.attributors:
+            for key, value in explainer.scores(method).items():
+                shown = key == "iou"
+                pl_module.log(f"{prefix}/{method}_{key}", value, prog_bar=shown, sync_dist=several)
+                self._scores[f"{method}_{key}"] = float(value)
+        if not self._scores and self._class_names(trainer, pl_module):
+            rank_zero_warn("no image explained has an expert box or another region: maps are drawn, IoU is not logged")
 
     def _show(self, trainer: pl.Trainer, stage: Stage) -> None:
         explanations, self._explanations = self._explanations, []
         self._images.forget()
-        if not explanations or not trainer.is_global_zero:
-            return
-        during_fit = trainer.state.fn == "fit"
-        label = f"epoch_{trainer.current_epoch:03d}" if during_fit else stage
-        if self.save_pictures:
-            title = f"{self.name}, {label.replace('_', ' ')}, step {trainer.global_step}"
-            folder = run_folder(trainer) / "explanations" / (label if self.name == "iba" else f"{label}_{self.name}")
-            self.last_sheet = write_pictures(explanations, folder, title)
-        prefix = "val" if stage == "validate" else "test"
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                step = trainer.global_step
-                logger.log_image(f"{prefix}/{self.name}_maps", step=step, **image_arguments(explanations))
-                rows = table_rows(explanations, trainer.current_epoch)
-                log_table(logger, f"{prefix}/{self.name}_table", TABLE_COLUMNS, rows, step)
+        self._showing.show(trainer, explanations, self._scores, stage)

@@ -5,17 +5,17 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 from numpy.typing import NDArray
-from pytorch_lightning.loggers import WandbLogger
 
 from lightning_chex.callbacks.runs import run_folder
 from lightning_chex.explaining import grey_pictures
+from lightning_chex.reporting import Board, Picture, boards_of
 from lightning_chex.reporting.lungs import lung_overlay, write_lung_sheet
 
 
 class LungPictures(pl.Callback):
-    """Draw predicted and true lungs of the first validation images, as one PNG in the run's folder and in W&B.
+    """Draw predicted and true lungs of the first validation images, as one PNG in the run's folder and by its loggers.
 
-    The file is ``lungs/epoch_000.png`` and so on; W&B gets the same pictures as ``val/lungs``, numbered, without names.
+    The file is ``lungs/epoch_000.png`` and so on; loggers get the same pictures as ``val/lungs``, numbered, unnamed.
 
     Args:
         num_images: how many images, at least 1.
@@ -29,6 +29,7 @@ class LungPictures(pl.Callback):
             raise ValueError(f"num_images is {num_images}: give at least 1")
         self.num_images = num_images
         self._overlays: list[NDArray[np.uint8]] = []
+        self._boards: list[Board] | None = None
 
     def on_validation_batch_end(
         self,
@@ -56,7 +57,8 @@ class LungPictures(pl.Callback):
         label = f"epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else "validate"
         title = f"lungs, {label.replace('_', ' ')}: found (tinted) and true (outlined)"
         write_lung_sheet(overlays, run_folder(trainer) / "lungs" / f"{label}.png", title)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                captions = [str(number) for number in range(len(overlays))]
-                logger.log_image("val/lungs", images=overlays, caption=captions, step=trainer.global_step)
+        if self._boards is None:
+            self._boards = boards_of(trainer.loggers)
+        pictures = [Picture(str(number), overlay, overlay) for number, overlay in enumerate(overlays)]
+        for board in self._boards:
+            board.pictures("val/lungs", pictures, trainer.global_step)

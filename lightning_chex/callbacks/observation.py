@@ -1,5 +1,6 @@
 """Feature statistics a callback gathers from a validation's forward passes, or from other images if these are few."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -8,21 +9,23 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor, Counting, MultiLayerIBA
+from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor, Counting, FeatureStatistics, MultiLayerIBA
 from lightning_chex.callbacks.shown import ShownImages
 from lightning_chex.data.adapter import data_of
-from lightning_chex.explaining import LINE_UP, observe, training_batches
+from lightning_chex.explaining import LINE_UP, OTHERS, observe, training_batches
 
 
 class Observation:
-    """Fits an attributor, and statistics of other layers that ``evaluate`` compares methods at, while batches pass.
+    """Fits attributors, and statistics of other layers that ``evaluate`` compares methods at, while batches pass.
+
+    Methods that look at the same layer share its statistics.
 
     Args:
-        attributor: fitted in place.
+        attributors: by name; fitted in place.
     """
 
-    def __init__(self, attributor: Attributor) -> None:
-        self.attributor = attributor
+    def __init__(self, attributors: Mapping[str, Attributor]) -> None:
+        self.attributors = attributors
         self._line_up: list[IBA] = []
         self._learning = ExitStack()
         self._counting = Counting()
@@ -33,7 +36,8 @@ class Observation:
         With them a checkpoint is enough to compare all methods where there are test images alone. A network without
         these layers has none, and costs nothing.
         """
-        known = {member.layer for member in self.attributor.members if member.statistics.per == "neuron"}
+        members = (member for one in self.attributors.values() for member in one.members)
+        known = {member.layer for member in members if member.statistics.per == "neuron"}
         layers = MultiLayerIBA().layers
         if not self._line_up and dict(network.named_modules()).keys() >= set(layers):
             self._line_up = [IBA(layer) for layer in layers if layer not in known]
@@ -67,7 +71,7 @@ class Observation:
 
         Every process must call this.
         """
-        seen = self.attributor.num_observed
+        seen = self.num_observed
         if seen is None or seen >= FEW_IMAGES:
             return
         offer = training_batches(data_of(trainer), limit=2 * FEW_IMAGES)
@@ -95,21 +99,53 @@ class Observation:
             if one.num_observed
             for key, value in one.state_dict().items()
         }
-        return {**self.attributor.state_dict(), **({LINE_UP: line_up} if line_up else {})}
+        first, *others = self.attributors.items()
+        # what methods share is one tensor, which a file holds once
+        more = {name: own.state_dict() for name, own in others if own.num_observed}
+        return {
+            **first[1].state_dict(),
+            **({LINE_UP: line_up} if line_up else {}),
+            **({OTHERS: more} if more else {}),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what a checkpoint holds, also one from before there were statistics of other layers."""
         own = dict(state)
-        line_up = own.pop(LINE_UP, {})
-        self.attributor.load_state_dict(own)
+        line_up, others = own.pop(LINE_UP, {}), own.pop(OTHERS, {})
+        first, *rest = self.attributors.items()
+        if own:
+            first[1].load_state_dict(own)
+        for name, attributor in rest:
+            if name in others:
+                attributor.load_state_dict(others[name])
         for one in self._line_up:
             kept = {key.rpartition("/")[2]: v for key, v in line_up.items() if key.rpartition("/")[0] == one.layer}
             if kept:
                 one.load_state_dict(kept)
 
+    @property
+    def num_observed(self) -> int | None:
+        """How many images the methods have learnt from, the least of all; None if none has anything to learn."""
+        found = [one.num_observed for one in self.attributors.values()]
+        return min((count for count in found if count is not None), default=None)
+
     def _learners(self) -> list[Attributor]:
-        return [self.attributor, *self._line_up]
+        """What learns; of methods that learn the same of a layer, the first."""
+        found: list[Attributor] = []
+        known: set[tuple[str, str]] = set()
+        for attributor in self.attributors.values():
+            learnt = {(member.layer, member.statistics.per) for member in attributor.members}
+            if not learnt or not learnt <= known:
+                found.append(attributor)
+            known |= learnt
+        return [*found, *self._line_up]
 
     def _synchronize(self) -> None:
+        """Merge over the processes, and give what was learnt of a layer to all that look at it."""
         for learner in self._learners():
             learner.synchronize()
+        learnt: dict[tuple[str, str], FeatureStatistics] = {}
+        for member in (member for one in self._learners() for member in one.members):
+            learnt.setdefault((member.layer, member.statistics.per), member.statistics)
+        for member in (member for one in self.attributors.values() for member in one.members):
+            member.statistics = learnt[member.layer, member.statistics.per]

@@ -1,20 +1,29 @@
-"""Which images a callback explains, and their transfer to the device."""
+"""Which images a callback explains, the same at every validation of a run, and their transfer to the device."""
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import Subset
 
 from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import Samples, Stage, XrayDataModule, described, names_of
-from lightning_chex.data.contract_checks import Checked
+from lightning_chex.data.contract_checks import Checked, check_sample, first_of
+from lightning_chex.explaining import Regions, region_kind
 
 
 class ShownImages:
     """The images the data module offers (``explained_dataset``); without such an offer, the first ones seen.
+
+    Those of the first validation of a training are those of all later ones, also where its loader shuffles.
+
+    Attributes:
+        chosen: a mark of each (`mark_of`), in order; empty before the first validation. It travels with checkpoints.
 
     Args:
         num_images: how many over all processes; -1 for all.
@@ -24,12 +33,44 @@ class ShownImages:
     def __init__(self, num_images: int, batch_size: int) -> None:
         self.num_images = num_images
         self.batch_size = batch_size
+        self.chosen: list[str] = []
         self._kept: list[dict[str, Any]] = []
         self._names: tuple[XrayDataModule | None, frozenset[str] | None] = (None, None)
 
     def forget(self) -> None:
         """Drop what was kept."""
         self._kept = []
+
+    def check(self, trainer: pl.Trainer, class_names: Sequence[str], regions: Regions, stage: str) -> Tensor | None:
+        """Refuse offered images that lack what is explained, and return the first of them.
+
+        Raises:
+            MisconfigurationException: they lack it, or what their maps shall be compared with.
+        """
+        if stage == "predict":
+            return None
+        dataset = self.offered(trainer, "test" if stage == "test" else "validate")
+        sample = None if dataset is None else first_of(dataset)
+        if sample is None:
+            return None
+        check_sample(sample, ("image", "label"), "IBACallback")
+        try:
+            region_kind(sample, class_names, regions)
+        except ValueError as error:
+            raise MisconfigurationException(str(error)) from error
+        return sample["image"]
+
+    def choose(self, trainer: pl.Trainer, marks: Sequence[str]) -> None:
+        """Take the images explained now, in order, for those of the whole training; other times there is no choice."""
+        if trainer.state.fn != "fit":
+            return
+        if self.chosen and self.offers(trainer) and any(a != b for a, b in zip(self.chosen, marks, strict=False)):
+            rank_zero_warn(
+                "the images explained are not those of the earlier validations of this run: a film strip shows the new "
+                "ones alone. Let explained_dataset give the same images each time"
+            )
+            self.chosen = []
+        self.chosen = self.chosen or list(marks)
 
     @staticmethod
     def offered(trainer: pl.Trainer, stage: Stage) -> Samples | None:
@@ -55,7 +96,7 @@ class ShownImages:
         explained = self._offered_names(trainer)
         if explained is None:
             rows = torch.ones(len(counted), dtype=torch.bool)
-            rows[self._wanted(trainer, counted)] = False
+            rows[list(self._wanted(trainer, batch, counted))] = False
             return rows
         names = names_of(batch.get("image_id", [None] * len(counted)))
         return torch.tensor([name not in explained for name in names], dtype=torch.bool)
@@ -71,12 +112,21 @@ class ShownImages:
     def _chosen(self, dataset: Samples) -> range:
         return range(len(dataset) if self.num_images == -1 else min(self.num_images, len(dataset)))
 
-    def _wanted(self, trainer: pl.Trainer, counted: Tensor) -> list[int]:
-        """Rows of a passing batch that are kept: the first that count, as many as this process still needs."""
+    def _wanted(self, trainer: pl.Trainer, batch: dict[str, Any], counted: Tensor) -> dict[int, int]:
+        """Rows of a passing batch that are kept, with their places among those of all processes.
+
+        They are those chosen before; without a choice the first that count, as many as this process still needs.
+        """
         rows: list[int] = counted.nonzero().flatten().tolist()
-        if self.num_images == -1:
-            return rows
-        return rows[: len(self._share(trainer, self.num_images)) - self._count]
+        if self.chosen and trainer.state.fn == "fit":
+            taken = {place for kept in self._kept for place in kept["place"]}
+            marks = {row: mark_of(batch["image"][row]) for row in rows}
+            left = {mark: place for place, mark in reversed(list(enumerate(self.chosen))) if place not in taken}
+            return {row: left.pop(mark) for row, mark in marks.items() if mark in left}
+        if self.num_images != -1:
+            rows = rows[: len(self._share(trainer, self.num_images)) - self._count]
+        first = trainer.global_rank + trainer.world_size * self._count
+        return {row: first + trainer.world_size * i for i, row in enumerate(rows)}
 
     @property
     def _count(self) -> int:
@@ -84,16 +134,18 @@ class ShownImages:
 
     def keep(self, trainer: pl.Trainer, batch: dict[str, Any], counted: Tensor) -> None:
         """Keep of a passing batch, in main memory, as many of the images that count as this process still needs."""
-        rows = self._wanted(trainer, counted)
-        if rows:
-            place = trainer.global_rank + trainer.world_size * self._count
-            places = [place + trainer.world_size * i for i in range(len(rows))]
-            self._kept.append({key: _rows_of(value, rows) for key, value in batch.items()} | {"place": places})
+        wanted = self._wanted(trainer, batch, counted)
+        if wanted:
+            rows = list(wanted)
+            marks = [mark_of(batch["image"][row]) for row in rows]
+            kept = {key: _rows_of(value, rows) for key, value in batch.items()}
+            self._kept.append(kept | {"place": list(wanted.values()), "mark": marks})
 
     def batches(self, trainer: pl.Trainer, stage: Stage) -> Iterator[dict[str, Any]]:
         """Yield this process's share, on its device; shares differ in size, so nothing collective may happen here.
 
-        Beside what the data give, a batch holds ``place``: where each image stands among those of all processes.
+        Beside what the data give, a batch holds ``place``, where each image stands among those of all processes, and
+        ``mark``, see `mark_of`.
         """
         dataset = self.offered(trainer, stage)
         for batch in self._kept if dataset is None else self._read(trainer, dataset):
@@ -109,11 +161,22 @@ class ShownImages:
             # None is unreadable, and the data module leaves such out
             read = {place: sample for place, sample in samples.items() if sample is not None}
             if read:
-                yield collate(list(read.values())) | {"place": list(read)}
+                marks = [mark_of(sample["image"]) for sample in read.values()]
+                yield collate(list(read.values())) | {"place": list(read), "mark": marks}
 
     @staticmethod
     def _share(trainer: pl.Trainer, count: int) -> range:
         return range(trainer.global_rank, count, trainer.world_size)
+
+
+def mark_of(image: Tensor) -> str:
+    """Stand for an image (C, H, W) by a hash of its pixels, of every n-th row and column.
+
+    Checkpoints hold it: from a name, or its hash, a person could be found.
+    """
+    step = [max(1, side // 32) for side in image.shape[-2:]]
+    pixels = image[..., :: step[0], :: step[1]].float().cpu().contiguous()
+    return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def _ids_of(dataset: Samples, chosen: Iterable[int]) -> list[str]:

@@ -63,7 +63,7 @@ def subject_of(
     return Subject(
         network=found,
         class_names=outputs.class_names,
-        layer=bottleneck_layer(getattr(callback, "attributor", None) for callback in callbacks),
+        layer=bottleneck_layer(own for callback in callbacks for own in getattr(callback, "attributors", {}).values()),
         saved=saved,
         checkpoint=origin(path, model),
         device=device,

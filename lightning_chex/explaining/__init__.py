@@ -2,7 +2,15 @@
 
 from lightning_chex.checkpoints import CheckpointError, is_address, read_checkpoint
 from lightning_chex.explaining.cases import Cases, LungFinder, RegionKind, Regions, cases_of, grey_pictures, region_kind
-from lightning_chex.explaining.checkpoint import LINE_UP, check_fits, load_weights, saved_statistics, trained_size
+from lightning_chex.explaining.checkpoint import (
+    COURSE,
+    LINE_UP,
+    OTHERS,
+    check_fits,
+    load_weights,
+    saved_statistics,
+    trained_size,
+)
 from lightning_chex.explaining.chosen_targets import ChosenTargets
 from lightning_chex.explaining.explained_model import (
     check_batch,
@@ -32,7 +40,8 @@ from lightning_chex.explaining.subject import Images, Shuffled, Subject, Weights
 
 __all__ = [
     "Added", "Cases", "CheckpointError", "ChosenTargets", "Drawn", "Entry", "FORMAT", "Given", "Images", "Key",
-    "LINE_UP", "LungFinder", "LungNetwork", "MapFolder", "MapStore", "RegionKind", "Regions", "Saved", "Shuffled",
+    "COURSE", "LINE_UP", "LungFinder", "LungNetwork", "MapFolder", "MapStore", "OTHERS", "RegionKind", "Regions",
+    "Saved", "Shuffled",
     "Subject", "Weights", "cases_of", "check_batch", "check_fits", "check_model", "check_output", "check_scores",
     "check_target", "describe", "digest_of_folder", "entries_of", "feature_statistics", "grey_pictures", "holds_maps",
     "is_address", "load_weights", "map_name", "named_checkpoints", "network_of", "observe", "origin", "paths_of",

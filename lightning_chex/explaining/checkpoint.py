@@ -15,6 +15,12 @@ from lightning_chex.explaining.feature_statistics import Saved, saved_by_layer, 
 LINE_UP = "line_up"
 """Key in a callback's state: feature statistics of the layers that ``evaluate`` compares methods at."""
 
+OTHERS = "others"
+"""Key in a callback's state: what each of its methods but the first has learnt, by name."""
+
+COURSE = "course"
+"""Key in a callback's state: what it has shown so far, no statistics; see ``callbacks/showing.py``."""
+
 
 def load_weights(model: pl.LightningModule, path: Path, argument: str = "ckpt_path") -> dict[str, Any]:
     """Give a model the weights of a checkpoint.
@@ -80,9 +86,11 @@ def saved_statistics(checkpoint: dict[str, Any], callbacks: Sequence[pl.Callback
         attributor = getattr(callback, "attributor", None)
         state = states.get(callback.state_key)
         if isinstance(attributor, Attributor) and state:
-            own = dict(state)
-            line_up = own.pop(LINE_UP, {})
+            own = {key: value for key, value in state.items() if key != COURSE}
+            line_up, others = own.pop(LINE_UP, {}), own.pop(OTHERS, {})
             found += [(attributor, part) for part in (own, line_up) if part]
+            methods = getattr(callback, "attributors", {})
+            found += [(methods[name], part) for name, part in others.items() if name in methods]
     return found
 
 

@@ -1,29 +1,25 @@
 """Pictures, charts, tables and the HTML report: pure functions from results to files."""
 
 from lightning_chex.estimates import Estimate, Summary
+from lightning_chex.reporting.board import Board, Picture
 from lightning_chex.reporting.checkpoint_comparison import CheckpointComparison
-from lightning_chex.reporting.dashboard import (
-    DIFFERENCE_COLUMNS,
-    EVALUATION_COLUMNS,
-    PICTURE_LIMIT,
-    TABLE_COLUMNS,
-    evaluation_tables,
-    image_arguments,
-    levels,
-    table_rows,
-)
+from lightning_chex.reporting.dashboard import TABLE_COLUMNS, amounts, levels, pictures_of, table_rows
+from lightning_chex.reporting.evaluation_tables import DIFFERENCE_COLUMNS, EVALUATION_COLUMNS, evaluation_tables
 from lightning_chex.reporting.explanation import BITS_NOTE, Explanation
 from lightning_chex.reporting.frames import source_window, to_source_frame
+from lightning_chex.reporting.loggers import boards_of
 from lightning_chex.reporting.lungs import lung_overlay, write_lung_sheet
 from lightning_chex.reporting.overview import draw_sample, overview_text, write_overview
 from lightning_chex.reporting.pictures import figure, overlay, sheet, signed_overlay, write_pictures
 from lightning_chex.reporting.report import ExampleRow, write_comparison, write_report
 from lightning_chex.reporting.results import Curve, Measure, Results, number, without_nan
 from lightning_chex.reporting.rle import encode_mask
+from lightning_chex.reporting.scale import top_of
 from lightning_chex.reporting.terminal import comparison_text, results_text, summary
 
 __all__ = [
     "BITS_NOTE",
+    "Board",
     "CheckpointComparison",
     "Curve",
     "DIFFERENCE_COLUMNS",
@@ -32,21 +28,23 @@ __all__ = [
     "ExampleRow",
     "Explanation",
     "Measure",
-    "PICTURE_LIMIT",
+    "Picture",
     "Results",
     "Summary",
     "TABLE_COLUMNS",
+    "amounts",
+    "boards_of",
     "comparison_text",
     "draw_sample",
     "encode_mask",
     "evaluation_tables",
     "figure",
-    "image_arguments",
     "levels",
     "lung_overlay",
     "number",
     "overlay",
     "overview_text",
+    "pictures_of",
     "results_text",
     "sheet",
     "signed_overlay",
@@ -54,6 +52,7 @@ __all__ = [
     "summary",
     "table_rows",
     "to_source_frame",
+    "top_of",
     "without_nan",
     "write_comparison",
     "write_lung_sheet",

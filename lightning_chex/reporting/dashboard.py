@@ -1,4 +1,4 @@
-"""Explanations and results as Weights & Biases shows them: pictures with boxes and masks as layers, and tables.
+"""Explanations as loggers show them, pictures with boxes and masks as layers, and as rows of a table.
 
 Pictures and rows are numbered instead of named: publishers put patient numbers into the names of images, which are not
 uploaded. The PNG files beside the checkpoints begin with the same numbers.
@@ -9,136 +9,59 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from lightning_chex.reporting.explanation import Explanation
-from lightning_chex.reporting.pictures import overlay
-from lightning_chex.reporting.results import Results, without_nan
+from lightning_chex.reporting.board import Box, Layer, Picture
+from lightning_chex.reporting.explanation import BITS, Explanation
+from lightning_chex.reporting.pictures import BOX_COLOR, overlay
 from lightning_chex.thresholds import top_fraction_mask
-
-PICTURE_LIMIT = 48
-"""W&B slows down beyond some fifty pictures a step."""
 
 LEVELS = {1: (0.20, "strongest 20 %"), 2: (0.05, "strongest 5 %"), 3: (0.01, "strongest 1 %")}
 """Mask value -> share of the pixels and its name."""
 
-TABLE_COLUMNS = ["epoch", "number", "target", "prediction", "truth", "bits", "convergence", "iou"]
-"""Of the table of single maps; see ``BITS_NOTE`` for what bits compare with."""
+AMOUNTS = {1: 0.02, 2: 0.05, 3: 0.1, 4: 0.2, 5: 0.5}
+"""Mask value -> bits per pixel from which it is given: the same in every run, so a map of little has no mask."""
 
-DIFFERENCE_COLUMNS = ["name", "less", "measure", "better", "value", "ci_low", "ci_high", "n", "patients"]
-EVALUATION_COLUMNS = ["name", "kind", "measure", "better", "over", "value", "ci_low", "ci_high", "n"]
-EVALUATION_TABLES = {
-    "localization": (
-        *("iou", "accuracy_iou", "accuracy_iobb", "pointing_game", "effective_heat_ratio", "mass_accuracy"),
-        "rank_accuracy",
-    ),
-    "severity": ("severity_correlation", "zone_correlation"),
-    "perturbation": (
-        *("insertion_auc", "deletion_auc", "insertion_auc_half", "deletion_auc_half", "road", "road_morf", "road_lerf"),
-        "sensitivity_n",
-    ),
-    "randomization": (*("randomization", "randomization_blank", "label_randomization", "label_randomization_blank"),),
-}
-"""Name of a table -> the measures in it, by key or by the part of the key before its slash."""
+TABLE_COLUMNS = [
+    *("epoch", "number", "target", "prediction", "truth", "bits", "convergence", "iou"),
+    *("pointing", "rank", "method", "step", "rule"),
+]
+"""Of the table of single maps; see ``BITS_NOTE`` for what bits compare with. ``rank`` is the place among the maps of a
+method at a step by IoU, 1 the best; ``rule`` says which pixels count as marked."""
+
+_BOX_RGB = tuple(int(BOX_COLOR[i : i + 2], 16) for i in (1, 3, 5))
 
 
-def image_arguments(explanations: Sequence[Explanation]) -> dict[str, list[Any]]:
-    """Arguments of ``WandbLogger.log_image``: the overlays, their captions, the expert boxes, the map's levels."""
-    shown = explanations[:PICTURE_LIMIT]
-    # W&B keeps one list of names for all pictures: the last one given
-    names = {e.target or 0: e.target_name for e in shown}
-    return {
-        "images": [overlay(e.image, e.saliency) for e in shown],
-        "caption": [f"{number} | {e.caption}" for number, e in enumerate(shown)],
-        "boxes": [{"expert": {"box_data": _boxes(e), "class_labels": names}} for e in shown],
-        "masks": [
-            {"map": {"mask_data": levels(e), "class_labels": {v: name for v, (_, name) in LEVELS.items()}}}
-            for e in shown
-        ],
-    }
+def pictures_of(explanations: Sequence[Explanation], top: float | None = None) -> list[Picture]:
+    """The explanations of one method as pictures: the X-ray, and on it the expert boxes and the map in steps.
 
-
-def table_rows(explanations: Sequence[Explanation], epoch: int) -> list[list[Any]]:
-    """One row per explanation, in the order of ``TABLE_COLUMNS``."""
+    Args:
+        explanations: they are numbered in this order.
+        top: value of the map with the full colour, see ``overlay``.
+    """
     return [
-        [epoch, number, e.target_name, e.prediction, e.truth, e.bits, e.convergence, e.iou]
+        Picture(
+            caption=f"{number} | {e.caption}",
+            image=_grey(e.image),
+            drawn=_beside(e, top),
+            boxes=[Box(tuple(corners), e.target or 0, e.target_name) for corners in e.boxes.tolist()],
+            layers=_layers(e),
+        )
         for number, e in enumerate(explanations)
     ]
 
 
-def log_table(
-    logger: Any, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int | None = None
-) -> None:
-    """Log a table as a file of its run and nothing else, where ``WandbLogger.log_table`` makes an artifact of it too.
-
-    An artifact leaves two copies of the table among W&B's staged files, which an offline run never removes (one is
-    named by nothing, the other by its absolute path), a temporary folder until the program ends, and the last hundred
-    tables in memory. The row of the history points to the file in the run's folder either way, and ``wandb sync``
-    sends it from there, wherever the folder has been moved.
-
-    Args:
-        logger: the ``WandbLogger``, offline or not; where W&B is disabled nothing is written.
-        key: the table's, and part of its file's name.
-        columns: names.
-        rows: a value for each column.
-        step: the global step; None for a table that belongs to none.
-    """
-    import wandb  # here, since it is slow to load and most programs have no such logger
-
-    run = logger.experiment
-    if run.disabled:
-        return
-    table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
-    table.bind_to_run(run, key, run.step)  # what is bound already is not made an artifact when it is logged
-    logger.log_metrics({key: table}, step=step)
-
-
-def evaluation_tables(results: Results) -> dict[str, tuple[list[str], list[list[Any]]]]:
-    """Columns and rows of an evaluation for ``log_table``: methods and controls, nothing of single images.
-
-    Returns:
-        Name of the table -> columns and rows, a row for each mean over maps, over classes and of a class; and
-        ``differences``, a row for each pair of methods, or of a method and a control, and measure. Tables without a
-        row are left out; measures of no known kind are in ``further``.
-    """
-    keys = {table: results.keys(*prefixes) for table, prefixes in EVALUATION_TABLES.items()}
-    known = {key for shown in keys.values() for key in shown}
-    keys["further"] = [key for key in results.keys(*results.measures) if key not in known]
-    made = {table: [row for key in shown for row in _measure_rows(results, key)] for table, shown in keys.items()}
-    tables = {table: (list(EVALUATION_COLUMNS), rows) for table, rows in made.items() if rows}
-    if pairs := _difference_rows(results):
-        tables["differences"] = (list(DIFFERENCE_COLUMNS), pairs)
-    return tables
-
-
-def _difference_rows(results: Results) -> list[list[Any]]:
-    pairs = [
-        (name, other)
-        for place, name in enumerate(results.methods)
-        for other in [*list(results.methods)[place + 1 :], *results.controls]
-    ]
+def table_rows(explanations: Sequence[Explanation], epoch: int, step: int = 0, rule: str = "") -> list[list[Any]]:
+    """One row per explanation of one method, in the order of ``TABLE_COLUMNS``."""
+    by_iou = sorted((-e.iou, number) for number, e in enumerate(explanations) if e.iou is not None)
+    rank = {number: place for place, (_, number) in enumerate(by_iou, 1)}
     return [
-        [name, other, key, results.better(key), *without_nan([own.value, own.ci_low, own.ci_high]), own.n, own.patients]
-        for key in results.measures
-        for name, other in pairs
-        if (own := results.difference(name, other, key)).known
+        [
+            *(epoch, number, e.target_name, e.prediction, e.truth, e.bits, e.convergence, e.iou),
+            *(e.pointing, rank.get(number), e.method, step, rule),
+        ]
+        for number, e in enumerate(explanations)
     ]
-
-
-def _measure_rows(results: Results, key: str) -> list[list[Any]]:
-    rows = []
-    for name in results.names:
-        means = [
-            ("all", results.estimate(name, key)),
-            ("classes", results.estimate(name, key, over_classes=True)),
-            *((each, results.estimate(name, key, class_name=each)) for each in results.class_names),
-        ]
-        kind = "method" if name in results.methods else "control"
-        rows += [
-            [name, kind, key, results.better(key), over, *without_nan([mean.value, mean.ci_low, mean.ci_high]), mean.n]
-            for over, mean in means
-            if mean.known
-        ]
-    return rows
 
 
 def levels(explanation: Explanation) -> NDArray[np.uint8]:
@@ -149,13 +72,37 @@ def levels(explanation: Explanation) -> NDArray[np.uint8]:
     return mask
 
 
-def _boxes(explanation: Explanation) -> list[dict[str, Any]]:
-    return [
-        {
-            "position": {"minX": x1, "minY": y1, "maxX": x2, "maxY": y2},
-            "domain": "pixel",
-            "class_id": explanation.target or 0,
-            "box_caption": explanation.target_name,
-        }
-        for x1, y1, x2, y2 in explanation.boxes.tolist()
-    ]
+def amounts(saliency: Tensor) -> NDArray[np.uint8]:
+    """A map of bits per pixel in steps, uint8 (H, W): the keys of ``AMOUNTS``, 0 below all of them."""
+    return np.digitize(saliency.numpy(), list(AMOUNTS.values())).astype(np.uint8)
+
+
+def _layers(explanation: Explanation) -> dict[str, Layer]:
+    found = {"map": Layer(levels(explanation), {value: name for value, (_, name) in LEVELS.items()})}
+    if explanation.unit == BITS:
+        names = {value: f"{least:g} bits per pixel or more" for value, least in AMOUNTS.items()}
+        found["bits"] = Layer(amounts(explanation.saliency), names)
+    return found
+
+
+def _grey(image: Tensor) -> NDArray[np.uint8]:
+    return np.round(255 * image.clamp(0, 1).numpy()).astype(np.uint8)
+
+
+def _beside(explanation: Explanation, top: float | None) -> NDArray[np.uint8]:
+    """X-ray and map side by side with the boxes on both, uint8 (H, 2 W + 4, 3)."""
+    plain = _grey(explanation.image)[..., None].repeat(3, axis=2)
+    pair = [plain, overlay(explanation.image, explanation.saliency, top)]
+    for corners in explanation.boxes.round().int().tolist():
+        for picture in pair:
+            _frame(picture, *corners)
+    gap = np.full((len(plain), 4, 3), 255, np.uint8)
+    return np.concatenate([pair[0], gap, pair[1]], axis=1)
+
+
+def _frame(picture: NDArray[np.uint8], x1: int, y1: int, x2: int, y2: int) -> None:
+    """Draw the outermost pixels of a box, in place."""
+    inside = picture[max(0, y1) : y2, max(0, x1) : x2]
+    if inside.size:
+        inside[[0, -1]] = _BOX_RGB
+        inside[:, [0, -1]] = _BOX_RGB

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+BITS = "bits per pixel"
+"""The unit in which maps of different images, epochs and bottlenecks of one setting compare."""
+
 BITS_NOTE = (
     "Bits of maps compare only within one version of this program and one setting of the method (objective, beta, "
     "layer, steps), and with the paper's only in its own setting (configs/paper)."
@@ -18,7 +21,7 @@ class Explanation:
     Attributes:
         image_id: the image's name.
         image: grey values in [0, 1], float32 (H, W).
-        saliency: bits per pixel, float32 (H, W).
+        saliency: float32 (H, W), in ``unit``.
         target: index of the explained class, None for a score.
         target_name: what is explained, for people.
         prediction: the model's probability of the class, or its score.
@@ -28,6 +31,11 @@ class Explanation:
         convergence: relative change of the map over the last fifth of the optimisation steps; None for methods that do
             not iterate.
         place: where the image stands among those that are shown, by which they are ordered.
+        pointing: whether the strongest pixel lies in a box or another region, 1 or 0 (a share where several pixels are
+            strongest); None without regions.
+        method: what the map was made with, as the logged keys name it.
+        unit: what a value of the map means.
+        mark: stands for the image where its name must not, see ``callbacks/shown.py``.
     """
 
     image_id: str
@@ -41,16 +49,25 @@ class Explanation:
     iou: float | None
     convergence: float | None = None
     place: int = 0
+    pointing: float | None = None
+    method: str = "iba"
+    unit: str = BITS
+    mark: str = ""
 
     @property
     def bits(self) -> float:
-        """Total information in the map; see ``BITS_NOTE`` for what it compares with."""
+        """Total information in the map; see ``BITS_NOTE`` for what it compares with. In another unit the map's sum."""
         return float(self.saliency.sum())
+
+    @property
+    def amount(self) -> str:
+        """How much the map holds, for people."""
+        return f"{self.bits:.0f} bits" if self.unit == BITS else f"sum {self.bits:.3g}"
 
     @property
     def caption(self) -> str:
         """One line that says what is shown."""
-        parts = [self.target_name, f"predicted {self.prediction:.2f}", f"true {self.truth:g}", f"{self.bits:.0f} bits"]
+        parts = [self.target_name, f"predicted {self.prediction:.2f}", f"true {self.truth:g}", self.amount]
         if self.iou is not None:
             parts.append(f"IoU {self.iou:.2f}")
         return " | ".join(parts)

@@ -28,21 +28,23 @@ SHEET_LIMIT = 24
 SIGNED_QUANTILE = 0.995  # of the absolute values has the full colour: a single outlier must not darken all others
 
 
-def overlay(image: Tensor, saliency: Tensor) -> NDArray[np.uint8]:
-    """Lay a map over its X-ray; where the map is zero, the X-ray is unchanged, and a flat map shows only faintly.
+def overlay(image: Tensor, saliency: Tensor, top: float | None = None) -> NDArray[np.uint8]:
+    """Lay a map over its X-ray; where the map is zero, the X-ray is unchanged.
 
     Args:
         image: grey values in [0, 1], (H, W).
-        saliency: >= 0, (H, W); the strongest pixel takes the brightest colour.
+        saliency: >= 0, (H, W).
+        top: the value that takes the brightest colour. None: that of the strongest pixel; a flat map then shows only
+            faintly.
 
     Returns:
         RGB, uint8 (H, W, 3).
     """
     grey = image.clamp(0, 1).numpy()[..., None].repeat(3, axis=2)
-    strength = (saliency / saliency.max().clamp(min=1e-12)).clamp(0, 1).numpy()
+    strength = (saliency / (saliency.max().clamp(min=1e-12) if top is None else top)).clamp(0, 1).numpy()
     colour = COLORMAP(strength)[..., :3]
     # a flat map does not localise: scaled to full colour it would look like a strong one
-    contrast = 1 - strength.mean()
+    contrast = 1 - strength.mean() if top is None else 1.0
     opacity = 0.8 * contrast * strength[..., None]
     return np.round(255 * (grey * (1 - opacity) + colour * opacity)).astype(np.uint8)
 
@@ -73,27 +75,29 @@ def signed_overlay(image: Tensor, saliency: Tensor) -> NDArray[np.uint8]:
     return shown
 
 
-def figure(explanation: Explanation) -> Figure:
-    """X-ray and map side by side, expert boxes in both, with a colour bar in bits per pixel."""
+def figure(explanation: Explanation, top: float | None = None) -> Figure:
+    """X-ray and map side by side, expert boxes in both, and a colour bar in the map's unit; ``top``: see `overlay`."""
     made = Figure(figsize=(9.2, 4.6), layout="constrained")
     FigureCanvasAgg(made)
     left, right = made.subplots(1, 2)
     _draw_xray(left, explanation)
-    _draw_map(right, explanation)
+    _draw_map(right, explanation, top)
     left.set_title(explanation.image_id, fontsize=9, parse_math=False)  # names may hold dollars
     right.set_title(explanation.caption, fontsize=9, parse_math=False)
-    scale = ScalarMappable(Normalize(0, max(float(explanation.saliency.max()), 1e-12)), COLORMAP)
-    made.colorbar(scale, ax=right, label="bits per pixel", shrink=0.9)
+    made.colorbar(_scale(top or float(explanation.saliency.max())), ax=right, label=explanation.unit, shrink=0.9)
     made.supxlabel(BITS_NOTE, fontsize=6.5)
     return made
 
 
-def sheet(explanations: Sequence[Explanation], title: str) -> Figure:
-    """Many explanations on one page, each X-ray beside its map; at most 24, the first ones."""
+def sheet(explanations: Sequence[Explanation], title: str, top: float | None = None) -> Figure:
+    """Many explanations on one page, each X-ray beside its map; at most 24, the first ones.
+
+    With ``top`` (see `overlay`) a colour bar says how much the colours stand for.
+    """
     shown = explanations[:SHEET_LIMIT]
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
-    made = Figure(figsize=(5.2 * columns, 2.85 * rows + 0.4), layout="constrained")
+    made = Figure(figsize=(5.2 * columns, 2.85 * rows + (0.4 if top is None else 0.9)), layout="constrained")
     FigureCanvasAgg(made)
     made.suptitle(title, fontsize=11)
     made.supxlabel(fill(BITS_NOTE, 84 * columns), fontsize=7)
@@ -103,33 +107,57 @@ def sheet(explanations: Sequence[Explanation], title: str) -> Figure:
     for i, explanation in enumerate(shown):
         row, column = divmod(i, columns)
         _draw_xray(axes[row, 2 * column], explanation)
-        _draw_map(axes[row, 2 * column + 1], explanation)
-        axes[row, 2 * column].set_title(explanation.target_name, fontsize=9, loc="left", parse_math=False)
+        _draw_map(axes[row, 2 * column + 1], explanation, top)
+        axes[row, 2 * column].set_title(f"{i}  {explanation.target_name}", fontsize=9, loc="left", parse_math=False)
         details = explanation.caption.split(" | ", 1)[1]
         axes[row, 2 * column + 1].set_title(details, fontsize=7, loc="right", parse_math=False)
+    if top is not None:
+        label = f"{shown[0].unit}: full colour from {top:g}, the same for all maps of the run so far"
+        bar = made.colorbar(_scale(top), ax=axes, orientation="horizontal", fraction=0.1, aspect=60, shrink=0.6)
+        bar.set_label(label, fontsize=8)
+        bar.ax.tick_params(labelsize=8)
     return made
 
 
-def write_pictures(explanations: Sequence[Explanation], folder: Path, title: str) -> Path:
-    """Write one PNG per explanation into ``folder`` and a sheet of them beside it.
+def write_pictures(
+    explanations: Sequence[Explanation],
+    folder: Path,
+    title: str,
+    top: float | None = None,
+    dpi: float = 80,
+    suffix: str = ".png",
+) -> Path:
+    """Write a picture of each explanation into ``folder`` and a sheet of them beside it.
+
+    Args:
+        explanations: of one method.
+        folder: where to; it is made.
+        title: of the sheet.
+        top: see `overlay`.
+        dpi: pixels per inch: a sheet of three columns is 15.6 inches wide.
+        suffix: ``.png``, or ``.pdf`` or ``.svg`` whose lines and letters stay sharp at every size.
 
     Returns:
-        The sheet's path, ``folder`` with ``.png``.
+        The sheet's path, ``folder`` with the suffix.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for i, explanation in enumerate(explanations):
         name = re.sub(r"[^\w.-]+", "_", f"{i:03d}_{explanation.image_id}__{explanation.target_name}")
         if len(name.encode()) > 200:  # a file name has 255 bytes at the most
             name = safe_name(name)
-        write_figure(folder / f"{name}.png", figure(explanation), dpi=80)
-    path = folder.with_name(f"{folder.name}.png")
-    write_figure(path, sheet(explanations, title), dpi=80)
+        write_figure(folder / f"{name}{suffix}", figure(explanation, top), dpi)
+    path = folder.with_name(f"{folder.name}{suffix}")
+    write_figure(path, sheet(explanations, title, top), dpi)
     return path
 
 
 def write_figure(path: Path, made: Figure, dpi: float) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    write_whole(path, lambda file: made.savefig(file, format="png", dpi=dpi))
+    """Write a figure in the format its suffix names, whole or not at all."""
+    write_whole(path, lambda file: made.savefig(file, format=path.suffix[1:], dpi=dpi))
+
+
+def _scale(top: float) -> ScalarMappable:
+    return ScalarMappable(Normalize(0, max(top, 1e-12)), COLORMAP)
 
 
 def _draw_xray(axis: Axes, explanation: Explanation) -> None:
@@ -137,8 +165,8 @@ def _draw_xray(axis: Axes, explanation: Explanation) -> None:
     _draw_boxes(axis, explanation.boxes)
 
 
-def _draw_map(axis: Axes, explanation: Explanation) -> None:
-    axis.imshow(overlay(explanation.image, explanation.saliency))
+def _draw_map(axis: Axes, explanation: Explanation, top: float | None) -> None:
+    axis.imshow(overlay(explanation.image, explanation.saliency, top))
     _draw_boxes(axis, explanation.boxes)
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import wandb
 import wandb_reader
@@ -20,8 +21,7 @@ from torch import Tensor
 
 from lightning_chex.attribution import IBA
 from lightning_chex.callbacks import IBACallback
-from lightning_chex.reporting import TABLE_COLUMNS, Explanation
-from lightning_chex.reporting.dashboard import log_table
+from lightning_chex.reporting import TABLE_COLUMNS, Explanation, Picture, boards_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -74,11 +74,14 @@ def test_a_validation_leaves_its_pictures_and_its_table_alone(run):
     for earlier, later in zip(after[WARM - 1 :], after[WARM:], strict=False):
         assert earlier <= later  # nothing that an earlier one has left is lost
         new = later - earlier
-        # the images as logged, with the masks of their maps and their boxes, and the table
-        assert len([path for path in new if "media" in path.parts]) == 3 * SHOWN + 1, new
-        # the pictures as written, in a folder, and the sheet beside it
-        assert len([path for path in new if "explanations" in path.parts]) == SHOWN + 2, new
-        assert len(new) == 4 * SHOWN + 3, new
+        # boxes, two masks of each map (of equal ones one file), and the table; not the X-rays again
+        media = [path for path in new if "media" in path.parts]
+        kinds = Counter(path.relative_to(run.root).parts[-2] for path in media)
+        assert kinds["boxes2D"] in (1, SHOWN) and 1 <= kinds["mask"] <= 2 * SHOWN and kinds["val"] == 1, new
+        assert sum(kinds.values()) == len(media) and kinds["images"] == 0
+        # the pictures as written, in a folder, the sheet beside it, and a frame of the film strip
+        assert len([path for path in new if "explanations" in path.parts]) == SHOWN + 3, new
+        assert len(new) == len(media) + SHOWN + 3, new
     assert not list(run.root.rglob("staging"))
 
 
@@ -93,22 +96,42 @@ def test_the_run_holds_tables_and_pictures_wherever_it_is_moved(run):
     tables = [row["val/iba_table/path"] for row in rows if row.get("val/iba_table/_type") == "table-file"]
     pictures = [name for row in rows for name in row.get("val/iba_maps/filenames", [])]
     assert len(tables) == VALIDATIONS and len(pictures) == VALIDATIONS * SHOWN
+    assert len(set(pictures)) == SHOWN and pictures == pictures[:SHOWN] * VALIDATIONS  # each X-ray is sent once
     for epoch, name in enumerate(tables):
         table = json.loads((run.files / name).read_text())
         assert table["columns"] == TABLE_COLUMNS
         assert [row[:3] for row in table["data"]] == [[epoch, n, CLASS_NAMES[n % 2]] for n in range(SHOWN)]
     for name in pictures:
         with Image.open(run.files / name) as picture:
-            assert picture.size == (16, 16)
+            assert picture.size == (16, 16) and picture.mode == "L"
     sent = {file.path for record in run.records for file in record.files.files}
     assert sent >= {*tables, *pictures}  # by wandb sync
     assert not [record for record in run.records if record.HasField("artifact")]
 
 
+def test_best_values_stand_for_the_run(run):
+    metrics = {record.metric.name: record.metric for record in run.records if record.HasField("metric")}
+    for key in ("val/iba_iou", "val/auroc"):
+        assert metrics[key].summary.max and not metrics[key].summary.min
+    assert metrics["val/loss"].summary.min and metrics["val/iba_iou"].step_metric == "trainer/global_step"
+
+
+def test_the_film_strip_and_the_curves_end_the_run(run):
+    rows = wandb_reader.history(run.records)
+    for key in ("val/iba_film", "val/iba_curves"):
+        (name,) = [row[f"{key}/path"] for row in rows if f"{key}/path" in row]
+        with Image.open(run.files / name) as picture:
+            picture.load()
+            assert picture.width > 300
+
+
 def test_a_disabled_run_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     logger = WandbLogger(save_dir=tmp_path, mode="disabled")
-    log_table(logger, "table", ["column"], [[1]])
+    (board,) = boards_of([logger], {"val/loss": "min"})
+    board.table("table", ["column"], [[1]])
+    grey = np.zeros((4, 4), np.uint8)
+    board.pictures("pictures", [Picture("0", grey, grey[..., None].repeat(3, axis=2))], 0)
     assert logger.experiment.disabled
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     logger.experiment.finish()

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from test_pictures import explanation
 
-from lightning_chex.reporting import PICTURE_LIMIT, TABLE_COLUMNS, image_arguments, levels, overlay, table_rows
+from lightning_chex.reporting import TABLE_COLUMNS, amounts, levels, overlay, pictures_of, table_rows
 
 
 def test_levels_hold_their_share_of_the_pixels():
@@ -25,28 +25,39 @@ def test_nothing_is_marked_where_the_map_is_zero():
 def test_pictures_come_with_captions_boxes_and_masks_each_its_own():
     boxed = explanation(0, boxes=torch.tensor([[1.0, 2, 30.5, 20], [0, 0, 4, 4]]))
     plain = explanation(1, target=None, target_name="severity", boxes=torch.zeros(0, 4), iou=None)
-    given = image_arguments([boxed, plain])
-    assert {len(values) for values in given.values()} == {2}
-    assert (given["images"][1] == overlay(plain.image, plain.saliency)).all()
-    assert given["caption"] == [f"0 | {boxed.caption}", f"1 | {plain.caption}"]  # numbers, never names
-    boxes = given["boxes"][0]["expert"]
-    assert [box["position"] for box in boxes["box_data"]] == [
-        {"minX": 1, "minY": 2, "maxX": 30.5, "maxY": 20},
-        {"minX": 0, "minY": 0, "maxX": 4, "maxY": 4},
-    ]
-    assert all(box["domain"] == "pixel" and box["class_id"] == 4 for box in boxes["box_data"])
-    # the names of all: W&B shows every picture with those that came last
-    assert boxes["class_labels"] == {4: "Mass", 0: "severity"}
-    assert given["boxes"][1]["expert"] == {"box_data": [], "class_labels": {4: "Mass", 0: "severity"}}
-    assert (given["masks"][0]["map"]["mask_data"] == levels(boxed)).all()
-    assert set(given["masks"][0]["map"]["class_labels"]) == {1, 2, 3}
+    first, second = pictures_of([boxed, plain], top=2.0)
+    assert first.caption == f"0 | {boxed.caption}" and second.caption == f"1 | {plain.caption}"  # numbers, never names
+    assert (second.image == np.round(255 * plain.image.numpy())).all()
+    assert [box.corners for box in first.boxes] == [(1, 2, 30.5, 20), (0, 0, 4, 4)] and not second.boxes
+    assert {(box.class_index, box.name) for box in first.boxes} == {(4, "Mass")}
+    assert (first.layers["map"].mask == levels(boxed)).all() and set(first.layers["map"].names) == {1, 2, 3}
+    assert (first.layers["bits"].mask == amounts(boxed.saliency)).all()
+    assert "bits" not in pictures_of([explanation(unit="arbitrary units")])[0].layers
 
 
-def test_pictures_are_limited_and_table_rows_are_not():
-    many = [explanation(i) for i in range(PICTURE_LIMIT + 5)]
-    assert all(len(values) == PICTURE_LIMIT for values in image_arguments(many).values())
-    rows = table_rows(many, epoch=3)
-    assert len(rows) == PICTURE_LIMIT + 5
-    one = dict(zip(TABLE_COLUMNS, rows[7], strict=True))
-    assert one["epoch"] == 3 and one["number"] == 7 and one["target"] == "Mass" and one["iou"] == 0.5
-    assert one["prediction"] == 0.75 and one["truth"] == 1 and one["bits"] == many[7].bits
+def test_what_is_drawn_shows_xray_and_map_with_the_boxes_on_both():
+    plain = explanation(1, boxes=torch.zeros(0, 4))
+    (drawn,) = (picture.drawn for picture in pictures_of([plain], top=2.0))
+    assert drawn.shape == (32, 84, 3) and (drawn[:, 44:] == overlay(plain.image, plain.saliency, 2.0)).all()
+    (boxed,) = (picture.drawn for picture in pictures_of([explanation(1)], top=2.0))
+    changed = (boxed != drawn).any(axis=2)
+    outline = np.zeros((32, 40), bool)
+    outline[5:15, 10:20] = True
+    outline[6:14, 11:19] = False
+    assert (changed[:, :40] <= outline).all() and (changed[:, 44:] <= outline).all()
+    assert changed[:, :40].sum() > 30 and changed[:, 44:].sum() > 30
+
+
+def test_amounts_are_the_same_bits_per_pixel_for_every_map():
+    saliency = torch.tensor([[0.0, 0.019, 0.02], [0.06, 0.1, 0.3], [0.5, 9.0, 0.049]])
+    assert amounts(saliency).tolist() == [[0, 0, 1], [2, 3, 4], [5, 5, 1]]
+
+
+def test_table_rows_hold_every_map_and_rank_those_with_regions():
+    many = [explanation(i, iou=iou, pointing=0.0) for i, iou in enumerate([0.2, None, 0.7, 0.2])]
+    rows = [dict(zip(TABLE_COLUMNS, row, strict=True)) for row in table_rows(many, 3, 94, "strongest 5 %")]
+    one = rows[2]
+    assert one["epoch"] == 3 and one["number"] == 2 and one["target"] == "Mass" and one["iou"] == 0.7
+    assert one["prediction"] == 0.75 and one["truth"] == 1 and one["bits"] == many[2].bits and one["pointing"] == 0
+    assert (one["method"], one["step"], one["rule"]) == ("iba", 94, "strongest 5 %")
+    assert [row["rank"] for row in rows] == [2, None, 1, 3]

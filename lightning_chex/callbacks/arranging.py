@@ -1,0 +1,53 @@
+"""The methods an explaining callback has, by name, and its place among the other callbacks."""
+
+import re
+from typing import Any, get_args
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from lightning_chex.attribution import IBA, Attributor
+from lightning_chex.lightning_private import callbacks_of, set_callbacks
+
+
+def methods_of(
+    name: str, attributor: Attributor | None, attributors: dict[str, Attributor] | None
+) -> dict[str, Attributor]:
+    """The methods by name, of either argument."""
+    if attributors is None:
+        return {name: IBA() if attributor is None else attributor}
+    if attributor is not None or not attributors:
+        raise ValueError("give either attributor, one method, or attributors, one or several by name")
+    for own in attributors:
+        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", own):
+            raise ValueError(f"attributors: the name {own!r} becomes part of keys and files: letters, digits, _ and -")
+    return dict(attributors)
+
+
+def check_choice(argument: str, value: str, kind: Any) -> None:
+    """Raise a ValueError unless a value is one of those of a ``Literal``."""
+    if value not in get_args(kind):
+        raise ValueError(f"{argument}={value!r} is unknown; choose {', '.join(get_args(kind))}")
+
+
+def check_names(names: list[str]) -> None:
+    """Raise a MisconfigurationException if two methods, of one or several callbacks, would log the same keys."""
+    for name in names:
+        if names.count(name) > 1:
+            raise MisconfigurationException(
+                f"two methods would log val/{name}_iou: give each IBACallback a name of its own (name: ...), or one of "
+                "them all methods (attributors: {NAME: ..., NAME: ...})"
+            )
+
+
+def step_before_weight_averaging(trainer: pl.Trainer, explaining: pl.Callback) -> None:
+    """Weight averaging swaps its weights out when validation ends: what is explained must come before that."""
+    callbacks = callbacks_of(trainer)
+    averaging = [i for i, callback in enumerate(callbacks) if isinstance(callback, WeightAveraging)]
+    if averaging and averaging[0] < callbacks.index(explaining):
+        rest = [callback for callback in callbacks if callback is not explaining]
+        rest.insert(averaging[0], explaining)
+        set_callbacks(trainer, rest)
+        rank_zero_info("IBACallback now runs before the weight averaging, so that the averaged weights are explained")
