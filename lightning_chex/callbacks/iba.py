@@ -99,7 +99,7 @@ class IBACallback(pl.Callback):
         self.name = name
         self.regions = regions
         self.line_up_statistics = line_up_statistics
-        rule = f"strongest {top_fraction:.3g} of the pixels"
+        rule = f"strongest {100 * top_fraction:.3g} % of the pixels"
         self._showing = Showing(name, list(self.attributors), rule, save_pictures, scale, picture_dpi, picture_format)
         self._observation = Observation(self.attributors)
         self._images = ShownImages(num_images, batch_size)

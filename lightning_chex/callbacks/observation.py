@@ -99,11 +99,15 @@ class Observation:
             if one.num_observed
             for key, value in one.state_dict().items()
         }
-        first, *others = self.attributors.items()
-        # what methods share is one tensor, which a file holds once
-        more = {name: own.state_dict() for name, own in others if own.num_observed}
+        first = next(iter(self.attributors.values()))
+        kept, more = {id(member.statistics) for member in first.members}, {}
+        for name, own in list(self.attributors.items())[1:]:
+            found = {id(member.statistics) for member in own.members}
+            if own.num_observed and not (found and found <= kept):  # what methods share is kept once
+                more[name] = own.state_dict()
+                kept |= found
         return {
-            **first[1].state_dict(),
+            **first.state_dict(),
             **({LINE_UP: line_up} if line_up else {}),
             **({OTHERS: more} if more else {}),
         }
@@ -112,12 +116,11 @@ class Observation:
         """Take over what a checkpoint holds, also one from before there were statistics of other layers."""
         own = dict(state)
         line_up, others = own.pop(LINE_UP, {}), own.pop(OTHERS, {})
-        first, *rest = self.attributors.items()
-        if own:
-            first[1].load_state_dict(own)
-        for name, attributor in rest:
-            if name in others:
-                attributor.load_state_dict(others[name])
+        states = {next(iter(self.attributors)): own, **others}
+        for name, attributor in self.attributors.items():
+            if states.get(name):
+                attributor.load_state_dict(states[name])
+        self._share()
         for one in self._line_up:
             kept = {key.rpartition("/")[2]: v for key, v in line_up.items() if key.rpartition("/")[0] == one.layer}
             if kept:
@@ -141,11 +144,16 @@ class Observation:
         return [*found, *self._line_up]
 
     def _synchronize(self) -> None:
-        """Merge over the processes, and give what was learnt of a layer to all that look at it."""
+        """Merge over the processes, then share among the methods."""
         for learner in self._learners():
             learner.synchronize()
-        learnt: dict[tuple[str, str], FeatureStatistics] = {}
-        for member in (member for one in self._learners() for member in one.members):
-            learnt.setdefault((member.layer, member.statistics.per), member.statistics)
-        for member in (member for one in self.attributors.values() for member in one.members):
-            member.statistics = learnt[member.layer, member.statistics.per]
+        self._share()
+
+    def _share(self) -> None:
+        """Give what was learnt of a layer to all methods that look at it."""
+        members = [member for one in self.attributors.values() for member in one.members]
+        first: dict[tuple[str, str], FeatureStatistics] = {}
+        for member in sorted(members, key=lambda member: member.statistics.count == 0):
+            first.setdefault((member.layer, member.statistics.per), member.statistics)
+        for member in members:
+            member.statistics = first[member.layer, member.statistics.per]

@@ -30,8 +30,8 @@ def on_process_0(trainer: pl.Trainer, work: Callable[[], T]) -> T:
 
 def gathered(own: list[Explanation]) -> list[Explanation]:
     """The explanations of all processes, in the order one process would give them."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return own
-    parts: list[list[Explanation]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(parts, own)
+    parts = [own]
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        parts = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(parts, own)
     return sorted(chain.from_iterable(parts), key=lambda explanation: explanation.place)

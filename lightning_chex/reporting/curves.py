@@ -33,7 +33,8 @@ def iou_curves(history: Sequence[Mapping[str, float]], methods: Sequence[str], r
         draw(f"{methods[0]}_iou_{control}", color="0.45", linestyle=style, linewidth=1, label=meaning)
     axis.set_ylim(bottom=0)
     axis.set_xlabel("step")
-    axis.set_ylabel(f"IoU, mean over maps ({rule})")
+    axis.set_ylabel("IoU, mean over maps")
+    axis.set_title(f"marked: {rule}", fontsize=9, loc="left")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if axis.lines:
         axis.legend(frameon=False, fontsize=8)

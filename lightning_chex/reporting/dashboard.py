@@ -19,7 +19,7 @@ from lightning_chex.thresholds import top_fraction_mask
 LEVELS = {1: (0.20, "strongest 20 %"), 2: (0.05, "strongest 5 %"), 3: (0.01, "strongest 1 %")}
 """Mask value -> share of the pixels and its name."""
 
-AMOUNTS = {1: 0.02, 2: 0.05, 3: 0.1, 4: 0.2, 5: 0.5}
+AMOUNTS = {1: 0.1, 2: 0.2, 3: 0.5, 4: 1.0, 5: 2.0}
 """Mask value -> bits per pixel from which it is given: the same in every run, so a map of little has no mask."""
 
 TABLE_COLUMNS = [
@@ -74,7 +74,7 @@ def levels(explanation: Explanation) -> NDArray[np.uint8]:
 
 def amounts(saliency: Tensor) -> NDArray[np.uint8]:
     """A map of bits per pixel in steps, uint8 (H, W): the keys of ``AMOUNTS``, 0 below all of them."""
-    return np.digitize(saliency.numpy(), list(AMOUNTS.values())).astype(np.uint8)
+    return np.digitize(saliency.numpy(), np.array(list(AMOUNTS.values()), np.float32)).astype(np.uint8)
 
 
 def _layers(explanation: Explanation) -> dict[str, Layer]:

@@ -96,7 +96,7 @@ def film_strip(frames: Sequence[Frame], title: str) -> Figure:
     rows, columns = len(last.keys), len(frames) + 1
     page = np.full((rows * SIDE, columns * SIDE, 3), 255, np.uint8)
     cell = 1.15  # inches
-    made = Figure(figsize=(columns * cell + 1.1, rows * (cell + 0.15) + 1.3))
+    made = Figure(figsize=(columns * cell + 1.1, rows * cell + 1.3))
     FigureCanvasAgg(made)
     left, bottom = 1.0 / made.get_figwidth(), 0.75 / made.get_figheight()
     axis = made.add_axes((left, bottom, columns * cell / made.get_figwidth(), 1 - bottom - 0.55 / made.get_figheight()))
@@ -111,7 +111,8 @@ def film_strip(frames: Sequence[Frame], title: str) -> Figure:
                 image, saliency = torch.from_numpy(frame.images[at] / 255).float(), torch.from_numpy(frame.maps[at])
                 _fill(page, row, column, overlay(image, saliency.float(), top))
                 place = (column * SIDE + 3, (row + 1) * SIDE - 4)
-                axis.text(*place, _said(frame, at), color="white", size=5.5, va="bottom", linespacing=1.05)
+                shade = {"facecolor": "black", "alpha": 0.55, "edgecolor": "none", "pad": 1}
+                axis.text(*place, _said(frame, at), color="white", size=5.5, va="bottom", bbox=shade)
     axis.imshow(page, aspect="auto")
     axis.set_xlim(0, columns * SIDE)
     axis.set_ylim(rows * SIDE, 0)

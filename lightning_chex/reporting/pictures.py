@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_chex.files import safe_name, write_whole
-from lightning_chex.reporting.explanation import BITS_NOTE, Explanation
+from lightning_chex.reporting.explanation import BITS, BITS_NOTE, Explanation
 
 COLORMAP = colormaps["inferno"]
 BOX_COLOR = "#35e0d0"
@@ -85,7 +85,8 @@ def figure(explanation: Explanation, top: float | None = None) -> Figure:
     left.set_title(explanation.image_id, fontsize=9, parse_math=False)  # names may hold dollars
     right.set_title(explanation.caption, fontsize=9, parse_math=False)
     made.colorbar(_scale(top or float(explanation.saliency.max())), ax=right, label=explanation.unit, shrink=0.9)
-    made.supxlabel(BITS_NOTE, fontsize=6.5)
+    if explanation.unit == BITS:
+        made.supxlabel(BITS_NOTE, fontsize=6.5)
     return made
 
 
@@ -97,10 +98,12 @@ def sheet(explanations: Sequence[Explanation], title: str, top: float | None = N
     shown = explanations[:SHEET_LIMIT]
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
-    made = Figure(figsize=(5.2 * columns, 2.85 * rows + (0.4 if top is None else 0.9)), layout="constrained")
+    height = 2.85 * rows + (0.4 if top is None else 1.25)
+    made = Figure(figsize=(5.2 * columns, height), layout="constrained")
     FigureCanvasAgg(made)
     made.suptitle(title, fontsize=11)
-    made.supxlabel(fill(BITS_NOTE, 84 * columns), fontsize=7)
+    if shown[0].unit == BITS:
+        made.supxlabel(fill(BITS_NOTE, 84 * columns), fontsize=7)
     axes = made.subplots(rows, 2 * columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -113,7 +116,7 @@ def sheet(explanations: Sequence[Explanation], title: str, top: float | None = N
         axes[row, 2 * column + 1].set_title(details, fontsize=7, loc="right", parse_math=False)
     if top is not None:
         label = f"{shown[0].unit}: full colour from {top:g}, the same for all maps of the run so far"
-        bar = made.colorbar(_scale(top), ax=axes, orientation="horizontal", fraction=0.1, aspect=60, shrink=0.6)
+        bar = made.colorbar(_scale(top), ax=axes, orientation="horizontal", fraction=0.22 / height, shrink=0.6)
         bar.set_label(label, fontsize=8)
         bar.ax.tick_params(labelsize=8)
     return made

@@ -11,8 +11,9 @@ from lightning_chex.reporting.explanation import BITS
 FULL_COLOUR = 0.995
 """Quantile of the strongest map's pixels that has the full colour: a few pixels must not darken all others."""
 
-LEAST_TOP = {BITS: 0.02}
-"""No scale ends below this: what is less in all maps of a run, as before it has learnt anything, looks like nothing."""
+LEAST_TOP = {BITS: 0.2}
+"""No scale ends below this: what is less in all maps of a run looks like nothing. The strongest cells of a network that
+has learnt something hold some bits per pixel."""
 
 
 def top_of(saliencies: Iterable[Tensor], unit: str = BITS, before: float = 0.0) -> float:
@@ -28,8 +29,8 @@ def top_of(saliencies: Iterable[Tensor], unit: str = BITS, before: float = 0.0) 
 
     Example:
         >>> import torch
-        >>> top_of([torch.full((4, 4), 0.03), torch.full((4, 4), 0.13)])
-        0.2
+        >>> top_of([torch.full((4, 4), 0.3), torch.full((4, 4), 1.3)])
+        2.0
     """
     # numpy: torch's quantile refuses large maps
     strongest = max((float(np.quantile(one.numpy(), FULL_COLOUR)) for one in saliencies), default=0.0)

@@ -49,7 +49,7 @@ def test_what_is_drawn_shows_xray_and_map_with_the_boxes_on_both():
 
 
 def test_amounts_are_the_same_bits_per_pixel_for_every_map():
-    saliency = torch.tensor([[0.0, 0.019, 0.02], [0.06, 0.1, 0.3], [0.5, 9.0, 0.049]])
+    saliency = torch.tensor([[0.0, 0.09, 0.1], [0.2, 0.6, 1.0], [2.0, 9.0, 0.19]])
     assert amounts(saliency).tolist() == [[0, 0, 1], [2, 3, 4], [5, 5, 1]]
 
 

@@ -9,16 +9,16 @@ from lightning_chex.reporting import figure, overlay, sheet, top_of, write_pictu
 
 
 @pytest.mark.parametrize(
-    ("most", "before", "top"), [(0.13, 0, 0.2), (0.2, 0, 0.2), (0.13, 0.5, 0.5), (0.6, 0.5, 1), (1e-4, 0, 0.02)]
+    ("most", "before", "top"), [(1.3, 0, 2), (0.5, 0, 0.5), (0.3, 1, 1), (0.6, 0.5, 1), (1e-4, 0, 0.2), (7.0, 5, 10)]
 )
 def test_a_scale_ends_at_a_round_number_and_only_grows(most, before, top):
     assert top_of([torch.full((8, 8), most), torch.zeros(8, 8)], before=before) == pytest.approx(top)
 
 
 def test_a_single_pixel_does_not_set_the_scale():
-    saliency = torch.full((32, 32), 0.1)
+    saliency = torch.full((32, 32), 0.5)
     saliency[0, 0] = 40.0
-    assert top_of([saliency]) == pytest.approx(0.1)
+    assert top_of([saliency]) == pytest.approx(0.5)
 
 
 def test_other_units_have_no_least_scale_and_no_map_no_scale():
@@ -28,7 +28,7 @@ def test_other_units_have_no_least_scale_and_no_map_no_scale():
 
 def test_a_map_of_nearly_nothing_looks_like_nothing_on_the_scale_of_the_run():
     image, grey = torch.full((64, 64), 0.5), np.full((64, 64, 3), 128)
-    nothing = torch.rand(64, 64, generator=torch.Generator().manual_seed(0)) * 0.002  # 4 bits in all
+    nothing = torch.rand(64, 64, generator=torch.Generator().manual_seed(0)) * 0.02  # 41 bits in all
     top = top_of([nothing])
     assert np.abs(overlay(image, nothing, top).astype(int) - grey).max() <= 10
     assert np.abs(overlay(image, nothing).astype(int) - grey).max() > 40  # scaled to itself it would tint all of it
