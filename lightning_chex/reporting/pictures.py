@@ -116,7 +116,9 @@ def sheet(explanations: Sequence[Explanation], title: str, top: float | None = N
         axes[row, 2 * column + 1].set_title(details, fontsize=7, loc="right", parse_math=False)
     if top is not None:
         label = f"{shown[0].unit}: full colour from {top:g}, the same for all maps of the run so far"
-        bar = made.colorbar(_scale(top), ax=axes, orientation="horizontal", fraction=0.22 / height, shrink=0.6)
+        bar = made.colorbar(
+            _scale(top), ax=axes, orientation="horizontal", fraction=0.22 / height, aspect=60, shrink=0.6
+        )
         bar.set_label(label, fontsize=8)
         bar.ax.tick_params(labelsize=8)
     return made

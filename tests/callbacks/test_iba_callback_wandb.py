@@ -136,3 +136,24 @@ def test_a_disabled_run_writes_nothing(tmp_path, monkeypatch):
     assert logger.experiment.disabled
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     logger.experiment.finish()
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_run_that_is_online_keeps_the_table_as_an_artifact(monkeypatch, tmp_path, offline):
+    class Artifact:
+        def __init__(self, name: str, type: str) -> None:
+            self.name, self.files = name, {}
+
+        def add_file(self, path: str, name: str) -> None:
+            self.files[name] = Path(path).read_text()
+
+    monkeypatch.setattr(wandb, "Artifact", Artifact)
+    kept: list[Artifact] = []
+    run = SimpleNamespace(disabled=False, offline=offline, id="r1", log_artifact=kept.append)
+    logger = type("WandbLogger", (), {"__module__": "loggers.wandb", "experiment": run})()
+    (tmp_path / "table.csv").write_text("epoch,number\n")
+    (board,) = boards_of([logger])
+    board.file("val/iba_course", tmp_path / "table.csv", 4)
+    assert [(one.name, one.files) for one in kept] == (
+        [] if offline else [("val-iba_course-r1", {"table.csv": "epoch,number\n"})]
+    )

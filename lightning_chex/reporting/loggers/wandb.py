@@ -27,7 +27,7 @@ class Board:
     """
 
     def __init__(self, logger: Any, best: Mapping[str, str]) -> None:
-        self._logger = logger
+        self._through = logger
         self._sent: dict[str, str] = {}  # files of the pictures the run holds, by a hash of their pixels
         run = logger.experiment
         if not run.disabled:
@@ -39,7 +39,7 @@ class Board:
 
         A row of the history has the form that a list of ``wandb.Image`` gives it.
         """
-        run, shown = self._logger.experiment, pictures[:PICTURE_LIMIT]
+        run, shown = self._through.experiment, pictures[:PICTURE_LIMIT]
         if run.disabled or not shown:
             return
         height, width = shown[0].image.shape[:2]
@@ -58,7 +58,7 @@ class Board:
             row["all_boxes"] = [_boxes(run, key, picture.boxes, names) for picture in shown]
         if any(picture.layers for picture in shown):
             row["all_masks"] = [_masks(run, key, picture) for picture in shown]
-        self._logger.log_metrics({key: row}, step=step)
+        self._through.log_metrics({key: row}, step=step)
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int | None = None) -> None:
         """Log a table as a file of its run and nothing else, where ``WandbLogger.log_table`` makes an artifact of it.
@@ -70,22 +70,22 @@ class Board:
         """
         import wandb  # here, since it is slow to load and most programs have no such logger
 
-        run = self._logger.experiment
+        run = self._through.experiment
         if run.disabled:
             return
         table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
         table.bind_to_run(run, key, run.step)  # what is bound already is not made an artifact when it is logged
-        self._logger.log_metrics({key: table}, step=step)
+        self._through.log_metrics({key: table}, step=step)
 
     def file(self, key: str, path: Path, step: int) -> None:
         """Log a PNG as a picture; keep another file as an artifact of a run that is online."""
         import wandb
 
-        run = self._logger.experiment
+        run = self._through.experiment
         if run.disabled:
             return
         if path.suffix == ".png":
-            self._logger.log_metrics({key: wandb.Image(str(path))}, step=step)
+            self._through.log_metrics({key: wandb.Image(str(path))}, step=step)
         elif not run.offline:  # else its copies would lie among W&B's files for good, named by their absolute path
             artifact = wandb.Artifact(f"{key.replace('/', '-')}-{run.id}", type="explanations")
             artifact.add_file(str(path), name=path.name)
