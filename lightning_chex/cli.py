@@ -36,6 +36,7 @@ from lightning_chex.lightning_private import (
     arose_in_restoring,
     callbacks_of,
     concise,
+    let_start_quietly,
     parser_of_command,
 )
 from lightning_chex.messages import one_line, way_out
@@ -208,6 +209,7 @@ class ChexCLI(WeightsAlone, LightningCLI):
                 "trainer.callbacks holds several of one class that a checkpoint could not tell apart: give each "
                 "IBACallback a name of its own (name: ...), or one of them all methods (attributors: {NAME: ...})"
             ) from error
+        let_start_quietly(trainer.loggers)
         callbacks, command = callbacks_of(trainer), self.subcommand
         for saving in [own for own in callbacks if isinstance(own, configuration.SaveConfig)]:
             if command == "explain":

@@ -5,6 +5,7 @@ Nothing else in the package touches such a part. Each says why it is needed, and
 """
 
 import traceback
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -69,6 +70,13 @@ OF_NO_USE = (
     r".*try installing \[litlogger\]",  # an advertisement, told as news and not as a warning
 )
 """How messages begin that a user of the command line can do nothing about."""
+
+
+def let_start_quietly(loggers: Iterable[Any]) -> None:
+    """Have W&B not warn of a setting that a ``WandbLogger`` gives it unasked, and that has no effect any more."""
+    for settings in (getattr(logger, "_wandb_init", {}) for logger in loggers):
+        if settings.get("anonymous", "") is None:
+            del settings["anonymous"]
 
 
 def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:

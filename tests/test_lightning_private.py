@@ -17,6 +17,7 @@ from lightning_fabric.utilities.distributed import DistributedSamplerWrapper
 from pytorch_lightning import cli as lightning_cli
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from tiny import TinyData, TinyTask, tiny_trainer
 from torch import nn
@@ -39,6 +40,7 @@ from lightning_chex.lightning_private import (
     concise,
     is_process_0,
     is_trial,
+    let_start_quietly,
     parser_at_fault,
     parser_of_command,
     set_callbacks,
@@ -222,6 +224,16 @@ def test_messages_of_no_use_begin_as_is_known(tmp_path, caplog):
     said = [str(one.message) for one in caught] + caplog.messages
     for message in OF_NO_USE:  # one that is no longer said need not be silenced; one that is said otherwise is shown
         assert any(re.match(message, one) for one in said), f"{message!r} is not said any more, or in other words"
+
+
+def test_wandb_is_not_given_a_setting_that_it_warns_of(tmp_path):
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    assert "anonymous" in logger._wandb_init, "_wandb_init changed: W&B may warn of what nobody has set"
+    let_start_quietly([logger, CSVLogger(tmp_path)])
+    assert "anonymous" not in logger._wandb_init
+    asked = WandbLogger(save_dir=tmp_path, offline=True, anonymous=True)
+    let_start_quietly([asked])
+    assert asked._wandb_init["anonymous"] == "allow"
 
 
 def test_callbacks_take_part_when_they_are_in_the_trainers_list(tmp_path):
