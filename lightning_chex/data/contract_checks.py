@@ -133,13 +133,13 @@ def _faults(
 
 
 def _faults_of_masks(sample: Mapping[str, Any], classes: int, size: torch.Size) -> Iterator[str]:
-    for key, number in (("lung_mask", 2), ("finding_masks", classes)):
+    for key, least, most in (("lung_mask", 2, 2), ("finding_masks", classes, None)):
         mask = sample.get(key)
         if mask is None:
             continue
-        wanted = f"({number or 'K'}, {size[0]}, {size[1]})"
-        right = isinstance(mask, Tensor) and mask.ndim == 3 and mask.shape[1:] == size
-        if not right or (number and len(mask) != number) or mask.is_floating_point():
+        wanted = f"({least or 'K'}, {size[0]}, {size[1]})"
+        right = isinstance(mask, Tensor) and mask.ndim == 3 and mask.shape[1:] == size and not mask.is_floating_point()
+        if not right or not least <= len(mask) <= (most or len(mask)):
             yield f"has a {key} {_form(mask)}: give a bool tensor {wanted}"
 
 
