@@ -121,7 +121,10 @@ def measure_moves(study: Study, seed: int) -> Measured:
     for name, method in methods.items():
         own = method.attribute(network, cases.images, cases.target).double()
         found = [1 - spearman(own, method.attribute(network, image, cases.target).double()) for image in others]
-        values[name] = spearman(moves[:, None], torch.stack(found, 1)[:, None])
+        moved = torch.stack(found, 1)
+        known = moved.isfinite().all(1)  # a map that is the same everywhere orders nothing
+        moved[~known] = moves[~known]
+        values[name] = torch.where(known, spearman(moves[:, None], moved[:, None]), torch.nan)
     return cases.patients, values
 
 
