@@ -11,8 +11,8 @@ LOCK := requirements.lock
 demo: $(READY)  ## train on the phantom, explain at every validation, end with a summary
 	$(BIN)/python -m lightning_chex fit
 
-test: $(READY) lint  ## lint, types and every test
-	$(BIN)/python -m pytest
+test: $(READY) lint  ## lint, types and every test, in two processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 claims-quick: $(READY)  ## the claims of the paper on few cases; benchmarks/results/claims.md is the full run
 	$(BIN)/python -m benchmarks.claims --quick --work .claims --out .claims/claims

@@ -64,6 +64,11 @@ SPOILT: dict[str, tuple[Callable[[Sample], Any], list[str]]] = {
     "NanBox": (boxed([[torch.nan, 4, 90, 9]], [0]), ["-0'", "number 0", "nan"]),
     "OtherCount": (boxed([[4.0, 4, 9, 9]], [0, 1]), ["-0'", "(1, 4)", "(2,)"]),
     "UnknownClass": (boxed([[4.0, 4, 9, 9]], [2]), ["-0'", "class 2", "2 class_names"]),
+    "ListedMask": (with_("finding_masks", [[0]]), ["-0'", "finding_masks of type list", "(2, 64, 64)"]),
+    "SmallMask": (with_("finding_masks", torch.zeros(2, 8, 8, dtype=torch.bool)), ["-0'", "shape (2, 8, 8)"]),
+    "OneLung": (with_("lung_mask", torch.zeros(1, 64, 64, dtype=torch.bool)), ["-0'", "lung_mask", "(2, 64, 64)"]),
+    "FloatMask": (with_("lung_mask", torch.zeros(2, 64, 64)), ["-0'", "lung_mask of type float32"]),
+    "FiveZones": (with_("zones", torch.zeros(5)), ["-0'", "zones of type float32 and shape (5,)", "(6,)"]),
     "UnnamedBoxes": (with_("boxes", torch.zeros(0, 4)), ["-0'", "no 'box_labels'"]),
 }
 

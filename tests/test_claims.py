@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.claims import layers, page, populations, redundancy
+from benchmarks.claims import detectors, layers, page, populations, redundancy, stability
 from benchmarks.claims.study import Sample, decide, marked
 from lightning_chex.metrics import Estimate
 
@@ -68,6 +68,43 @@ def test_the_distance_of_outlines():
     ]
     assert layers.distance(one, other) == pytest.approx(np.mean(expected))
     assert math.isnan(layers.distance(one, np.zeros_like(one)))
+
+
+def test_length_over_width_of_a_rectangle_however_it_lies():
+    regions = torch.zeros(3, 40, 40, dtype=torch.bool)
+    regions[0, 5:15, 5:15], regions[1, 3:33, 8:18], regions[2, 8:18, 3:33] = True, True, True
+    assert layers.elongation(regions).tolist() == pytest.approx([1, 3, 3])
+
+
+def test_the_zone_found_least_decides():
+    zones = torch.zeros(1, 6, 6, 6, dtype=torch.bool)
+    for k in range(6):
+        zones[0, k, k] = True
+    where = torch.zeros(1, 6, 6, dtype=torch.bool)
+    where[0, 0], where[0, 1, :3], where[0, 2, :1] = True, True, True
+    chosen = torch.tensor([[True, True, False, False, False, False]])
+    assert detectors.recalls(where, zones, chosen).tolist() == [0.5]
+    assert (
+        detectors.recalls(where, zones, ~chosen).tolist() == [0]
+        and detectors.recalls(where, zones, chosen & False).isinf().all()
+    )
+
+
+def test_spread_of_the_marked_pixels_on_and_beside_the_finding():
+    maps = torch.zeros(2, 1, 2, 2, dtype=torch.double)
+    maps[:, 0, 0, 0], maps[:, 0, 0, 1], maps[:, 0, 1, 1] = torch.tensor([3.0, 5.0]), torch.tensor([9.0, 9.0]), 0.1
+    truth = torch.tensor([[[False, True], [True, False]]])
+    found = stability.spread(maps, truth, torch.tensor([2]))
+    assert found[stability.RIGHT].tolist() == [0]
+    assert found[stability.WRONG].tolist() == pytest.approx([2**0.5 / 4])  # standard deviation over mean of 3 and 5
+    assert stability.spread(maps, truth, torch.tensor([1]))[stability.WRONG].isnan().all()
+
+
+def test_perturbations_grow_with_their_strength():
+    images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(1)).expand(2, 3, 32, 32)
+    for kind in stability.PERTURBATIONS:
+        moved = [(stability.perturbed(images, kind, own) - images).abs().mean() for own in (0.25, 0.5, 1.0)]
+        assert 0 < moved[0] < moved[1] < moved[2]
 
 
 def test_each_cue_lies_in_its_half_and_only_the_finding_tells_the_two_images_apart():

@@ -20,7 +20,18 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.claims import balanced, beyond, importance, layers, page, pictures, redundancy, severity
+from benchmarks.claims import (
+    balanced,
+    beyond,
+    detectors,
+    importance,
+    layers,
+    page,
+    pictures,
+    redundancy,
+    severity,
+    stability,
+)
 from benchmarks.claims.study import Claim, Study
 from lightning_chex.files import write_whole
 
@@ -28,9 +39,11 @@ CLAIMS: dict[str, Callable[[Study], Sequence[Claim]]] = {
     "redundancy": lambda study: [redundancy.claim(study)],
     "layers": lambda study: [layers.claim(study)],
     "severity": lambda study: [severity.claim(study)],
+    "detectors": lambda study: [detectors.claim(study)],
     "balanced": lambda study: [balanced.claim(study)],
     "importance": lambda study: [importance.claim(study)],
     "beyond": beyond.claims,
+    "stability": stability.claims,
 }
 
 

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torchmetrics.functional.classification import binary_average_precision
 
 from benchmarks.claims.layers import compared, methods, seen
 from benchmarks.claims.populations import Cases, severities, single_findings
@@ -19,10 +20,14 @@ from lightning_chex.attribution import (
 )
 from lightning_chex.metrics import insertion_deletion, mask_sizes, mass_accuracy, road, sensitivity_n, spearman
 
-MEASURES = {"insertion": 1, "deletion": -1, "ROAD": 1, "IoU": 1, "pointing": 1, "mass": 1}
+MEASURES = {"insertion": 1, "deletion": -1, "ROAD": 1, "IoU": 1, "AUPRC": 1, "pointing": 1, "mass": 1}
 """Whether more is better (1) or less (-1)."""
 
 OBJECTIVES = ("deviation", "squared_error", "maximize_score")
+PAPER = {"Grad-CAM": 0.077, "Integrated Gradients": 0.076, "LRP": 0.025, "gradient": 0.114, "IBA at denseblock2": 0.114,
+         "Inverse IBA": 0.088, "Multi-layer IBA, gated": 0.189}  # fmt: skip
+"""Mean IoU of Table 1; the paper's IBA and Inverse IBA are at denseblock3."""
+
 IBA_ROW = f"IBA at {LAYER.split('.')[1]}"
 
 
@@ -36,6 +41,7 @@ def claim(study: Study) -> Claim:
         {"method": name}
         | {m: f"{float(means[m][i]):.3f} ({int(ranks[m][i])})" for m in MEASURES}
         | {"mean rank": f"{float(torch.stack([ranks[m][i].float() for m in MEASURES]).mean()):.1f}"}
+        | {"IoU of Table 1": PAPER.get(name, "")}
         for i, name in enumerate(names)
     ]
     agreement = [
@@ -95,12 +101,16 @@ def judged(network: nn.Module, maps: Tensor, cases: Cases, name: str) -> dict[st
     )  # fmt: skip
     imputed = road(predict, cases.images, maps, target=cases.target)
     truth = cases.regions.any(1)
-    places = compared(maps, cases, cases.area, name)
+    places = compared(maps, truth, cases.area, name)
+    precision = [
+        binary_average_precision(one.flatten(), own.flatten().long()) for one, own in zip(maps, truth, strict=True)
+    ]
     return {
         f"insertion|{name}": curves.insertion_auc,
         f"deletion|{name}": curves.deletion_auc,
         f"ROAD|{name}": imputed.difference,
         f"IoU|{name}": places[f"iou|{name}"],
+        f"AUPRC|{name}": torch.stack(precision),
         f"pointing|{name}": places[f"pointing|{name}"],
         f"mass|{name}": mass_accuracy(maps.clamp(min=0), truth),
     }

@@ -1,5 +1,7 @@
 """Claim 2: Multi-layer IBA is finer than a single layer (section 2.3, Eq. 5)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy import ndimage
@@ -24,6 +26,7 @@ from lightning_chex.attribution import Attributor, InputIBA, MultiLayerIBA, Rand
 from lightning_chex.metrics import intersection_over_union, pointing_game
 
 FINEST = "IBA at denseblock1"
+SIZES, SHAPES = ("small", "middle", "large"), ("round", "longer than wide", "longest")
 GATED, PRINTED = "Multi-layer IBA, gated", "Multi-layer IBA, intersection (Eq. 5 as printed)"
 
 
@@ -58,9 +61,8 @@ def claim(study: Study) -> Claim:
         f"{shown(printed, signed=True)}.",
         [
             Table("As many pixels marked as the finding has", rows),
-            Table(
-                "IoU by size of the finding", [of_size(sample, name, names) for name in ("small", "middle", "large")]
-            ),
+            Table("IoU by size of the finding", [of_third(sample, "size", own, names) for own in SIZES]),
+            Table("IoU by length over width", [of_third(sample, "shape", own, names) for own in SHAPES]),
         ],
         [
             "Images of 128 px; at 224 px, where the cells of denseblock1 are finer, nothing was tried.",
@@ -74,15 +76,17 @@ def measure(study: Study, seed: int) -> Measured:
     """Overlap of the maps of every method with the findings that one network recognises."""
     network = study.network("classifier", seed)
     cases = seen(network, single_findings(study.cases))
-    values = {f"size|{name}": own.float() for name, own in sizes(cases).items()}
+    truth = cases.regions.any(1)
+    values = {f"size|{name}": own.float() for name, own in thirds(cases.area.float(), SIZES).items()}
+    values |= {f"shape|{name}": own.float() for name, own in thirds(elongation(truth), SHAPES).items()}
     for name, method in methods(study, seed).items():
         maps = method.attribute(network, cases.images, cases.target)
-        values |= compared(maps, cases, cases.area, name)
+        values |= compared(maps, truth, cases.area, name)
         if name == PRINTED:  # a map of 0 and 1 has an area of its own
             own = maps.flatten(1).sum(1)
             finest = study.iba("classifier", seed, LAYERS[0]).attribute(network, cases.images, cases.target)
-            values |= compared(maps, cases, own, f"{PRINTED}, at its own area")
-            values |= compared(finest, cases, own, f"{FINEST}, at the area of the intersection")
+            values |= compared(maps, truth, own, f"{PRINTED}, at its own area")
+            values |= compared(finest, truth, own, f"{FINEST}, at the area of the intersection")
     return cases.patients, values
 
 
@@ -108,9 +112,11 @@ def seen(network: torch.nn.Module, cases: Cases) -> Cases:
     return cases.chosen((probability >= 0.5) & (cases.area > 0))
 
 
-def compared(maps: Tensor, cases: Cases, area: Tensor, name: str) -> dict[str, Tensor]:
-    """IoU, pointing game and distance of the outlines of the ``area`` (N,) strongest pixels of each map."""
-    truth = cases.regions.any(1)
+def compared(maps: Tensor, truth: Tensor, area: Tensor, name: str) -> dict[str, Tensor]:
+    """IoU, pointing game and distance of the outlines of the ``area`` (N,) strongest pixels of each map (N, H, W).
+
+    ``truth``, bool (N, H, W), marks the findings.
+    """
     where = marked(maps, area)
     iou = intersection_over_union(where, truth)
     outline = torch.tensor([distance(own.numpy(), true.numpy()) for own, true in zip(where, truth, strict=True)])
@@ -130,15 +136,24 @@ def distance(one: np.ndarray, other: np.ndarray) -> float:
     return float(ndimage.distance_transform_edt(~edges[0])[edges[1]].mean())
 
 
-def sizes(cases: Cases) -> dict[str, Tensor]:
-    """Which third of all findings, by area, each belongs to, bool (N,) each."""
-    area = cases.area.float()
-    first, second = area.quantile(torch.tensor([1 / 3, 2 / 3]))
-    return {"small": area <= first, "middle": (area > first) & (area <= second), "large": area > second}
+def thirds(values: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Which third of all values each one (N,) belongs to, bool (N,) a name."""
+    first, second = values.quantile(torch.tensor([1 / 3, 2 / 3]).to(values))
+    return dict(zip(names, (values <= first, (values > first) & (values <= second), values > second), strict=True))
 
 
-def of_size(sample: Sample, size: str, names: list[str]) -> dict[str, str | float]:
-    """IoU of every method on the findings of one size."""
-    own = sample.where([value == 1 for value in sample.values[f"size|{size}"]])
+def elongation(regions: Tensor) -> Tensor:
+    """Length over width of regions, bool (N, H, W): root of the ratio of the variances along both main axes, (N,)."""
+    found = []
+    for own in regions:
+        places = own.nonzero().double()
+        variances = torch.linalg.eigvalsh(torch.cov(places.T, correction=0) + torch.eye(2) / 12)
+        found.append((variances[1] / variances[0]).sqrt())
+    return torch.stack(found)
+
+
+def of_third(sample: Sample, what: str, third: str, names: Sequence[str]) -> dict[str, str | float]:
+    """IoU of every method on the findings of one third by size or shape."""
+    own = sample.where([value == 1 for value in sample.values[f"{what}|{third}"]])
     shown_names = [name for name in names if "area" not in name]
-    return {"finding": size, "n": len(own.patients)} | {n: f"{own.mean(f'iou|{n}').value:.3f}" for n in shown_names}
+    return {"finding": third, "n": len(own.patients)} | {n: f"{own.mean(f'iou|{n}').value:.3f}" for n in shown_names}

@@ -47,6 +47,12 @@ class Cases:
         values = {own.name: getattr(self, own.name) for own in fields(self)}
         return Cases(**{k: [v[i] for i in rows] if isinstance(v, list) else v[rows] for k, v in values.items()})
 
+    def at_most(self, number: int) -> "Cases":
+        """``number`` of them, or all, spread evenly over their order and so over the classes."""
+        kept = torch.zeros(len(self), dtype=torch.bool)
+        kept[torch.linspace(0, len(self) - 1, min(number, len(self))).round().long()] = True
+        return self.chosen(kept)
+
     @property
     def area(self) -> Tensor:
         """Pixels of the finding, (N,)."""

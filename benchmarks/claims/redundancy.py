@@ -27,6 +27,9 @@ OBJECTIVES = {"class": "binary_cross_entropy", "one-hot": "one_hot_binary_cross_
 BETAS = {"class": (3.0, 10.0, 30.0, 100.0), "one-hot": (1.0, 3.0, 10.0)}
 """The one-hot objective is a mean over eight outputs, so that a beta weighs eight times as much there."""
 
+POOL = 4
+"""Few findings are recognised in either lung alone: so many times the cases asked for are looked through."""
+
 LEVELS = 4
 """Totals of bits at which maps of equal information are compared, between the quartiles of all maps."""
 
@@ -128,7 +131,7 @@ def judged(network: nn.Module, cases: Cases, where: Tensor, name: str) -> dict[s
 def measure(study: Study, seed: int) -> Measured:
     """Every beta of the sweep, and what stands beside the two, on findings that one network sees in either lung."""
     network = study.network("classifier", seed)
-    cases = recognised(network, two_cues(study.cases))
+    cases = recognised(network, two_cues(POOL * study.cases)).at_most(study.cases)
     values = of_sweep(study, seed, cases)
     for name, method in others(study, seed).items():
         values |= measured(network, method, cases, name)
@@ -138,7 +141,8 @@ def measure(study: Study, seed: int) -> Measured:
 
 def tune(study: Study, seed: int) -> Measured:
     """The sweep on tuning patients."""
-    cases = recognised(study.network("classifier", seed), two_cues(max(12, study.cases // 2), TUNING))
+    number = max(12, study.cases // 2)
+    cases = recognised(study.network("classifier", seed), two_cues(POOL * number, TUNING)).at_most(number)
     return cases.patients, of_sweep(study, seed, cases)
 
 

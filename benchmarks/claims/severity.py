@@ -14,6 +14,7 @@ OBJECTIVES = {
     "maximised score (RM)": "maximize_score",
 }
 DEVIATION = "deviation (DV)"
+SHUFFLED = f"{DEVIATION}, network trained on shuffled scores"
 
 
 def claim(study: Study) -> Claim:
@@ -73,8 +74,9 @@ def claim(study: Study) -> Claim:
 def measure_raised(study: Study, seed: int) -> Measured:
     """Shares of the zones before and after one is raised."""
     before, after, zone = raised_zone(study.cases)
-    network, values = study.network("severity", seed), {}
+    values = {}
     for name, method in methods(study, seed).items():
+        network = network_of(study, name, seed)
         maps = [maps_of(method, network, one) for one in (before, after)]
         values |= of_raised(maps, before.zones, zone, name)
     return after.patients, values
@@ -83,10 +85,10 @@ def measure_raised(study: Study, seed: int) -> Measured:
 def measure(study: Study, seed: int) -> Measured:
     """Correlations with the scores of the zones."""
     scored = severities(study.cases)
-    network, total = study.network("severity", seed), scored.scores.sum(1)
+    total = scored.scores.sum(1)
     values = {"low": total <= 6, "high": total >= 12}
     for name, method in methods(study, seed).items():
-        values |= of_scores(maps_of(method, network, scored), scored, name)
+        values |= of_scores(maps_of(method, network_of(study, name, seed), scored), scored, name)
     values |= of_scores(scored.zones.any(1).float(), scored, "lung field")
     return scored.patients, values
 
@@ -97,9 +99,15 @@ def methods(study: Study, seed: int) -> dict[str, Attributor]:
         name: study.iba("severity", seed, objective=objective) for name, objective in OBJECTIVES.items()
     }
     found["Inverse, deviation"] = study.iba("severity", seed, inverse=True, objective="deviation")
+    found[SHUFFLED] = study.iba("shuffled", seed, objective="deviation")
     found["gradient"] = Gradient()
     found["random map"] = RandomMap()
     return found
+
+
+def network_of(study: Study, name: str, seed: int) -> torch.nn.Module:
+    """The network that a method explains."""
+    return study.network("shuffled" if name == SHUFFLED else "severity", seed)
 
 
 def maps_of(method: Attributor, network: torch.nn.Module, scored: Scored) -> Tensor:

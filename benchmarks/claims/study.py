@@ -19,7 +19,7 @@ from lightning_chex.files import write_whole
 from lightning_chex.metrics import Estimate, pixel_ranks, summarize
 from lightning_chex.tasks import ClassificationTask, RegressionTask
 
-Kind = Literal["classifier", "weighted", "severity", "shuffled"]
+Kind = Literal["classifier", "weighted", "severity", "detectors", "shuffled"]
 Verdict = Literal["holds", "does not hold", "undecided"]
 Row = Mapping[str, str | float | int]
 Measured = tuple[list[str], dict[str, Tensor]]
@@ -29,12 +29,15 @@ LAYERS = ("features.denseblock1", "features.denseblock2", "features.denseblock3"
 LAYER = LAYERS[1]
 """Of the single-layer methods: at 128 px it has the 16 x 16 cells that denseblock3 has at 256."""
 
-SHARES = frozenset({"both", "worse", "most", "iou", "IoU", "pointing", "mass"})
+SHARES = frozenset({"all", "both", "worse", "most", "iou", "IoU", "pointing", "mass", "AUPRC"})
 """First part of the names of values that lie from 0 to 1 by definition."""
 
 FEWEST_NETWORKS = 3
 
 NETWORKS = Path(__file__).parent / "networks"
+
+STARTS: dict[Kind, Kind] = {"detectors": "severity"}
+"""Networks that start from the weights of another."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class Study:
 
 
 def target_of(kind: Kind) -> Literal["pathologies", "severity"]:
-    """What the phantom draws for a network of this kind."""
+    """What the phantom draws for a network of this kind; detectors see the images of the severities."""
     return "pathologies" if kind in ("classifier", "weighted") else "severity"
 
 
@@ -150,13 +153,15 @@ def trained(work: Path, kind: Kind, seed: int, epochs: int | None = None) -> Pat
             sys.executable, "-m", "lightning_chex", "fit", "--config", str(NETWORKS / f"{kind}.yaml"),
             f"--seed_everything={seed}", f"--data.seed={seed}", f"--trainer.default_root_dir={folder}",
         ]  # fmt: skip
+        if kind in STARTS:
+            command.append(f"--model.weights={trained(work, STARTS[kind], seed, epochs)}")
         subprocess.run(command + ([] if epochs is None else [f"--trainer.max_epochs={epochs}"]), check=True)
     return checkpoint
 
 
 @cache
 def _loaded(kind: Kind, checkpoint: Path) -> nn.Module:
-    task = ClassificationTask if target_of(kind) == "pathologies" else RegressionTask
+    task = RegressionTask if kind in ("severity", "shuffled") else ClassificationTask
     loaded = task.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
     return loaded.model.eval().to(memory_format=torch.channels_last)
 

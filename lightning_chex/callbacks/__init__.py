@@ -1,5 +1,6 @@
-"""Callbacks: explanations and lungs in pictures at validation end, predictions and maps in files, the newest state."""
+"""Callbacks: explanations and lungs in pictures at validation end, alarms, predictions and maps in files."""
 
+from lightning_chex.callbacks.alarms import Alarms
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.iba import IBACallback
 from lightning_chex.callbacks.last_checkpoint import LastCheckpoint, WholeCheckpointIO, keep_newest_state
@@ -10,7 +11,7 @@ from lightning_chex.callbacks.runs import RUN_RECORD, check_place, read_record, 
 from lightning_chex.callbacks.stopping import FiniteWeights, TimeLimit
 
 __all__ = [
-    "Explainer", "FiniteWeights", "IBACallback", "LastCheckpoint", "LungPictures", "MapWriter", "PredictionWriter",
-    "RUN_RECORD", "TimeLimit", "WholeCheckpointIO", "check_place", "keep_newest_state", "read_record", "run_folder",
-    "undisturbed",
+    "Alarms", "Explainer", "FiniteWeights", "IBACallback", "LastCheckpoint", "LungPictures", "MapWriter",
+    "PredictionWriter", "RUN_RECORD", "TimeLimit", "WholeCheckpointIO", "check_place", "keep_newest_state",
+    "read_record", "run_folder", "undisturbed",
 ]  # fmt: skip

@@ -114,6 +114,8 @@ def _faults(
         yield f"has a label of type {type(own).__name__}: give a float32 tensor"
     elif own is not None and label is not None and tuple(own.shape) != tuple(label):
         yield f"has a label of shape {tuple(own.shape)}, not {tuple(label)} as a row of labels"
+    if "zones" in sample and tuple(getattr(sample["zones"], "shape", ())) != (6,):
+        yield f"has zones {_form(sample['zones'])}: give the six Brixia scores, a float32 tensor (6,)"
     if "image" not in sample:
         return
     image, wanted = sample["image"], "(C, H, W)" if size is None else f"(3, {size}, {size})"
@@ -124,8 +126,27 @@ def _faults(
         yield f"has an image of shape {tuple(image.shape)}: {way_out}"
     elif not image.sum().isfinite() and not image.isfinite().all():  # a sum is faster
         yield f"has an image with {int((~image.isfinite()).sum())} values that are NaN or infinite: {way_out}"
-    elif "boxes" in sample:
+    else:
+        yield from _faults_of_masks(sample, classes, image.shape[-2:])
+    if "boxes" in sample:
         yield from _faults_of_boxes(sample["boxes"], sample["box_labels"], classes, image.shape[-1], image.shape[-2])
+
+
+def _faults_of_masks(sample: Mapping[str, Any], classes: int, size: torch.Size) -> Iterator[str]:
+    for key, least, most in (("lung_mask", 2, 2), ("finding_masks", classes, None)):
+        mask = sample.get(key)
+        if mask is None:
+            continue
+        wanted = f"({least or 'K'}, {size[0]}, {size[1]})"
+        right = isinstance(mask, Tensor) and mask.ndim == 3 and mask.shape[1:] == size and not mask.is_floating_point()
+        if not right or not least <= len(mask) <= (most or len(mask)):
+            yield f"has a {key} {_form(mask)}: give a bool tensor {wanted}"
+
+
+def _form(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return f"of type {type(value).__name__}"
+    return f"of type {str(value.dtype).removeprefix('torch.')} and shape {tuple(value.shape)}"
 
 
 def _faults_of_boxes(boxes: Any, labels: Any, classes: int, width: int, height: int) -> Iterator[str]:

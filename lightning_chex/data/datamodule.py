@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -21,6 +22,7 @@ from lightning_chex.data.contract import (
     Stage,
     XrayDataModule,
     check_labels,
+    described,
 )
 from lightning_chex.data.contract_checks import Checked, first_of
 from lightning_chex.data.files.images import ImageReader, check_names, read_grey
@@ -31,6 +33,7 @@ from lightning_chex.data.predicted import choose, share_of_few
 from lightning_chex.data.prepared.preparing import prepare_copy
 from lightning_chex.data.prepared.reading import open_prepared
 from lightning_chex.data.sample import collate
+from lightning_chex.data.splits import shared_patients
 from lightning_chex.data.transforms import ImageTransform
 from lightning_chex.data.unreadable import OnUnreadable, ReadableLoader, SkipUnreadable, collate_readable
 
@@ -141,6 +144,13 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
             dataset = ShuffledLabels(dataset) if split == "train" and self.shuffle_labels else dataset
             with isolate_rng(include_cuda=False):  # augmentation draws
                 first_of(self.readable(dataset, f"{split} split", replace=split == "train"))
+            for known in self._datasets:
+                pair: dict[str, Sequence[str] | None] = {
+                    known: described(self._datasets[known]).patient_ids,
+                    split: described(dataset).patient_ids,
+                }
+                for warning in shared_patients(pair):
+                    rank_zero_warn(f"{type(self).__name__}: {warning}")
             self._datasets[split] = dataset
         return self._datasets[split]
 

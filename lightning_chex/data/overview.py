@@ -14,7 +14,7 @@ key               meaning
 ``sizes``         ``counted`` files whose header was read, of ``files``; ``common``, pairs of (width, height) and how
                   often they occur, most frequent first; ``unreadable``, the errors of unreadable headers
 ``missing``       ``names`` of images in the table but not on disk, of ``total`` in the table
-``notes``         all warnings of the data module
+``notes``         all warnings of the data module, and which splits have patients in common
 ``disagreement``  what ``rater_disagreement`` of the data module returns, None if it has none
 ``samples``       a dict for each sample image: ``image_id``, ``part``, ``image`` (grey, float32 (H, W), 0 to 1),
                   ``label`` (words), ``boxes`` (x1, y1, x2, y2 in pixels of ``image``), ``box_names``, ``zones`` (the
@@ -43,6 +43,7 @@ from lightning_chex.data.contract_checks import Checked
 from lightning_chex.data.files.images import image_size
 from lightning_chex.data.files.tables import MissingImagesWarning
 from lightning_chex.data.sample import severity_of
+from lightning_chex.data.splits import shared_patients
 from lightning_chex.data.transforms import grey_of
 
 SIZE_LIMIT = 5000
@@ -70,7 +71,8 @@ def overview(module: XrayDataModule, num_samples: int) -> dict[str, Any]:
     for part, dataset in parts.items():
         check_labels(dataset, f"part {part}", class_names)
     missing = [warning.message for warning in caught if isinstance(warning.message, MissingImagesWarning)]
-    patients = [described(dataset).patient_ids for dataset in parts.values()]
+    of_part = {part: described(dataset).patient_ids for part, dataset in parts.items()}
+    patients = list(of_part.values())
     return {
         "name": name_of(module),
         "class_names": class_names,
@@ -81,7 +83,10 @@ def overview(module: XrayDataModule, num_samples: int) -> dict[str, Any]:
             "names": [name for warning in missing for name in warning.names],
             "total": sum(warning.total for warning in missing),
         },
-        "notes": [str(w.message) for w in caught if w.category is UserWarning],  # other categories are not for users
+        "notes": [
+            *(str(w.message) for w in caught if w.category is UserWarning),  # other categories are not for users
+            *shared_patients(of_part),
+        ],
         "disagreement": module.rater_disagreement(),
         "samples": _samples(module, parts, class_names, num_samples),
     }

@@ -1,6 +1,7 @@
 """Splits by patient, so that no patient is in two of them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,21 @@ def check_fractions(val_fraction: float, test_fraction: float | None = None) -> 
             raise ValueError(f"val_fraction is {val_fraction}: give a share above 0 and below 1")
     elif not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
         raise ValueError(f"val_fraction {val_fraction} and test_fraction {test_fraction} leave no share for a split")
+
+
+def shared_patients(patients: Mapping[str, Sequence[str] | None]) -> Iterator[str]:
+    """Say which of the train, val and test splits have patients in common, a sentence a pair.
+
+    Args:
+        patients: of each image, by the name of the part; None where they are not known. Other parts may hold anyone.
+    """
+    known = {name: set(own) for name in ("train", "val", "test") if (own := patients.get(name)) is not None}
+    for one, other in combinations(known, 2):
+        if both := known[one] & known[other]:
+            yield (
+                f"{len(both):,} patient(s) have images in the {one} split and in the {other} split, so that figures of "
+                "the second are of patients seen before: split by patient"
+            )
 
 
 def split_by_patient(

@@ -20,6 +20,7 @@ from lightning_chex.metrics.perturbation import (
     insertion_deletion,
     pixel_ranks,
 )
+from lightning_chex.metrics.places import corner_mask, edge_mask
 from lightning_chex.metrics.relevance import effective_heat_ratio, mass_accuracy, pointing_game, rank_accuracy
 from lightning_chex.metrics.road import RoadCurves, road
 from lightning_chex.metrics.sensitivity import MaskedScores, mask_sizes, masked_scores, random_masks, sensitivity_n
@@ -30,10 +31,10 @@ from lightning_chex.thresholds import otsu_mask, relative_level_mask, top_fracti
 __all__ = [
     "ClassLevel", "ClassMean", "Estimate", "LocalizationIoU", "MaskedScores", "Otsu", "PerturbationCurves",
     "RegionMeasure", "RoadCurves", "Summary", "ThresholdRule", "TopFraction", "accuracy_at", "area_under_curve",
-    "blurred", "boxes_to_mask", "effective_heat_ratio", "insertion_deletion", "intersection_over_detected",
-    "intersection_over_union", "iou_at_levels", "is_constant", "linear_imputation", "mask_sizes", "masked_scores",
-    "mass_accuracy", "oracle_iou", "otsu_mask", "pearson", "pixel_ranks", "pointing_game", "random_masks",
-    "rank_accuracy", "relative_level_mask", "relevance_correlation", "road", "sensitivity_n",
-    "severity_correlation", "spearman", "summarize", "top_fraction_mask", "tuned_levels", "zone_relevance",
-    "zone_score_map",
+    "blurred", "boxes_to_mask", "corner_mask", "edge_mask", "effective_heat_ratio", "insertion_deletion",
+    "intersection_over_detected", "intersection_over_union", "iou_at_levels", "is_constant", "linear_imputation",
+    "mask_sizes", "masked_scores", "mass_accuracy", "oracle_iou", "otsu_mask", "pearson", "pixel_ranks",
+    "pointing_game", "random_masks", "rank_accuracy", "relative_level_mask", "relevance_correlation", "road",
+    "sensitivity_n", "severity_correlation", "spearman", "summarize", "top_fraction_mask", "tuned_levels",
+    "zone_relevance", "zone_score_map",
 ]  # fmt: skip

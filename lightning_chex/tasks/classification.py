@@ -1,6 +1,7 @@
 """Multi-label classification: pathologies, or the three BrixIA severity detectors."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -8,7 +9,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
-from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_calibration_error
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_chex.data.adapter import data_of
@@ -17,9 +18,12 @@ from lightning_chex.tasks.backbone import create_backbone
 from lightning_chex.tasks.task import ChestXrayTask
 from lightning_chex.tasks.weights import check_one_start
 
+CALIBRATION_BINS = 15
+"""Bins of equal width of the expected calibration error."""
+
 
 class MultilabelScores(Metric):
-    """AUROC and average precision per class and their means over the classes that can be scored.
+    """AUROC, average precision and calibration per class and their means over the classes that can be scored.
 
     A class without a positive or without a negative image has no AUROC; it is left out and counted.
 
@@ -44,7 +48,11 @@ class MultilabelScores(Metric):
         self.labels.append(labels.detach().float().flatten())
 
     def compute(self) -> dict[str, Tensor]:
-        """``auroc``, ``ap`` (means, NaN if no class can be scored), ``auroc/NAME``, ``ap/NAME``, ``classes_scored``."""
+        """``auroc``, ``ap``, ``ece`` (means, NaN if no class can be scored), the same per class, ``classes_scored``.
+
+        ``ece`` is the expected calibration error of Guo et al. (2017): the mean distance of probability and frequency
+        over `CALIBRATION_BINS` bins of equal width, weighted by their images; 0 to 1, 0 is best.
+        """
         logits, labels = (
             dim_zero_cat(state).cpu().view(-1, len(self.class_names)) for state in (self.logits, self.labels)
         )
@@ -54,7 +62,8 @@ class MultilabelScores(Metric):
         # ranks are all that counts: the sigmoid keeps them in float64, where confident logits stay apart; on the CPU,
         # as not every device has float64
         probabilities = logits.double().sigmoid()
-        for key, measure in (("auroc", binary_auroc), ("ap", binary_average_precision)):
+        calibration = partial(binary_calibration_error, n_bins=CALIBRATION_BINS)
+        for key, measure in (("auroc", binary_auroc), ("ap", binary_average_precision), ("ece", calibration)):
             scores = {self.class_names[c]: measure(probabilities[:, c], labels[:, c]).float() for c in present}
             results[key] = torch.stack(list(scores.values())).mean() if scores else torch.tensor(float("nan"))
             results |= {f"{key}/{name}": value for name, value in scores.items()}
@@ -64,7 +73,7 @@ class MultilabelScores(Metric):
 class ClassificationTask(ChestXrayTask):
     """Multi-label classification of chest X-rays with one logit per class (Eq. 6).
 
-    Logs ``val/loss``, ``val/auroc``, ``val/ap`` (means over the classes that occur), the same per class
+    Logs ``val/loss``, ``val/auroc``, ``val/ap``, ``val/ece`` (means over the classes that occur), the same per class
     (``val/auroc/Mass``) and all of it under ``test/``.
 
     Args:

@@ -49,8 +49,12 @@ class Optimization:
 
     def __post_init__(self) -> None:
         for name, value in (("lr", self.lr), ("head_lr", self.head_lr)):
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}={value!r} must be greater than 0")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name}={value!r} must be a number greater than 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay={self.weight_decay!r} must be a number, 0 or more")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum={self.momentum!r} must be at least 0 and below 1")
         if self.schedule not in ("constant", "cosine", "one_cycle"):
             raise ValueError(f"schedule={self.schedule!r} is unknown; choose constant, cosine or one_cycle")
         if not 0 <= self.warmup < 1:

@@ -148,3 +148,22 @@ def test_class_names_are_known_before_any_file_is_read():
     assert NIHDataModule("nowhere").class_names == PATHOLOGIES
     assert CohenDataModule("nowhere").class_names == ()
     assert len(CohenDataModule("nowhere", target="detectors").class_names) == 3
+
+
+class Named(Toy):
+    patients = {"train": ["a", "b", "c"], "val": ["d", "e", "f"], "test": ["g", "b", "a"]}
+
+    def build(self, split, transform):
+        rows = super().build(split, transform)
+        rows.patient_ids = self.patients[split]
+        return rows
+
+
+def test_a_patient_in_two_splits_is_said_when_the_second_is_built_and_by_inspect():
+    data = Named()
+    data.setup("fit")  # a patient of the test images does not matter yet; a warning would be an error in pytest.warns
+    with pytest.warns(UserWarning, match=r"Named: 2 patient\(s\) have images in the train split and in the test split"):
+        data.setup("test")
+    notes = Named().overview(0)["notes"]
+    assert len(notes) == 1 and "2 patient(s)" in notes[0]
+    assert not [note for note in Toy().overview(0)["notes"] if "patient" in note]

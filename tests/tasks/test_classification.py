@@ -46,6 +46,23 @@ def test_auroc_and_average_precision_by_hand(decimals):
     assert result["classes_scored"] == 4
 
 
+def test_calibration_is_the_distance_of_probability_and_frequency_over_bins():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(300, 2)).astype(np.float32) * 2
+    labels = (rng.random((300, 2)) < [0.2, 0.6]).astype(np.float32)
+    scores = MultilabelScores(["a", "b"])
+    scores.update(torch.from_numpy(logits), torch.from_numpy(labels))
+    found = scores.compute()
+    for c, name in enumerate("ab"):
+        error, probabilities = 0.0, 1 / (1 + np.exp(-logits[:, c].astype(float)))
+        for low in range(15):
+            held = (low / 15 < probabilities) & (probabilities <= (low + 1) / 15)
+            if held.any():
+                error += held.mean() * abs(probabilities[held].mean() - labels[held, c].mean())
+        assert found[f"ece/{name}"].item() == pytest.approx(error, abs=1e-6)
+    assert found["ece"].item() == pytest.approx((found["ece/a"] + found["ece/b"]).item() / 2)
+
+
 def test_confident_logits_stay_apart():
     scores = MultilabelScores(["a"])
     scores.update(torch.tensor([[20.0], [21.0], [22.0], [-30.0]]), torch.tensor([[0], [1], [1], [0]]))

@@ -84,7 +84,7 @@ def test_the_order_is_that_of_execution_and_the_frozen_part_stays_in_evaluation_
     [
         (["--model.freeze=layer5"], "freeze='layer5' is no module of ResNet; nearest names: layer4, layer3"),
         (["--model.freeze=fc"], "freeze='fc' leaves nothing to train: name an earlier module"),
-        (["--model.head_lr=0"], r"head_lr=0\.0 must be greater than 0"),
+        (["--model.head_lr=0"], r"head_lr=0\.0 must be a number greater than 0"),
         (["--model.layer_decay=1.5"], r"layer_decay=1\.5 must be above 0 and at most 1"),
         (["--model.warmup=3"], r"warmup=3\.0 must be a share of the training"),
         (["--model.warmup=0.1", "--model.schedule=one_cycle"], "one_cycle rises by itself"),

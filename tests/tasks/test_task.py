@@ -19,8 +19,12 @@ SMALL = "test_resnet"
         ({"backbone": "densnet121"}, "backbone='densnet121' is unknown to timm; nearest names: .*densenet121"),
         ({"optimizer": "adamv"}, "optimizer='adamv' could not be built"),
         ({"schedule": "cosin"}, "schedule='cosin' is unknown; choose constant, cosine or one_cycle"),
-        ({"lr": 0.0}, "lr=0.0 must be greater than 0"),
-        ({"lr": -1.0}, "lr=-1.0 must be greater than 0"),
+        ({"lr": 0.0}, "lr=0.0 must be a number greater than 0"),
+        ({"lr": -1.0}, "lr=-1.0 must be a number greater than 0"),
+        ({"lr": float("inf")}, "lr=inf must be a number greater than 0"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0 must be a number, 0 or more"),
+        ({"weight_decay": float("nan")}, "weight_decay=nan must be a number, 0 or more"),
+        ({"momentum": 1.0}, "momentum=1.0 must be at least 0 and below 1"),
     ],
 )
 def test_impossible_settings_are_named_at_construction(options, words):

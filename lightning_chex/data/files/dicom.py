@@ -25,6 +25,7 @@ from lightning_chex.data.files.dicom_header import (
     check_header,
     check_length,
     inflates_too_far,
+    is_inverted,
     stream_size,
     syntax_name,
 )
@@ -33,7 +34,8 @@ _OPTIONAL = (
     *("HighBit", "SamplesPerPixel", "NumberOfFrames", "PlanarConfiguration"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
-    *("VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth"),
+    *("VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth", "PresentationLUTShape"),
+    *("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing"),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "FloatPixelData", "DoubleFloatPixelData", "PixelData"),
 )
 
@@ -54,11 +56,11 @@ def read_dicom(path: str | Path) -> np.ndarray:
     value or range are excluded from that and become black.
 
     Returns:
-        uint8 (H, W), 0 to 255; black is 0 in MONOCHROME1 too.
+        uint8 (H, W), 0 to 255; black is 0 in MONOCHROME1, and with an inverse presentation LUT, too.
 
     Raises:
-        DataError: no DICOM file, damaged, without an image or with one in colour or of several frames, a header that
-            does not fit its pixels, or a compression whose decoder is not installed.
+        DataError: no DICOM file, damaged, without an image or with one in colour or of several frames, pixels that are
+            not square, a header that does not fit its pixels, or a compression whose decoder is not installed.
     """
     with _as_data_error(path):
         header = _open(path)
@@ -145,20 +147,51 @@ def _render(header: Dataset, values: np.ndarray) -> np.ndarray:
     if header.PixelRepresentation == 1:
         stored[stored >= 2 ** (bits - 1)] -= 2**bits
     padding = _padding(header, values)
+    _check_bits(values, stored[index], padding, bits)
     counts = np.bincount(index.ravel() if padding is None else index[~padding], minlength=2**bits)
     if not counts.any():
         raise UnreadableDicom("all its pixels are padding; remove it from the image folder")
-    if not all(np.isfinite(float(header.get(name) or 0)) for name in ("RescaleSlope", "RescaleIntercept")):
-        raise UnreadableDicom("its rescale slope or intercept is no finite number; replace it with an intact copy")
-    if header.get("RescaleSlope") is not None and float(header.RescaleSlope) == 0:
-        raise UnreadableDicom("its rescale slope is 0, which leaves no picture; replace it with an intact copy")
+    _check_rescaling(header)
     brightness = brightness_of(header, stored, counts)
-    if header.PhotometricInterpretation == "MONOCHROME1":
+    if is_inverted(header):
         brightness = 1 - brightness
     grey = np.rint(brightness * 255).astype(np.uint8)[index]
     if padding is not None:
         grey[padding] = 0
     return grey
+
+
+def _check_bits(values: np.ndarray, stored: np.ndarray, padding: np.ndarray | None, bits: int) -> None:
+    """Refuse values that need more bits than the header says are stored.
+
+    Bits above those stored may be an overlay, or a sign: without them the picture is as smooth as before, or smoother.
+    Where they are part of the values, it jumps wherever these pass the largest one.
+    """
+    whole = values.astype(np.int64)
+    if (whole == stored).all():
+        return
+    kept = np.ones(values.shape, bool) if padding is None else ~padding
+    rough = []
+    for own in (whole, stored):
+        jumps = [np.abs(np.diff(own, axis=axis)) for axis in (0, 1)]
+        inside = [kept[1:] & kept[:-1], kept[:, 1:] & kept[:, :-1]]
+        rough.append(sum(int(jump[where].sum()) for jump, where in zip(jumps, inside, strict=True)))
+    if rough[0] < rough[1]:
+        raise UnreadableDicom(
+            f"its header says {bits} bits stored, but its values go from {whole[kept].min()} to {whole[kept].max()}: "
+            "correct BitsStored and HighBit"
+        )
+
+
+def _check_rescaling(header: Dataset) -> None:
+    """Refuse a rescaling that makes no picture; one that is empty is none."""
+    for name, usual in (("RescaleSlope", 1), ("RescaleIntercept", 0)):
+        if name in header and header[name].is_empty:
+            setattr(header, name, usual)
+    if not all(np.isfinite(float(header.get(name) or 0)) for name in ("RescaleSlope", "RescaleIntercept")):
+        raise UnreadableDicom("its rescale slope or intercept is no finite number; replace it with an intact copy")
+    if header.get("RescaleSlope") is not None and float(header.RescaleSlope) == 0:
+        raise UnreadableDicom("its rescale slope is 0, which leaves no picture; replace it with an intact copy")
 
 
 def _padding(header: Dataset, values: np.ndarray) -> np.ndarray | None:

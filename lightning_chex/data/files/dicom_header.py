@@ -17,6 +17,9 @@ NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation
 MAX_PIXELS = 2**28
 """Ten times the largest detector."""
 
+SQUARE = 1.02
+"""Pixels are square up to this ratio of their sides."""
+
 _BEFORE_META = 128 + 4 + 12  # preamble, prefix, and the element with the length of the meta information
 _MOST_BYTES = 2 * MAX_PIXELS + 2**24
 _J2K_START, _JP2_START = b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "
@@ -62,7 +65,32 @@ def check_header(header: Dataset) -> None:
             f"its header says {stored} bits stored with the highest at {high}: only the lowest bits, up to "
             f"{stored - 1}, are read; convert the file"
         )
+    _check_square(header)
     _check_decoder(syntax, stored)
+
+
+def is_inverted(header: Dataset) -> bool:
+    """Whether high values are dark: MONOCHROME1, or an inverse presentation LUT on MONOCHROME2 (PS3.3, C.11.6).
+
+    MONOCHROME1 is inverted once, with or without an inverse presentation LUT, which says the same again (C.8.11.3).
+    """
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        return True
+    return str(header.get("PresentationLUTShape") or "").upper() == "INVERSE"
+
+
+def _check_square(header: Dataset) -> None:
+    """Refuse pixels that are not square: shown as squares, they stretch what is on the picture."""
+    for name in ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing"):
+        sides = header.get(name)
+        if not sides or len(sides) != 2:
+            continue
+        down, across = (float(side) for side in sides)
+        if min(down, across) > 0 and not 1 / SQUARE <= down / across <= SQUARE:
+            raise UnreadableDicom(
+                f"its pixels are {down / across:.3g} times as high as wide ({name}): resample it to square pixels, and "
+                "its boxes and masks with it"
+            )
 
 
 def _check_decoder(syntax: UID, bits: int) -> None:

@@ -13,9 +13,10 @@ from lightning_chex.data.phantom import bones, chest, findings, severity
 from lightning_chex.data.phantom.anatomy import Anatomy, draw_anatomy
 from lightning_chex.data.phantom.drawing import Canvas, Layer, Pose
 from lightning_chex.data.phantom.findings import Appearance
+from lightning_chex.data.phantom.foreign import Foreign, lay
 
 # first word of a random stream, after the seed: what the stream decides
-PATIENT, VIEW, LABEL, _PICTURE = range(4)
+PATIENT, VIEW, LABEL, _PICTURE, SHORTCUT = range(5)
 
 _CARDIOMEGALY = PATHOLOGIES.index("Cardiomegaly")
 _AIR = 0.56  # attenuation that a lung at its deepest takes away
@@ -88,10 +89,20 @@ def take(
     present: Collection[str] = (),
     scores: npt.NDArray[np.int64] | None = None,
     appearance: Appearance = AS_USUAL,
+    foreign: Foreign | None = None,
 ) -> Radiograph:
-    """Take image ``number`` of a population, which shows ``patient``; for the other arguments see ``render``."""
+    """Take image ``number`` of a population, which shows ``patient``.
+
+    ``foreign`` is laid on it; if it is a marker it takes the place of the view's own. For the other arguments see
+    ``render``.
+    """
     anatomy, view = draw_anatomy(random_stream(seed, PATIENT, patient)), draw_view(random_stream(seed, VIEW, number))
-    return render(size, anatomy, view, (seed, _PICTURE, number), present, scores, appearance)
+    if foreign is not None and foreign.kind == "marker":
+        view = replace(view, marker=False)
+    taken = render(size, anatomy, view, (seed, _PICTURE, number), present, scores, appearance)
+    if foreign is not None:
+        lay(taken.pixels, foreign)
+    return taken
 
 
 def draw_view(rng: np.random.Generator) -> View:
@@ -219,11 +230,7 @@ def _expose(attenuation: Layer, view: View, rng: np.random.Generator) -> npt.NDA
     attenuation = attenuation + view.noise * (0.5 * quanta + cv2.GaussianBlur(quanta, (0, 0), 0.8))
     shown = np.clip((attenuation - view.black) / (view.white - view.black), 0, 1)
     grey = (250 * shown**view.gamma).astype(np.uint8)
-    if view.marker:
-        # at the patient's right shoulder, as radiographers lay it
-        scale = size / 224
-        at = (int(0.05 * size), int(0.1 * size))
-        cv2.putText(grey, "R", at, cv2.FONT_HERSHEY_SIMPLEX, 0.45 * scale, 225, max(1, round(scale)), cv2.LINE_AA)
+    lay(grey, Foreign("marker", view.marker))
     return grey
 
 

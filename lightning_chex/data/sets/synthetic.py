@@ -18,7 +18,8 @@ from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset,
 from lightning_chex.data.fingerprint import fingerprint
 from lightning_chex.data.lung_masks import NUM_ZONES
 from lightning_chex.data.phantom.findings import Appearance
-from lightning_chex.data.phantom.render import LABEL, Radiograph, random_stream, take
+from lightning_chex.data.phantom.foreign import Foreign, Kind, Shortcut
+from lightning_chex.data.phantom.render import LABEL, SHORTCUT, Radiograph, random_stream, take
 from lightning_chex.data.phantom.severity import draw_scores
 from lightning_chex.data.sets.brixia_scores import target_label
 from lightning_chex.data.transforms import ImageTransform
@@ -59,6 +60,10 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         extent: scales the lengths of the findings of the lungs, .5 to 1.5.
         bilateral: draw these findings in both lungs, so that there are two cues, either of which shows the class.
         prevalence: probabilities that replace those of ``PREVALENCE``, by class.
+        shortcut: strength, 0 to 1, with which a thing beside the patient is linked to a label, see
+            ``data/phantom/foreign.py``; None: images are as usual, some with a marker. Needs ``target`` pathologies.
+        shortcut_kind: ``marker``, ``tube`` or ``border``.
+        shortcut_class: the pathology whose label it is linked to.
         first_patient: number of the first patient; data sets of disjoint patients differ in it.
         transform: from a grey image to the sample; None normalises only.
 
@@ -86,18 +91,16 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         prevalence: Mapping[str, float] | None = None,
         extent: float = 1.0,
         bilateral: bool = False,
+        shortcut: float | None = None,
+        shortcut_kind: Kind = "marker",
+        shortcut_class: str = "Effusion",
         first_patient: int = 0,
         transform: ImageTransform | None = None,
     ) -> None:
-        for name, value, least in [
-            ("num_images", num_images, 1),
-            ("size", size, 32),
-            ("seed", seed, 0),
-            ("images_per_patient", images_per_patient, 1),
-            ("first_patient", first_patient, 0),
-        ]:
-            if value < least:
-                raise ValueError(f"{name} is {value}: give at least {least}")
+        least = {"num_images": 1, "size": 32, "seed": 0, "images_per_patient": 1, "first_patient": 0}
+        for name, value in zip(least, (num_images, size, seed, images_per_patient, first_patient), strict=True):
+            if value < least[name]:
+                raise ValueError(f"{name} is {value}: give at least {least[name]}")
         if target not in get_args(Target):
             raise ValueError(f"target is {target!r}: give one of {', '.join(get_args(Target))}")
         if not 0 < conspicuity <= MAX_CONSPICUITY:
@@ -111,6 +114,8 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
                 )
             if not 0 <= share <= 1:
                 raise ValueError(f"prevalence of {name} is {share}: give a probability from 0 to 1")
+        if shortcut is not None and target != "pathologies":
+            raise ValueError(f"shortcut is {shortcut}, but target {target} has no classes: use target pathologies")
         self.num_images = num_images
         self.size = size
         self.seed = seed
@@ -118,11 +123,11 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         self.images_per_patient = images_per_patient
         self.appearance = Appearance(conspicuity, extent, bilateral)
         self.prevalence = {**PREVALENCE, **(prevalence or {})}
+        self.shortcut = None if shortcut is None else Shortcut(shortcut, shortcut_kind, shortcut_class)
         self.first_patient = first_patient
         self.transform = transform or ImageTransform(size)
-        # labels are drawn ahead, to be known without rendering
         drawn = [self._draw(index) for index in range(num_images)]
-        self._present = np.stack([present for present, _ in drawn])
+        self._present = np.stack([present for present, _ in drawn])  # drawn ahead, to be known without rendering
         self.zones = torch.from_numpy(np.stack([scores for _, scores in drawn])).float()
         if target == "pathologies":
             self.labels = torch.from_numpy(self._present).float()
@@ -158,7 +163,15 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
             present=[name for name, shown in zip(PATHOLOGIES, self._present[index], strict=True) if shown],
             scores=self.zones[index].long().numpy(),
             appearance=self.appearance,
+            foreign=self.foreign(index),
         )
+
+    def foreign(self, index: int) -> Foreign | None:
+        """What is laid on image ``index`` as a shortcut, or as its absence; None without ``shortcut``."""
+        if self.shortcut is None:
+            return None
+        labelled = self._present[index, PATHOLOGIES.index(self.shortcut.of)]
+        return self.shortcut.on(bool(labelled), random_stream(self.seed, SHORTCUT, self._number(index)))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Render sample ``index`` with all keys of ``data/sample.py``."""
@@ -220,6 +233,9 @@ class SyntheticDataModule(ChestXrayDataModule):
         prevalence: probabilities that replace those of ``PREVALENCE``, by class.
         extent: scales the lengths of the findings of the lungs.
         bilateral: draw these findings in both lungs.
+        shortcut: link a thing beside the patient to a label, with this strength, in all splits.
+        shortcut_kind: ``marker``, ``tube`` or ``border``.
+        shortcut_class: the pathology whose label it is linked to.
         shuffle_labels: see ``ChestXrayDataModule``.
 
     Raises:
@@ -242,6 +258,9 @@ class SyntheticDataModule(ChestXrayDataModule):
         prevalence: dict[str, float] | None = None,
         extent: float = 1.0,
         bilateral: bool = False,
+        shortcut: float | None = None,
+        shortcut_kind: Kind = "marker",
+        shortcut_class: str = "Effusion",
         shuffle_labels: bool = False,
     ) -> None:
         super().__init__(
@@ -253,7 +272,8 @@ class SyntheticDataModule(ChestXrayDataModule):
             if not 1 <= number <= most:
                 raise ValueError(f"num_{split} is {number}: give a number from 1 to {most}")
         usual = (extent, bilateral) == (1.0, False)  # whose fingerprint is that of versions without these two
-        self._drawn_by = (seed, target, images_per_patient, conspicuity, *(() if usual else (extent, bilateral)))
+        drawn_by = (seed, target, images_per_patient, conspicuity, *(() if usual else (extent, bilateral)))
+        self._drawn_by = (*drawn_by, *(() if shortcut is None else (shortcut, shortcut_kind, shortcut_class)))
         self._draw = partial(
             SyntheticCXR,
             size=size,
@@ -264,6 +284,9 @@ class SyntheticDataModule(ChestXrayDataModule):
             prevalence=prevalence,
             extent=extent,
             bilateral=bilateral,
+            shortcut=shortcut,
+            shortcut_kind=shortcut_kind,
+            shortcut_class=shortcut_class,
         )
         self.class_names = {"pathologies": PATHOLOGIES, "detectors": DETECTORS}.get(target, ())
         self.build("val", self._plain)  # costs nothing, and bad arguments fail here

@@ -95,6 +95,80 @@ def test_bits_above_those_stored_are_not_the_images(tmp_path):
     np.testing.assert_array_equal(read_dicom(path), full_window(RAMP))
 
 
+def smooth(bits: int) -> np.ndarray:
+    """A picture whose values fill so many bits without jumps."""
+    y, x = np.mgrid[:32, :32]
+    return np.rint((2**bits - 1) * (x + y) / 62).astype(np.uint16)
+
+
+@pytest.mark.parametrize("more", [1, 2, 4])
+def test_values_of_more_bits_than_are_stored_are_named_and_not_wrapped(tmp_path, more):
+    path = write_dicom(tmp_path / "x.dcm", smooth(12 + more), 12, **FULL)
+    with pytest.raises(DataError, match=f"says 12 bits stored, but its values go from 0 to {2 ** (12 + more) - 1}"):
+        read_dicom(path)
+    padded = np.pad(smooth(12), 4, constant_values=65535)  # which is no value
+    read_dicom(write_dicom(tmp_path / "y.dcm", padded, 12, PixelPaddingValue=65535, **FULL))
+
+
+@pytest.mark.parametrize("bit", [12, 13, 15])
+def test_an_overlay_of_text_in_a_bit_above_those_stored_is_left_out(tmp_path, bit):
+    overlay = np.zeros((32, 32), np.uint16)
+    overlay[20:26, 4:28:3] = 1 << bit
+    path = write_dicom(tmp_path / "x.dcm", smooth(12) | overlay, 12, **FULL)
+    np.testing.assert_array_equal(read_dicom(path), full_window(smooth(12)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "inverted"),
+    [
+        ("MONOCHROME1", None, True),
+        ("MONOCHROME1", "IDENTITY", True),
+        ("MONOCHROME1", "INVERSE", True),
+        ("MONOCHROME2", None, False),
+        ("MONOCHROME2", "IDENTITY", False),
+        ("MONOCHROME2", "INVERSE", True),
+    ],
+)
+def test_an_inverse_presentation_inverts_once(tmp_path, kind, shape, inverted):
+    more = {} if shape is None else {"PresentationLUTShape": shape}
+    path = write_dicom(tmp_path / "x.dcm", RAMP, PhotometricInterpretation=kind, **more, **FULL)
+    expected = full_window(RAMP)
+    np.testing.assert_array_equal(read_dicom(path), 255 - expected if inverted else expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "sides", "words"),
+    [
+        ("PixelAspectRatio", [2, 1], "2 times as high as wide"),
+        ("PixelAspectRatio", [1, 2], "0.5 times"),
+        ("PixelSpacing", [0.2, 0.1], "2 times"),
+        ("ImagerPixelSpacing", [0.143, 0.139], "1.03 times"),
+        ("PixelAspectRatio", [1, 1], None),
+        ("PixelAspectRatio", [143, 143], None),
+        ("PixelSpacing", [0.139, 0.14], None),
+        ("PixelSpacing", [0, 0.1], None),
+    ],
+)
+def test_pixels_that_are_not_square_are_refused_before_any_is_decoded(tmp_path, name, sides, words):
+    path = write_dicom(tmp_path / "x.dcm", RAMP, **{name: sides}, **FULL)
+    if words is None:
+        np.testing.assert_array_equal(read_dicom(path), full_window(RAMP))
+        return
+    for read in (check_dicom, dicom_size, read_dicom):
+        with pytest.raises(DataError, match=f"{words}.*{name}.*resample it to square pixels"):
+            read(path)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(None, None), (None, 0), (1, None)])
+def test_an_empty_rescaling_is_none(tmp_path, slope, intercept):
+    path = write_dicom(tmp_path / "x.dcm", RAMP, **FULL)
+    header = pydicom.dcmread(path)
+    header.RescaleSlope, header.RescaleIntercept = slope, intercept
+    header.save_as(path)
+    assert header["RescaleSlope"].is_empty == (slope is None)
+    np.testing.assert_array_equal(read_dicom(path), full_window(RAMP))
+
+
 def test_rescale_goes_before_the_window(tmp_path):
     path = write_dicom(
         tmp_path / "x.dcm", RAMP, RescaleSlope="0.5", RescaleIntercept="-100", WindowCenter="900", WindowWidth="1001"

@@ -274,3 +274,56 @@ def test_images_of_default_looks_are_those_of_the_first_versions():
     for name, boxes in expected.items():
         # a pixel: libraries of other processors may round a border elsewhere
         torch.testing.assert_close(torch.stack(found[name]), torch.tensor(boxes).float(), rtol=0, atol=1.01)
+
+
+@pytest.mark.parametrize("kind", ["marker", "tube", "border"])
+def test_a_shortcut_is_as_often_there_as_its_strength_says_and_changes_nothing_else(kind):
+    effusion = PATHOLOGIES.index("Effusion")
+    without = SyntheticCXR(400, 64)
+    for strength in (0.0, 0.5, 1.0):
+        data = SyntheticCXR(400, 64, shortcut=strength, shortcut_kind=kind)
+        assert torch.equal(data.labels, without.labels)
+        shown = torch.tensor([data.foreign(i).shown for i in range(400)])
+        for value, share in ((1, (1 + strength) / 2), (0, (1 - strength) / 2)):
+            own = shown[data.labels[:, effusion] == value].float()
+            assert abs(own.mean() - share) <= 3 * (share * (1 - share) / len(own)) ** 0.5
+    all_of_them, none = (SyntheticCXR(3, 64, shortcut=1.0, shortcut_kind=kind, prevalence=p) for p in (ALL, NONE))
+    for i in range(3):
+        assert all_of_them.foreign(i).shown and not none.foreign(i).shown
+        bare = SyntheticCXR(3, 64, prevalence=ALL).radiograph(i).pixels
+        changed = all_of_them.radiograph(i).pixels != bare
+        assert changed.any() or kind == "marker"  # which some images have anyhow
+        assert not changed[16:40, 16:40].any() and not none.radiograph(i).lungs[:, 0].any()
+
+
+ALL, NONE = dict.fromkeys(PATHOLOGIES, 1.0), dict.fromkeys(PATHOLOGIES, 0.0)
+
+
+def test_markers_are_there_as_the_shortcut_says_and_not_otherwise():
+    corner = (slice(8, 17), slice(6, 20))
+    bright = [
+        [SyntheticCXR(8, 160, shortcut=1.0, prevalence=p).radiograph(i).pixels[corner].max() > 150 for i in range(8)]
+        for p in (ALL, NONE)
+    ]
+    assert all(bright[0]) and not any(bright[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"shortcut": 1.5}, "shortcut is 1.5: give a strength from 0 to 1"),
+        ({"shortcut": 0.5, "target": "severity"}, "shortcut is 0.5, but target severity has no classes"),
+        ({"shortcut": 0.5, "shortcut_kind": "arrow"}, "shortcut_kind is 'arrow': give one of marker, tube, border"),
+        ({"shortcut": 0.5, "shortcut_class": "Mas"}, "shortcut_class is 'Mas': give one of Atelectasis"),
+    ],
+)
+def test_an_impossible_shortcut_is_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        SyntheticCXR(2, 64, **options)
+    with pytest.raises(ValueError, match=words):
+        SyntheticDataModule(**options)
+
+
+def test_another_shortcut_is_another_data_set():
+    modules = [SyntheticDataModule(4, 4, 4, 64, **options) for options in ({}, {"shortcut": 0.0}, {"shortcut": 0.5})]
+    assert len({module.fingerprint() for module in modules}) == 3
