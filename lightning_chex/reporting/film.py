@@ -126,7 +126,9 @@ def film_strip(frames: Sequence[Frame], title: str) -> Figure:
         spine.set_visible(False)
     made.suptitle(title, fontsize=9, x=0.01, y=1 - 0.06 / made.get_figheight(), ha="left", va="top", parse_math=False)
     bar_axis = made.add_axes((left, 0.42 / made.get_figheight(), min(0.9 - left, 4 / made.get_figwidth()), 0.008))
-    bar = made.colorbar(ScalarMappable(Normalize(0, top), COLORMAP), cax=bar_axis, orientation="horizontal")
+    bar = made.colorbar(
+        ScalarMappable(Normalize(0, top), COLORMAP), cax=bar_axis, orientation="horizontal", extend="max"
+    )
     bar.set_label(f"{last.unit}, one scale for all; in each picture: prediction, total, IoU", size=7)
     bar_axis.set_box_aspect(0.03)
     bar_axis.tick_params(labelsize=6.5)

@@ -84,7 +84,8 @@ def figure(explanation: Explanation, top: float | None = None) -> Figure:
     _draw_map(right, explanation, top)
     left.set_title(explanation.image_id, fontsize=9, parse_math=False)  # names may hold dollars
     right.set_title(explanation.caption, fontsize=9, parse_math=False)
-    made.colorbar(_scale(top or float(explanation.saliency.max())), ax=right, label=explanation.unit, shrink=0.9)
+    scale, extend = _scale(top or float(explanation.saliency.max())), "max" if top else "neither"
+    made.colorbar(scale, ax=right, label=explanation.unit, shrink=0.9, extend=extend)
     if explanation.unit == BITS:
         made.supxlabel(BITS_NOTE, fontsize=6.5)
     return made
@@ -115,9 +116,15 @@ def sheet(explanations: Sequence[Explanation], title: str, top: float | None = N
         details = explanation.caption.split(" | ", 1)[1]
         axes[row, 2 * column + 1].set_title(details, fontsize=7, loc="right", parse_math=False)
     if top is not None:
-        label = f"{shown[0].unit}: full colour from {top:g}, the same for all maps of the run so far"
+        label = f"{shown[0].unit}: full colour from {top:g} on, the same for all maps of the run so far"
         bar = made.colorbar(
-            _scale(top), ax=axes, orientation="horizontal", fraction=0.22 / height, aspect=60, shrink=0.6
+            _scale(top),
+            ax=axes,
+            orientation="horizontal",
+            extend="max",
+            fraction=0.22 / height,
+            shrink=0.6,
+            aspect=60,
         )
         bar.set_label(label, fontsize=8)
         bar.ax.tick_params(labelsize=8)

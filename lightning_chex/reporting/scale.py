@@ -8,8 +8,9 @@ from torch import Tensor
 
 from lightning_chex.reporting.explanation import BITS
 
-FULL_COLOUR = 0.995
-"""Quantile of the strongest map's pixels that has the full colour: a few pixels must not darken all others."""
+FULL_COLOUR = 0.98
+"""Quantile of the pixels of all maps, those of 0 left out, from which on they share the full colour: one strong map, or
+a few pixels, must not make all others look empty."""
 
 LEAST_TOP = {BITS: 0.2}
 """No scale ends below this: what is less in all maps of a run looks like nothing. The strongest cells of a network that
@@ -25,17 +26,19 @@ def top_of(saliencies: Iterable[Tensor], unit: str = BITS, before: float = 0.0) 
         before: where it ended before them.
 
     Returns:
-        1, 2 or 5 times a power of ten, at least the `FULL_COLOUR` quantile of every map; ``before`` if that is more.
+        The one of 1, 2, 5, 10, ... that is next to the `FULL_COLOUR` quantile; ``before`` if that is more.
 
     Example:
         >>> import torch
-        >>> top_of([torch.full((4, 4), 0.3), torch.full((4, 4), 1.3)])
+        >>> top_of([torch.full((4, 4), 1.8), torch.zeros(4, 4)])
         2.0
     """
-    # numpy: torch's quantile refuses large maps
-    strongest = max((float(np.quantile(one.numpy(), FULL_COLOUR)) for one in saliencies), default=0.0)
-    wanted = max(strongest, LEAST_TOP.get(unit, 0.0))
+    marked = [one[one > 0].flatten().numpy() for one in saliencies]
+    pooled = np.concatenate(marked) if marked else np.zeros(0)
+    # numpy: torch's quantile refuses so many values
+    wanted = max(float(np.quantile(pooled, FULL_COLOUR)) if pooled.size else 0.0, LEAST_TOP.get(unit, 0.0))
     if not 0 < wanted < math.inf:
         return before
     power = 10.0 ** math.floor(math.log10(wanted))
-    return max(before, next(float(f"{step * power:.0e}") for step in (1, 2, 5, 10) if step * power >= wanted * 0.9999))
+    nearest = min((1, 2, 5, 10), key=lambda step: abs(math.log(step * power / wanted)))
+    return max(before, float(f"{nearest * power:.0e}"))
