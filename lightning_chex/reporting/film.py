@@ -15,13 +15,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_chex.files import write_whole
 from lightning_chex.reporting.explanation import BITS, Explanation
-from lightning_chex.reporting.pictures import COLORMAP, overlay
+from lightning_chex.reporting.pictures import BOX_COLOR, COLORMAP, overlay
 from lightning_chex.reporting.scale import top_of
 
 SIDE = 112
@@ -42,6 +43,7 @@ class Frame:
         names: of the targets.
         images: grey values, uint8 (N, SIDE, SIDE).
         maps: float16 (N, SIDE, SIDE).
+        boxes: number of the map and corners of each expert box, float32 (M, 5).
         said: the model's prediction, the map's sum and its IoU, NaN where it is unknown, float32 (N, 3).
         unit: of the maps.
     """
@@ -52,6 +54,7 @@ class Frame:
     names: Sequence[str]
     images: NDArray[np.uint8]
     maps: NDArray[np.float16]
+    boxes: NDArray[np.float32]
     said: NDArray[np.float32]
     unit: str
 
@@ -65,6 +68,7 @@ def write_frame(folder: Path, explanations: Sequence[Explanation], epoch: int, s
         "names": np.array([e.target_name for e in shown], np.str_),
         "images": np.stack([np.round(255 * _small(e.image.clamp(0, 1))).astype(np.uint8) for e in shown]),
         "maps": np.stack([_small(e.saliency).astype(np.float16) for e in shown]),
+        "boxes": np.array([box for i, e in enumerate(shown) for box in _boxes(i, e)], np.float32).reshape(-1, 5),
         "said": np.array([[e.prediction, e.bits, np.nan if e.iou is None else e.iou] for e in shown], np.float32),
         "unit": np.array(shown[0].unit, np.str_),
     }
@@ -96,7 +100,7 @@ def film_strip(frames: Sequence[Frame], title: str) -> Figure:
     rows, columns = len(last.keys), len(frames) + 1
     page = np.full((rows * SIDE, columns * SIDE, 3), 255, np.uint8)
     cell = 1.15  # inches
-    made = Figure(figsize=(columns * cell + 1.1, rows * cell + 1.3))
+    made = Figure(figsize=(max(columns * cell + 1.1, 4.8), rows * cell + 1.3))
     FigureCanvasAgg(made)
     left, bottom = 1.0 / made.get_figwidth(), 0.75 / made.get_figheight()
     axis = made.add_axes((left, bottom, columns * cell / made.get_figwidth(), 1 - bottom - 0.55 / made.get_figheight()))
@@ -113,7 +117,11 @@ def film_strip(frames: Sequence[Frame], title: str) -> Figure:
                 place = (column * SIDE + 3, (row + 1) * SIDE - 4)
                 shade = {"facecolor": "black", "alpha": 0.55, "edgecolor": "none", "pad": 1}
                 axis.text(*place, _said(frame, at), color="white", size=5.5, va="bottom", bbox=shade)
-    axis.imshow(page, aspect="auto")
+    for number, x1, y1, x2, y2 in last.boxes.tolist():
+        for column in range(columns):
+            corner = (column * SIDE + x1, number * SIDE + y1)
+            axis.add_patch(Rectangle(corner, x2 - x1, y2 - y1, fill=False, edgecolor=BOX_COLOR, linewidth=0.6))
+    axis.imshow(page, aspect="auto", extent=(0, columns * SIDE, rows * SIDE, 0))
     axis.set_xlim(0, columns * SIDE)
     axis.set_ylim(rows * SIDE, 0)
     axis.hlines(np.arange(1, rows) * SIDE, 0, columns * SIDE, colors="white", linewidth=1.5)
@@ -129,7 +137,7 @@ def film_strip(frames: Sequence[Frame], title: str) -> Figure:
     bar = made.colorbar(
         ScalarMappable(Normalize(0, top), COLORMAP), cax=bar_axis, orientation="horizontal", extend="max"
     )
-    bar.set_label(f"{last.unit}, one scale for all; in each picture: prediction, total, IoU", size=7)
+    bar.set_label(f"{last.unit}, one scale for all; in each picture: prediction, total, IoU", size=7, x=0, ha="left")
     bar_axis.set_box_aspect(0.03)
     bar_axis.tick_params(labelsize=6.5)
     return made
@@ -139,6 +147,15 @@ def _said(frame: Frame, at: int) -> str:
     prediction, total, iou = (float(value) for value in frame.said[at])
     amount = f"{total:.0f} bits" if frame.unit == BITS else f"{total:.2g}"
     return f"{prediction:.2f}  {amount}" + ("" if np.isnan(iou) else f"  {iou:.2f}")
+
+
+def _boxes(number: int, explanation: Explanation) -> list[list[float]]:
+    """The boxes of an explanation on a picture of `SIDE` pixels, each behind its number."""
+    height, width = explanation.saliency.shape
+    return [
+        [number, x1 * SIDE / width, y1 * SIDE / height, x2 * SIDE / width, y2 * SIDE / height]
+        for x1, y1, x2, y2 in explanation.boxes.tolist()
+    ]
 
 
 def _fill(page: NDArray[np.uint8], row: int, column: int, picture: NDArray[np.uint8]) -> None:
@@ -158,6 +175,7 @@ def _frame(path: Path) -> Frame:
             names=kept["names"].tolist(),
             images=kept["images"],
             maps=kept["maps"],
+            boxes=kept["boxes"],
             said=kept["said"],
             unit=str(kept["unit"]),
         )

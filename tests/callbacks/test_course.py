@@ -78,6 +78,10 @@ def test_the_film_has_a_row_an_image_and_a_column_a_validation(resumed):
     strip = film_strip(frames, "strip")
     page = strip.axes[0].images[0].get_array()
     assert page.shape == (3 * 112, 5 * 112, 3)
+    corners = [box.get_xy() + (box.get_width(), box.get_height()) for box in strip.axes[0].patches]
+    x = {"left": 1, "right": 9}[frames[-1].names[0]]  # of 16 pixels
+    assert len(corners) == 3 * 5 and corners[0] == pytest.approx((x * 7, 28, 42, 5.51 * 7))
+    assert corners[1] == pytest.approx((112 + x * 7, 28, 42, 5.51 * 7))
     said = [text.get_text() for text in strip.axes[0].texts]
     assert len(said) == 3 + 3 * 4 and not any("image-" in text for text in said)
     with Image.open(folder / "explanations" / "film.png") as film:
