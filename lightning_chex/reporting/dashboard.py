@@ -19,7 +19,7 @@ from lightning_chex.thresholds import top_fraction_mask
 LEVELS = {1: (0.20, "strongest 20 %"), 2: (0.05, "strongest 5 %"), 3: (0.01, "strongest 1 %")}
 """Mask value -> share of the pixels and its name."""
 
-AMOUNTS = {1: 0.1, 2: 0.2, 3: 0.5, 4: 1.0, 5: 2.0}
+AMOUNTS = {1: 0.5, 2: 1.0, 3: 2.0, 4: 4.0, 5: 8.0}
 """Mask value -> bits per pixel from which it is given: the same in every run, so a map of little has no mask."""
 
 TABLE_COLUMNS = [

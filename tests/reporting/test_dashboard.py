@@ -49,7 +49,7 @@ def test_what_is_drawn_shows_xray_and_map_with_the_boxes_on_both():
 
 
 def test_amounts_are_the_same_bits_per_pixel_for_every_map():
-    saliency = torch.tensor([[0.0, 0.09, 0.1], [0.2, 0.6, 1.0], [2.0, 9.0, 0.19]])
+    saliency = torch.tensor([[0.0, 0.49, 0.5], [1.0, 2.6, 4.0], [8.0, 99.0, 0.9]])
     assert amounts(saliency).tolist() == [[0, 0, 1], [2, 3, 4], [5, 5, 1]]
 
 
