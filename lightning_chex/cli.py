@@ -181,15 +181,14 @@ class ChexCLI(WeightsAlone, LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:  # the parser's, whatever the constructor raised
-            raise MisconfigurationException(concise(str(error))) from error
-        except ModuleNotFoundError as error:
-            extra = next((name for name in EXTRAS if name in str(error)), None)
-            if extra is None:
-                raise
-            raise MisconfigurationException(
-                f"the logger needs {extra}, which is not installed: pip install 'lightning-chex[{extra}]', or give "
-                "--trainer.logger another one"
-            ) from error
+            said = concise(str(error))
+            missing = next((name for name in EXTRAS if name in said and "pip install" in said), None)
+            if missing:
+                said = (
+                    f"the logger needs {missing}, which is not installed: pip install 'lightning-chex[{missing}]', or "
+                    "give --trainer.logger another one"
+                )
+            raise MisconfigurationException(said) from error
         checkpoints, self._checkpoints = self._checkpoints, {}
         # of other modules on_load_checkpoint may do what must not be done twice
         if isinstance(self.model, ChestXrayTask):

@@ -217,7 +217,9 @@ def test_states_that_cannot_be_told_apart_are_the_error_that_is_known(tmp_path):
         tiny_trainer(tmp_path, IBACallback(), IBACallback())
 
 
-def test_messages_of_no_use_begin_as_is_known(tmp_path, caplog):
+def test_messages_of_no_use_begin_as_is_known(tmp_path, caplog, monkeypatch):
+    # the command line, in an earlier test, has silenced them
+    monkeypatch.setattr(logging.getLogger("pytorch_lightning.utilities.rank_zero"), "filters", [])
     with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.INFO):
         warnings.simplefilter("always")
         tiny_trainer(tmp_path, logger=True).validate(Transferring(), datamodule=TinyData(), verbose=False)
