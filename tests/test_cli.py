@@ -40,6 +40,7 @@ def data_for(name: str, folder: Path) -> list[str]:
     """Options that give a configuration small data; a new configuration gets its line here."""
     return {
         "nih_classification": lambda: ["--data.root", str(write_nih(folder / "nih"))],
+        "nih_best_by_iou": lambda: data_for("nih_classification", folder),
         # 20 images do not hold all fourteen findings
         "paper/nih_classification": lambda: [
             "--data.root",
@@ -65,7 +66,8 @@ def test_every_configuration_trains_explains_and_keeps_to_its_folder(place, name
     assert written(place / "data") == before and not written(place / "home")
     assert {path.split("/")[0] for path in written(place / "work")} == {"out"}
     (run,) = (place / "work" / "out" / "lightning_chex").iterdir()
-    assert {"best.ckpt", "last.ckpt"} == {path.name for path in (run / "checkpoints").iterdir()}
+    best = {"best.ckpt", "best_iou.ckpt"} if name == "nih_best_by_iou" else {"best.ckpt"}
+    assert best | {"last.ckpt"} == {path.name for path in (run / "checkpoints").iterdir()}
     assert len(list((run / "explanations" / "epoch_000").glob("*.png"))) >= 4
     assert (run / "explanations" / "epoch_000.png").is_file() and (run / "config.yaml").is_file()
     said = capsys.readouterr().out
@@ -90,6 +92,24 @@ def printed_config(capsys, *arguments: str) -> dict:
         main([*arguments, "--print_config"])
     assert stop.value.code == 0
     return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_a_sweep_reaches_the_model_and_the_method(capsys, place):
+    sweep = yaml.safe_load((CONFIGS / "sweeps" / "lr_and_beta.yaml").read_text())
+    assert sweep["command"][:5] == ["${env}", "${interpreter}", "-m", "lightning_chex", "fit"]
+    chosen = {"model.lr": 0.0003, "trainer.callbacks.attributor.beta": 30}
+    assert chosen.keys() == sweep["parameters"].keys()
+    given = [f"--{key}={value}" for key, value in chosen.items()]  # as W&B writes ${args}
+    told = [
+        own.replace("configs/", f"{CONFIGS}/").replace("${envvar:CHEX_ROOT}", "x") for own in sweep["command"][5:-1]
+    ]
+    with pytest.raises(SystemExit):
+        main(["fit", *told[:-1], *given, "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    checkpoint, explaining = config["trainer"]["callbacks"]
+    assert checkpoint["init_args"]["monitor"] == sweep["metric"]["name"]
+    assert explaining["init_args"]["attributor"]["init_args"]["beta"] == 30
+    assert config["model"]["init_args"]["lr"] == 0.0003 and not config["trainer"]["logger"]["init_args"]["offline"]
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])

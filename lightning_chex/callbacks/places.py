@@ -1,0 +1,66 @@
+"""How much of the maps lies where no finding does: in the corners, at the edge, outside the lungs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_chex.metrics import ClassMean, corner_mask, edge_mask, mass_accuracy
+
+CORNERS, EDGE, OUTSIDE = "corners", "edge", "outside_lungs"
+
+
+class PlaceShares:
+    """Shares of maps in the corners, at the edge and outside the lungs, over maps and per class.
+
+    A marker, a text or a collimator that tells the class draws the maps to itself: these shares then rise.
+
+    Args:
+        num_classes: number of classes a map can explain; 1 for a score.
+        device: of the maps.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self._shares = {name: ClassMean(num_classes).to(device) for name in (CORNERS, EDGE, OUTSIDE)}
+        self._areas = {name: ClassMean(1).to(device) for name in (CORNERS, EDGE, OUTSIDE)}
+
+    def update(self, maps: Tensor, classes: Tensor, lungs: Tensor | None = None) -> None:
+        """Add maps.
+
+        Args:
+            maps: (N, H, W); what is below 0 does not count.
+            classes: class each explains, int64 (N,).
+            lungs: bool (N, H, W), empty where they are not known; None where they are known of none.
+        """
+        if not len(maps):
+            return
+        height, width = maps.shape[-2:]
+        made = {CORNERS: corner_mask(height, width), EDGE: edge_mask(height, width)}
+        places = {name: own.to(maps.device).expand_as(maps) for name, own in made.items()}
+        known = heated = (maps > 0).flatten(1).any(1)  # of a map of nothing there is no share
+        if lungs is not None:
+            places[OUTSIDE], known = ~lungs, heated & lungs.flatten(1).any(1)
+        for name, where in places.items():
+            counted = known if name == OUTSIDE else heated
+            share = mass_accuracy(maps, where).where(counted, torch.nan)
+            self._shares[name].update(share, classes)
+            area = where.flatten(1).float().mean(1).where(counted, torch.nan)
+            self._areas[name].update(area, torch.zeros_like(classes))
+
+    def scores(self, class_names: Sequence[str]) -> dict[str, Tensor]:
+        """Means over all maps so far and over all distributed processes, which all must call this.
+
+        Returns:
+            ``corners``, ``edge``, ``outside_lungs`` (where lungs are known), 0 to 1; for classes ``corners/NAME`` too;
+            and ``corners_every_pixel``, the share of the image that these places are, which a map that marks every
+            pixel has there.
+        """
+        found: dict[str, Tensor] = {}
+        for name, metric in self._shares.items():
+            measured, area = metric.compute(), self._areas[name].compute()
+            counts, means = measured["count"].reshape(-1), measured["per_class"].reshape(-1)
+            if counts.sum() == 0:
+                continue
+            found |= {name: measured["mean"], f"{name}_every_pixel": area["mean"]}
+            found |= {f"{name}/{own}": means[c] for c, own in enumerate(class_names) if counts[c] > 0}
+        return found

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from lightning_chex.callbacks.places import PlaceShares
+
+
+def test_shares_of_maps_in_the_corners_at_the_edge_and_outside_the_lungs_by_hand():
+    maps = torch.zeros(3, 50, 50)
+    maps[0, 2, 2], maps[0, 25, 25] = 3.0, 1.0  # corner, and the edge too; lung
+    maps[1, 25, 1], maps[1, 20, 20], maps[1, 5, 40] = 1.0, 1.0, -9.0  # edge; lung; what speaks against it counts not
+    maps[2, 25, 25] = 2.0
+    lungs = torch.zeros(3, 50, 50, dtype=torch.bool)
+    lungs[:2, 15:35, 15:35] = True  # of the third image they are not known
+    shares = PlaceShares(2, torch.device("cpu"))
+    shares.update(maps[:2], torch.tensor([0, 1]), lungs[:2])
+    shares.update(maps[2:], torch.tensor([1]), lungs[2:])
+    found = {key: float(value) for key, value in shares.scores(["a", "b"]).items()}
+    assert found == pytest.approx(
+        {
+            "corners": 0.75 / 3, "corners/a": 0.75, "corners/b": 0, "corners_every_pixel": 400 / 2500,
+            "edge": (0.75 + 0.5) / 3, "edge/a": 0.75, "edge/b": 0.25, "edge_every_pixel": 1 - 44 * 44 / 2500,
+            "outside_lungs": (0.75 + 0.5) / 2, "outside_lungs/a": 0.75, "outside_lungs/b": 0.5,
+            "outside_lungs_every_pixel": 1 - 400 / 2500,
+        }
+    )  # fmt: skip
+
+
+def test_without_lungs_or_with_empty_maps_there_is_nothing_to_share():
+    shares = PlaceShares(1, torch.device("cpu"))
+    assert shares.scores([]) == {}
+    shares.update(torch.zeros(2, 20, 20), torch.zeros(2, dtype=torch.long))
+    assert shares.scores([]) == {}
+    shares.update(torch.ones(2, 20, 20), torch.zeros(2, dtype=torch.long))
+    found = shares.scores([])
+    assert found.keys() == {"corners", "corners_every_pixel", "edge", "edge_every_pixel"}
+    assert found["corners"] == pytest.approx(found["corners_every_pixel"])
