@@ -180,7 +180,7 @@ def test_mlflow_gets_images_with_steps_tables_and_artifacts(monkeypatch, tmp_pat
         ("r1", "val/iba_maps/01", 94),
     ]
     assert (kept.images[1][3] == drawn + 1).all()
-    assert kept.tables[1] == ("r1", "val/iba_table.json", {"a": [1, 2], "b": ["x", None], "step": [94, 94]})
+    assert kept.tables[1] == ("r1", "val/iba_table/00000094.json", {"a": [1, 2], "b": ["x", None]})
     assert json.dumps(kept.tables[0][2]) and kept.artifacts == [("r1", str(tmp_path / "film.png"), "val/iba_film")]
 
 

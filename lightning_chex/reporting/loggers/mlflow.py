@@ -1,4 +1,7 @@
-"""MLflow: pictures as images with steps, tables as JSON, files as artifacts of the run."""
+"""MLflow: pictures as images with steps, tables as JSON, files as artifacts of the run.
+
+MLflow 3 wants a server or a database as ``tracking_uri``; a folder only with ``MLFLOW_ALLOW_FILE_STORE=true``.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,11 +30,11 @@ class Board:
         self.table(f"{key}/captions", ["number", "caption"], rows, step)
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int | None = None) -> None:
-        """Log a table as ``KEY.json``; the rows of a later step are added to it, in a column ``step`` of their own."""
+        """Log a table as ``KEY.json``, or of a step ``KEY/00000094.json``: to add rows MLflow would fetch all others."""
         data = {column: [row[i] for row in rows] for i, column in enumerate(columns)}
-        if step is not None:
-            data |= {"step": [step] * len(rows)}
-        self._client.log_table(self._id, data, artifact_file=f"{key}.json")
+        self._client.log_table(
+            self._id, data, artifact_file=f"{key}.json" if step is None else f"{key}/{step:08d}.json"
+        )
 
     def file(self, key: str, path: Path, step: int) -> None:
         """Keep a file as an artifact, in the folder of its key."""
