@@ -30,7 +30,7 @@ class Board:
         self.table(f"{key}/captions", ["number", "caption"], rows, step)
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int | None = None) -> None:
-        """Log a table as ``KEY.json``, or of a step ``KEY/00000094.json``: to add rows MLflow would fetch all others."""
+        """Log a table as ``KEY.json``, or of a step ``KEY/00000094.json``: to add rows it would fetch all others."""
         data = {column: [row[i] for row in rows] for i, column in enumerate(columns)}
         self._client.log_table(
             self._id, data, artifact_file=f"{key}.json" if step is None else f"{key}/{step:08d}.json"
