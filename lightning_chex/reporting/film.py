@@ -137,7 +137,7 @@ def film_strip(frames: Sequence[Frame], title: str) -> Figure:
     bar = made.colorbar(
         ScalarMappable(Normalize(0, top), COLORMAP), cax=bar_axis, orientation="horizontal", extend="max"
     )
-    bar.set_label(f"{last.unit}, one scale for all; in each picture: prediction, total, IoU", size=7, x=0, ha="left")
+    bar.set_label(f"{last.unit}, one scale for all\nin each picture: prediction, total, IoU", size=7, x=0, ha="left")
     bar_axis.set_box_aspect(0.03)
     bar_axis.tick_params(labelsize=6.5)
     return made
