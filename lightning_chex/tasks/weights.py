@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from lightning_chex.checkpoints import CheckpointError, WeightsFile, read_weights
 from lightning_chex.tasks.backbone import head_name
-from lightning_chex.tasks.grey_input import CONVOLUTION, GREY_RANGE, MEAN, VARIANCE, from_grey
+from lightning_chex.tasks.grey_input import CONVOLUTION, GREY_RANGE, MEAN, VARIANCE, from_grey, from_normalised
 from lightning_chex.tasks.renamed import in_order
 
 XRV_OUTPUTS = 18
@@ -46,7 +47,8 @@ def start_from(network: nn.Module, path: str, ours: Outputs) -> None:
     The names may have any prefix (``model.``, ``module.densenet121.``). Only these may differ from the network's:
     the head, whose size or classes may be others; the number of batches that batch norms have seen; the input layer of
     torchxrayvision's DenseNets, see `from_grey`. The encoder of a U-Net++ may start from a classifier of its family.
-    A file with none of the network's names is taken for another implementation of it if all fits, see `in_order`.
+    A file with none of the network's names is taken for another implementation of it if all fits, see `in_order`; its
+    images are then taken to be normalised as timm says of the network, and the input layer is adapted to ours.
 
     Args:
         network: in place; of timm, or a U-Net++.
@@ -63,6 +65,7 @@ def start_from(network: nn.Module, path: str, ours: Outputs) -> None:
     if place is None:
         adapted = f"; its names, such as {_some(theirs)}, are others, but all fit in order by kind and shape"
         theirs, place = _renamed(network, path, theirs), (network, "")
+        adapted += _adapt_range(network, theirs)
     part, prefix = place
     own = {name.removeprefix(prefix): value for name, value in theirs.items() if name.startswith(prefix)}
     others = [name for name in theirs if not name.startswith(prefix)]
@@ -114,6 +117,19 @@ def _renamed(network: nn.Module, path: str, theirs: Mapping[str, Tensor]) -> dic
             "Give weights of the same backbone"
         )
     return found.tensors
+
+
+def _adapt_range(network: nn.Module, theirs: dict[str, Tensor]) -> str:
+    """Adapt the input layer, in place, to our images if timm says of this backbone that it sees others; say so."""
+    known = getattr(network, "pretrained_cfg", None) or {}
+    mean, std, layer = (known.get(key) for key in ("mean", "std", "first_conv"))
+    if mean is None or std is None or (mean, std) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD):
+        return ""
+    kernel = theirs.get(f"{layer}.weight")
+    if kernel is None or kernel.ndim != 4 or kernel.shape[1] != 3:
+        return f"; timm says that its images have mean {mean} and deviation {std}, ours have ImageNet's"
+    theirs[f"{layer}.weight"] = from_normalised(kernel, mean, std)
+    return f"; the input layer is adapted exactly from images of mean {mean} and deviation {std}, timm's, to ours"
 
 
 def _prefix(theirs: Iterable[str], ours: Mapping[str, Any]) -> str | None:
