@@ -220,10 +220,17 @@ def main() -> None:
             rows.append(page.Row(recipe.name, scores([run.predicted for run in runs], labels, patients), told, seconds))
             print(page.line(rows[-1]), flush=True)
     best = RECIPES[0]
-    maps = [bench.localized(best, seed) for seed in range(best.seeds)] if given.only in (None, "maps") else []
+    maps = [bench.localized(best, 0)] if given.only in (None, "maps") else []
     if given.only is None:
-        counts = {part: len(own) for part, own in parts.items()}
-        write_whole(given.out.with_suffix(".md"), page.markdown(rows, maps, labels, counts, len(FROZEN)))
+        told = {
+            "command": "python -m benchmarks.recipes --work WORK --imagenet FILE.pth --phantom FILE.ckpt --out OUT",
+            "commit": subprocess.run(
+                ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+            ).stdout.strip(),
+            "machine": f"{torch.get_num_threads()} thread of {os.cpu_count()}, torch {torch.__version__}",
+            "data": page.data(labels, patients, len(parts["train"]), len(parts["val"])),
+        }
+        write_whole(given.out.with_suffix(".md"), page.markdown(rows, maps, labels, told) + "\n")
 
 
 if __name__ == "__main__":
