@@ -64,8 +64,8 @@ class Recipe:
 
 
 RECIPES = (
-    Recipe("EfficientNet-lite0, 14 labels", "nih_from_imagenet", "imagenet", 160, 3),
-    Recipe("EfficientNet-lite0, 8 labels", "nih_from_imagenet", "imagenet", 160, 1, ("--data.classes=chestxray8",)),
+    Recipe("EfficientNet-lite0, 14 labels", "nih_from_imagenet", "imagenet", 128, 3),
+    Recipe("EfficientNet-lite0, 8 labels", "nih_from_imagenet", "imagenet", 128, 1, ("--data.classes=chestxray8",)),
     Recipe(
         "DenseNet-121, phantom -> real", "nih_classification", "phantom", 128, 1,
         ("--model.freeze=features.transition2", "--trainer.max_epochs=3"),
@@ -74,9 +74,10 @@ RECIPES = (
 """The first is the one that is recommended; the choice among them goes by their validation."""
 
 FROZEN = {
-    "EfficientNet-lite0, ImageNet": (IMAGENET, "imagenet", 160),
-    "DenseNet-121, phantom": (DENSENET, "phantom", 128),
-    "EfficientNet-lite0, random weights": (IMAGENET, None, 160),
+    "EfficientNet-lite0, ImageNet, 128 px": (IMAGENET, "imagenet", 128),
+    "EfficientNet-lite0, ImageNet, 160 px": (IMAGENET, "imagenet", 160),
+    "DenseNet-121, phantom, 128 px": (DENSENET, "phantom", 128),
+    "EfficientNet-lite0, random weights, 160 px": (IMAGENET, None, 160),
 }
 
 
@@ -105,25 +106,28 @@ class Bench:
     work: Path
     weights: dict[str, str]
 
-    def data(self, size: int, classes: str = "chestxray8") -> NIHDataModule:
+    def data(self, size: int) -> NIHDataModule:
         """NIH in one size, from a resized copy."""
         copy = self.work / f"images-{size}"
         if not (copy / "done").exists():
             self.command(["prepare", "--data=NIHDataModule", f"--data.root={self.root}", f"--size={size}",
                           f"--output_dir={copy}", "--workers=1"])  # fmt: skip
             (copy / "done").touch()
-        data = NIHDataModule(
-            self.root, classes=classes, size=size, batch_size=32, augment=False, prepared=str(copy)
-        )  # fmt: skip
+        data = NIHDataModule(self.root, size=size, batch_size=32, augment=False, prepared=str(copy))
         data.look()
         return data
 
     def frozen(self, name: str) -> Regression:
         """Logistic regression on the features of a network."""
         backbone, weights, size = FROZEN[name]
-        seed_everything(0, verbose=False)
-        task = ClassificationTask(PATHOLOGIES, backbone, weights=weights and self.weights[weights])
-        return regression(task, self.data(size), self.work / "features" / name.replace(" ", "_"))
+        folder = self.work / "features" / name.replace(" ", "_")
+        file = folder / "regression.npz"
+        if not file.exists():
+            seed_everything(0, verbose=False)
+            task = ClassificationTask(PATHOLOGIES, backbone, weights=weights and self.weights[weights])
+            np.savez(file, **vars(regression(task, self.data(size), folder)))
+        with np.load(file) as kept:
+            return Regression(kept["predicted"], *(float(kept[key]) for key in ("strength", "validation", "seconds")))
 
     def run(self, recipe: Recipe, seed: int) -> Run:
         """Train through the command line, or read what was trained, and predict."""
@@ -132,20 +136,17 @@ class Bench:
         if not (folder / "trained.json").exists():
             spent = self.command([*self.fit(recipe, seed), f"--trainer.default_root_dir={folder}"])
             (folder / "trained.json").write_text(json.dumps({"seconds": spent}))
-        last, best = (torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True, map_location="cpu")
-                      for name in ("last", "best"))  # fmt: skip
-        found = [own for key, own in last["callbacks"].items() if key.startswith("ModelCheckpoint") and own["monitor"]]
-        task = ClassificationTask.load_from_checkpoint(folder / "checkpoints" / "best.ckpt", weights_only=True)
-        columns = [task.class_names.index(name) for name in PATHOLOGIES]
-        with torch.no_grad():
-            seen = [task.eval().score(task(batch["image"])) for part in ("test", "tuning")
-                    for batch in DataLoader(data.parts()[part], batch_size=32, collate_fn=data.collate)]  # fmt: skip
-        return Run(
-            torch.cat(seen)[:, columns].numpy(),
-            float(found[0]["best_model_score"]),
-            int(best["epoch"]) + 1,
-            json.loads((folder / "trained.json").read_text())["seconds"],
-        )
+        checkpoint, kept = folder / "checkpoints" / "best.ckpt", folder / "predicted.npy"
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        found = [own for key, own in state["callbacks"].items() if key.startswith("ModelCheckpoint") and own["monitor"]]
+        if not kept.exists():
+            task = ClassificationTask.load_from_checkpoint(checkpoint, weights_only=True).eval()
+            batches = [DataLoader(data.parts()[part], 32, collate_fn=data.collate) for part in ("test", "tuning")]
+            with torch.no_grad():
+                seen = [task.score(task(batch["image"])) for loader in batches for batch in loader]
+            np.save(kept, torch.cat(seen)[:, [task.class_names.index(name) for name in PATHOLOGIES]].numpy())
+        seconds = json.loads((folder / "trained.json").read_text())["seconds"]
+        return Run(np.load(kept), float(found[0]["best_model_score"]), int(state["epoch"]) + 1, seconds)
 
     def fit(self, recipe: Recipe, seed: int) -> list[str]:
         """The command that trains, without the place of its results."""
