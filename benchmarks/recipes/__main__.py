@@ -74,7 +74,6 @@ RECIPES = (
 """The first is the one that is recommended; the choice among them goes by their validation."""
 
 FROZEN = {
-    "EfficientNet-lite0, ImageNet, 128 px": (IMAGENET, "imagenet", 128),
     "EfficientNet-lite0, ImageNet, 160 px": (IMAGENET, "imagenet", 160),
     "DenseNet-121, phantom, 128 px": (DENSENET, "phantom", 128),
     "EfficientNet-lite0, random weights, 160 px": (IMAGENET, None, 160),
@@ -218,9 +217,18 @@ def main() -> None:
     if given.only in (None, "trained"):
         for recipe in RECIPES[: given.recipes]:
             runs = [bench.run(recipe, seed) for seed in range(recipe.seeds)]
-            told = "validation " + ", ".join(f"{run.validation:.3f} (epoch {run.epochs})" for run in runs)
+            told = f"validation AUROC of its {len(runs)} run(s) " + ", ".join(
+                f"{run.validation:.3f} (epoch {run.epochs})" for run in runs
+            )
             seconds = float(np.mean([run.seconds for run in runs]))
-            rows.append(page.Row(recipe.name, scores([run.predicted for run in runs], labels, patients), told, seconds))
+            rows.append(
+                page.Row(
+                    f"{recipe.name}, {recipe.size} px",
+                    scores([run.predicted for run in runs], labels, patients),
+                    told,
+                    seconds,
+                )
+            )
             print(page.line(rows[-1]), flush=True)
     best = RECIPES[0]
     maps = [bench.localized(best, 0, given.map_images)] if given.only in (None, "maps") else []
