@@ -84,7 +84,7 @@ def markdown(
             for k, name in enumerate(PATHOLOGIES)
         ]
         out += [*_table(head, body), ""]
-    out += ["## Where the best recipe looks", "", MAPS, ""]
+    out += ["## Where the best recipe looks", "", MAPS, ""] if maps else []
     for seed, found in enumerate(maps):
         methods = {**found["methods"], **found["controls"]}
         body = [[name, *(_estimate(own, key) for key in LOCALIZED)] for name, own in methods.items()]
