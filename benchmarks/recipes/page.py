@@ -66,7 +66,7 @@ def markdown(
     out = ["# Recipes for few real images", "", f"`{told['command']}`, commit {told['commit']}, {told['machine']}.", ""]
     out += [told["data"], "", _finding(rows), "", "## How well they predict", ""]
     head = ["", *(f"{name}, mean over classes" for name in MEASURES), f"AUROC less that of {rows[0].name}"]
-    head += ["between seeds", "chosen by", "CPU minutes a training"]
+    head += ["between seeds", "chosen by", "CPU minutes a training, or a regression on features already there"]
     first, body = rows[0].scores, []
     for row in rows:
         means = row.scores.by_seed[:, 0]
