@@ -22,9 +22,9 @@ MAPS = (
 )
 
 TRIED = (
-    "The recipe's `head_lr` was raised from 1e-3 to 1e-2 by validation images alone: in so few epochs the new last layer "
-    "had hardly begun to learn. `freeze`, the number of epochs and 128 px were set to save time and not compared with "
-    "others; 224 px and stronger augmentation were not tried."
+    "The recipe's `head_lr` was raised from 1e-3 to 1e-2 by validation images alone: in so few epochs the new last "
+    "layer had hardly begun to learn. `freeze`, the number of epochs and 128 px were set to save time and not compared "
+    "with others; 224 px and stronger augmentation were not tried."
 )
 
 
