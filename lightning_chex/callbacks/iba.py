@@ -30,9 +30,10 @@ class IBACallback(pl.Callback):
     the chosen images are explained on the device, in batches, and the scalars are logged, early enough for
     ``ModelCheckpoint`` and ``EarlyStopping`` to monitor them: ``val/iba_iou`` (mean over maps),
     ``val/iba_iou_class_mean``, ``val/iba_iou/NAME`` per class, and beside them what a random map and a map that marks
-    every pixel score, ``val/iba_iou_random`` and ``val/iba_iou_every_pixel``. Then pictures, film strips, curves and a
-    table are written into the run's folder, ``explanations``, and shown by all its loggers. ``test`` does the same with
-    the test images.
+    every pixel score, ``val/iba_iou_random`` and ``val/iba_iou_every_pixel``; and the shares of the maps that lie where
+    no finding does, ``val/iba_corners`` and so on (see `PlaceShares`). Then pictures, film strips, curves and a table
+    are written into the run's folder, ``explanations``, and shown by all its loggers. ``test`` does the same with the
+    test images.
 
     A compiled network is explained as it was written, so validations that are explained run uncompiled (set
     ``every_n_epochs`` where that is too slow); nothing is compiled for it, or anew after it. Gradient checkpointing is
@@ -287,6 +288,8 @@ class IBACallback(pl.Callback):
                 shown = key == "iou"
                 pl_module.log(f"{prefix}/{method}_{key}", value, prog_bar=shown, sync_dist=several)
                 self._scores[f"{method}_{key}"] = float(value)
+            for key, value in explainer.shares(method).items():
+                pl_module.log(f"{prefix}/{method}_{key}", value, sync_dist=several)
         if not self._scores and self._class_names(trainer, pl_module):
             rank_zero_warn("no image explained has an expert box or another region: maps are drawn, IoU is not logged")
 

@@ -24,7 +24,12 @@ _CHECKS = ("randomization", "randomization_blank", "label_randomization")
 
 
 def summary(
-    stage: str, metrics: Mapping[str, float], sheets: Sequence[Path], checkpoint: str, wandb_folders: Sequence[Path]
+    stage: str,
+    metrics: Mapping[str, float],
+    sheets: Sequence[Path],
+    checkpoint: str,
+    wandb_folders: Sequence[Path],
+    alarms: Sequence[str] = (),
 ) -> str:
     """Sum up a training or test run: metrics, and what to open next.
 
@@ -34,6 +39,7 @@ def summary(
         sheets: the last sheet of pictures of each explaining callback.
         checkpoint: path of the best checkpoint, empty if there is none.
         wandb_folders: folders of the W&B runs.
+        alarms: that were raised, one line each.
 
     Returns:
         One line per thing worth knowing.
@@ -56,6 +62,7 @@ def summary(
                 f"  {'  a random map':<42} {metrics[f'{stage}/{name}_iou_random']:.3f}",
                 f"  {'  a map that marks every pixel':<42} {metrics[f'{stage}/{name}_iou_every_pixel']:.3f}",
             ]
+    lines += [f"  alarm       {alarm}" for alarm in alarms]
     lines += [f"  pictures    {sheet}" for sheet in sheets]
     if checkpoint:
         lines.append(f"  checkpoint  {checkpoint}")

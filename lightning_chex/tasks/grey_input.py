@@ -1,6 +1,6 @@
-"""The input layer of a DenseNet of one grey channel, such as torchxrayvision's, made to see our images."""
+"""The input layer of a network that knows other images, made to see ours: grey, by ImageNet's mean and deviation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -30,9 +30,32 @@ def grey_weights() -> Tensor:
         >>> torch.round(x.double() @ grey_weights()).tolist()
         [-1024.0, 512.0, 1024.0]
     """
+    return _conditions_met(torch.tensor([[2 * GREY_RANGE, GREY_RANGE]], dtype=torch.float64))[0]
+
+
+def from_normalised(kernel: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Turn the first convolution of a network for images by another mean and deviation into one for ours.
+
+    For every grey image it gives what it gave for the same image in the other normalisation, at the padding too.
+
+    Args:
+        kernel: (F, 3, k, k).
+        mean: of the network's images, grey values from 0 to 1, one a channel.
+        std: their deviation.
+
+    Returns:
+        (F, 3, k, k).
+    """
+    means, deviations = torch.tensor([list(mean), list(std)], dtype=torch.float64)
+    weights = kernel.double().movedim(1, -1) / deviations  # (F, k, k, 3), of the grey value in each channel
+    wanted = torch.stack([weights.sum(-1), (weights * means).sum(-1)], dim=-1)
+    return _conditions_met(wanted).movedim(-1, 1).to(kernel.dtype)
+
+
+def _conditions_met(wanted: Tensor) -> Tensor:
+    """Smallest weights of our channels with a slope over the grey value and a fall at black, (..., 2) to (..., 3)."""
     mean, std = torch.tensor([IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD], dtype=torch.float64)
-    conditions = torch.stack([1 / std, mean / std])  # slope, and value at black
-    return torch.linalg.pinv(conditions) @ torch.tensor([2 * GREY_RANGE, GREY_RANGE], dtype=torch.float64)
+    return wanted @ torch.linalg.pinv(torch.stack([1 / std, mean / std])).T
 
 
 def from_grey(tensors: Mapping[str, Tensor], epsilon: float) -> dict[str, Tensor]:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from lightning_chex.checkpoints import CheckpointError, WeightsFile, read_weights
 from lightning_chex.tasks.backbone import head_name
-from lightning_chex.tasks.grey_input import CONVOLUTION, GREY_RANGE, MEAN, VARIANCE, from_grey
+from lightning_chex.tasks.grey_input import CONVOLUTION, GREY_RANGE, MEAN, VARIANCE, from_grey, from_normalised
+from lightning_chex.tasks.renamed import in_order
 
 XRV_OUTPUTS = 18
 """Classes of torchxrayvision's networks."""
@@ -45,6 +47,8 @@ def start_from(network: nn.Module, path: str, ours: Outputs) -> None:
     The names may have any prefix (``model.``, ``module.densenet121.``). Only these may differ from the network's:
     the head, whose size or classes may be others; the number of batches that batch norms have seen; the input layer of
     torchxrayvision's DenseNets, see `from_grey`. The encoder of a U-Net++ may start from a classifier of its family.
+    A file with none of the network's names is taken for another implementation of it if all fits, see `in_order`; its
+    images are then taken to be normalised as timm says of the network, and the input layer is adapted to ours.
 
     Args:
         network: in place; of timm, or a U-Net++.
@@ -57,17 +61,21 @@ def start_from(network: nn.Module, path: str, ours: Outputs) -> None:
     file = read_weights(path)
     theirs = {_OLD_NAMES.sub(r"\1", name.replace("_orig_mod.", "")): value for name, value in file.tensors.items()}
     theirs = {name: value for name, value in theirs.items() if name.rpartition(".")[2] not in _OF_THE_LOSS}
-    part, prefix = _located(network, path, theirs)
+    place, adapted = _located(network, theirs), ""
+    if place is None:
+        adapted = f"; its names, such as {_some(theirs)}, are others, but all fit in order by kind and shape"
+        theirs, place = _renamed(network, path, theirs), (network, "")
+        adapted += _adapt_range(network, theirs)
+    part, prefix = place
     own = {name.removeprefix(prefix): value for name, value in theirs.items() if name.startswith(prefix)}
     others = [name for name in theirs if not name.startswith(prefix)]
     name = head_name(network) if part is network else next((name for name in _HEADS if f"{name}.weight" in own), "")
     head = {key: own.pop(key) for key in list(own) if name and key.startswith(f"{name}.")}
     state = part.state_dict()
-    adapted = ""
     if _is_grey(own, state):
         _check_grey(path, file.tensors, head)
         own = from_grey(own, part.get_submodule(VARIANCE.rpartition(".")[0]).eps)  # type: ignore[arg-type]
-        adapted = (
+        adapted += (
             f"; the input layer is adapted exactly from one channel of -{GREY_RANGE:.0f} to {GREY_RANGE:.0f} to ours"
         )
     wanted = {key: value for key, value in state.items() if not (name and key.startswith(f"{name}."))}
@@ -90,17 +98,38 @@ def check_one_start(weights: str | None, pretrained: bool) -> None:
         raise ValueError(f"weights={weights!r} and pretrained=True: a network begins with one of them, leave one out")
 
 
-def _located(network: nn.Module, path: str, theirs: Mapping[str, Tensor]) -> tuple[nn.Module, str]:
+def _located(network: nn.Module, theirs: Mapping[str, Tensor]) -> tuple[nn.Module, str] | None:
     """Find the part of the network that a file is of, all of it or the encoder, and what stands before its names."""
     parts = [network, *(own for own in [getattr(network, "encoder", None)] if isinstance(own, nn.Module))]
     for part in parts:
         prefix = _prefix(theirs, part.state_dict())
         if prefix is not None:
             return part, prefix
-    raise CheckpointError(
-        f"weights={path!r} has none of the names of {type(network).__name__}, such as {_some(network.state_dict())}; "
-        f"in the file: {_some(theirs)}. Give weights of the same backbone"
-    )
+    return None
+
+
+def _renamed(network: nn.Module, path: str, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = in_order(theirs, network.state_dict(), head_name(network))
+    if found.tensors is None:
+        raise CheckpointError(
+            f"weights={path!r} has none of the names of {type(network).__name__}, such as "
+            f"{_some(network.state_dict())}; in the file: {_some(theirs)}. Nor does it fit in order: {found.misfit}. "
+            "Give weights of the same backbone"
+        )
+    return found.tensors
+
+
+def _adapt_range(network: nn.Module, theirs: dict[str, Tensor]) -> str:
+    """Adapt the input layer, in place, to our images if timm says of this backbone that it sees others; say so."""
+    known = getattr(network, "pretrained_cfg", None) or {}
+    mean, std, layer = (known.get(key) for key in ("mean", "std", "first_conv"))
+    if mean is None or std is None or (mean, std) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD):
+        return ""
+    kernel = theirs.get(f"{layer}.weight")
+    if kernel is None or kernel.ndim != 4 or kernel.shape[1] != 3:
+        return f"; timm says that its images have mean {mean} and deviation {std}, ours have ImageNet's"
+    theirs[f"{layer}.weight"] = from_normalised(kernel, mean, std)
+    return f"; the input layer is adapted exactly from images of mean {mean} and deviation {std}, timm's, to ours"
 
 
 def _prefix(theirs: Iterable[str], ours: Mapping[str, Any]) -> str | None:

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from commands import TINY
 
 from lightning_chex.callbacks.places import PlaceShares
+from lightning_chex.cli import main
 
 
 def test_shares_of_maps_in_the_corners_at_the_edge_and_outside_the_lungs_by_hand():
@@ -34,3 +36,12 @@ def test_without_lungs_or_with_empty_maps_there_is_nothing_to_share():
     found = shares.scores([])
     assert found.keys() == {"corners", "corners_every_pixel", "edge", "edge_every_pixel"}
     assert found["corners"] == pytest.approx(found["corners_every_pixel"])
+
+
+def test_the_callback_logs_shares_and_the_summary_tells_alarms(place, capsys):
+    alarms = '{class_path: lightning_chex.callbacks.Alarms, init_args: {limits: {"val/iba_outside_lungs": "> 0.01"}}}'
+    phantom = ["--data.num_train=16", "--data.num_val=6", "--data.num_test=6"]
+    main(["fit", *TINY, *phantom, f"--trainer.callbacks+={alarms}"])
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if line.startswith("  alarm")]
+    assert "val/iba_outside_lungs 0." in line and "> 0.01 (in one validation, first in epoch 0)" in line

@@ -5,10 +5,12 @@ import logging
 import re
 
 import pytest
+import timm
 import torch
 from commands import TINY, the_error, written
 from hostile import CALLS, CANARY, write
 from safetensors.torch import save_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from tiny import CLASS_NAMES, TinyData, tiny_trainer
 from torch import nn
 from torchvision.models import densenet121, resnet18
@@ -209,6 +211,89 @@ def test_a_backbone_without_head_starts_one_with(tmp_path, said):
     torch.save(body(before), tmp_path / "body.pt")
     task = ClassificationTask(CLASS_NAMES, SMALL, weights=str(tmp_path / "body.pt"))
     assert same(body(task), body(before)) and "it has no head, so a new one begins" in said[-1]
+
+
+def by_other_names(state):
+    """As another implementation might name the same tensors: nothing but the last part of a name is ours."""
+    return {f"_{number}._of.{key.rpartition('.')[2]}": state[key] for number, key in enumerate(state)}
+
+
+@pytest.fixture
+def of_our_range(monkeypatch):
+    """Let timm say that the small network sees images like ours, so that its weights stay as they are."""
+    make = timm.create_model
+
+    def made(*arguments, **options):
+        network = make(*arguments, **options)
+        network.pretrained_cfg |= {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
+        return network
+
+    monkeypatch.setattr(timm, "create_model", made)
+
+
+def test_other_names_are_told_by_their_order(tmp_path, said, of_our_range):
+    reference, images = trained_looking(ClassificationTask(list("abcde"), SMALL).model), xrays()
+    torch.save(by_other_names(reference.state_dict()), tmp_path / "other.pth")
+    task = ClassificationTask(list("abcde"), SMALL, weights=str(tmp_path / "other.pth")).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(task(images), reference(images), rtol=0, atol=1e-6)
+    assert "the head is kept; the file does not say what its outputs are, here: a, b, c, d, e" in said[-1]
+    assert (
+        "its names, such as _0._of.weight, _1._of.weight, _2._of.bias, ..., are others, but all fit in order"
+        in said[-1]
+    )
+    smaller = ClassificationTask(CLASS_NAMES, SMALL, weights=str(tmp_path / "other.pth"))
+    assert same(body(smaller), {key: own for key, own in reference.state_dict().items() if not key.startswith("fc.")})
+    assert "the head of another size ([5, 96] in the file, [2, 96] here) is replaced by a new one" in said[-1]
+    # neither a head nor, as before 2018, the number of batches seen
+    bare = {key: own for key, own in reference.state_dict().items() if not key.startswith("fc.") and own.ndim}
+    torch.save(by_other_names(bare), tmp_path / "bare.pth")
+    task = ClassificationTask(CLASS_NAMES, SMALL, weights=str(tmp_path / "bare.pth"))
+    assert all(torch.equal(task.model.state_dict()[key], own) for key, own in bare.items())
+    assert "it has no head, so a new one begins" in said[-1]
+
+
+def test_a_packaged_network_sees_our_images_as_it_saw_its_own(tmp_path, said):
+    torch.manual_seed(2)
+    reference = trained_looking(timm.create_model("tf_efficientnet_lite0", num_classes=5))
+    images = xrays()
+    grey = images[:, :1] * 0.229 + 0.485
+    with torch.no_grad():
+        expected = reference(((grey - 0.5) / 0.5).expand(-1, 3, -1, -1))
+    torch.save(by_other_names(reference.state_dict()), tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    task = ClassificationTask(list("abcde"), "tf_efficientnet_lite0", weights=str(tmp_path / "x.pth")).eval()
+    with torch.no_grad():
+        found, otherwise = task(images), reference(images)
+    scale = expected.abs().max()
+    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-4)
+    assert (otherwise - expected).abs().max() > 0.01 * scale  # so that it matters
+    assert "adapted exactly from images of mean (0.5, 0.5, 0.5) and deviation (0.5, 0.5, 0.5), timm's" in said[-1]
+
+
+def exchanged(state, one: str, other: str):
+    """The same with two neighbours in each other's place."""
+    swap = {one: other, other: one}
+    return by_other_names({swap.get(key, key): state[swap.get(key, key)] for key in state})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        # alike in shape: the last part of the name tells
+        (
+            lambda state: exchanged(state, "conv1.1.weight", "conv1.1.bias"),
+            r"_1._of.bias \(16,\) is where conv1.1.weight",
+        ),
+        (lambda state: exchanged(state, "conv1.0.weight", "fc.weight"), r"_0._of.weight \(5?2?, 96\) is where"),
+        (lambda state: by_other_names(without("layer1.0.conv1.weight")(state)), r" is where layer1.0.conv1.weight \("),
+        (lambda state: by_other_names(state | {"z.weight": torch.ones(1)}), r"\d+ tensors, \d+ here"),
+        (lambda state: {key: own for key, own in list(by_other_names(state).items())[:-1]}, r"\d+ tensors, \d+ here"),
+    ],
+)
+def test_other_names_that_do_not_fit_in_order_are_refused(tmp_path, change, words):
+    torch.save(change(ClassificationTask(CLASS_NAMES, SMALL).model.state_dict()), tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=f"none of the names of ResNet.*Nor does it fit in order: .*{words}"):
+        ClassificationTask(CLASS_NAMES, SMALL, weights=str(tmp_path / "x.pt"))
 
 
 def without(name):
