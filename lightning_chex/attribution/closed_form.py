@@ -12,6 +12,8 @@ that of the exact condition. There is no learning rate, and few steps do: benchm
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +25,16 @@ LEAST_SHARE = 1 / (1 + math.exp(ALPHA_LIMIT))
 
 NEW_SHARE = 0.7
 """Weight of the latest gradient of the objective in the running mean that is used: less noise, as they all differ."""
+
+
+def refuse_closed_form(method: object, arguments: Mapping[str, Any]) -> None:
+    """Refuse ``update="closed_form"`` among the arguments of a method that optimises a mask of another kind by Adam.
+
+    Raises:
+        ValueError: it is among them.
+    """
+    if arguments.get("update", "adam") != "adam":
+        raise ValueError(f"update={arguments['update']!r} is not offered by {type(method).__name__}; choose adam")
 
 
 class ClosedForm:
