@@ -112,7 +112,9 @@ def measured(path: Path, layer: str, learnt: Images, chosen: Images, reported: I
 def main() -> None:
     """Measure the networks asked for, one after the other; the page is written after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ckpt_path", type=Path, nargs="+", required=True, help="ClassificationTasks of this project")
+    parser.add_argument(
+        "--ckpt_path", type=Path, nargs="*", default=[], help="ClassificationTasks; none: only the page"
+    )
     parser.add_argument("--names", nargs="+", help="one a network, for the page; by default network 0, network 1 ...")
     parser.add_argument("--nih", type=Path, help="root of NIH ChestX-ray8")
     parser.add_argument("--layer", default="features.denseblock3")
@@ -123,17 +125,26 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=10, help="images optimised jointly")
     parser.add_argument("--epochs", type=int, default=4, help="of a readout's training")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of patients")
+    parser.add_argument("--note", help="what a reader must know, put on the page at the networks of --names")
     parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md are written")
     options = parser.parse_args()
     names: Sequence[str] = options.names or [f"network {at}" for at in range(len(options.ckpt_path))]
+    file = options.out.with_suffix(".json")
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    if not options.ckpt_path:
+        if not kept:
+            parser.error(f"there is no {file} to make a page of: give --ckpt_path")
+        for name in names:
+            kept[name]["note"] = options.note
+        write_whole(file, json.dumps(kept, indent=1) + "\n")
+        write_whole(options.out.with_suffix(".md"), page.markdown(kept))
+        return
     if len(names) != len(options.ckpt_path):
         parser.error(f"--names has {len(names)} names for {len(options.ckpt_path)} networks")
     warnings.simplefilter("ignore")
     learnt, reported = drawn(options.nih, options.size, options.learnt + options.chosen, options.reported, options.seed)
     chosen = learnt.part(options.learnt, options.learnt + options.chosen)
     learnt = learnt.part(0, options.learnt)
-    file = options.out.with_suffix(".json")
-    kept = json.loads(file.read_text()) if file.exists() else {}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     shown = ("layer", "size", "learnt", "chosen", "reported", "batch", "epochs", "seed")
     for name, path in zip(names, options.ckpt_path, strict=True):
@@ -144,6 +155,7 @@ def main() -> None:
             + ("--nih ... " if options.nih else "")
             + " ".join(f"--{own} {getattr(options, own)}" for own in shown),
             "commit": commit,
+            "note": options.note,
             "data": "NIH ChestX-ray8" if options.nih else "the phantom",
             "machine": f"{platform.machine()}, {os.cpu_count()} logical CPUs shared with other programs (load average "
             f"{os.getloadavg()[0]:.1f}), {torch.get_num_threads()} thread(s), torch {torch.__version__}",

@@ -46,7 +46,7 @@ def test_repeated_steps_reach_the_minimum_for_a_linear_objective(blur_sigma):
         move.step(weight, *one.mask(), slope)
     alpha = torch.zeros_like(one.alpha).requires_grad_()
     solver = torch.optim.LBFGS(
-        [alpha], max_iter=2000, history_size=50, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+        [alpha], max_iter=800, history_size=50, tolerance_change=1e-14, line_search_fn="strong_wolfe"
     )
 
     def closure():
@@ -58,7 +58,7 @@ def test_repeated_steps_reach_the_minimum_for_a_linear_objective(blur_sigma):
     solver.step(closure)
     least, reached = total(alpha).item(), total(one.alpha).item()
     assert least < -0.1
-    assert reached == pytest.approx(least, rel=0.02 if blur_sigma else 1e-5)
+    assert reached == pytest.approx(least, rel=0.02 if blur_sigma else 1e-4)
     # and the minimum is a fixed point
     one.alpha.copy_(alpha.detach().clamp(-16, 16))
     move.step(weight, *one.mask(), slope)
