@@ -8,7 +8,7 @@ lambda = G s and C'(lambda) = lambda (r^2 + 1 + 1 / (1 - lambda)) (`capacity_gra
 
 Near the present s the left side is close to c(s) = s (G^T r^2 + G^T 1 + G^T 1 / (1 - s)), in which no neuron depends
 on another. So c(s') = q + c(s) - G^T C'(G s) is solved instead, a quadratic equation a neuron, whose fixed point is
-that of the exact condition. There is no learning rate, and few steps do: benchmarks/results/faster_bottleneck.md.
+that of the exact condition. There is no learning rate; benchmarks/faster_bottleneck measures it.
 """
 
 import math
