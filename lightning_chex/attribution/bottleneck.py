@@ -59,7 +59,7 @@ class Bottleneck:
         self.features = torch.where(self.active.bool(), features, self.mu).contiguous(memory_format=self._layout)
         self.normalized = (self.features - self.mu) / self.sigma.clamp(min=SIGMA_FLOOR)
         self.alpha = torch.full_like(self.features, initial_alpha)
-        self._blur = Blur(features.shape[-2], features.shape[-1], blur_sigma, self.features)
+        self.blur = Blur(features.shape[-2], features.shape[-1], blur_sigma, self.features)
         # elementwise and state per element: no image influences another
         fused = self.alpha.device.type in ("cpu", "cuda")
         # a view in memory order: the fused kernel would copy other layouts at every step
@@ -83,7 +83,7 @@ class Bottleneck:
 
     def mask(self) -> tuple[Tensor, Tensor]:
         """lambda and 1 - lambda, (N, C, h, w) each; the complement is the exact one."""
-        complement = self._blur(torch.sigmoid(-self.alpha))
+        complement = self.blur(torch.sigmoid(-self.alpha))
         return 1 - complement, complement
 
     def mix(self, noise: Tensor, share: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class Bottleneck:
         by_lambda = information.mul_(self.active * information_weight).add_(loss_gradient)
         # not sigmoid * (1 - sigmoid): the second factor would round to zero beyond alpha = 17 and stop the optimiser
         slope = torch.sigmoid(self.alpha).mul_(torch.sigmoid(-self.alpha))
-        self.alpha_gradient = self._blur.adjoint(by_lambda).mul_(slope)
+        self.alpha_gradient = self.blur.adjoint(by_lambda).mul_(slope)
         self._parameter.grad = self._in_memory_order(self.alpha_gradient)
         self._adam.step()
         self.alpha.clamp_(-ALPHA_LIMIT, ALPHA_LIMIT)
@@ -123,8 +123,8 @@ class Bottleneck:
 
     def capacity(self) -> Tensor:
         """Nats that pass each neuron at the present alpha, (N, C, h, w)."""
-        complement = self._blur(torch.sigmoid(-self.alpha))
-        return capacity(self.normalized, self._blur(torch.sigmoid(self.alpha)), complement) * self.active
+        complement = self.blur(torch.sigmoid(-self.alpha))
+        return capacity(self.normalized, self.blur(torch.sigmoid(self.alpha)), complement) * self.active
 
 
 def capacity(normalized: Tensor, lambda_: Tensor, complement: Tensor) -> Tensor:

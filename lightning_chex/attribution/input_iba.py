@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_chex.attribution.attributor import Attribution, Attributor
 from lightning_chex.attribution.chunks import in_chunks
+from lightning_chex.attribution.closed_form import refuse_closed_form
 from lightning_chex.attribution.execution import affine_batch_norm, precision
 from lightning_chex.attribution.iba import IBA
 from lightning_chex.attribution.image_learning import observed_images
@@ -53,6 +54,7 @@ class InputIBA(Attributor):
         **iba: Any,
     ) -> None:
         super().__init__(batch_size)
+        refuse_closed_form(self, iba)
         self.feature = IBA(layer, feature_beta, **iba)
         self.beta = IBA(layer, beta, **iba).beta
         self.explains_class = self.feature.explains_class

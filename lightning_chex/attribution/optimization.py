@@ -45,6 +45,7 @@ def optimize(
     antithetic: bool,
     generator: torch.Generator,
     watch: Callable[[int, Tensor], None],
+    move: Callable[[float, Tensor, Tensor, Tensor], None] | None = None,
 ) -> None:
     """Minimise beta L_I +- objective over the bottleneck's alpha (Eq. 3 and 4).
 
@@ -62,6 +63,7 @@ def optimize(
         antithetic: draw them as pairs of opposite sign.
         generator: where the noise comes from.
         watch: called at each step, before the update, with its number from 0 and the objective per row, (N,).
+        move: what moves alpha, called as `Bottleneck.step`, which it is by default.
     """
     rows = len(problem.features)
     again = torch.arange(rows, device=problem.features.device).repeat(noise_samples)
@@ -71,6 +73,7 @@ def optimize(
     weight = beta / problem.features[0].numel()
     shield = _in_place_shield(problem)
     affine = affine_batch_norm(problem.features.device)
+    move = move or bottleneck.step
     for step in range(steps):
         noise = bottleneck.draw_noise(noise_samples, generator, antithetic)
         lambda_, complement = bottleneck.mask()
@@ -82,7 +85,7 @@ def optimize(
         (gradient,) = torch.autograd.grad(losses.sum() / noise_samples, leaf)
         watch(step, losses.detach().unflatten(0, (noise_samples, rows)).mean(0))
         gradient = bottleneck.signal_gradient(noise, gradient.to(bottleneck.alpha.dtype))
-        bottleneck.step(weight, lambda_, complement, gradient)
+        move(weight, lambda_, complement, gradient)
 
 
 def at_least_float32(values: Tensor) -> Tensor:

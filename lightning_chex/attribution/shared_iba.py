@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_chex.attribution.attributor import Attribution, Attributor
+from lightning_chex.attribution.closed_form import refuse_closed_form
 from lightning_chex.attribution.execution import affine_batch_norm
 from lightning_chex.attribution.iba import IBA
 from lightning_chex.attribution.layers import LayerError, get_layer, hooked
@@ -50,6 +51,7 @@ class SharedIBA(Attributor):
         beta: float | Sequence[float] | None = None,
         **iba: Any,
     ) -> None:
+        refuse_closed_form(self, iba)
         self.members = one_for_each(layers, beta, **iba)
         super().__init__(self.members[0].batch_size)
         self.explains_class = self.members[0].explains_class
