@@ -43,7 +43,11 @@ class LabelledDataset(Samples, Protocol):
     """A data set must offer samples, and their labels without reading an image."""
 
     labels: Tensor
-    """float32 (N, K) for K classes or K scores, or (N,) for severity scores; row i belongs to sample i."""
+    """float32 (N, K) for K classes or K scores, or (N,) for severity scores; row i belongs to sample i.
+
+    Where the data set has ``unknown_labels = True``, NaN stands for a class nobody has told of an image: loss and
+    measures pass over it.
+    """
 
 
 @dataclass(frozen=True)
@@ -237,6 +241,8 @@ def check_labels(dataset: LabelledDataset, name: str, class_names: Sequence[str]
         )
     numbers = labels.float()
     odd = ~numbers.isfinite() | ((numbers < 0) | (numbers > 1) if class_names else False)
+    if class_names and getattr(dataset, "unknown_labels", False):
+        odd &= ~numbers.isnan()
     if odd.any():
         first = int(odd.reshape(len(labels), -1).any(1).nonzero()[0])
         value, wanted = float(numbers[odd][0]), "0 or 1" if class_names else "a score"

@@ -63,6 +63,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
             maps are a control for those of a trained one (``evaluate --shuffled_ckpt``).
         on_unreadable: what to do with an image that turns out unreadable during a run: ``error``, or ``skip``, see
             ``data/unreadable.py``.
+        follow_links: let links in the data root lead out of it, to images on another disk for one.
 
     Raises:
         ValueError: a size or count outside its range, or an unknown policy.
@@ -86,6 +87,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
         prepared: str | None = None,
         on_unreadable: OnUnreadable = "error",
         shuffle_labels: bool = False,
+        follow_links: bool = False,
     ) -> None:
         super().__init__()
         if on_unreadable not in get_args(OnUnreadable):
@@ -100,6 +102,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
         self.prepared = prepared
         self.on_unreadable = on_unreadable
         self.shuffle_labels = shuffle_labels
+        self.follow_links = follow_links
         self.collate = collate_readable if on_unreadable == "skip" else collate
         self.read: ImageReader = read_grey
         self.unreadable_images: list[str] = []
@@ -258,12 +261,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
         return self._loader_of(images, sampler=share_of_few(images, self.trainer))
 
     def choose_predicted(self, part: str = "test", **options: Any) -> Predicted:
-        """Let ``predict`` see other images than the test split, never augmented.
-
-        Args:
-            part: the name of one of `parts`, or ``all``.
-            options: ``limit``, ``only_positive``, ``finished``; see ``choose``.
-        """
+        """Let ``predict`` see other images than the test split, never augmented; see ``choose`` for the options."""
         chosen = choose(self, part, **options)
         self._predicted = chosen.images
         return chosen
