@@ -19,6 +19,8 @@ from lightning_chex.lightning_private import concise, parser_at_fault
 from lightning_chex.messages import one_line
 from lightning_chex.yaml_text import check_size
 
+_PROPOSED_SIZE = ("--data.size=224", "--data.batch_size=32")
+
 
 def check(arguments: list[str]) -> None:
     """Raise a MisconfigurationException for what is no text, in a wrong order, or an address of a file of settings."""
@@ -41,7 +43,10 @@ def with_default_config(arguments: list[str]) -> list[str]:
     brings_config = any(a in ("-c", "--config") or a.startswith("--config=") for a in arguments)
     if brings_config or not arguments or arguments[0].startswith("-"):
         return arguments
-    return [arguments[0], "--config", str(files("lightning_chex") / "default.yaml"), *arguments[1:]]
+    given = arguments[1:]
+    if any(a.partition("=")[0] == "--write_config" for a in given):  # what is proposed is no small example
+        given = [*_PROPOSED_SIZE, *given]
+    return [arguments[0], "--config", str(files("lightning_chex") / "default.yaml"), *given]
 
 
 def with_recognised_data(arguments: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from lightning_chex.data.sets.folder import ImageFolderDataModule, UnlabelledXra
 from lightning_chex.data.sets.lungs import LungDataModule, LungSegmentation
 from lightning_chex.data.sets.nih import NIHChestXray8, NIHDataModule
 from lightning_chex.data.sets.synthetic import SyntheticCXR, SyntheticDataModule
+from lightning_chex.data.sets.table import TableDataModule, TableXrays
 from lightning_chex.data.transforms import ImageTransform
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "Samples",
     "SyntheticCXR",
     "SyntheticDataModule",
+    "TableDataModule",
+    "TableXrays",
     "UnlabelledXrays",
     "XrayDataModule",
     "XrayModel",

@@ -165,6 +165,10 @@ class XrayDataModule:
         """What is found on disk, see ``data/overview.py``."""
         raise lacks(name_of(self), "parts", "inspect")
 
+    def proposal(self) -> tuple[list[str], str]:
+        """Say in words, one a line, what was recognised on disk, and write a configuration that names all of it."""
+        raise lacks(name_of(self), "proposal", "inspect --write_config")
+
     def prepare(self, output_dir: str | Path, size: int | None = None, workers: int | None = None) -> Path:
         """Resize all image files once, into a folder that is returned."""
         raise lacks(name_of(self), "prepare", "prepare")

@@ -51,12 +51,8 @@ class Explanation:
     @property
     def caption(self) -> str:
         """One line that says what is shown."""
-        parts = [
-            self.target_name,
-            f"predicted {self.prediction:.2f}",
-            "true label not known" if math.isnan(self.truth) else f"true {self.truth:g}",
-            f"{self.bits:.0f} bits",
-        ]
+        truth = "true label not known" if math.isnan(self.truth) else f"true {self.truth:g}"
+        parts = [self.target_name, f"predicted {self.prediction:.2f}", truth, f"{self.bits:.0f} bits"]
         if self.iou is not None:
             parts.append(f"IoU {self.iou:.2f}")
         return " | ".join(parts)
