@@ -20,7 +20,7 @@ from lightning_chex.data.fingerprint import fingerprint
 from lightning_chex.data.labels import varied_order
 from lightning_chex.data.sets.image_files import ImageFiles
 from lightning_chex.data.splits import check_fractions
-from lightning_chex.data.tables.annotations import MaskSources, Names, find_boxes, find_masks, read_box_file
+from lightning_chex.data.tables.annotations import MaskSources, Names, find_boxes, find_masks, mask_files, read_box_file
 from lightning_chex.data.tables.boxes import BoxColumns
 from lightning_chex.data.tables.columns import Columns, column_of, columns_of
 from lightning_chex.data.tables.labels import Policy, check_policies
@@ -187,8 +187,11 @@ class TableDataModule(ChestXrayDataModule):
         kept = filtered_views(images, self.view, reading.path, column_of(reading.columns, "view")).to_numpy()
         images, labels = images[kept], labels[kept]
         column = str(reading.columns.image)
-        matched = match_files(images["image_id"], find_below(root, self.follow_links), reading.path, column)
-        paths = locate(images["image_id"], matched, str(root), self.allow_missing, images["split"])
+        masks = mask_files(self.masks, root, reading.names, self.follow_links)
+        found = {name: path for name, path in find_below(root, self.follow_links).items() if path not in masks}
+        matched = match_files(images["image_id"], found, reading.path, column)
+        where = f"{root}, as {reading.path}, column {column!r}, names them"
+        paths = locate(images["image_id"], matched, where, self.allow_missing, images["split"])
         there = images.index.isin(paths.index)
         images, labels = images[there].assign(path=paths), labels[there]
         _refuse_one_file_twice(images, reading.path, column)

@@ -137,6 +137,11 @@ def find_boxes(
     return framed(boxes[boxes["image_id"].notna()], names.paths, path)
 
 
+def mask_files(masks: Masks, root: Path, classes: Sequence[str], follow_links: bool) -> set[str]:
+    """Return the paths of all mask files, which are no images, whatever they are called."""
+    return set() if masks.files is None else set(find_mask_files(root, masks.files, classes, follow_links).values())
+
+
 def find_masks(
     masks: Masks, classes: Sequence[str], names: Names, root: Path, follow_links: bool
 ) -> MaskSources | None:

@@ -88,9 +88,10 @@ def match_files(ids: pd.Series, found: Mapping[str, str], path: Path, column: st
             continue
         alike = [own for own in by_name.get(name.rpartition("/")[2], ()) if _ends(own, name) or _ends(name, own)]
         if len(alike) > 1:
+            files = " or ".join(found[own] for own in alike[:3])
             raise DataError(
-                f"{path}, row {row}, column {column!r}: {name!r} could be {' or '.join(found[own] for own in alike[:3])}"
-                ": give the path below the root"
+                f"{path}, row {row}, column {column!r}: {name!r} could be {files}: give the path below the root, or a "
+                "root that holds one of them"
             )
         if alike:
             matched[name] = found[alike[0]]

@@ -91,7 +91,7 @@ def _from_engine(path: Path, kind: str) -> pd.DataFrame:
     engine = _ENGINES.get(kind, "openpyxl") if excel else "pyarrow"
     try:
         with intact(path, "an Excel table" if excel else "a Parquet table"):
-            table = pd.read_excel(path, dtype=str, keep_default_na=False) if excel else pd.read_parquet(path)
+            table = _read_excel(path, engine) if excel else pd.read_parquet(path, engine="pyarrow")
     except ImportError as error:
         raise DataError(
             f"{path} needs the package {engine}: pip install {engine}, or save the table as CSV (UTF-8)"
@@ -104,6 +104,11 @@ def _from_engine(path: Path, kind: str) -> pd.DataFrame:
     cells = table.set_axis(range(len(header)), axis=1).astype(object)
     cells = cells.where(cells.notna(), "").map(lambda cell: cell.isoformat() if hasattr(cell, "isoformat") else cell)
     return cells.astype(str).set_axis(header.tolist(), axis=1).set_axis(range(2, len(cells) + 2), axis=0)
+
+
+def _read_excel(path: Path, engine: Any) -> pd.DataFrame:
+    named = engine.removesuffix("py") if engine == "odfpy" else engine
+    return pd.read_excel(path, dtype=str, keep_default_na=False, engine=named)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
