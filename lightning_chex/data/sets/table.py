@@ -250,7 +250,7 @@ class TableDataModule(ChestXrayDataModule):
         scores = columns_of(reading.columns, "score")
         names = self.score_names if scores else ()
         config = proposed_config(_CLASS_PATH, settings, names, score_values(reading, scores))
-        return described_reading(reading), config
+        return described_reading(reading, boxes, self.uncertain, self.missing), config
 
     def _dataset(self, chosen: pd.Series, transform: ImageTransform) -> TableXrays:
         labels = self._labels[chosen.to_numpy()]

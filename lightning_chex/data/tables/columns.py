@@ -59,6 +59,7 @@ _SCORES = (
     "score severity severityscore brixia brixiascore brixiascoreglobal globalscore rale ralescore geographicextent "
     "opacityscore"
 )
+_COUNTED = ("split", "view", "sex")
 _NO_LABELS = (
     "followup followupnumber id index row number imageheight imagewidth height width rows columns bitsstored fold "
     "classid labelid categoryid radid reader readerid raterid x y xmin xmax ymin ymax x1 x2 y1 y2 w h"
@@ -198,6 +199,14 @@ def _several(path: Path, field: str, candidates: Sequence[str]) -> DataError:
     return DataError(f"{path}: {names} could all be the {field}: name the right one by --data.columns.{field}")
 
 
+def _examples(cells: pd.Series, counted: bool) -> str:
+    """What a column holds: some cells, or how often each occurs."""
+    if counted and cells.nunique() <= 8:
+        return ", ".join(f"{cell or 'nothing'} {count:,} times" for cell, count in cells.value_counts().items())
+    shown = [re.sub(r"\s+", " ", cell)[:40] for cell in cells[cells != ""].unique()[:3]]
+    return f"such as {', '.join(shown)}"
+
+
 def described_columns(table: pd.DataFrame, recognised: Recognised) -> list[str]:
     """Say in words what each column was taken for."""
     columns, lines = recognised.columns, []
@@ -206,7 +215,6 @@ def described_columns(table: pd.DataFrame, recognised: Recognised) -> list[str]:
         if not names:
             continue
         how = "recognised" if field in recognised.guessed else "as configured"
-        cells = [re.sub(r"\s+", " ", cell)[:40] for cell in table[names[0]][table[names[0]] != ""].unique()[:3]]
-        example = f", such as {', '.join(cells)}" if cells and len(names) == 1 else ""
+        example = f", {_examples(table[names[0]], counted=field in _COUNTED)}" if len(names) == 1 else ""
         lines.append(f"{field:<8}{first_few(map(repr, names), 14)} ({how}{example})")
     return [*lines, *recognised.words]

@@ -6,10 +6,17 @@ from typing import Any
 import yaml
 
 from lightning_chex.data.files.images import first_few
+from lightning_chex.data.tables.boxes import BoxColumns
 from lightning_chex.data.tables.columns import described_columns
 from lightning_chex.data.tables.labels import unknown_words
 from lightning_chex.data.tables.reading import numbers
 from lightning_chex.data.tables.rows import Reading
+
+_POLICIES = {
+    "ignore": "left out of loss and scores",
+    "positive": "count as positive",
+    "negative": "count as negative",
+}
 
 _CONFIG = """\
 # {what}, as `python -m lightning_chex inspect` found it. Correct what is wrong, then:
@@ -33,21 +40,24 @@ trainer:
     - class_path: pytorch_lightning.callbacks.ModelCheckpoint
       init_args: {monitor}
 model:
-{model}
-data:
+{model}data:
 {data}"""
 
 
-def described_reading(reading: Reading) -> list[str]:
-    """Say in words what the table's columns are, one thing a line."""
+def described_reading(reading: Reading, boxes: BoxColumns | None, uncertain: str, missing: str) -> list[str]:
+    """Say in words what the table's columns are, and what is done with labels that are not known, one thing a line."""
     words = described_columns(reading.table, reading.recognised)
     left = unknown_words(reading.table, reading.columns, reading.names)
     if left:
         words.append(f"findings that are not learnt: {first_few(left, 12)}")
-    if reading.boxes is not None:
-        box = reading.boxes
-        names = [box.box] if isinstance(box.box, str) else box.box or ()
-        words.append(f"boxes   {', '.join(map(repr, names))}, read as {box.form}, of {box.label or 'the one class'}")
+    if boxes is not None:
+        names = [boxes.box] if isinstance(boxes.box, str) else boxes.box or ()
+        words.append(
+            f"boxes   {', '.join(map(repr, names))}, read as {boxes.form}, {boxes.unit or 'unit by the numbers'}"
+        )
+    if reading.names:
+        words.append(f"labels that say -1 or u (data.uncertain): {_POLICIES[uncertain]}")
+        words.append(f"labels that are empty (data.missing): {_POLICIES[missing]}")
     return words
 
 
