@@ -77,16 +77,17 @@ def match_files(ids: pd.Series, found: Mapping[str, str], path: Path, column: st
     Raises:
         DataError: an image that could be several files.
     """
-    by_name: dict[str, list[str]] = {}
+    by_end: dict[str, list[str]] = {}
     for name in found:
-        by_name.setdefault(name.rpartition("/")[2], []).append(name)
+        for end in _ends(name):
+            by_end.setdefault(end, []).append(name)
     uids: Mapping[str, str] | None = None
     matched: dict[str, str] = {}
     for row, name in ids.items():
         if name in found:
             matched[name] = found[name]
             continue
-        alike = [own for own in by_name.get(name.rpartition("/")[2], ()) if _ends(own, name) or _ends(name, own)]
+        alike = [*by_end.get(name, ()), *(end for end in _ends(name) if end in found)]
         if len(alike) > 1:
             files = " or ".join(found[own] for own in alike[:3])
             raise DataError(
@@ -102,8 +103,10 @@ def match_files(ids: pd.Series, found: Mapping[str, str], path: Path, column: st
     return matched
 
 
-def _ends(long: str, short: str) -> bool:
-    return long.endswith(f"/{short}")
+def _ends(name: str) -> list[str]:
+    """What remains of a path without its first folder, its first two, and so on."""
+    parts = name.split("/")
+    return ["/".join(parts[k:]) for k in range(1, len(parts))]
 
 
 def _uids(found: Mapping[str, str]) -> dict[str, str]:
