@@ -61,7 +61,8 @@ def with_recognised_data(arguments: list[str]) -> list[str]:
     root = parser.parse_known_args(arguments)[0].root
     if arguments[:1] not in (["inspect"], ["prepare"]) or named or root is None:
         return arguments
-    modules = lightning_chex.data.ChestXrayDataModule.__subclasses__()
+    direct = lightning_chex.data.ChestXrayDataModule.__subclasses__()
+    modules = [*direct, *(child for module in direct for child in module.__subclasses__())]
     name, file = recognise(root, {module.__name__: module.label_tables for module in modules})
     print(f"{file} lies there, so this is taken for {name}; --data CLASS says otherwise", file=sys.stderr)
     return [arguments[0], "--data", name, *arguments[1:]]

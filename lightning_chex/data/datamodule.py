@@ -96,10 +96,8 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
             if value < least:
                 raise ValueError(f"{name} is {value}: give at least {least}")
         self.size: int = size
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.augment = augment
-        self.prepared = prepared
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.augment, self.prepared = augment, prepared
         self.on_unreadable = on_unreadable
         self.shuffle_labels = shuffle_labels
         self.follow_links = follow_links
@@ -172,7 +170,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
         return fingerprint(self)
 
     def parts(self) -> dict[str, LabelledDataset]:
-        """Return the three splits, never augmented; a child with other images adds those. Call ``look`` before."""
+        """Return the three splits, never augmented; a child with others adds those. Call ``look`` before."""
         return {split: self.build(split, self._plain) for split in _SPLITS_OF_STAGE[None]}
 
     def overview(self, num_samples: int = 12) -> dict[str, Any]:
@@ -201,8 +199,8 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
             replace: with ``skip``, give the next readable sample instead of None.
         """
         labels = getattr(dataset, "labels", None)
-        unlabelled = labels is None or (labels.ndim == 2 and not labels.shape[1])
-        checked = Checked(self, dataset, name, ("image", "image_id", *([] if unlabelled else ["label"])))
+        needed = ("image", "image_id") if labels is None or labels.shape[1:] == (0,) else ("image", "image_id", "label")
+        checked = Checked(self, dataset, name, needed)
         if self.on_unreadable == "error":
             return checked
         if name not in self._readable:

@@ -16,9 +16,9 @@ from lightning_chex.data.files.dicom import check_dicom, dicom_size, is_dicom, r
 ImageReader = Callable[[str | Path], np.ndarray]
 """Reads the grey image, uint8 (H, W), of a path; raises a DataError if it cannot."""
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 
-_SUFFIX = re.compile(r"\.(png|jpe?g|dcm)$", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.(png|jpe?g|dcm|dicom)$", re.IGNORECASE)
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # the last: bytes that are no UTF-8
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
@@ -83,7 +83,7 @@ def find_images(root: Path, folders: Iterable[Path], follow_links: bool = False)
         follow_links: let folders and files be links to somewhere else.
 
     Returns:
-        Image id (file name without ``.png``, ``.jpg``, ``.jpeg`` or ``.dcm``) to path.
+        Image id (file name without ``.png``, ``.jpg``, ``.jpeg``, ``.dcm`` or ``.dicom``) to path.
 
     Raises:
         DataError: two images with one id, or a link out of ``root``.
@@ -218,7 +218,7 @@ def first_few(names: Iterable[object], limit: int = 3) -> str:
 
 def _holds_dicom(path: str | Path) -> bool:
     suffix = _SUFFIX.search(str(path))
-    return suffix.group(1).lower() == "dcm" if suffix else is_dicom(path)
+    return suffix.group(1).lower() in ("dcm", "dicom") if suffix else is_dicom(path)
 
 
 def _problem(path: str | Path) -> str | None:

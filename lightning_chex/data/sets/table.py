@@ -22,7 +22,7 @@ from lightning_chex.data.sets.image_files import ImageFiles
 from lightning_chex.data.splits import check_fractions
 from lightning_chex.data.tables.annotations import MaskSources, Names, find_boxes, find_masks, mask_files, read_box_file
 from lightning_chex.data.tables.boxes import BoxColumns
-from lightning_chex.data.tables.columns import Columns, column_of, columns_of
+from lightning_chex.data.tables.columns import Columns, checked_pattern, column_of, columns_of
 from lightning_chex.data.tables.labels import Policy, check_policies
 from lightning_chex.data.tables.locating import find_below, match_files, names_of_images
 from lightning_chex.data.tables.masks import Masks
@@ -75,7 +75,8 @@ class TableXrays(ImageFiles):
 
     def annotations(self, index: int, height: int, width: int) -> dict[str, Any]:
         """Return boxes and masks of one image, in its pixels."""
-        name, found = self.image_ids[index], {}
+        name = self.image_ids[index]
+        found: dict[str, Any] = {}
         if name in self._boxes:
             shares, labels = self._boxes[name]
             found = {"boxes": shares * [width, height, width, height], "box_labels": labels}
@@ -105,11 +106,13 @@ class TableDataModule(ChestXrayDataModule):
         val_fraction: share of the patients in the validation split, where it has to be drawn.
         test_fraction: share of the patients in the test split, where no column tells the split.
         split_seed: seed of that draw, by patient, with all classes, or the range of scores, in each split.
+        patient_pattern: regular expression of the patient in the image's path, where no column tells, such as
+            ``patient[0-9]+``; folders of CheXpert's and MIMIC's kind are recognised.
         allow_missing: leave out images, boxes and masks that have no counterpart with a warning, instead of raising.
         kwargs: see ``ChestXrayDataModule``.
 
     Raises:
-        ValueError: an unknown policy, or a fraction outside 0 to 1.
+        ValueError: an unknown policy, a pattern that is none, or a fraction outside 0 to 1.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class TableDataModule(ChestXrayDataModule):
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
         split_seed: int = 0,
+        patient_pattern: str | None = None,
         allow_missing: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -137,6 +141,7 @@ class TableDataModule(ChestXrayDataModule):
         self.table = table
         self.columns = columns
         self.classes = classes
+        self.patient_pattern = checked_pattern(patient_pattern)
         self.view = view
         self.uncertain: Policy = uncertain
         self.missing: Policy = missing
@@ -158,7 +163,7 @@ class TableDataModule(ChestXrayDataModule):
         if self._read is None:
             path = table_path(self.table, data_root(self.root))
             own = self.box_columns if self.boxes in (None, self.table) else None
-            self._read = read(path, self.columns, own, self.classes)
+            self._read = read(path, self.columns, own, self.classes, self.patient_pattern)
         return self._read
 
     @property
@@ -241,6 +246,7 @@ class TableDataModule(ChestXrayDataModule):
             "val_fraction": self.val_fraction,
             "test_fraction": self.test_fraction,
             "split_seed": self.split_seed,
+            "patient_pattern": reading.pattern,
             "allow_missing": self.allow_missing,
             "follow_links": self.follow_links,
             "size": self.size,

@@ -55,6 +55,7 @@ class BoxColumns:
         form: what the numbers are, see `BoxForm`.
         unit: of the numbers; recognised by whether one is above 1.
         frame: columns with width and height of the image that the pixels are of; without them, of the image file.
+        original: width and height of the images that all pixels are of, instead of ``frame``.
     """
 
     image: str | None = None
@@ -63,6 +64,7 @@ class BoxColumns:
     form: BoxForm | None = None
     unit: BoxUnit | None = None
     frame: list[str] | None = None
+    original: list[int] | None = None
 
 
 def box_columns(table: pd.DataFrame, path: Path, given: BoxColumns) -> BoxColumns | None:
@@ -100,13 +102,17 @@ def box_columns(table: pd.DataFrame, path: Path, given: BoxColumns) -> BoxColumn
         raise DataError(f"data.box_columns.box names {len(box)} columns: give four, or one that holds all of them")
     used = {box} if isinstance(box, str) else set(box)
     frame = given.frame
-    if frame is None:
+    if given.original is not None and len(given.original) != 2:
+        raise DataError(f"data.box_columns.original is {given.original}: give width and height")
+    if frame is None and given.original is None:
         pairs = [[by_name[name] for name in pair] for pair in _FRAMES if by_name.keys() >= set(pair)]
         frame = next((pair for pair in pairs if not used & set(pair)), None)
-    elif len(frame) != 2:
-        raise DataError(f"data.box_columns.frame names {len(frame)} columns: give those of width and height")
+    elif frame is not None and (len(frame) != 2 or given.original is not None):
+        raise DataError(
+            f"data.box_columns.frame names {len(frame)} columns: give those of width and height, or original"
+        )
     label = given.label or next((by_name[name] for name in _LABELS if name in by_name), None)
-    return BoxColumns(given.image, label, box, form, given.unit, frame)
+    return BoxColumns(given.image, label, box, form, given.unit, frame, given.original)
 
 
 def read_boxes(table: pd.DataFrame, path: Path, columns: BoxColumns, names: Sequence[str]) -> pd.DataFrame:
@@ -144,6 +150,8 @@ def read_boxes(table: pd.DataFrame, path: Path, columns: BoxColumns, names: Sequ
     unit = columns.unit or ("share" if small else "pixels")
     if unit == "share":
         return boxes.assign(width=1.0, height=1.0)
+    if columns.original is not None:
+        return boxes.assign(width=float(columns.original[0]), height=float(columns.original[1]))
     for k, name in enumerate(("width", "height")):
         size = numbers(table[columns.frame[k]]) if columns.frame else pd.Series(np.nan, table.index)
         if columns.frame:

@@ -59,6 +59,7 @@ _SCORES = (
     "score severity severityscore brixia brixiascore brixiascoreglobal globalscore rale ralescore geographicextent "
     "opacityscore"
 )
+_PATIENT_FOLDERS = (r"patient[-_]?\d+", r"p\d{8}", r"(?:subject|sub|pat)[-_]?\d+")
 _COUNTED = ("split", "view", "sex")
 _NO_LABELS = (
     "followup followupnumber id index row number imageheight imagewidth height width rows columns bitsstored fold "
@@ -73,11 +74,13 @@ class Recognised:
     Attributes:
         columns: all of them, ``none`` for those that are not there.
         guessed: names of the attributes of `Columns` that were recognised, not configured.
+        lacking: names of those that were looked for and not found.
         words: sentences for a reader, one a finding.
     """
 
     columns: Columns
     guessed: tuple[str, ...]
+    lacking: tuple[str, ...]
     words: tuple[str, ...]
 
 
@@ -126,7 +129,8 @@ def recognise_columns(table: pd.DataFrame, path: Path, given: Columns, ignored: 
     else:
         found |= {name: NONE for name in ("labels", "score") if getattr(given, name) is None}
     guessed = tuple(field for field, name in found.items() if name != NONE)
-    return Recognised(replace(given, **found), guessed, tuple(words))  # type: ignore[arg-type]
+    lacking = tuple(field for field, name in found.items() if name == NONE)
+    return Recognised(replace(given, **found), guessed, lacking, tuple(words))  # type: ignore[arg-type]
 
 
 def column_of(columns: Columns, field: str) -> str | None:
@@ -139,6 +143,25 @@ def columns_of(columns: Columns, field: str) -> list[str]:
     """Return the columns of ``labels`` or ``score`` as a list, empty where there are none."""
     names = getattr(columns, field)
     return [] if names in (None, NONE) else [names] if isinstance(names, str) else list(names)
+
+
+def patient_pattern(cells: pd.Series) -> str | None:
+    """Find out whether the folders of image files name the patient, as CheXpert's and MIMIC's do.
+
+    Returns:
+        The regular expression of the patient in a path; None where some path has no such folder.
+    """
+    paths = cells.str.replace("\\", "/", regex=False)
+    return next((own for own in _PATIENT_FOLDERS if paths.str.contains(rf"(?:^|/){own}/").all()), None)
+
+
+def checked_pattern(pattern: str | None) -> str | None:
+    """Return a pattern of patients; a ValueError if it is no regular expression."""
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ValueError(f"patient_pattern is {pattern!r}, no regular expression: {error}") from error
+    return pattern
 
 
 def is_text(table: pd.DataFrame, columns: Columns) -> bool:

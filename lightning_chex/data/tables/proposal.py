@@ -50,6 +50,8 @@ def described_reading(reading: Reading, boxes: BoxColumns | None, uncertain: str
     left = unknown_words(reading.table, reading.columns, reading.names)
     if left:
         words.append(f"findings that are not learnt: {first_few(left, 12)}")
+    if reading.pattern is not None:
+        words.append(f"patient of the image's path, {reading.pattern!r} (data.patient_pattern)")
     if boxes is not None:
         names = [boxes.box] if isinstance(boxes.box, str) else boxes.box or ()
         words.append(

@@ -16,6 +16,7 @@ from lightning_chex.data.tables.columns import (
     Recognised,
     column_of,
     columns_of,
+    patient_pattern,
     recognise_columns,
 )
 from lightning_chex.data.tables.labels import Policy, class_labels, class_names_of, severity_scores
@@ -34,6 +35,7 @@ class Reading:
         recognised: its columns.
         names: of the K classes; empty for scores.
         boxes: the columns of boxes, where it has some.
+        pattern: of the patient in the image's path, where no column tells.
     """
 
     table: pd.DataFrame
@@ -41,6 +43,7 @@ class Reading:
     recognised: Recognised
     names: tuple[str, ...]
     boxes: BoxColumns | None
+    pattern: str | None = None
 
     @property
     def columns(self) -> Columns:
@@ -48,13 +51,27 @@ class Reading:
         return self.recognised.columns
 
 
-def read(path: Path, columns: Columns, boxes: BoxColumns | None, classes: Sequence[str] | None) -> Reading:
+def read(
+    path: Path,
+    columns: Columns,
+    boxes: BoxColumns | None,
+    classes: Sequence[str] | None,
+    pattern: str | None = None,
+) -> Reading:
     """Read a table and recognise its columns; ``boxes`` None: those of boxes are not looked for."""
     table = read_text_table(path)
     own = None if boxes is None else box_columns(table, path, boxes)
     ignored = [] if own is None else [*([own.box] if isinstance(own.box, str) else own.box or ()), *(own.frame or ())]
     recognised = recognise_columns(table, path, columns, ignored)
-    return Reading(table, path, recognised, class_names_of(table, path, recognised.columns, classes), own)
+    if pattern is None and "patient" in recognised.lacking:
+        pattern = patient_pattern(table[str(recognised.columns.image)])
+    return Reading(table, path, recognised, class_names_of(table, path, recognised.columns, classes), own, pattern)
+
+
+def _patients_of(ids: pd.Series, pattern: str, path: Path, column: str) -> pd.Series:
+    found = ids.str.extract(f"({pattern})", expand=True)[0]
+    refuse_rows(path, column, ids, found.isna(), f"has no patient like {pattern!r}: correct data.patient_pattern")
+    return found
 
 
 def image_rows(
@@ -92,10 +109,12 @@ def image_rows(
     own = "image:" + ids
     patient = column_of(columns, "patient")
     patients = own if patient is None else whole_numbers(table[patient])
-    if patient is None:
+    if patient is None and reading.pattern is not None:
+        patients = _patients_of(ids, reading.pattern, path, str(columns.image))
+    elif "patient" in reading.recognised.lacking:
         rank_zero_warn(
             f"{path}: no column tells whose image is whose, so every image counts as a patient of its own; name it by "
-            "--data.columns.patient"
+            "--data.columns.patient, or say none there"
         )
     patients = patients.where(patients != "", own)
     images = pd.DataFrame({"image_id": ids, "patient_id": patients, "row": table.index}, index=table.index)

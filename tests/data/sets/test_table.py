@@ -120,6 +120,37 @@ def test_paths_are_found_from_above_and_below_the_root(tmp_path):
         module(root, rows(12).assign(file=["view.png", *names[1:]])).look()
 
 
+def test_the_layout_of_chexpert_needs_no_column_of_patients(tmp_path):
+    """Paths from above the root, uncertain and empty labels, two columns of views, "No Finding" and sizes of files."""
+    names = [f"train/patient{i // 3:05d}/study{i % 3}/view1_frontal.jpg" for i in range(36)]
+    root = pictures(tmp_path / "CheXpert-v1.0-small", names)
+    cell = ["1.0", "0.0", "-1.0", ""]
+    table = pd.DataFrame(
+        {
+            "Path": [f"CheXpert-v1.0-small/{name}" for name in names],
+            "Sex": ["Female", "Male"] * 18,
+            "Age": range(36),
+            "Frontal/Lateral": "Frontal",
+            "AP/PA": ["AP", "PA"] * 18,
+            "No Finding": ["1.0" if i % 9 == 0 else "" for i in range(36)],
+            "Edema": [cell[i % 4] for i in range(36)],
+            "Support Devices": [cell[i // 3 % 4] for i in range(36)],
+        }
+    )
+    data = module(root, table, uncertain="positive")
+    labels = all_labels(data)
+    assert data.class_names == ("Edema", "Support Devices") and len(labels) == 36 - 3  # three have neither
+    assert labels["CheXpert-v1.0-small/train/patient00002/study0/view1_frontal"] == [1.0, 1.0]
+    patients = {name: set(part.patient_ids) for name, part in data.parts().items()}
+    assert set().union(*patients.values()) == {f"patient{i:05d}" for i in range(12)}
+    assert sum(map(len, patients.values())) == 12 and all(patients.values())
+    assert data.proposal()[1].count("patient_pattern: patient[-_]?\\d+") == 1
+    with pytest.raises(DataError, match=r"row 2, column 'Path': .* has no patient like 'p\[0-9\]\{8\}'"):
+        module(root, table, patient_pattern="p[0-9]{8}").look()
+    with pytest.raises(ValueError, match="patient_pattern is '\\(', no regular expression"):
+        module(root, table, patient_pattern="(")
+
+
 def test_ids_that_a_spreadsheet_made_decimals(tmp_path):
     root = pictures(tmp_path / "data", [f"{100 + i}.png" for i in range(12)])
     table = rows(12).assign(file=[f"{100 + i}.0" for i in range(12)], PatientID=[f"{i // 2}.0" for i in range(12)])
