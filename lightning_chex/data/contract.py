@@ -45,8 +45,8 @@ class LabelledDataset(Samples, Protocol):
     labels: Tensor
     """float32 (N, K) for K classes or K scores, or (N,) for severity scores; row i belongs to sample i.
 
-    Where the data set has ``unknown_labels = True``, NaN stands for a class nobody has told of an image: loss and
-    measures pass over it.
+    Where the data set has ``unknown_labels = True``, NaN stands for a class that is not known of an image: our loss and
+    measures pass over it, and a model of one's own has to.
     """
 
 

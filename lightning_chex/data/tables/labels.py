@@ -18,7 +18,7 @@ Policy = Literal["ignore", "positive", "negative"]
 """What an entry counts as: left out of loss and scores (NaN), 1, or 0."""
 
 _VALUES = {"ignore": np.nan, "positive": 1.0, "negative": 0.0}
-_MARKS = "|;/,"
+_MARKS = "|;,"  # no slash: it is a part of names such as Nodule/Mass
 _MOST_CLASSES = 200
 
 

@@ -274,12 +274,14 @@ def test_a_table_of_one_row_a_box_joins_the_labels_of_an_image(root):
         f"x{i},{name},{k},R{k},{box}\n"
         for i in range(24)
         for name, k, box in (
-            [("No finding", 14, ",,,")] if i % 3 == 0 else [("Mass", 0, "1,2,9,8"), ("Edema", 3, "3,3,30,20")][: i % 3]
+            [("No finding", 14, ",,,")]
+            if i % 3 == 0
+            else [("Nodule/Mass", 0, "1,2,9,8"), ("Edema", 3, "3,3,30,20")][: i % 3]
         )
     )
     data = module(root, table)
     labels = all_labels(data)
-    assert data.class_names == ("Mass", "Edema")
+    assert data.class_names == ("Nodule/Mass", "Edema")
     assert labels == {f"x{i}": [float(i % 3 > 0), float(i % 3 > 1)] for i in range(24)}
     boxes = torch.cat([part.all_box_labels for part in data.parts().values()])
     assert boxes.bincount().tolist() == [16, 8]
