@@ -19,6 +19,8 @@ from lightning_chex.lightning_private import concise, parser_at_fault
 from lightning_chex.messages import one_line
 from lightning_chex.yaml_text import check_size
 
+_PROPOSED_SIZE = ("--data.size=224", "--data.batch_size=32")
+
 
 def check(arguments: list[str]) -> None:
     """Raise a MisconfigurationException for what is no text, in a wrong order, or an address of a file of settings."""
@@ -41,7 +43,10 @@ def with_default_config(arguments: list[str]) -> list[str]:
     brings_config = any(a in ("-c", "--config") or a.startswith("--config=") for a in arguments)
     if brings_config or not arguments or arguments[0].startswith("-"):
         return arguments
-    return [arguments[0], "--config", str(files("lightning_chex") / "default.yaml"), *arguments[1:]]
+    given = arguments[1:]
+    if any(a.partition("=")[0] == "--write_config" for a in given):  # what is proposed is no small example
+        given = [*_PROPOSED_SIZE, *given]
+    return [arguments[0], "--config", str(files("lightning_chex") / "default.yaml"), *given]
 
 
 def with_recognised_data(arguments: list[str]) -> list[str]:
@@ -56,7 +61,8 @@ def with_recognised_data(arguments: list[str]) -> list[str]:
     root = parser.parse_known_args(arguments)[0].root
     if arguments[:1] not in (["inspect"], ["prepare"]) or named or root is None:
         return arguments
-    modules = lightning_chex.data.ChestXrayDataModule.__subclasses__()
+    direct = lightning_chex.data.ChestXrayDataModule.__subclasses__()
+    modules = [*direct, *(child for module in direct for child in module.__subclasses__())]
     name, file = recognise(root, {module.__name__: module.label_tables for module in modules})
     print(f"{file} lies there, so this is taken for {name}; --data CLASS says otherwise", file=sys.stderr)
     return [arguments[0], "--data", name, *arguments[1:]]

@@ -19,7 +19,9 @@ from lightning_chex.files import write_whole
 
 NO_CHECKPOINT = "no checkpoint is given: --ckpt_path FILE.ckpt names the trained model"
 
-_PATH_SETTING = re.compile(r"^(?!class_path$)(weights|(.*_)?(root|dir|dirpath|path|prepared|images|masks|lungs))$")
+_PATH_SETTING = re.compile(
+    r"^(?!class_path$)(weights|(.*_)?(root|dir|dirpath|path|prepared|images|masks|lungs|table|boxes|files|runs))$"
+)
 """Names of settings that are folders or files whenever they are text."""
 
 

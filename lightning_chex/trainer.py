@@ -27,6 +27,7 @@ from lightning_chex.explaining import (
     read_index,
     saved_statistics,
 )
+from lightning_chex.files import write_whole
 from lightning_chex.lightning_private import callbacks_of
 from lightning_chex.messages import raised_by_package
 from lightning_chex.output_folder import held
@@ -72,7 +73,11 @@ class ChexTrainer(pl.Trainer):
         adapted(datamodule).prepare(output_dir, size, workers)
 
     def inspect(
-        self, model: pl.LightningModule | None, datamodule: pl.LightningDataModule, output_dir: str = "inspect"
+        self,
+        model: pl.LightningModule | None,
+        datamodule: pl.LightningDataModule,
+        output_dir: str = "inspect",
+        write_config: str | None = None,
     ) -> None:
         """Show what a data root holds: a table here, and a sheet of sample images in a file.
 
@@ -82,15 +87,27 @@ class ChexTrainer(pl.Trainer):
             model: not used.
             datamodule: the data to look at; a ``ChestXrayDataModule``.
             output_dir: where the sheet goes.
+            write_config: a file for the configuration of a training on a table of one's own, with all that was
+                recognised in it named; one that is there is never replaced.
 
         Raises:
             MisconfigurationException: no data module, or one that cannot do that, or a folder that cannot be written.
         """
-        folder = Path(output_dir).expanduser()
+        folder, data = Path(output_dir).expanduser(), adapted(datamodule)
         check_place(folder, "output_dir")
-        found = adapted(datamodule).overview()
+        proposal = None if write_config is None else data.proposal()
+        if write_config is not None and Path(write_config).expanduser().exists():
+            raise MisconfigurationException(f"write_config is {write_config!r}, which exists: give another name")
+        found = data.overview()
         print(overview_text(found))
         print(f"\npictures        {write_overview(found, folder)}")
+        if write_config is not None and proposal is not None:
+            words, config = proposal
+            path = Path(write_config).expanduser()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, config)
+            print("\n".join(["", "what the columns are", *words]))
+            print(f"\nconfiguration   {path}: correct what is wrong, then fit --config {path}")
 
     def evaluate(
         self,

@@ -11,7 +11,9 @@ from lightning_chex.data.sets.cohen import CohenBrixIA, CohenDataModule
 from lightning_chex.data.sets.folder import ImageFolderDataModule, UnlabelledXrays
 from lightning_chex.data.sets.lungs import LungDataModule, LungSegmentation
 from lightning_chex.data.sets.nih import NIHChestXray8, NIHDataModule
+from lightning_chex.data.sets.rsna import RSNADataModule
 from lightning_chex.data.sets.synthetic import SyntheticCXR, SyntheticDataModule
+from lightning_chex.data.sets.table import TableDataModule, TableXrays
 from lightning_chex.data.transforms import ImageTransform
 
 __all__ = [
@@ -30,9 +32,12 @@ __all__ = [
     "LungSegmentation",
     "NIHChestXray8",
     "NIHDataModule",
+    "RSNADataModule",
     "Samples",
     "SyntheticCXR",
     "SyntheticDataModule",
+    "TableDataModule",
+    "TableXrays",
     "UnlabelledXrays",
     "XrayDataModule",
     "XrayModel",

@@ -43,7 +43,11 @@ class LabelledDataset(Samples, Protocol):
     """A data set must offer samples, and their labels without reading an image."""
 
     labels: Tensor
-    """float32 (N, K) for K classes or K scores, or (N,) for severity scores; row i belongs to sample i."""
+    """float32 (N, K) for K classes or K scores, or (N,) for severity scores; row i belongs to sample i.
+
+    Where the data set has ``unknown_labels = True``, NaN stands for a class that is not known of an image: our loss and
+    measures pass over it, and a model of one's own has to.
+    """
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,10 @@ class XrayDataModule:
         """What is found on disk, see ``data/overview.py``."""
         raise lacks(name_of(self), "parts", "inspect")
 
+    def proposal(self) -> tuple[list[str], str]:
+        """Say in words, one a line, what was recognised on disk, and write a configuration that names all of it."""
+        raise lacks(name_of(self), "proposal", "inspect --write_config")
+
     def prepare(self, output_dir: str | Path, size: int | None = None, workers: int | None = None) -> Path:
         """Resize all image files once, into a folder that is returned."""
         raise lacks(name_of(self), "prepare", "prepare")
@@ -237,6 +245,8 @@ def check_labels(dataset: LabelledDataset, name: str, class_names: Sequence[str]
         )
     numbers = labels.float()
     odd = ~numbers.isfinite() | ((numbers < 0) | (numbers > 1) if class_names else False)
+    if class_names and getattr(dataset, "unknown_labels", False):
+        odd &= ~numbers.isnan()
     if odd.any():
         first = int(odd.reshape(len(labels), -1).any(1).nonzero()[0])
         value, wanted = float(numbers[odd][0]), "0 or 1" if class_names else "a score"

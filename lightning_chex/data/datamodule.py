@@ -63,6 +63,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
             maps are a control for those of a trained one (``evaluate --shuffled_ckpt``).
         on_unreadable: what to do with an image that turns out unreadable during a run: ``error``, or ``skip``, see
             ``data/unreadable.py``.
+        follow_links: let links in the data root lead out of it, to images on another disk for one.
 
     Raises:
         ValueError: a size or count outside its range, or an unknown policy.
@@ -86,6 +87,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
         prepared: str | None = None,
         on_unreadable: OnUnreadable = "error",
         shuffle_labels: bool = False,
+        follow_links: bool = False,
     ) -> None:
         super().__init__()
         if on_unreadable not in get_args(OnUnreadable):
@@ -94,12 +96,11 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
             if value < least:
                 raise ValueError(f"{name} is {value}: give at least {least}")
         self.size: int = size
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.augment = augment
-        self.prepared = prepared
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.augment, self.prepared = augment, prepared
         self.on_unreadable = on_unreadable
         self.shuffle_labels = shuffle_labels
+        self.follow_links = follow_links
         self.collate = collate_readable if on_unreadable == "skip" else collate
         self.read: ImageReader = read_grey
         self.unreadable_images: list[str] = []
@@ -169,7 +170,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
         return fingerprint(self)
 
     def parts(self) -> dict[str, LabelledDataset]:
-        """Return the three splits, never augmented; a child with other images adds those. Call ``look`` before."""
+        """Return the three splits, never augmented; a child with others adds those. Call ``look`` before."""
         return {split: self.build(split, self._plain) for split in _SPLITS_OF_STAGE[None]}
 
     def overview(self, num_samples: int = 12) -> dict[str, Any]:
@@ -198,8 +199,8 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
             replace: with ``skip``, give the next readable sample instead of None.
         """
         labels = getattr(dataset, "labels", None)
-        unlabelled = labels is None or (labels.ndim == 2 and not labels.shape[1])
-        checked = Checked(self, dataset, name, ("image", "image_id", *([] if unlabelled else ["label"])))
+        needed = ("image", "image_id") if labels is None or labels.shape[1:] == (0,) else ("image", "image_id", "label")
+        checked = Checked(self, dataset, name, needed)
         if self.on_unreadable == "error":
             return checked
         if name not in self._readable:
@@ -258,12 +259,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
         return self._loader_of(images, sampler=share_of_few(images, self.trainer))
 
     def choose_predicted(self, part: str = "test", **options: Any) -> Predicted:
-        """Let ``predict`` see other images than the test split, never augmented.
-
-        Args:
-            part: the name of one of `parts`, or ``all``.
-            options: ``limit``, ``only_positive``, ``finished``; see ``choose``.
-        """
+        """Let ``predict`` see other images than the test split, never augmented; see ``choose`` for the options."""
         chosen = choose(self, part, **options)
         self._predicted = chosen.images
         return chosen

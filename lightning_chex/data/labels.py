@@ -43,7 +43,7 @@ def pos_weight(labels: torch.Tensor, class_names: Sequence[str]) -> torch.Tensor
     """Negatives over positives of each class, so that rare classes weigh as much as common ones.
 
     Args:
-        labels: of the training images, (N, K) in {0, 1}.
+        labels: of the training images, (N, K) in {0, 1}; NaN, not known, counts as neither.
         class_names: names of the K classes.
 
     Returns:
@@ -56,8 +56,8 @@ def pos_weight(labels: torch.Tensor, class_names: Sequence[str]) -> torch.Tensor
         >>> pos_weight(torch.tensor([[1.0, 0], [0, 1], [0, 1], [0, 1]]), ["Mass", "Nodule"])
         tensor([3.0000, 0.3333])
     """
-    positives = labels.sum(dim=0)
-    negatives = len(labels) - positives
+    positives = labels.nansum(dim=0)
+    negatives = (~labels.isnan()).sum(dim=0) - positives
     for missing, counts in [("positive", positives), ("negative", negatives)]:
         names = [name for name, count in zip(class_names, counts.tolist(), strict=True) if count == 0]
         if names:

@@ -8,8 +8,9 @@ key               meaning
 ``name``          name of the data module's class
 ``class_names``   names of the K classes; empty where the label is a severity score
 ``parts``         a dict for each part, empty ones too: ``name``, ``images``, ``patients`` (None where the data set
-                  does not list them); ``positives``, images of each class, (K,), or ``scores``, the severity of each
-                  image, or neither without labels; ``boxes``, boxes of each class, (K,), None where not listed
+                  does not list them); ``positives`` and ``unknown``, images of each class and images of which it is not
+                  known, (K,), or ``scores``, the severity of each image, or neither without labels; ``boxes``, boxes of
+                  each class, (K,), None where not listed
 ``patients``      patients in all parts together, or None
 ``sizes``         ``counted`` files whose header was read, of ``files``; ``common``, pairs of (width, height) and how
                   often they occur, most frequent first; ``unreadable``, the errors of unreadable headers
@@ -99,7 +100,8 @@ def _part(name: str, dataset: LabelledDataset, class_names: Sequence[str]) -> di
     if dataset.labels.ndim == 2 and not dataset.labels.shape[1]:
         return part  # a plain folder of images
     if class_names:
-        part["positives"] = dataset.labels.sum(dim=0).long().tolist()
+        part["positives"] = dataset.labels.nansum(dim=0).long().tolist()
+        part["unknown"] = dataset.labels.isnan().sum(dim=0).tolist()
     else:
         part["scores"] = severity_of(dataset.labels).tolist()
     if known.all_box_labels is not None:
@@ -159,5 +161,8 @@ def _sample(sample: dict[str, Any], part: str, class_names: Sequence[str]) -> di
 def _in_words(label: torch.Tensor, class_names: Sequence[str]) -> str:
     if not class_names:
         return f"severity {severity_of(label[None]).item():g}"
-    names = [name for name, present in zip(class_names, label.reshape(-1).tolist(), strict=False) if present]
+    values = list(zip(class_names, label.reshape(-1).tolist(), strict=False))
+    names = [name for name, present in values if present > 0]
+    if not names and any(value != value for _, value in values):
+        return "none of the classes that are known"
     return ", ".join(names) or "none of the classes"

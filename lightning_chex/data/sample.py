@@ -6,7 +6,8 @@ A sample is a dict. Every source gives the first four keys, the others where it 
 key                 type                       meaning
 ==================  =========================  ==================================================================
 ``image``           float32 (3, H, W)          grey value repeated on three channels, ImageNet mean and deviation
-``label``           float32 (K,) or ()         K classes in {0, 1}, or K scores; or one severity score.
+``label``           float32 (K,) or ()         K classes in {0, 1}, NaN where not known, or K scores; or one severity
+                                               score.
                                                Absent in a plain folder of images
 ``image_id``        str                        the image's name at its publisher, without folder and suffix;
                                                in a plain folder with the folders below the root, ``a/b/name``

@@ -82,11 +82,14 @@ def draw_validation(patients: pd.Series, labels: np.ndarray, fraction: float, se
     order = np.random.default_rng(seed).permutation(len(names))
     chosen = np.zeros(len(names), dtype=bool)
     left = has.sum(axis=0)  # patients of each class still in train
+    drawn = 0  # images chosen so far
 
     def choose(candidates: Collection[int]) -> bool:
+        nonlocal drawn
         for patient in candidates:
             if (left - has[patient])[has[patient]].all():  # never the last one of a class
                 chosen[patient] = True
+                drawn += images[patient]
                 left[:] -= has[patient]
                 return True
         return False
@@ -95,7 +98,7 @@ def draw_validation(patients: pd.Series, labels: np.ndarray, fraction: float, se
         if not has[chosen, k].any():
             choose(order[has[order, k]])
     for patient in order:
-        if images[chosen].sum() >= fraction * len(patients):
+        if drawn >= fraction * len(patients):
             break
         if not chosen[patient]:
             choose([patient])

@@ -198,7 +198,7 @@ def entries_of(
                 "image": ids[at],
                 "target": target,
                 "prediction": f"{predicted[at][k]:.6g}",
-                "truth": "" if truths is None else f"{truths[at][k]:g}",
+                "truth": "" if truths is None or math.isnan(truths[at][k]) else f"{truths[at][k]:g}",
                 unit: f"{total:.6g}",
                 "convergence": "" if math.isnan(convergence) else f"{convergence:.3g}",
                 "pixels": "x".join(map(str, found.maps.shape[1:])),

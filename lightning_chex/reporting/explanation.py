@@ -1,5 +1,6 @@
 """One explained image: what pictures, tables and dashboards are made from."""
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -67,7 +68,8 @@ class Explanation:
     @property
     def caption(self) -> str:
         """One line that says what is shown."""
-        parts = [self.target_name, f"predicted {self.prediction:.2f}", f"true {self.truth:g}", self.amount]
+        truth = "true label not known" if math.isnan(self.truth) else f"true {self.truth:g}"
+        parts = [self.target_name, f"predicted {self.prediction:.2f}", truth, self.amount]
         if self.iou is not None:
             parts.append(f"IoU {self.iou:.2f}")
         return " | ".join(parts)

@@ -84,6 +84,13 @@ def _counts(overview: Overview) -> Iterator[list[str]]:
     for name, counts in _shares(overview):
         pairs = zip([*counts, sum(counts)], [*images, sum(images)], strict=True)
         yield [name, *(f"{count:,} {_percent(count, of):>7}" for count, of in pairs)]
+    unknown = [part.get("unknown", []) for part in parts]
+    if any(map(any, unknown)):
+        yield []
+        yield ["not known", *_with_sum([sum(counts) for counts in unknown])]
+        for k, name in enumerate(overview["class_names"]):
+            if any(counts[k] for counts in unknown):
+                yield [f"  {name}", *_with_sum([counts[k] for counts in unknown])]
     if _is_scored(overview):
         means = [np.mean(part["scores"]) if part["scores"] else np.nan for part in parts]
         everything = [score for part in parts for score in part["scores"]]

@@ -25,7 +25,8 @@ CALIBRATION_BINS = 15
 class MultilabelScores(Metric):
     """AUROC, average precision and calibration per class and their means over the classes that can be scored.
 
-    A class without a positive or without a negative image has no AUROC; it is left out and counted.
+    A class is scored on the images of which it is known. One without a positive or without a negative image among
+    them has no AUROC; it is left out and counted.
 
     Args:
         class_names: names of the K outputs.
@@ -42,7 +43,7 @@ class MultilabelScores(Metric):
         self.add_state("labels", [], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Add logits (B, K) and labels (B, K) in {0, 1}."""
+        """Add logits (B, K) and labels (B, K) in {0, 1}, NaN where not known."""
         # flat: a process without an image brings the empty tensor to the others', which has one dimension
         self.logits.append(logits.detach().float().flatten())
         self.labels.append(labels.detach().float().flatten())
@@ -56,15 +57,18 @@ class MultilabelScores(Metric):
         logits, labels = (
             dim_zero_cat(state).cpu().view(-1, len(self.class_names)) for state in (self.logits, self.labels)
         )
-        labels = labels.long()
-        present = [c for c in range(len(self.class_names)) if 0 < labels[:, c].sum() < len(labels)]
+        known, positive = ~labels.isnan(), labels > 0
+        present = [c for c in range(len(self.class_names)) if 0 < positive[:, c].sum() < known[:, c].sum()]
         results = {"classes_scored": torch.tensor(float(len(present)))}
         # ranks are all that counts: the sigmoid keeps them in float64, where confident logits stay apart; on the CPU,
         # as not every device has float64
         probabilities = logits.double().sigmoid()
         calibration = partial(binary_calibration_error, n_bins=CALIBRATION_BINS)
         for key, measure in (("auroc", binary_auroc), ("ap", binary_average_precision), ("ece", calibration)):
-            scores = {self.class_names[c]: measure(probabilities[:, c], labels[:, c]).float() for c in present}
+            scores = {
+                self.class_names[c]: measure(probabilities[known[:, c], c], positive[known[:, c], c].long()).float()
+                for c in present
+            }
             results[key] = torch.stack(list(scores.values())).mean() if scores else torch.tensor(float("nan"))
             results |= {f"{key}/{name}": value for name, value in scores.items()}
         return results
@@ -134,8 +138,18 @@ class ClassificationTask(ChestXrayTask):
             self.pos_weight.copy_(torch.as_tensor(weights))
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
-        """Binary cross entropy, mean over images and classes; pos_weight is all ones unless weighted."""
-        return F.binary_cross_entropy_with_logits(output.float(), label, pos_weight=self.pos_weight)
+        """Binary cross entropy, mean over images and classes; pos_weight is all ones unless weighted.
+
+        Where the label is NaN, not known, there is neither loss nor gradient: the mean is over the others, 0 without.
+        """
+        known = ~label.isnan()
+        share = known.float().mean()  # 1 where all are known: then nothing changes, to the last bit
+        return F.binary_cross_entropy_with_logits(
+            output.float(),
+            label.where(known, 0),
+            weight=known / share.where(share > 0, 1),
+            pos_weight=self.pos_weight,
+        )
 
     def score(self, output: Tensor) -> Tensor:
         """Probabilities (B, K)."""
@@ -144,5 +158,6 @@ class ClassificationTask(ChestXrayTask):
     def collect(self, stage: str, output: Tensor, truth: Tensor) -> None:
         """Update loss and scores with logits and labels (B, K)."""
         if len(output):
-            self.metric(stage, "loss").update(self.loss(output, truth), weight=len(output))
+            counted = len(output) * (~truth.isnan()).float().mean()
+            self.metric(stage, "loss").update(self.loss(output, truth), weight=counted)
             self.metric(stage, "scores").update(output, truth)

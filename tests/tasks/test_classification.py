@@ -178,3 +178,56 @@ def test_densenet_has_an_output_per_class():
 def test_impossible_settings_are_named(options, words):
     with pytest.raises(ValueError, match=words):
         ClassificationTask(**{"class_names": ["a"], "backbone": SMALL, **options})
+
+
+@pytest.mark.parametrize("loss", ["bce", "weighted_bce"])
+def test_labels_that_are_not_known_give_neither_loss_nor_gradient(loss):
+    task = ClassificationTask(["a", "b", "c"], SMALL, loss=loss)
+    task.pos_weight.copy_(torch.tensor([3.0, 0.5, 2.0]) if loss == "weighted_bce" else torch.ones(3))
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 3, generator=generator, requires_grad=True)
+    labels = (torch.rand(6, 3, generator=generator) < 0.5).float()
+    gone = torch.tensor([[0, 1, 0], [0, 0, 0], [1, 1, 1], [0, 0, 1], [0, 0, 0], [1, 0, 0]]).bool()
+    task.loss(logits, labels.masked_fill(gone, torch.nan)).backward()
+
+    # the reference: the sum over the entries that are left, one by one, divided by their number
+    left = [(i, c) for i in range(6) for c in range(3) if not gone[i, c]]
+    reference = logits.detach().clone().requires_grad_()
+    total = torch.zeros(())
+    for i, c in left:
+        p, weight = reference[i, c].sigmoid(), task.pos_weight[c]
+        total = total - (weight * p.log() if labels[i, c] else (1 - p).log())
+    (total / len(left)).backward()
+    assert torch.allclose(logits.grad, reference.grad, atol=1e-7) and (logits.grad[gone] == 0).all()
+    nothing = task.loss(logits, torch.full((6, 3), torch.nan))
+    assert nothing == 0 and (torch.autograd.grad(nothing, logits)[0] == 0).all()
+
+
+def test_gradients_of_weights_are_those_of_the_known_images_alone():
+    torch.manual_seed(0)
+    task = ClassificationTask(["a", "b"], SMALL).eval()  # in evaluation mode no image depends on its batch mates
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([[1.0, 0], [0, 1], [1, 1], [0, 0]])
+    masked = labels.clone()
+    masked[2:] = torch.nan
+    found = []
+    for batch, truth in ((images, masked), (images[:2], labels[:2])):
+        task.zero_grad()
+        task.loss(task(batch), truth).backward()
+        found.append(torch.cat([own.grad.flatten() for own in task.model.parameters()]))
+    assert torch.allclose(*found, atol=1e-6) and found[0].abs().max() > 1e-3
+
+
+def test_scores_of_a_class_are_of_the_images_it_is_known_of():
+    generator = torch.Generator().manual_seed(1)
+    logits, labels = torch.randn(40, 2, generator=generator), (torch.rand(40, 2, generator=generator) < 0.4).float()
+    gone = torch.rand(40, generator=generator) < 0.5
+    masked = labels.clone()
+    masked[gone, 0] = torch.nan
+    scores = MultilabelScores(["a", "b"])
+    scores.update(logits, masked)
+    result = scores.compute()
+    for c, kept in enumerate((~gone, torch.ones(40, dtype=torch.bool))):
+        one = logits[kept, c].numpy(), labels[kept, c].numpy()
+        assert result[f"auroc/{'ab'[c]}"].item() == pytest.approx(auroc_by_hand(*one), abs=1e-6)
+        assert result[f"ap/{'ab'[c]}"].item() == pytest.approx(average_precision_by_hand(*one), abs=1e-6)
+    assert result["classes_scored"] == 2

@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from lightning_chex.data.files.dicom import check_dicom, dicom_size, is_dicom, r
 ImageReader = Callable[[str | Path], np.ndarray]
 """Reads the grey image, uint8 (H, W), of a path; raises a DataError if it cannot."""
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 
-_SUFFIX = re.compile(r"\.(png|jpe?g|dcm)$", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.(png|jpe?g|dcm|dicom)$", re.IGNORECASE)
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # the last: bytes that are no UTF-8
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
@@ -44,8 +44,13 @@ def image_id(name: str) -> str:
     return _SUFFIX.sub("", name)
 
 
-def resolve_inside(root: Path, name: str | Path) -> Path:
+def resolve_inside(root: Path, name: str | Path, follow_links: bool = False) -> Path:
     """Return the true path of ``root / name``.
+
+    Args:
+        root: the data root.
+        name: below it.
+        follow_links: let symbolic links lead out of ``root``; ``..`` never does.
 
     Raises:
         DataError: it lies outside ``root``, or there is a circle of symbolic links.
@@ -55,12 +60,19 @@ def resolve_inside(root: Path, name: str | Path) -> Path:
         path = (base / name).resolve()
     except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise the latter for links in a circle
         raise DataError(f"cannot follow {root / name} ({error}): remove the link, or give another path") from error
-    if not path.is_relative_to(base):
-        raise DataError(f"{str(name)!r} leads out of the data root {root}: keep the data, not a link to it, in there")
+    if path.is_relative_to(base):
+        return path
+    if not Path(os.path.normpath(base / name)).is_relative_to(base):
+        raise DataError(f"{str(name)!r} leads out of the data root {root}: give a name inside it")
+    if not follow_links:
+        raise DataError(
+            f"{str(name)!r} leads out of the data root {root}: keep the data, not a link to it, in there, or set "
+            "follow_links: true to read through links to other disks"
+        )
     return path
 
 
-def find_images(root: Path, folders: Iterable[Path]) -> dict[str, str]:
+def find_images(root: Path, folders: Iterable[Path], follow_links: bool = False) -> dict[str, str]:
     """List the images of some folders, not of their subfolders.
 
     A file with another suffix, or none, is an image if it has the prefix of DICOM, and its whole name is the id.
@@ -68,16 +80,17 @@ def find_images(root: Path, folders: Iterable[Path]) -> dict[str, str]:
     Args:
         root: the data root, which no image may lie outside.
         folders: below ``root``.
+        follow_links: let folders and files be links to somewhere else.
 
     Returns:
-        Image id (file name without ``.png``, ``.jpg``, ``.jpeg`` or ``.dcm``) to path.
+        Image id (file name without ``.png``, ``.jpg``, ``.jpeg``, ``.dcm`` or ``.dicom``) to path.
 
     Raises:
         DataError: two images with one id, or a link out of ``root``.
     """
     found: dict[str, str] = {}
     for folder in folders:
-        resolve_inside(root, folder.relative_to(root))
+        resolve_inside(root, folder.relative_to(root), follow_links)
         try:
             entries = os.scandir(folder)
         except OSError as error:
@@ -87,14 +100,38 @@ def find_images(root: Path, folders: Iterable[Path]) -> dict[str, str]:
                 if entry.name.startswith("._"):  # what macOS writes beside a file on other systems' disks
                     continue
                 stem, count = _SUFFIX.subn("", entry.name)
-                if not count and not (entry.is_file(follow_symlinks=False) and is_dicom(entry.path)):
+                if not count and not (entry.is_file(follow_symlinks=follow_links) and is_dicom(entry.path)):
                     continue
                 if stem in found:
                     raise DataError(f"two files for image {stem!r}: {found[stem]} and {entry.path}; remove one")
                 if entry.is_symlink():
-                    resolve_inside(root, Path(entry.path).relative_to(root))
+                    resolve_inside(root, Path(entry.path).relative_to(root), follow_links)
                 found[stem] = entry.path
     return found
+
+
+def image_folders(root: Path, follow_links: bool = False) -> Iterator[Path]:
+    """Give a folder and all below it, in order, without hidden ones and the output of ``explain``.
+
+    Args:
+        root: the folder.
+        follow_links: look into folders that are linked too, into each once, so that a circle of links ends.
+    """
+    seen: set[str] = set()
+    for folder, inner, names in os.walk(root, followlinks=follow_links):
+        if follow_links:
+            true = os.path.realpath(folder)
+            if true in seen:
+                inner.clear()
+                continue
+            seen.add(true)
+        if "explanation.json" in names:  # the output of explain
+            if Path(folder) != root:
+                inner.clear()
+                continue
+            inner[:] = [name for name in inner if name not in ("maps", "overlays")]
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        yield Path(folder)
 
 
 def read_grey(path: str | Path) -> np.ndarray:
@@ -181,7 +218,7 @@ def first_few(names: Iterable[object], limit: int = 3) -> str:
 
 def _holds_dicom(path: str | Path) -> bool:
     suffix = _SUFFIX.search(str(path))
-    return suffix.group(1).lower() == "dcm" if suffix else is_dicom(path)
+    return suffix.group(1).lower() in ("dcm", "dicom") if suffix else is_dicom(path)
 
 
 def _problem(path: str | Path) -> str | None:

@@ -17,12 +17,13 @@ MaskFiles = tuple[str | None, ...]
 """Paths of an image's lung masks: one of both lungs, or one of the right and one of the left; None is absent."""
 
 
-def find_masks(root: Path, pattern: str) -> dict[str, str]:
+def find_masks(root: Path, pattern: str, follow_links: bool = False) -> dict[str, str]:
     """List the mask files of a folder.
 
     Args:
         root: the data root, which has to contain all masks.
         pattern: folder and file name below ``root``, with ``{id}`` in the name for the id of the image.
+        follow_links: let folder and files be links to somewhere else.
 
     Returns:
         Image id to path; files with other names are ignored.
@@ -32,7 +33,7 @@ def find_masks(root: Path, pattern: str) -> dict[str, str]:
     """
     parts = PurePosixPath(pattern)
     before, after = parts.name.split("{id}")
-    resolve_inside(root, str(parts.parent))
+    resolve_inside(root, str(parts.parent), follow_links)
     folder = root / parts.parent
     if not folder.is_dir():
         raise DataError(f"no folder {parts.parent} with lung masks in {root}, which holds {contents(root)}")
@@ -44,7 +45,7 @@ def find_masks(root: Path, pattern: str) -> dict[str, str]:
                 continue
             if len(name) > len(before) + len(after) and name.startswith(before) and name.endswith(after):
                 if entry.is_symlink():
-                    resolve_inside(root, str(parts.parent / name))
+                    resolve_inside(root, str(parts.parent / name), follow_links)
                 found[name[len(before) : len(name) - len(after)]] = entry.path
     return found
 

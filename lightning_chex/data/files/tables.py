@@ -84,7 +84,8 @@ def recognise(root: str, label_tables: Mapping[str, Sequence[str]]) -> tuple[str
     raise DataError(
         f"{folder} is no data set known here, it holds {contents(folder)}: "
         f"expected is one of {', '.join(plain)}; or name the data module by --data (lungs and masks: --data "
-        "LungDataModule --data.layout NAME; images alone: --data ImageFolderDataModule)"
+        "LungDataModule --data.layout NAME; images alone: --data ImageFolderDataModule; a table of your own: --data "
+        "TableDataModule --data.table FILE)"
     )
 
 

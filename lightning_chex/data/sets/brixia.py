@@ -74,7 +74,8 @@ class BrixIADataModule(ChestXrayDataModule):
         images = split_by_subject(read_metadata(find_file(root, METADATA)), self.val_fraction, self.split_seed)
         folders = [root / name for name in IMAGE_FOLDERS if (root / name).is_dir()] or [root]
         where = " and ".join(map(str, folders))
-        paths = locate(images["image_id"], find_images(root, folders), where, self.allow_missing)
+        found = find_images(root, folders, self.follow_links)
+        paths = locate(images["image_id"], found, where, self.allow_missing)
         images = images.loc[paths.index].assign(path=paths)
         check_images(images["path"].tolist())
         self._images = images

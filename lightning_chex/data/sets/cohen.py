@@ -100,12 +100,14 @@ class CohenDataModule(ChestXrayDataModule):
         scores["split"] = split_by_patient(
             scores["patient_id"], severity, self.val_fraction, self.test_fraction, self.split_seed
         )
-        paths = locate(scores["image_id"], find_images(root, [folder]), str(folder), self.allow_missing)
+        paths = locate(
+            scores["image_id"], find_images(root, [folder], self.follow_links), str(folder), self.allow_missing
+        )
         images = scores.loc[paths.index].assign(path=paths)
         check_images(images["path"].tolist())
         self._masks, self._outlined = {}, {}
         if self.lung_masks or (root / _MASK_FOLDER).is_dir():
-            self._masks = find_masks(root, f"{_MASK_FOLDER}/{{id}}.png")
+            self._masks = find_masks(root, f"{_MASK_FOLDER}/{{id}}.png", self.follow_links)
         self._images = images.join(zone_scores(images, self.rater))
         if self.lung_masks:
             self._images = self._with_masks(self._images)

@@ -1,8 +1,6 @@
 """A folder of X-rays and nothing else: no table, no labels."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,7 +8,7 @@ import torch
 
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset, Split
-from lightning_chex.data.files.images import ImageReader, check_images, find_images, read_grey
+from lightning_chex.data.files.images import ImageReader, check_images, find_images, image_folders, read_grey
 from lightning_chex.data.files.tables import contents, data_root
 from lightning_chex.data.sets.image_files import ImageFiles
 from lightning_chex.data.transforms import ImageTransform
@@ -66,16 +64,10 @@ class ImageFolderDataModule(ChestXrayDataModule):
         """Find the images, and check that they are complete; raises a DataError otherwise."""
         root = data_root(self.root)
         found: dict[str, str] = {}
-        for folder, inner, names in os.walk(root):
-            if "explanation.json" in names:  # the output of explain
-                if Path(folder) != root:
-                    inner.clear()
-                    continue
-                inner[:] = [name for name in inner if name not in ("maps", "overlays")]
-            inner[:] = sorted(name for name in inner if not name.startswith("."))
-            below = Path(folder).relative_to(root).as_posix()
+        for folder in image_folders(root, self.follow_links):
+            below = folder.relative_to(root).as_posix()
             prefix = "" if below == "." else f"{below}/"
-            images = find_images(root, [Path(folder)])
+            images = find_images(root, [folder], self.follow_links)
             found |= {prefix + name: path for name, path in sorted(images.items()) if not name.startswith(".")}
         if not found:
             raise DataError(f"no PNG, JPEG or DICOM image in {root}, which holds {contents(root)}: give another root")

@@ -123,13 +123,14 @@ class LungDataModule(ChestXrayDataModule):
     def check(self) -> None:
         """Pair images and masks, and check that they match (reads every mask once); raises a DataError otherwise."""
         root = data_root(self.root)
-        resolve_inside(root, self.images)
+        resolve_inside(root, self.images, self.follow_links)
         folder = root / self.images
         if not folder.is_dir():
             raise DataError(f"no folder {self.images} with images in {root}, which holds {contents(root)}")
-        found = [find_masks(root, pattern) for pattern in self.masks]
+        found = [find_masks(root, pattern, self.follow_links) for pattern in self.masks]
         masks = {path for files in found for path in files.values()}
-        paths = {name: path for name, path in find_images(root, [folder]).items() if path not in masks}
+        found_images = find_images(root, [folder], self.follow_links)
+        paths = {name: path for name, path in found_images.items() if path not in masks}
         if not paths:
             raise DataError(f"no image in {folder}, which holds {contents(folder)}: correct root or images")
         ids = sorted(paths.keys() & set().union(*found))

@@ -87,7 +87,8 @@ class NIHDataModule(ChestXrayDataModule):
             the table, or names of those, whose order is kept. Boxes of other pathologies are ignored.
         val_fraction: share of the official train_val images that serves for validation, cut by patient.
         split_seed: seed of that cut.
-        allow_missing: leave out missing images with a warning, instead of raising.
+        allow_missing: leave out missing images with a warning, instead of raising; also those of the lists and boxes
+            of which the label table has no row.
         kwargs: see ``ChestXrayDataModule``.
 
     Raises:
@@ -125,7 +126,7 @@ class NIHDataModule(ChestXrayDataModule):
                 "the sample has no official split: a fifth of its patients is tested on, and no figure of that "
                 "compares with others'; put train_val_list.txt and test_list.txt beside it to keep the official sides"
             )
-        images, boxes = official_split(labels, train_val, test, boxes)
+        images, boxes = official_split(labels, train_val, test, boxes, self.allow_missing)
         # before missing images are left out and by all pathologies, so that the split of a patient depends on neither
         pool = images[images["split"] == "train_val"]
         val = draw_validation(
@@ -133,7 +134,7 @@ class NIHDataModule(ChestXrayDataModule):
         )
         images.loc[pool.index, "split"] = np.where(val, "val", "train")
 
-        found = find_images(root, _image_folders(root))
+        found = find_images(root, _image_folders(root), self.follow_links)
         where = f"the image folders of {root}"
         paths = locate(images["image_id"], found, where, self.allow_missing, images["split"])
         images = images.loc[paths.index].assign(path=paths)

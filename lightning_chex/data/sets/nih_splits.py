@@ -44,7 +44,7 @@ def sample_lists(labels: pd.DataFrame, boxes: pd.DataFrame) -> tuple[pd.Series, 
 
 
 def official_split(
-    labels: pd.DataFrame, train_val: pd.Series, test: pd.Series, boxes: pd.DataFrame
+    labels: pd.DataFrame, train_val: pd.Series, test: pd.Series, boxes: pd.DataFrame, allow_missing: bool = False
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Assign each listed image its split.
 
@@ -53,6 +53,7 @@ def official_split(
         train_val: image ids of ``train_val_list.txt``.
         test: image ids of ``test_list.txt``.
         boxes: from ``read_boxes``.
+        allow_missing: leave out names without a row in the table with a warning, instead of raising.
 
     Returns:
         ``labels`` with a column ``split``: ``train_val``, ``test``, or ``tuning`` for all test images of the tuning
@@ -70,11 +71,15 @@ def official_split(
     listed = pd.concat([pd.Series("train_val", index=train_val), pd.Series("test", index=test)])
     for names, where in [(listed.index, "train_val_list.txt and test_list.txt"), (boxes["image_id"], "the box list")]:
         unknown = pd.Index(names).difference(labels["image_id"])
-        if len(unknown):
+        if not len(unknown):
+            continue
+        message = f"{len(unknown)} images of {where} have no row in the label table: {first_few(unknown)}"
+        if not allow_missing or (names is listed.index and len(unknown) == len(names)):
             raise DataError(
-                f"{len(unknown)} images of {where} have no row in the label table: {first_few(unknown)}; "
-                "all files must be of one version of the data set"
+                f"{message}; all files must be of one version of the data set, or set allow_missing: true for a table "
+                "of some of its rows"
             )
+        rank_zero_warn(f"{message}; they are left out, because allow_missing is true")
     split = labels["image_id"].map(listed)
     unlisted = labels["image_id"][split.isna()]
     if len(unlisted):

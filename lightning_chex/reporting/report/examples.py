@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -111,6 +112,8 @@ def _row(row: ExampleRow, results: Results, looks: Mapping[str, Look]) -> Elemen
 def _facts(row: ExampleRow, results: Results) -> str:
     if results.task == "regression":
         return f"predicted {row.prediction:.1f}, scored {row.truth:g}"
+    if math.isnan(row.truth):
+        return f"predicted probability {row.prediction:.2f}, not labelled"
     return f"predicted probability {row.prediction:.2f}, labelled {'positive' if row.truth else 'negative'}"
 
 

@@ -1,0 +1,186 @@
+"""Masks of findings: image files, or run lengths in a table, as SIIM-ACR and COCO write them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from lightning_chex.data.contract import DataError
+from lightning_chex.data.files.images import first_few, read_grey
+from lightning_chex.data.files.lung_files import find_masks
+from lightning_chex.data.tables.reading import refuse_rows
+from lightning_chex.data.tables.words import plain
+
+MaskForm = Literal["siim", "coco", "pixels"]
+"""How run lengths are written. ``siim``: pairs of the distance to the last marked run and a length, column by column;
+``pixels``: pairs of the first pixel, counted from 1, and a length, column by column; ``coco``: its compressed text."""
+
+NO_MASK = ("", "-1", "nan")
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Where masks are: in image files, or as run lengths in a table.
+
+    Attributes:
+        files: pattern of the files below the root, such as ``masks/{class}/{id}.png``; ``{class}`` is not needed where
+            there is one class.
+        runs: a table of run lengths; an image and class may have several rows.
+        image: its column with the image; by default the first one.
+        text: its column with the run lengths; by default the last one.
+        label: its column with the class; not needed where there is one.
+        form: how run lengths are written.
+        frame: width and height of the images they were drawn on; by default those of the image files.
+    """
+
+    files: str | None = None
+    runs: str | None = None
+    image: str | None = None
+    text: str | None = None
+    label: str | None = None
+    form: MaskForm = "siim"
+    frame: list[int] | None = None
+
+
+def read_runs(table: pd.DataFrame, path: Path, given: Masks, names: Sequence[str]) -> pd.DataFrame:
+    """Read a table of run lengths.
+
+    Returns:
+        Columns ``image`` (as written), ``label`` (index of the class) and ``text``, for each row that marks something,
+        on the numbers of the rows.
+
+    Raises:
+        DataError: a column that is not there, or a class nobody knows.
+    """
+    columns = list(table.columns)
+    for field in ("image", "text", "label"):
+        name = getattr(given, field)
+        if name is not None and name not in columns:
+            raise DataError(f"{path} has no column {name!r}, which data.masks.{field} names; it has {columns}")
+    image, text = given.image or columns[0], given.text or columns[-1]
+    if given.label is None and len(names) > 1:
+        raise DataError(f"{path}: name the column with the class of a mask by --data.masks.label; it has {columns}")
+    labels = pd.Series(0, table.index)
+    if given.label is not None:
+        index = {plain(name): k for k, name in enumerate(names)}
+        found = table[given.label].map(lambda cell: index.get(plain(cell)))
+        refuse_rows(path, given.label, table[given.label], found.isna(), f"is no class: {first_few(names, 12)}")
+        labels = found.astype(int)
+    rows = pd.DataFrame({"image": table[image], "label": labels, "text": table[text]})
+    return rows[~rows["text"].str.lower().isin(NO_MASK)]
+
+
+def find_mask_files(root: Path, pattern: str, names: Sequence[str], follow_links: bool) -> dict[tuple[str, int], str]:
+    """List mask files.
+
+    Args:
+        root: the data root, which has to contain all masks.
+        pattern: below it, ``{id}`` in the file name for the image, ``{class}`` anywhere for the class, unless there is
+            one class only.
+        names: of the K classes.
+        follow_links: let folders and files be links to somewhere else.
+
+    Returns:
+        Path by the image's name and index of the class.
+
+    Raises:
+        DataError: a pattern that does not tell the class, or no such folder.
+    """
+    if "{id}" not in pattern.rpartition("/")[2]:
+        raise DataError(f"masks is {pattern!r}: give a pattern below the root such as masks/{{class}}/{{id}}.png")
+    if "{class}" not in pattern and len(names) > 1:
+        raise DataError(
+            f"masks is {pattern!r}, which does not say whose mask it is, and there are {len(names)} classes: put "
+            "{class} into it"
+        )
+    found: dict[tuple[str, int], str] = {}
+    folders = [pattern.replace("{class}", name) for name in names]
+    for k, own in enumerate(folders):
+        if (root / own).parent.is_dir() or not any((root / other).parent.is_dir() for other in folders):
+            found |= {(name, k): file for name, file in find_masks(root, own, follow_links).items()}
+    if not found:
+        raise DataError(f"no file in {root} is like {pattern!r}, which data.masks gives: correct it")
+    return found
+
+
+def read_mask(path: str) -> np.ndarray:
+    """Read a mask file, bool (H, W): a pixel belongs to it from half the largest value on; all 0 marks nothing."""
+    grey = read_grey(path).astype(np.int64)
+    return (2 * grey >= grey.max()) & (grey > 0)
+
+
+def decode_runs(text: str, height: int, width: int, form: MaskForm) -> np.ndarray:
+    """Draw the mask of run lengths.
+
+    Args:
+        text: the run lengths.
+        height: of the image they were drawn on.
+        width: of it.
+        form: how they are written.
+
+    Returns:
+        bool (height, width).
+
+    Raises:
+        ValueError: no such text, or runs that leave the image.
+
+    Example:
+        >>> decode_runs("1 2", 2, 2, "siim").astype(int).tolist()
+        [[0, 1], [1, 0]]
+    """
+    if text.strip().lower() in NO_MASK:
+        return np.zeros((height, width), bool)
+    if form == "coco":
+        runs = _coco_counts(text)
+        edges = np.cumsum(runs)
+        starts, ends = edges[:-1:2], edges[1::2]
+        whole = int(edges[-1]) == height * width
+    else:
+        pairs = np.array(text.split(), dtype=np.int64)
+        if len(pairs) % 2 or (pairs[1::2] < 0).any():
+            raise ValueError("run lengths come in pairs of a place and a length")
+        if form == "siim":
+            ends = np.cumsum(pairs)[1::2]
+            starts = np.cumsum(pairs)[::2]
+        else:
+            starts = pairs[::2] - 1
+            ends = starts + pairs[1::2]
+        whole = True
+    if not whole or (len(ends) and (starts.min() < 0 or ends.max() > height * width)):
+        raise ValueError(f"its runs are not those of {width} x {height} pixels")
+    steps = np.zeros(height * width + 1, dtype=np.int64)
+    np.add.at(steps, starts, 1)
+    np.add.at(steps, ends, -1)
+    return (np.cumsum(steps)[:-1] > 0).reshape(width, height).T
+
+
+def _coco_counts(text: str) -> np.ndarray:
+    """Run lengths of COCO's text, background first; see ``reporting/rle.py`` for the code."""
+    counts: list[int] = []
+    value = shift = 0
+    for letter in text.encode():
+        group = letter - 48
+        if not 0 <= group < 64:
+            raise ValueError("it is no compressed text of COCO")
+        value |= (group & 31) << shift
+        shift += 5
+        if not group & 32:
+            if group & 16:
+                value -= 1 << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    if shift or any(count < 0 for count in counts):
+        raise ValueError("it is no compressed text of COCO, or a part of one")
+    return np.array(counts, dtype=np.int64)
+
+
+def fitted(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bring a mask to the size of its image, bool (height, width)."""
+    if mask.shape == (height, width):
+        return mask
+    how = cv2.INTER_AREA if height < mask.shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(mask.astype(np.float32), (width, height), interpolation=how) >= 0.5
