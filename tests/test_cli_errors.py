@@ -83,7 +83,7 @@ def test_bad_data_are_named_before_training(place, sources, capsys, spoil, words
         (NIH, ["--data.root={}/nih", "--model.backbone=densnet"], ["backbone='densnet'", "densenet121"]),
         (NIH, ["--data.root={}/nih", "--model.optimizer=adamv"], ["optimizer='adamv'", "try adamw"]),
         (NIH, ["--data.root={}/nih", "--model.schedule=cosin"], ["schedule", "'one_cycle'", "cosin"]),
-        (NIH, ["--data.root={}/nih", "--model.lr=-1"], ["lr=-1.0 must be greater than 0"]),
+        (NIH, ["--data.root={}/nih", "--model.lr=-1"], ["lr=-1.0 must be a number greater than 0"]),
         (NIH, ["--data.root={}/nih", "--data.batch_size=0"], ["batch_size is 0: give at least 1"]),
         (NIH, ["--data.root={}/nih", "--data.sise=3"], ["Option 'sise' is not accepted", "fit --help"]),
         (NIH, ["--data.root={}/nih", "--ckpt_path=nowhere.ckpt"], ["ckpt_path='nowhere.ckpt'", "it does not exist"]),

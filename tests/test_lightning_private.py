@@ -18,7 +18,9 @@ from pytorch_lightning import cli as lightning_cli
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.trainer.connectors import data_connector
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.rank_zero import WarningCache
 from tiny import TinyData, TinyTask, tiny_trainer
 from torch import nn
 from torch.utils.data import BatchSampler, DistributedSampler, SequentialSampler
@@ -220,6 +222,8 @@ def test_states_that_cannot_be_told_apart_are_the_error_that_is_known(tmp_path):
 def test_messages_of_no_use_begin_as_is_known(tmp_path, caplog, monkeypatch):
     # the command line, in an earlier test, has silenced them
     monkeypatch.setattr(logging.getLogger("pytorch_lightning.utilities.rank_zero"), "filters", [])
+    # and Lightning says some things once in a process
+    monkeypatch.setattr(data_connector, "warning_cache", WarningCache())
     with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.INFO):
         warnings.simplefilter("always")
         tiny_trainer(tmp_path, logger=True).validate(Transferring(), datamodule=TinyData(), verbose=False)
