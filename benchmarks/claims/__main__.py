@@ -55,14 +55,14 @@ def main() -> None:
     parser.add_argument("--claims", nargs="+", choices=CLAIMS, default=list(CLAIMS))
     parser.add_argument("--seeds", type=int, nargs="+", help="training seeds; by default 0 1 2")
     parser.add_argument("--cases", type=int, help="cases a claim and network, at most; by default 24")
-    parser.add_argument("--quick", action="store_true", help="one training seed, two epochs and six cases by default")
+    parser.add_argument("--quick", action="store_true", help="one training seed, one epoch and four cases by default")
     parser.add_argument("--note", default="", help="what a reader must know of this run")
     options = parser.parse_args()
     seeds = options.seeds or ([0] if options.quick else [0, 1, 2])
-    cases = options.cases or (6 if options.quick else 24)
+    cases = options.cases or (4 if options.quick else 24)
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    study = Study(options.work, seeds, cases, 2 if options.quick else None)
+    study = Study(options.work, seeds, cases, 1 if options.quick else None)
     file = options.out.with_suffix(".json")
     kept = json.loads(file.read_text()) if file.exists() else {}
     for name in options.claims:
