@@ -79,7 +79,8 @@ def claim(study: Study) -> Claim:
         [
             "Beta is the one of the sweep with the best recall of the worse cue on tuning patients, for each method by "
             "itself. There are few of them, of the first network alone: the sweep shows what other betas give, and a "
-            "verdict by these alone would be tuned on what is reported. Maps at equal bits are compared by linear interpolation over the logarithm of their bits.",
+            "verdict by the best of them would be tuned on what is reported.",
+            "Maps at equal bits are compared by linear interpolation over the logarithm of their bits.",
         ],
     )
 
