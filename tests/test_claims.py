@@ -117,6 +117,12 @@ def test_each_cue_lies_in_its_half_and_only_the_finding_tells_the_two_images_apa
     assert changed.flatten(1).any(1).all() and not (changed & ~cases.regions.any(1)).any()
 
 
+def test_patients_with_several_zones_of_a_score():
+    scored = populations.several_zones(3, 3, seed=populations.TUNING)
+    assert len(set(scored.patients)) == 3 and all(2 <= n <= 4 for n in (scored.scores == 3).sum(1).tolist())
+    assert scored.images.shape[0] == scored.zones.shape[0] == 3
+
+
 def test_a_raised_zone_changes_its_own_score_and_its_surroundings_alone():
     before, after, zone = populations.raised_zone(4, seed=populations.TUNING)
     changed = (after.scores - before.scores).nonzero().tolist()

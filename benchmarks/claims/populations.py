@@ -109,10 +109,14 @@ def two_cues(number: int, seed: int = REPORTED) -> Cases:
 def severities(number: int, seed: int = REPORTED, images_per_patient: int = 1) -> Scored:
     """Images of all severities."""
     data = SyntheticCXR(number, SIZE, seed, "severity", images_per_patient)
-    zones = [torch.from_numpy(zone_masks(data.radiograph(index).lungs)) for index in range(number)]
-    return Scored(
-        torch.stack([sample["image"] for sample in _all(data)]), torch.stack(zones), data.zones, data.patient_ids
-    )
+    return _scored(data, range(number))
+
+
+def several_zones(number: int, score: int, seed: int = REPORTED) -> Scored:
+    """Images of patients with this score in two to four of the six zones."""
+    data = SyntheticCXR(40 * number, SIZE, seed, "severity", 1)
+    zones = (data.zones == score).sum(1)
+    return _scored(data, ((zones >= 2) & (zones <= 4)).nonzero()[:number, 0].tolist())
 
 
 def raised_zone(number: int, seed: int = REPORTED) -> tuple[Scored, Scored, Tensor]:
@@ -163,6 +167,13 @@ def _of_class(name: str, number: int, seed: int, first_patient: int, options: Ma
         torch.full((number,), k),
         ill.patient_ids,
     )
+
+
+def _scored(data: SyntheticCXR, rows: Sequence[int]) -> Scored:
+    zones = [torch.from_numpy(zone_masks(data.radiograph(index).lungs)) for index in rows]
+    images = torch.stack([data[index]["image"] for index in rows])
+    patients = data.patient_ids
+    return Scored(images, torch.stack(zones), data.zones[list(rows)], [patients[index] for index in rows])
 
 
 def _all(data: SyntheticCXR) -> list[dict]:
