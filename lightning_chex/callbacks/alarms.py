@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
 
 
 @dataclass
@@ -89,18 +90,26 @@ class Alarms(pl.Callback):
             raise ValueError("limits is empty: name a logged figure and its limit, {val/auroc: '< 0.6'}")
         self.limits = {figure: Limit.read(limit) for figure, limit in limits.items()}
         self._texts = dict(limits)
-        self.alarms: dict[str, Alarm] = {}
+        self.alarms: dict[tuple[str, str], Alarm] = {}
+        """By figure and limit."""
         self._known: set[str] = set()
+        self._before: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare all figures with their limits."""
         if trainer.sanity_checking:
             return
-        figures = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        logged = dict(trainer.callback_metrics)
+        # what is not logged at each validation keeps its old value there: the same tensor, not an equal one
+        figures = {key: float(value) for key, value in logged.items() if value is not self._before.get(key)}
+        self._before = logged
         self._warn_of_unknown(figures)
+        raised = set()
         for figure, name, limit in self._watched(figures):
-            if limit.passed(figures[figure]):
-                self._raise(trainer, figure, self._texts[name], figures[figure], limit)
+            key = figure, self._texts[name]  # two patterns may match a figure
+            if limit.passed(figures[figure]) and key not in raised:
+                raised.add(key)
+                self._raise(trainer, *key, figures[figure], limit)
 
     def state_dict(self) -> dict[str, Any]:
         """The alarms so far."""
@@ -108,7 +117,7 @@ class Alarms(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.alarms = {own["figure"]: Alarm(**own) for own in state_dict["alarms"]}
+        self.alarms = {(own["figure"], own["limit"]): Alarm(**own) for own in state_dict["alarms"]}
 
     def _watched(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str, Limit]]:
         for name, limit in self.limits.items():
@@ -117,11 +126,11 @@ class Alarms(pl.Callback):
                     yield figure, name, limit
 
     def _raise(self, trainer: pl.Trainer, figure: str, text: str, value: float, limit: Limit) -> None:
-        known = self.alarms.get(figure)
+        known = self.alarms.get((figure, text))
         if known is not None:
             known.epochs, known.worst = known.epochs + 1, limit.worse(known.worst, value)
             return
-        alarm = self.alarms[figure] = Alarm(figure, text, trainer.current_epoch, 1, value)
+        alarm = self.alarms[figure, text] = Alarm(figure, text, trainer.current_epoch, 1, value)
         rank_zero_warn(f"alarm: {alarm}")
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if isinstance(logger, WandbLogger):
@@ -132,5 +141,8 @@ class Alarms(pl.Callback):
         watched = {name for _, name, _ in self._watched(figures)}
         for name in self.limits.keys() - watched - self._known:
             near = difflib.get_close_matches(name, figures, n=3) or sorted(figures)[:8]
-            rank_zero_warn(f"alarms: nothing is logged as {name!r} at this validation; near are {', '.join(near)}")
+            rank_zero_warn(
+                f"alarms: nothing is logged as {name!r} at the first validation, which is right if it comes "
+                f"later (every_n_epochs). Near are {', '.join(near)}"
+            )
         self._known |= self.limits.keys()

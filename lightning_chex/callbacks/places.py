@@ -56,6 +56,11 @@ class PlaceShares:
             pixel has there.
         """
         found: dict[str, Tensor] = {}
+        for metric in (*self._shares.values(), *self._areas.values()):
+            if not metric.update_called:  # torchmetrics would warn, and other processes may have something to share
+                metric.update(
+                    torch.zeros(0, device=metric.device), torch.zeros(0, dtype=torch.long, device=metric.device)
+                )
         for name, metric in self._shares.items():
             measured, area = metric.compute(), self._areas[name].compute()
             counts, means = measured["count"].reshape(-1), measured["per_class"].reshape(-1)

@@ -100,9 +100,9 @@ def film_strip(frames: Sequence[Frame], title: str) -> Figure:
     rows, columns = len(last.keys), len(frames) + 1
     page = np.full((rows * SIDE, columns * SIDE, 3), 255, np.uint8)
     cell = 1.15  # inches
-    made = Figure(figsize=(max(columns * cell + 1.1, 4.8), rows * cell + 1.3))
+    made = Figure(figsize=(max(columns * cell + 1.1, 4.8), rows * cell + 1.45))
     FigureCanvasAgg(made)
-    left, bottom = 1.0 / made.get_figwidth(), 0.75 / made.get_figheight()
+    left, bottom = 1.0 / made.get_figwidth(), 0.9 / made.get_figheight()
     axis = made.add_axes((left, bottom, columns * cell / made.get_figwidth(), 1 - bottom - 0.55 / made.get_figheight()))
     for row, key in enumerate(last.keys):
         _fill(page, row, 0, last.images[row][..., None])
@@ -133,7 +133,7 @@ def film_strip(frames: Sequence[Frame], title: str) -> Figure:
     for spine in axis.spines.values():
         spine.set_visible(False)
     made.suptitle(title, fontsize=9, x=0.01, y=1 - 0.06 / made.get_figheight(), ha="left", va="top", parse_math=False)
-    bar_axis = made.add_axes((left, 0.42 / made.get_figheight(), min(0.9 - left, 4 / made.get_figwidth()), 0.008))
+    bar_axis = made.add_axes((left, 0.6 / made.get_figheight(), min(0.9 - left, 4 / made.get_figwidth()), 0.008))
     bar = made.colorbar(
         ScalarMappable(Normalize(0, top), COLORMAP), cax=bar_axis, orientation="horizontal", extend="max"
     )

@@ -19,7 +19,11 @@ class Figures(Callback):
 
     def on_validation_epoch_end(self, trainer, pl_module) -> None:
         for name, own in self.values.items():
-            if trainer.current_epoch < len(own) and not trainer.sanity_checking:
+            if (
+                trainer.current_epoch < len(own)
+                and not trainer.sanity_checking
+                and own[trainer.current_epoch] is not None
+            ):
                 pl_module.log(f"val/{name}", own[trainer.current_epoch])
 
 
@@ -36,7 +40,7 @@ def test_an_alarm_is_raised_at_the_first_value_beyond_and_keeps_the_worst(tmp_pa
     values = {"corners": [0.1, 0.5, 0.4, 0.2], "auroc": [0.9, 0.7, math.nan, 0.5], "edge": [0.3, 0.3, 0.3, 0.3]}
     with pytest.warns(UserWarning, match=r"alarm: val/corners 0.5 > 0.3 \(in one validation, first in epoch 1\)"):
         alarms = run(tmp_path, {"val/corners": "> 0.3", "val/auroc": "<0.6", "val/edge": "> 0.3"}, 4, **values)
-    assert {key: str(own) for key, own in alarms.alarms.items()} == {
+    assert {own.figure: str(own) for own in alarms.alarms.values()} == {
         "val/corners": "val/corners 0.5 > 0.3 (in 2 validations, first in epoch 1)",
         "val/auroc": "val/auroc 0.5 <0.6 (in one validation, first in epoch 3)",
     }
@@ -51,6 +55,13 @@ def test_a_star_stands_for_every_class_and_a_resumed_run_goes_on(tmp_path):
         "val/corners/Mass": (0, 2, pytest.approx(0.4)),
         "val/corners/Nodule": (2, 1, pytest.approx(0.9)),
     }
+
+
+def test_a_value_counts_once_though_it_is_logged_now_and_then_and_two_limits_match(tmp_path):
+    limits = {"val/corners": "> 0.3", "val/corner*": "> 0.3", "val/c*": "> 0.9"}
+    alarms = run(tmp_path, limits, 4, corners=[None, 0.5, None, 0.95])
+    found = {key: (own.first, own.epochs) for key, own in alarms.alarms.items()}
+    assert found == {("val/corners", "> 0.3"): (1, 2), ("val/corners", "> 0.9"): (3, 1)}
 
 
 def test_wandb_gets_each_alarm_once(tmp_path):

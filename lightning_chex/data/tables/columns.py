@@ -9,7 +9,7 @@ import pandas as pd
 
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.images import IMAGE_SUFFIXES, first_few
-from lightning_chex.data.tables.reading import numbers
+from lightning_chex.data.tables.reading import numbers, refuse_rows
 from lightning_chex.data.tables.words import CELLS, SPLITS, is_healthy, plain
 
 NONE = "none"
@@ -60,6 +60,8 @@ _SCORES = (
     "opacityscore"
 )
 _PATIENT_FOLDERS = (r"patient[-_]?\d+", r"p\d{8}", r"(?:subject|sub|pat)[-_]?\d+")
+_NEARLY = 0.8
+"""A column of which so many cells are 0 and 1 is taken for a class."""
 _COUNTED = ("split", "view", "sex")
 _NO_LABELS = (
     "followup followupnumber id index row number imageheight imagewidth height width rows columns bitsstored fold "
@@ -188,9 +190,22 @@ def _is_binary(cells: pd.Series) -> bool:
     return None not in found and bool({"positive", "negative"} & found)
 
 
+def _refuse_nearly_binary(cells: pd.Series, path: Path, name: str) -> None:
+    """A class must not be lost for one wrong cell."""
+    said = cells.str.lower().map(CELLS)
+    known = said.isin(["positive", "negative"])
+    if known.mean() >= _NEARLY:
+        way_out = "correct the cell, or name the classes by --data.columns.labels '[A,B]'"
+        refuse_rows(path, name, cells, said.isna(), f"is no label, though others here are 0 and 1: {way_out}")
+
+
 def _labels(table: pd.DataFrame, path: Path, used: set[str], words: list[str]) -> dict[str, str | list[str]]:
     free = [name for name in table.columns if name not in used]
-    binary = [name for name in free if plain(name) not in _NO_LABELS.split() and _is_binary(table[name])]
+    named = [name for name in free if plain(name) not in _NO_LABELS.split()]
+    binary = [name for name in named if _is_binary(table[name])]
+    for name in named:
+        if name not in binary and plain(name) not in [*_TEXT_LABELS.split(), *_SCORES.split()]:
+            _refuse_nearly_binary(table[name], path, name)
     healthy = [name for name in binary if is_healthy(name)]
     if healthy and len(binary) > 1:
         words.append(f"{first_few(map(repr, healthy))} says that there is no finding, which is no class of its own")

@@ -385,6 +385,14 @@ BAD = {
         lambda t: t.assign(x=1, y=1, w=["5"] * 23 + ["50"], h=5, label="Mass"), BOTH,
         "row 25: the box 1, 1, 51, 6 .* of 'x23' lies outside of its 30 x 20 image",
     ),
+    "one cell of a class": (
+        lambda t: t.assign(Mass=["banana", *t["Mass"].astype(str)[1:]]), {},
+        "row 2, column 'Mass': 'banana' is no label, though others here are 0 and 1",
+    ),
+    "one number of a class": (
+        lambda t: t.assign(Mass=[*t["Mass"].astype(str)[:-1], "2"]), {},
+        "row 25, column 'Mass': '2' is no label",
+    ),
     "box empty": (
         lambda t: t.assign(x=1, y=1, w=["5"] * 23 + ["0"], h=5, label="Mass"), BOTH,
         "row 25, column 'box': '1, 1, 0, 5' has no extent, read as xywh",
