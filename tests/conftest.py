@@ -1,5 +1,4 @@
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,6 @@ def chex_data() -> Path:
     if not root:
         pytest.skip("CHEX_DATA is not set: no real X-rays at hand")
     return Path(root)
-
-
-@pytest.fixture(autouse=True)
-def wandb_reads_its_settings_anew():
-    """What a W&B run of one test has set, folders among it, would hold in the runs of all later ones."""
-    yield
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].teardown()
 
 
 @pytest.fixture

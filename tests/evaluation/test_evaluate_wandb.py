@@ -15,6 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def test_the_tables_go_to_wandb_without_names_of_images(classifier, place):
+    wandb.teardown()  # settings are read anew, whatever ran before in the process
     logger = ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true", "--trainer.default_root_dir=out"]
     arguments = ["--config", classifier.config, "--ckpt_path", classifier.checkpoint, "--output_dir=found"]
     main(["evaluate", *arguments, *SETTINGS, *logger, "--methods=[IBA,Gradient]", "--limit=6"])

@@ -55,7 +55,7 @@ def test_a_description_holds_every_setting_and_nothing_learnt():
         "class": "IBA", "layer": LAYER, "beta": 10.0, "steps": 15, "lr": 2.0, "noise_samples": 2,
         "lr_schedule": "linear", "adam_betas": [0.5, 0.9], "antithetic": True,
         "objective": "binary_cross_entropy", "blur_sigma": 1.0, "initial_alpha": 2.0, "bfloat16": False, "seed": 0,
-        "statistics_per": "neuron",
+        "statistics_per": "neuron", "update": "adam",
     }  # fmt: skip
 
 
