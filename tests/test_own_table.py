@@ -118,11 +118,13 @@ def test_explain_prepare_and_evaluate_take_the_same_configuration(trained, monke
     folder, _, checkpoint = trained
     monkeypatch.chdir(folder)
     common = ["--config=small.yaml", *TINY[:-3], "--data.size=64", "--data.batch_size=4"]
-    main(["explain", *common, f"--ckpt_path={checkpoint}", "--output_dir=maps", "--split=all", "--overlays=false"])
+    chosen = ["--output_dir=maps", "--split=all", "--targets=[Edema,Mass]"]
+    main(["explain", *common, f"--ckpt_path={checkpoint}", *chosen])
     rows = list(csv.DictReader((folder / "maps" / "index.csv").open(encoding="utf-8")))
     seen = [i for i in range(32) if i % 5 != 4]
-    positive = {(f"s{i}", "Edema") for i in seen if i // 2 % 2} | {(f"s{i}", "Mass") for i in seen if i // 4 % 4 == 1}
-    assert {(row["image"], row["target"]) for row in rows} == positive and {row["truth"] for row in rows} == {"1"}
+    expected = {(f"s{i}", "Edema"): str(i // 2 % 2) for i in seen}
+    expected |= {(f"s{i}", "Mass"): ("0", "1", "", "")[i // 4 % 4] for i in seen}  # empty where it is not known
+    assert {(row["image"], row["target"]): row["truth"] for row in rows} == expected
     main(["prepare", "--config=small.yaml", "--data.size=64", "--output_dir=copy", "--workers=0"])
     arguments = [f"--ckpt_path={checkpoint}", "--output_dir=eva", "--methods=[GradCAM]", "--limit=2", *QUICK]
     main(["evaluate", *common, *arguments, "--data.prepared=copy"])
