@@ -67,8 +67,12 @@ def killed(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def place(killed, place):
-    """The working folder of the test, with a copy of that run."""
-    shutil.copytree(killed, place / "work", dirs_exist_ok=True)
+    """The working folder of the test, with a copy of that run.
+
+    Links stay links: W&B links its logs before its service has made the files, and a run killed
+    early leaves such a link without an end.
+    """
+    shutil.copytree(killed, place / "work", symlinks=True, dirs_exist_ok=True)
     return place / "work"
 
 
