@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from processes import together
-from tiny import CLASS_NAMES, SpyIBA, TinyData, TinyTask, tiny_trainer
+from tiny import CLASS_NAMES, SpyIBA, TinyData, TinyImages, TinyTask, tiny_trainer
 
-from lightning_chex.callbacks import IBACallback, MapWriter, PredictionWriter
+from lightning_chex.callbacks import IBACallback, MapWriter, PredictionWriter, SubgroupScores
 from lightning_chex.data import PATHOLOGIES, SyntheticDataModule
 from lightning_chex.tasks import ClassificationTask, RegressionTask
 
@@ -17,6 +17,14 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 COUNTS = (1, 2, 3, 13)
 BACKBONE = "test_resnet"
+
+
+class Grouped(TinyImages):
+    """All but two are of one sex, and of a few it is not known; some patients have two images."""
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        sex = "F" if i < len(self) - 2 else "M" if i % 2 else ""
+        return super().__getitem__(i) | {"patient_id": f"p{i // 2 if i < 4 else i}", "subgroups": {"sex": sex}}
 
 
 class Still(ClassificationTask):
@@ -35,6 +43,7 @@ def classifier(classes: tuple[str, ...] = CLASS_NAMES) -> ClassificationTask:
 def data_of(count: int, score: bool = False, offers: bool = True) -> TinyData:
     """A data module of somebody else, whose loaders Lightning shares out among the processes."""
     data = TinyData(score=score, num_val=count)
+    data.val.__class__ = Grouped
     data.test = data.val
     if not offers:
         data.explained_dataset = None  # type: ignore[assignment]
@@ -52,7 +61,7 @@ def run(stage: str, count: int, folder: Path, processes: int, offers: bool = Tru
     drawn = stage == "validate" and count == 13
     everything = IBACallback(attributors[0], num_images=-1, batch_size=3, top_fraction=0.3, save_pictures=False)
     some = IBACallback(attributors[1], num_images=3, top_fraction=0.3, name="some", save_pictures=drawn)
-    trainer = trainer_of(folder, processes, everything, some, **options)
+    trainer = trainer_of(folder, processes, everything, some, SubgroupScores(fewest=3), **options)
     task, data = classifier(), data_of(count, offers=offers)
     if stage == "test":  # by the statistics of a validation
         trainer.validate(task, data, verbose=False)
@@ -68,7 +77,7 @@ def run(stage: str, count: int, folder: Path, processes: int, offers: bool = Tru
 
 
 def regression(count: int, folder: Path, processes: int) -> dict[str, Any]:
-    trainer = trainer_of(folder, processes)
+    trainer = trainer_of(folder, processes, SubgroupScores(fewest=3))
     task = RegressionTask((0, 12), backbone=BACKBONE)
     task.model = TinyTask(()).model
     trainer.validate(task, data_of(count, score=True), verbose=False)

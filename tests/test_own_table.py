@@ -95,6 +95,7 @@ def test_inspect_says_and_writes_what_it_recognised(trained):
     }  # fmt: skip
     assert own["view"] == ["PA"] and own["size"] == 224 and Path(own["boxes"]) == folder / "B.csv"
     assert config["model"]["class_path"].endswith("ClassificationTask")
+    assert config["trainer"]["callbacks"][-1] == {"class_path": "lightning_chex.callbacks.SubgroupScores"}
 
 
 def test_the_training_explains_the_images_with_boxes(trained):

@@ -30,9 +30,10 @@ from benchmarks.claims import (
     pictures,
     redundancy,
     severity,
+    shortcuts,
     stability,
 )
-from benchmarks.claims.study import Claim, Study
+from benchmarks.claims.study import Claim, NothingRecognised, Study
 from lightning_chex.files import write_whole
 
 CLAIMS: dict[str, Callable[[Study], Sequence[Claim]]] = {
@@ -44,6 +45,7 @@ CLAIMS: dict[str, Callable[[Study], Sequence[Claim]]] = {
     "importance": lambda study: [importance.claim(study)],
     "beyond": beyond.claims,
     "stability": stability.claims,
+    "shortcuts": lambda study: [shortcuts.claim(study)],
 }
 
 
@@ -55,18 +57,22 @@ def main() -> None:
     parser.add_argument("--claims", nargs="+", choices=CLAIMS, default=list(CLAIMS))
     parser.add_argument("--seeds", type=int, nargs="+", help="training seeds; by default 0 1 2")
     parser.add_argument("--cases", type=int, help="cases a claim and network, at most; by default 24")
-    parser.add_argument("--quick", action="store_true", help="one training seed, one epoch and four cases by default")
+    parser.add_argument("--quick", action="store_true", help="one training seed, few images and four cases by default")
     parser.add_argument("--note", default="", help="what a reader must know of this run")
     options = parser.parse_args()
     seeds = options.seeds or ([0] if options.quick else [0, 1, 2])
     cases = options.cases or (4 if options.quick else 24)
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    study = Study(options.work, seeds, cases, 1 if options.quick else None)
+    study = Study(options.work, seeds, cases, options.quick)
     file = options.out.with_suffix(".json")
     kept = json.loads(file.read_text()) if file.exists() else {}
     for name in options.claims:
-        found = CLAIMS[name](study)
+        try:
+            found = CLAIMS[name](study)
+        except NothingRecognised as error:
+            print(f"left out: {error}", flush=True)
+            continue
         kept[name] = {
             "claims": [asdict(claim) for claim in found],
             "command": f"python -m benchmarks.claims {' '.join(_shown(sys.argv[1:]))}",

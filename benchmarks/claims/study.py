@@ -39,6 +39,13 @@ NETWORKS = Path(__file__).parent / "networks"
 STARTS: dict[Kind, Kind] = {"detectors": "severity"}
 """Networks that start from the weights of another."""
 
+QUICK: dict[Kind, int] = {"classifier": 1000, "weighted": 1000, "severity": 400, "detectors": 400, "shuffled": 400}
+"""Training images of a quick run: a network that recognises no finding has no maps to judge."""
+
+
+class NothingRecognised(ValueError):
+    """The networks recognise none of the cases a claim is about."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -84,18 +91,19 @@ class Study:
         work: folder of the trained networks, and of what was measured of them.
         seeds: training seeds; each is another initialisation, order and training population.
         cases: cases a claim and network, at most.
-        epochs: of the training; None for those of the configurations in ``networks/``.
+        quick: train on few images, once, instead of as the configurations in ``networks/`` say: the networks learn
+            little, and every claim still runs.
     """
 
     work: Path
     seeds: Sequence[int]
     cases: int
-    epochs: int | None = None
+    quick: bool = False
     _statistics: dict[tuple[str, int, str], FeatureStatistics] = field(default_factory=dict)
 
     def network(self, kind: Kind, seed: int) -> nn.Module:
         """Load a network, in evaluation mode; it is trained first where it is not in ``work``."""
-        return _loaded(kind, trained(self.work, kind, seed, self.epochs))
+        return _loaded(kind, trained(self.work, kind, seed, self.quick))
 
     def statistics(self, kind: Kind, seed: int, layer: str = LAYER) -> FeatureStatistics:
         """Statistics of a layer on images the network was trained on."""
@@ -120,6 +128,10 @@ class Study:
         file = self.work / "measured" / f"{name}-{seed}-{self.cases}.json"
         if not file.exists():
             patients, values = measure(self, seed)
+            if not patients:
+                raise NothingRecognised(
+                    f"{name}: the network of seed {seed} recognises none of the cases: train longer"
+                )
             kept = {key: own.double().tolist() for key, own in values.items()}
             file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(file, json.dumps({"patients": patients, "values": kept}))
@@ -144,7 +156,7 @@ def target_of(kind: Kind) -> Literal["pathologies", "severity"]:
     return "pathologies" if kind in ("classifier", "weighted") else "severity"
 
 
-def trained(work: Path, kind: Kind, seed: int, epochs: int | None = None) -> Path:
+def trained(work: Path, kind: Kind, seed: int, quick: bool = False) -> Path:
     """The checkpoint of a network, trained through the command line if it is not there."""
     folder = work / f"{kind}-{seed}"
     checkpoint = folder / "checkpoints" / "network.ckpt"
@@ -154,8 +166,9 @@ def trained(work: Path, kind: Kind, seed: int, epochs: int | None = None) -> Pat
             f"--seed_everything={seed}", f"--data.seed={seed}", f"--trainer.default_root_dir={folder}",
         ]  # fmt: skip
         if kind in STARTS:
-            command.append(f"--model.weights={trained(work, STARTS[kind], seed, epochs)}")
-        subprocess.run(command + ([] if epochs is None else [f"--trainer.max_epochs={epochs}"]), check=True)
+            command.append(f"--model.weights={trained(work, STARTS[kind], seed, quick)}")
+        shorter = ["--trainer.max_epochs=1", f"--data.num_train={QUICK[kind]}"]
+        subprocess.run(command + (shorter if quick else []), check=True)
     return checkpoint
 
 

@@ -10,6 +10,7 @@ from torchmetrics import MetricCollection
 
 from lightning_chex.attribution import Attribution, Attributor, EveryPixel, RandomMap, frozen
 from lightning_chex.callbacks.places import PlaceShares
+from lightning_chex.data.contract import names_of, subgroups_of_batch
 from lightning_chex.explaining import Cases, Regions, cases_of, grey_pictures, region_kind
 from lightning_chex.metrics import LocalizationIoU, intersection_over_union, pointing_game, top_fraction_mask
 from lightning_chex.reporting import Explanation
@@ -72,11 +73,16 @@ class Explainer:
                 self.controls[control].update(maps, boxed.regions, boxed.classes)
             grey = grey_pictures(cases.images)
             lungs = batch["lung_mask"].any(1)[cases.rows] if "lung_mask" in batch else None
+            rows = cases.rows.tolist()
+            told = subgroups_of_batch(batch)
+            groups = None if told is None else [told[row] for row in rows]
+            people = names_of(named.get("patient_id", named["image_id"]))
+            patients = [str(people[row]) for row in rows]
             for name, attributor in self.attributors.items():
                 with self.precision():
                     found = attributor.explain(self.network, cases.images, cases.target, cases.rows)
                 self.iou[name].update(found.maps[marked], boxed.regions, boxed.classes)
-                self.places[name].update(found.maps, cases.classes, lungs)
+                self.places[name].update(found.maps, cases.classes, lungs, groups, patients)
                 yield from self._explanations(name, cases, found, grey, batch)
 
     def _explanations(

@@ -1,13 +1,17 @@
 """How much of the maps lies where no finding does: in the corners, at the edge, outside the lungs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from lightning_chex.metrics import ClassMean, corner_mask, edge_mask, mass_accuracy
+from lightning_chex.callbacks.processes import gathered_rows
+from lightning_chex.callbacks.subgroups import FEWEST, ends, grouped
+from lightning_chex.metrics import ClassMean, corner_mask, edge_mask, mass_accuracy, summarize
 
 CORNERS, EDGE, OUTSIDE = "corners", "edge", "outside_lungs"
+
+_Row = tuple[float, str, Mapping[str, str]]  # a map's share, its patient and its groups
 
 
 class PlaceShares:
@@ -23,14 +27,24 @@ class PlaceShares:
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self._shares = {name: ClassMean(num_classes).to(device) for name in (CORNERS, EDGE, OUTSIDE)}
         self._areas = {name: ClassMean(1).to(device) for name in (CORNERS, EDGE, OUTSIDE)}
+        self._rows: dict[str, list[_Row]] = {}
 
-    def update(self, maps: Tensor, classes: Tensor, lungs: Tensor | None = None) -> None:
+    def update(
+        self,
+        maps: Tensor,
+        classes: Tensor,
+        lungs: Tensor | None = None,
+        subgroups: Sequence[Mapping[str, str]] | None = None,
+        patients: Sequence[str] = (),
+    ) -> None:
         """Add maps.
 
         Args:
             maps: (N, H, W); what is below 0 does not count.
             classes: class each explains, int64 (N,).
             lungs: bool (N, H, W), empty where they are not known; None where they are known of none.
+            subgroups: groups of each map's image, by sex and so on, N of them; None where the data tell none.
+            patients: who each map shows, N of them, where there are ``subgroups``.
         """
         if not len(maps):
             return
@@ -46,6 +60,8 @@ class PlaceShares:
             self._shares[name].update(share, classes)
             area = where.flatten(1).float().mean(1).where(counted, torch.nan)
             self._areas[name].update(area, torch.zeros_like(classes))
+            if subgroups is not None:
+                self._rows.setdefault(name, []).extend(zip(share.tolist(), patients, subgroups, strict=True))
 
     def scores(self, class_names: Sequence[str]) -> dict[str, Tensor]:
         """Means over all maps so far and over all distributed processes, which all must call this.
@@ -53,7 +69,8 @@ class PlaceShares:
         Returns:
             ``corners``, ``edge``, ``outside_lungs`` (where lungs are known), 0 to 1; for classes ``corners/NAME`` too;
             and ``corners_every_pixel``, the share of the image that these places are, which a map that marks every
-            pixel has there.
+            pixel has there. For subgroups of `FEWEST` patients and more ``corners_by_sex/F``, with the ends of a 95 %
+            interval by patient, ``corners_by_sex/F_low`` and ``_high``.
         """
         found: dict[str, Tensor] = {}
         for metric in (*self._shares.values(), *self._areas.values()):
@@ -68,4 +85,22 @@ class PlaceShares:
                 continue
             found |= {name: measured["mean"], f"{name}_every_pixel": area["mean"]}
             found |= {f"{name}/{own}": means[c] for c, own in enumerate(class_names) if counts[c] > 0}
+        for name, rows in self._all_rows().items():
+            found |= {f"{name}_by_{key}": torch.tensor(value) for key, value in _by_subgroup(rows)}
         return found
+
+    def _all_rows(self) -> dict[str, list[_Row]]:
+        """The rows of all processes, by place."""
+        found: dict[str, list[_Row]] = {}
+        for name, row in gathered_rows([(name, row) for name, rows in self._rows.items() for row in rows]):
+            found.setdefault(name, []).append(row)
+        # in an order that does not depend on the number of processes, as intervals do on it
+        return {name: sorted(rows, key=lambda row: (row[1], row[0])) for name, rows in found.items()}
+
+
+def _by_subgroup(rows: Sequence[_Row]) -> Iterator[tuple[str, float]]:
+    for where, places in grouped([groups for *_, groups in rows]).items():
+        shares, patients = [rows[i][0] for i in places], [rows[i][1] for i in places]
+        estimate = summarize(shares, patients, resamples=500, bounds=(0.0, 1.0)).mean
+        if estimate.patients >= FEWEST:
+            yield from ((f"{where}{end}", value) for end, value in ends(estimate))

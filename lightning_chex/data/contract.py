@@ -214,6 +214,14 @@ def names_of(ids: Any) -> Any:
     return listed if not listed or isinstance(listed[0], str) else [str(name) for name in listed]
 
 
+def subgroups_of_batch(batch: Mapping[str, Any]) -> list[dict[str, str]] | None:
+    """Take the groups of each image from a batch, of torch's ``default_collate`` too; None where it has none."""
+    found = batch.get("subgroups")
+    if isinstance(found, Mapping):  # by attribute, as default_collate joins dicts
+        return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+    return found
+
+
 def outputs_of(model: object, data: XrayDataModule | None = None) -> Outputs:
     """Return what the outputs of a model stand for; without ``class_names`` it has those of its data."""
     class_names = getattr(model, "class_names", None)

@@ -18,6 +18,9 @@ key                 type                       meaning
 ``lung_mask``       bool (2, H, W)             the patient's right lung (image left), then the left lung;
                                                an empty one means not outlined, not absent
 ``finding_masks``   bool (8, H, W)             exact extent of each pathology (phantom only)
+``subgroups``       dict of str                name of the image's group by ``sex``, ``age``, ``view``, or whatever a
+                                               source knows; empty where it does not. Only figures of whole groups
+                                               are logged
 ``source_size``     (int, int)                 height and width of the image file (when chosen for ``predict``)
 ==================  =========================  ==================================================================
 

@@ -4,6 +4,7 @@ from lightning_chex.estimates import Estimate, Summary
 from lightning_chex.metrics.accumulators import ClassMean, LocalizationIoU, RegionMeasure
 from lightning_chex.metrics.bootstrap import summarize
 from lightning_chex.metrics.correlation import is_constant, pearson, spearman
+from lightning_chex.metrics.discrimination import auroc_estimate
 from lightning_chex.metrics.imputation import linear_imputation
 from lightning_chex.metrics.overlap import (
     accuracy_at,
@@ -31,6 +32,7 @@ from lightning_chex.thresholds import otsu_mask, relative_level_mask, top_fracti
 __all__ = [
     "ClassLevel", "ClassMean", "Estimate", "LocalizationIoU", "MaskedScores", "Otsu", "PerturbationCurves",
     "RegionMeasure", "RoadCurves", "Summary", "ThresholdRule", "TopFraction", "accuracy_at", "area_under_curve",
+    "auroc_estimate",
     "blurred", "boxes_to_mask", "corner_mask", "edge_mask", "effective_heat_ratio", "insertion_deletion",
     "intersection_over_detected", "intersection_over_union", "iou_at_levels", "is_constant", "linear_imputation",
     "mask_sizes", "masked_scores", "mass_accuracy", "oracle_iou", "otsu_mask", "pearson", "pixel_ranks",

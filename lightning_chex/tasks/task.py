@@ -168,13 +168,18 @@ class ChestXrayTask(pl.LightningModule):
         counted = unrepeated_rows(self.trainer, batch, len(output), batch_idx)
         return (output, truth) if counted.all() else (output[counted], truth[counted])
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Update the validation metrics."""
-        self.collect("val", *self.evaluated(batch, batch_idx))
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Update the validation metrics; ``output`` and ``truth`` of `evaluated` are for callbacks."""
+        return self._measured("val", batch, batch_idx)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Update the test metrics."""
-        self.collect("test", *self.evaluated(batch, batch_idx))
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Update the test metrics; see `validation_step`."""
+        return self._measured("test", batch, batch_idx)
+
+    def _measured(self, stage: str, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        output, truth = self.evaluated(batch, batch_idx)
+        self.collect(stage, output, truth)
+        return {"output": output, "truth": truth}
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""

@@ -112,13 +112,14 @@ def contents(folder: Path) -> str:
     return first_few(sorted(entry.name for entry in folder.iterdir()), limit=8) or "nothing"
 
 
-def read_table(path: Path, columns: Sequence[str], separator: str = ",") -> pd.DataFrame:
+def read_table(path: Path, columns: Sequence[str], separator: str = ",", optional: Sequence[str] = ()) -> pd.DataFrame:
     """Read some columns of a table as text.
 
     Args:
         path: a table with a header, UTF-8 with or without a byte order mark; packed by gzip if it is called ``.gz``.
         columns: their names in the header; the first one names the image of a row, without its suffix afterwards.
         separator: what stands between two columns.
+        optional: more of them, which may be missing and have empty cells.
 
     Returns:
         One row per image, every cell a string.
@@ -148,7 +149,8 @@ def read_table(path: Path, columns: Sequence[str], separator: str = ",") -> pd.D
         raise DataError(f"{path} has the column {', '.join(map(repr, twice))} more than once; keep one")
     if table.empty:
         raise DataError(f"{path} has a header but no rows: get an intact copy")
-    table = table.set_axis(header, axis=1)[list(columns)]
+    more = [name for name in optional if header.count(name) == 1]
+    table = table.set_axis(header, axis=1)[[*columns, *more]]
     table = table.fillna("").apply(lambda cells: cells.str.strip())  # short rows leave cells undefined
     for name in columns:
         empty = table[name] == ""

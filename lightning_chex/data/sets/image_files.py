@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_chex.data.files.images import ImageReader, read_grey
+from lightning_chex.data.subgroups import subgroups_of
 from lightning_chex.data.transforms import ImageTransform
 
 
@@ -15,7 +16,7 @@ class ImageFiles(Dataset):
     """X-rays from files; a child sets ``labels`` and may override ``annotations`` and ``values``.
 
     Args:
-        images: columns ``image_id``, ``patient_id`` and ``path``, a row per image.
+        images: columns ``image_id``, ``patient_id`` and ``path``, a row per image; those of `subgroups_of` count too.
         transform: from a grey image and its annotations to the sample.
         read: reads an image file.
     """
@@ -26,6 +27,7 @@ class ImageFiles(Dataset):
         self.image_ids: list[str] = images["image_id"].tolist()
         self.patient_ids: list[str] = images["patient_id"].tolist()
         self.paths: list[str] = images["path"].tolist()
+        self.subgroups = subgroups_of(images)
         self.transform = transform
         self.read = read
 
@@ -53,4 +55,5 @@ class ImageFiles(Dataset):
             **self.values(index),
             "image_id": self.image_ids[index],
             "patient_id": self.patient_ids[index],
+            **({} if self.subgroups is None else {"subgroups": dict(self.subgroups[index])}),
         }

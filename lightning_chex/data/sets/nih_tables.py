@@ -25,6 +25,9 @@ CHESTXRAY14 = (*PATHOLOGIES, "Consolidation", "Edema", "Emphysema", "Fibrosis", 
 _HEALTHY = "No Finding"
 _SYNONYMS = {"Infiltrate": "Infiltration"}  # the box list's word for it
 
+_DEMOGRAPHY = {"Patient Age": "age", "Patient Gender": "sex", "Patient Sex": "sex", "View Position": "view"}
+_OLDEST = 120
+
 _BOXES = "BBox_List_2017.csv"
 _TRAINING, _TEST = _LISTS = ("train_val_list.txt", "test_list.txt")
 _SAMPLE = "sample_labels.csv"
@@ -99,12 +102,13 @@ def read_labels(path: Path) -> pd.DataFrame:
     """Read ``Data_Entry_2017*.csv`` or ``sample_labels.csv``, plain or packed by gzip.
 
     Returns:
-        Columns ``image_id``, ``patient_id`` (without leading zeros), and one of 0 and 1 for each of ``CHESTXRAY14``.
+        Columns ``image_id``, ``patient_id`` (without leading zeros), one of 0 and 1 for each of ``CHESTXRAY14``, and,
+        where the table has them, ``sex`` and ``view`` as they are and ``age`` in years, NaN where it is none.
 
     Raises:
         DataError: see ``read_table``; or a finding no version of the data set has.
     """
-    table = read_table(path, ["Image Index", "Finding Labels", "Patient ID"])
+    table = read_table(path, ["Image Index", "Finding Labels", "Patient ID"], optional=list(_DEMOGRAPHY))
     findings = table["Finding Labels"]
     for word, name in _SYNONYMS.items():
         findings = findings.str.replace(rf"\b{word}\b", name, regex=True)
@@ -115,7 +119,17 @@ def read_labels(path: Path) -> pd.DataFrame:
     fenced = "|" + findings + "|"  # no name is found inside another
     labels = {name: fenced.str.contains(f"|{name}|", regex=False).astype(np.float32) for name in CHESTXRAY14}
     patients = table["Patient ID"].str.replace(r"^0+(?=\d)", "", regex=True)
-    return pd.DataFrame({"image_id": table["Image Index"], "patient_id": patients, **labels})
+    more = {own: table[name] for name, own in _DEMOGRAPHY.items() if name in table}
+    if "age" in more:
+        more["age"] = _years(more["age"])
+    return pd.DataFrame({"image_id": table["Image Index"], "patient_id": patients, **more, **labels})
+
+
+def _years(cells: pd.Series) -> pd.Series:
+    """Ages as the versions of the table write them, ``58``, ``058Y``, ``018M``, ``010D``, in years."""
+    parts = cells.str.extract(r"^\s*(\d+)\s*([YMWD]?)\s*$")
+    years = pd.to_numeric(parts[0]) / parts[1].map({"Y": 1, "M": 12, "W": 52.18, "D": 365.25, "": 1})
+    return years.where(years < _OLDEST)  # the first version has ages of 414 years
 
 
 def read_list(path: Path, may_be_empty: bool = False) -> pd.Series:

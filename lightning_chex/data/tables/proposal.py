@@ -6,8 +6,9 @@ from typing import Any
 import yaml
 
 from lightning_chex.data.files.images import first_few
+from lightning_chex.data.subgroups import ATTRIBUTES
 from lightning_chex.data.tables.boxes import BoxColumns
-from lightning_chex.data.tables.columns import described_columns
+from lightning_chex.data.tables.columns import NONE, described_columns
 from lightning_chex.data.tables.labels import unknown_words
 from lightning_chex.data.tables.reading import numbers
 from lightning_chex.data.tables.rows import Reading
@@ -39,9 +40,12 @@ trainer:
         num_images: 16
     - class_path: pytorch_lightning.callbacks.ModelCheckpoint
       init_args: {monitor}
-model:
+{subgroups}model:
 {model}data:
 {data}"""
+
+
+_SUBGROUPS = "    - class_path: lightning_chex.callbacks.SubgroupScores\n"
 
 
 def described_reading(reading: Reading, boxes: BoxColumns | None, uncertain: str, missing: str) -> list[str]:
@@ -90,10 +94,12 @@ def proposed_config(
         }
     model["init_args"]["schedule"] = "cosine"  # type: ignore[index]
     data = {"class_path": data_class, "init_args": _without_none(settings)}
+    told = [settings["columns"][name] not in (None, NONE) for name in ATTRIBUTES]
     return _CONFIG.format(
         what=data_class.rpartition(".")[2],
         attributor=_flow(attributor),
         monitor=_flow({**monitor, "filename": "best", "auto_insert_metric_name": False}),
+        subgroups=_SUBGROUPS if any(told) else "",
         model=_block(model),
         data=_block(data),
     )

@@ -170,6 +170,8 @@ def test_every_published_label_table_is_read(tmp_path, name, packed):
     path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
     (row,) = read_labels(path).to_dict("records")
     assert (row.pop("image_id"), row.pop("patient_id")) == ("00000001_000", "1")
+    years = {"Data_Entry_2017.csv": 58, "Data_Entry_2017_v2020.csv": 57, "sample_labels.csv": 60}[name]
+    assert (row.pop("age"), row.pop("sex"), row.pop("view")) == (years, "M", "PA")
     assert [name for name, present in row.items() if present] == ["Effusion", "Hernia"] and len(row) == 14
 
 
