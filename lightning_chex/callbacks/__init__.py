@@ -7,12 +7,13 @@ from lightning_chex.callbacks.last_checkpoint import LastCheckpoint, WholeCheckp
 from lightning_chex.callbacks.lungs import LungPictures
 from lightning_chex.callbacks.map_writer import MapWriter
 from lightning_chex.callbacks.predictions import PredictionWriter
+from lightning_chex.callbacks.reliability import ReliabilityDiagram
 from lightning_chex.callbacks.runs import RUN_RECORD, check_place, read_record, run_folder, undisturbed
 from lightning_chex.callbacks.stopping import FiniteWeights, TimeLimit
 from lightning_chex.callbacks.subgroups import SubgroupScores
 
 __all__ = [
     "Alarms", "Explainer", "FiniteWeights", "IBACallback", "LastCheckpoint", "LungPictures", "MapWriter",
-    "PredictionWriter", "RUN_RECORD", "SubgroupScores", "TimeLimit", "WholeCheckpointIO", "check_place",
-    "keep_newest_state", "read_record", "run_folder", "undisturbed",
+    "PredictionWriter", "RUN_RECORD", "ReliabilityDiagram", "SubgroupScores", "TimeLimit",
+    "WholeCheckpointIO", "check_place", "keep_newest_state", "read_record", "run_folder", "undisturbed",
 ]  # fmt: skip

@@ -10,7 +10,8 @@ from lightning_chex.reporting.frames import source_window, to_source_frame
 from lightning_chex.reporting.loggers import boards_of
 from lightning_chex.reporting.lungs import lung_overlay, write_lung_sheet
 from lightning_chex.reporting.overview import draw_sample, overview_text, write_overview
-from lightning_chex.reporting.pictures import figure, overlay, sheet, signed_overlay, write_pictures
+from lightning_chex.reporting.pictures import figure, overlay, sheet, signed_overlay, write_figure, write_pictures
+from lightning_chex.reporting.reliability import reliability_diagram
 from lightning_chex.reporting.report import ExampleRow, write_comparison, write_report
 from lightning_chex.reporting.results import Curve, Measure, Results, number, without_nan
 from lightning_chex.reporting.rle import encode_mask
@@ -45,6 +46,7 @@ __all__ = [
     "overlay",
     "overview_text",
     "pictures_of",
+    "reliability_diagram",
     "results_text",
     "sheet",
     "signed_overlay",
@@ -55,6 +57,7 @@ __all__ = [
     "top_of",
     "without_nan",
     "write_comparison",
+    "write_figure",
     "write_lung_sheet",
     "write_overview",
     "write_pictures",

@@ -92,7 +92,7 @@ def test_data_without_subgroups_and_models_that_return_nothing_are_said(tmp_path
     task.model = TinyTask().model
     with pytest.warns(UserWarning, match="logs nothing: the data say nothing of sex, age or view"):
         logged(task, TinyData(), tmp_path)
-    with pytest.raises(Exception, match=r"needs a validation_step of TinyTask that returns the dict"):
+    with pytest.raises(Exception, match=r"SubgroupScores needs steps of TinyTask that return the dict"):
         logged(TinyTask(), data_of(), tmp_path)
     with pytest.raises(ValueError, match="fewest is 1: give at least 2 patients"):
         SubgroupScores(fewest=1)
