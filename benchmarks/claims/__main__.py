@@ -23,6 +23,7 @@ import torch
 from benchmarks.claims import (
     balanced,
     beyond,
+    choosing,
     detectors,
     importance,
     layers,
@@ -45,6 +46,7 @@ CLAIMS: dict[str, Callable[[Study], Sequence[Claim]]] = {
     "importance": lambda study: [importance.claim(study)],
     "beyond": beyond.claims,
     "stability": stability.claims,
+    "choosing": lambda study: [choosing.claim(study)],
     "shortcuts": lambda study: [shortcuts.claim(study)],
 }
 

@@ -153,7 +153,7 @@ def train(kind: str, strength: float, seed: int) -> dict[str, float]:
     """Train one network on a phantom population of its own, with the callback in its last epoch."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     pl.seed_everything(seed, verbose=False)
-    data = _Kept(
+    data = Kept(
         TRAINING, VALIDATION, 1, SIZE, seed=seed, images_per_patient=1, conspicuity=CONSPICUITY, shortcut=strength,
         shortcut_kind=kind, shortcut_class=CLASS,
     )  # fmt: skip
@@ -196,7 +196,7 @@ class _Laid(SyntheticCXR):
         return None if thing is None else replace(thing, shown=self.there)
 
 
-class _Remembered(Dataset):
+class Remembered(Dataset):
     """Samples that are drawn once."""
 
     def __init__(self, own: Any) -> None:
@@ -213,9 +213,11 @@ class _Remembered(Dataset):
         return self._drawn[index]
 
 
-class _Kept(SyntheticDataModule):
+class Kept(SyntheticDataModule):
+    """The phantom, drawn once and kept in memory."""
+
     def build(self, split: Any, transform: Any) -> Any:
-        return _Remembered(super().build(split, transform))
+        return Remembered(super().build(split, transform))
 
 
 def _figures(key: str) -> list[str]:
