@@ -30,8 +30,13 @@ def on_process_0(trainer: pl.Trainer, work: Callable[[], T]) -> T:
 
 def gathered(own: list[Explanation]) -> list[Explanation]:
     """The explanations of all processes, in the order one process would give them."""
+    return sorted(gathered_rows(own), key=lambda explanation: explanation.place)
+
+
+def gathered_rows(own: list[T]) -> list[T]:
+    """What all processes have, process by process; all must call this."""
     parts = [own]
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         parts = [[] for _ in range(dist.get_world_size())]
         dist.all_gather_object(parts, own)
-    return sorted(chain.from_iterable(parts), key=lambda explanation: explanation.place)
+    return list(chain.from_iterable(parts))
