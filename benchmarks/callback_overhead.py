@@ -5,8 +5,9 @@
 The configuration of configs/nih_classification.yaml (DenseNet-121, AdamW, batches of 32, IBA at denseblock3, W&B
 offline in all three), scaled down: phantoms of ``--size`` px, drawn before the clock runs, so that a training image
 costs as little as it can; as NIH's split has it, nine times as many for training as for validation, unless ``--train``
-says otherwise for a slow machine. In each round the three take turns, each for one epoch with its validation. What that means for the whole of NIH ChestX-ray8 is computed from the
-seconds of a training image, a validation image and an explained image, and said to be computed.
+says otherwise for a slow machine. In each round the three take turns, each for one epoch with its validation. What that
+means for the whole of NIH ChestX-ray8 is computed from the seconds of a training image, a validation image and an
+explained image, and said to be computed.
 
 With one thread on a processor the clock counts the seconds of this process (W&B's own is another one), so that what
 else the machine does hardly matters; else it is the wall's.
