@@ -74,6 +74,13 @@ def way_out(error: Exception, restoring: bool = False) -> str | None:
             "there is no room left in the shared memory of the workers that read images (/dev/shm): give "
             "--data.num_workers 0, or a larger one (docker run --shm-size 8g). What was written before is kept"
         )
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which not every part needs
+        if raised_by_package(error):
+            return str(error)
+        return (
+            "the device has no memory left: give a smaller --data.batch_size, --data.size or --trainer.precision "
+            f"bf16-mixed, or another device. It says: {' '.join(str(error).split())[:200]}"
+        )
     if restoring:
         reason = " ".join(str(error).split())[:300]
         return (

@@ -1,6 +1,7 @@
 """However many processes share the images, each image counts once: in scores, statistics, figures and tables."""
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,20 @@ def run(stage: str, count: int, folder: Path, processes: int, offers: bool = Tru
     }
 
 
+def within_budget(count: int, folder: Path, processes: int) -> dict[str, Any]:
+    """The budget of the last process is spent at its first batch, that of the others never."""
+    last = int(os.environ.get("LOCAL_RANK", "0")) == processes - 1
+    explaining = IBACallback(SpyIBA(), num_images=-1, batch_size=2, time_budget=1e-9 if last else 1e9)
+    trainer = trainer_of(folder, processes, explaining)
+    trainer.validate(classifier(), data_of(count), verbose=False)
+    pictures = folder / "explanations" / "validate"
+    return {
+        "explained": sum(len(images) for images in explaining.attributor.images),
+        "logged": trainer.callback_metrics["val/iba_images"],
+        "drawn": sorted(path.name for path in pictures.glob("*.png")) if trainer.is_global_zero else None,
+    }
+
+
 def regression(count: int, folder: Path, processes: int) -> dict[str, Any]:
     trainer = trainer_of(folder, processes, SubgroupScores(fewest=3))
     task = RegressionTask((0, 12), backbone=BACKBONE)
@@ -110,6 +125,8 @@ def everything(folder: Path, processes: int) -> dict[str, Any]:
         found[f"regression {count}"] = regression(count, folder, processes)
         found[f"predicted {count}"] = predicted(count, folder / f"predicted{count}", processes)
     found["not offered 13"] = run("validate", 13, folder / "not offered", processes, offers=False)
+    for count in (2, 13):
+        found[f"budget {count}"] = within_budget(count, folder / f"budget{count}", processes)
     found["explained 2"] = explained(2, folder / "explained", processes)
     return found
 
@@ -125,16 +142,21 @@ def ranks(request, tmp_path_factory) -> list[dict[str, Any]]:
     return together(request.param, everything, folder / "results", folder, request.param)
 
 
+def comparable(logged: dict[str, Any]) -> dict[str, Any]:
+    """What does not depend on how fast a process is."""
+    return {key: v for key, v in logged.items() if "train" not in key and not key.endswith(("_seconds", "_time_share"))}
+
+
 RUNS = [f"{stage} {count}" for stage in ("validate", "test", "fit") for count in COUNTS] + ["not offered 13"]
 
 
 @pytest.mark.parametrize("name", RUNS + [f"regression {count}" for count in COUNTS])
 def test_all_processes_log_what_one_does(alone, ranks, name):
     # each trains on images of its own, so the training's loss is of no use here
-    expected = {key: value for key, value in alone[name]["logged"].items() if "train" not in key}
+    expected = comparable(alone[name]["logged"])
     assert len(expected) >= 3
     for rank in ranks:
-        logged = {key: value for key, value in rank[name]["logged"].items() if "train" not in key}
+        logged = comparable(rank[name]["logged"])
         torch.testing.assert_close(logged, expected, rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
@@ -161,6 +183,21 @@ def test_every_image_is_explained_once(alone, ranks, name):
 def test_the_same_images_are_drawn_in_the_same_order(alone, ranks, name):
     assert [drawn.split("__")[0] for drawn in alone[name]["drawn"]] == [f"{i:03d}_image-1-{i}" for i in range(3)]
     assert ranks[0][name]["drawn"] == alone[name]["drawn"]
+
+
+def test_when_the_budget_of_one_process_is_spent_all_stop_after_the_same_batch(alone, ranks):
+    assert alone["budget 13"]["explained"] == 2
+    processes = len(ranks)
+    assert [rank["budget 13"]["explained"] for rank in ranks] == [2] * processes
+    assert [float(rank["budget 13"]["logged"]) for rank in ranks] == [2 * processes] * processes
+    # the first of all images, not the first of some process
+    drawn = [name.split("__")[0] for name in ranks[0]["budget 13"]["drawn"]]
+    assert drawn == [f"{i:03d}_image-1-{i}" for i in range(2 * processes)]
+
+
+def test_a_process_without_images_holds_up_no_other(ranks):
+    assert [float(rank["budget 2"]["logged"]) for rank in ranks] == [2] * len(ranks)
+    assert sum(rank["budget 2"]["explained"] for rank in ranks) == 2
 
 
 @pytest.mark.parametrize("count", COUNTS)

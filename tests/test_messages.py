@@ -2,7 +2,10 @@ import errno
 import os
 
 import pytest
+import torch
 
+from lightning_chex.attribution import EveryPixel
+from lightning_chex.attribution.chunks import in_chunks
 from lightning_chex.messages import one_line, way_out
 
 
@@ -60,3 +63,18 @@ def test_full_shared_memory_is_told_from_other_errors():
 )
 def test_an_error_of_the_program_keeps_its_traceback(bug):
     assert way_out(bug) is None
+
+
+def exhausted(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has 0 bytes free")
+
+
+def test_a_device_without_memory_is_one_line_with_the_way_out():
+    with pytest.raises(torch.OutOfMemoryError) as training:
+        exhausted()
+    with pytest.raises(torch.OutOfMemoryError) as explaining:
+        list(in_chunks(1, 1, exhausted, EveryPixel()))
+    of_training, of_explaining = (way_out(caught.value) for caught in (training, explaining))
+    assert "--data.batch_size" in of_training and "Tried to allocate 2.00 GiB. GPU 0 has" in of_training
+    assert "a single image at a time: take a deeper layer" in of_explaining
+    assert len(of_training.splitlines()) == len(of_explaining.splitlines()) == 1

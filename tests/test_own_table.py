@@ -87,6 +87,10 @@ def test_inspect_says_and_writes_what_it_recognised(trained):
     ):
         assert words in said
     assert "not known" in said and "TableDataModule: 26 images of 16 patients" in said
+    seen = [i for i in range(32) if i % 5 != 4]
+    known, positive = (sum(("0", "1", "-1", "")[i // 4 % 4] in words for i in seen) for words in (("0", "1"), ("1",)))
+    (mass,) = [line.split() for line in said.splitlines() if line.split()[:1] == ["Mass"] and "%" in line]
+    assert mass[-3:] == [str(positive), f"{100 * positive / known:.1f}", "%"]
     config = yaml.safe_load((folder / "mine.yaml").read_text())
     own = config["data"]["init_args"]
     assert own["columns"] == {

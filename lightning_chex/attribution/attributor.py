@@ -72,6 +72,8 @@ class Attributor:
     """Targets explained at a time, which bounds the memory and changes no map; halved when the memory does not
     suffice. None: the method chooses."""
 
+    _fitting_rows: int | None = None
+
     @property
     def needs_true_score(self) -> bool:
         """Whether ``target`` must be the true score of each image, as the objective squared_error needs it."""
@@ -140,7 +142,7 @@ class Attributor:
                 raise ValueError(f"{type(self).__name__}.maps returned {found}, not a tensor {wanted}")
             return maps.detach().float()
 
-        parts = list(in_chunks(len(targets), self.batch_size or 16, run))
+        parts = list(in_chunks(len(targets), self.batch_size or 16, run, self))
         maps = torch.cat(parts) if parts else images.new_zeros(0, *images.shape[-2:], dtype=torch.float32)
         return Attribution(maps, maps.new_full((len(maps),), torch.nan))
 

@@ -1,9 +1,11 @@
 """Working through many rows in chunks that fit the memory."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import ceil
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +14,9 @@ from lightning_chex.attribution.optimization import Problem
 from lightning_chex.attribution.partition import select_carried
 
 T = TypeVar("T")
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
+"""What allocators and libraries say, in lower case, when the memory does not suffice."""
 
 CPU_LIMIT = 16
 """Most rows at a time on a CPU; more gain nothing."""
@@ -26,31 +31,84 @@ MASK_ARRAYS = 16
 """Arrays of the features' size that a bottleneck and one step on it keep at their peak."""
 
 
-def in_chunks(count: int, size: int, run: Callable[[int, int], T]) -> Iterator[T]:
+class Chunked(Protocol):
+    """A method that works in chunks.
+
+    Attributes:
+        _fitting_rows: the size chunks were halved to when the memory did not suffice; None before that.
+    """
+
+    _fitting_rows: int | None
+
+
+def in_chunks(count: int, size: int, run: Callable[[int, int], T], method: Chunked) -> Iterator[T]:
     """Yield ``run(start, stop)`` over the range in chunks of equal size, halved whenever the memory does not suffice.
+
+    The method keeps the size that fits, so that its next call begins with it; a warning names it once.
 
     Raises:
         torch.OutOfMemoryError: even one row is too much.
     """
-    start = 0
+    start, said = 0, True
+    size = min(size, method._fitting_rows or size)
     if count:
         size = ceil(count / ceil(count / size))
     while start < count:
+        rows, fits = min(size, count - start), True
         try:
-            yield run(start, min(start + size, count))
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if size == 1 or not _is_out_of_memory(error):
+            result = run(start, start + rows)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
                 raise
-            size = max(1, size // 2)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            if rows == 1:
+                raise not_even_one(error) from error
+            fits = False
+        if not fits:  # here the error is gone, and with it the tensors its traceback kept
+            size, said = rows // 2, False
+            release_memory()
             continue
-        start += size
+        if not said:
+            said, method._fitting_rows = True, size
+            warnings.warn(
+                f"the memory did not suffice for the chunks of {type(method).__name__}: halved until {size} image(s) "
+                f"at a time fit. The maps are the same; batch_size: {size} of the attributor begins there",
+                stacklevel=2,
+            )
+        yield result
+        start += rows
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    # the CPU's allocator raises a plain RuntimeError
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or the computer, has no memory left."""
+    # the CPU's allocator and other backends raise a plain RuntimeError
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in OUT_OF_MEMORY)
+
+
+@contextmanager
+def of_one_image() -> Iterator[None]:
+    """Say what to do where the memory does not suffice for what the context does with a single image."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise not_even_one(error) from error
+
+
+def not_even_one(error: BaseException) -> torch.OutOfMemoryError:
+    """The error to raise where one image is too much."""
+    return torch.OutOfMemoryError(
+        "the memory does not suffice to explain a single image at a time: take a deeper layer, noise_samples: 1, "
+        "bfloat16: true or images of a smaller --data.size, or free memory that others use (a smaller "
+        f"--data.batch_size, another device). The device says: {' '.join(str(error).split())[:200]}"
+    )
+
+
+def release_memory() -> None:
+    """Give back what a CUDA device caches; to be called after an error only, as it makes the device wait."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def bytes_per_row(problem: Problem, noise_samples: int) -> int:
@@ -101,7 +159,13 @@ def chunk_size(problem: Problem, noise_samples: int, memory: float | None) -> in
         budget = 0.7 * torch.cuda.mem_get_info(device)[0]
     else:
         budget = 0.7 * _free_bytes()
-    return int(max(1, min(limit, budget // bytes_per_row(problem, noise_samples))))
+    try:
+        row = bytes_per_row(problem, noise_samples)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return 1  # two images, which the measurement takes, are too much
+    return int(max(1, min(limit, budget // row)))
 
 
 def _free_bytes() -> int:

@@ -1,5 +1,6 @@
 """Feature statistics of layers, from a model's own forward passes or from batches; and which images count."""
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -25,6 +26,8 @@ class Counting:
     Attributes:
         rows: bool (B,), True for an image that counts; or True for all images, False for none. Set anew before each
             batch.
+        seconds: that observers took within forward passes; on a GPU without what it does after they return. Whoever
+            reads them sets them back.
 
     Example:
         >>> import torch
@@ -38,6 +41,7 @@ class Counting:
 
     def __init__(self) -> None:
         self.rows: Tensor | bool = True
+        self.seconds = 0.0
 
     @staticmethod
     def present() -> "Counting":
@@ -52,6 +56,15 @@ class Counting:
             yield
         finally:
             _present.reset(token)
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Add what happens within the context to `seconds`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
 
     def kept(self, features: Tensor) -> Tensor:
         """Keep the features of the images that count.
@@ -94,7 +107,8 @@ def observed_statistics(model: nn.Module, layer: str, per: Granularity) -> Itera
     statistics, counting = FeatureStatistics(per), Counting.present()
 
     def collect(module: nn.Module, inputs: Any, output: Any) -> None:
-        statistics.update(counting.kept(check_feature_map(output, layer)))
+        with counting.timed():
+            statistics.update(counting.kept(check_feature_map(output, layer)))
 
     with as_written(model) as network, hooked(get_layer(network, layer), collect):
         yield statistics

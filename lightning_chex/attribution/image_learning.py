@@ -16,7 +16,8 @@ def observed_images(model: nn.Module, take: Callable[[Tensor], None]) -> Iterato
     counting = Counting.present()
 
     def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        take(counting.kept(inputs[0].detach()))
+        with counting.timed():
+            take(counting.kept(inputs[0].detach()))
 
     with as_written(model) as network:
         handle = network.register_forward_pre_hook(look)

@@ -89,7 +89,7 @@ class InputIBA(Attributor):
             return self._solve(model, images[targets.rows[first:last]], target, start[first:last])
 
         with precision(images.device, self.feature.bfloat16):
-            found = list(in_chunks(len(targets), self.batch_size or ROWS, run))
+            found = list(in_chunks(len(targets), self.batch_size or ROWS, run, self))
         if not found:
             return Attribution(start, start.new_zeros(0))
         maps, convergence = (torch.cat(parts) for parts in zip(*found, strict=True))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_chex.attribution.attributor import Attribution
-from lightning_chex.attribution.chunks import chunk_size, in_chunks
+from lightning_chex.attribution.chunks import chunk_size, in_chunks, of_one_image
 from lightning_chex.attribution.execution import in_fastest_layout, precision
 from lightning_chex.attribution.feature_learning import LayerLearner
 from lightning_chex.attribution.layers import features_at
@@ -27,6 +27,7 @@ class LayerSolver(LayerLearner, Protocol):
     noise_samples: int
     batch_size: int | None
     memory: float | None
+    _fitting_rows: int | None
 
     def solve(self, problem: Problem, recorded: bool = False) -> Solution:
         """See `IBA.solve`."""
@@ -113,13 +114,14 @@ def posed_in_chunks(
             chunk = images[needed].contiguous(memory_format=layout)
             return _problems(solvers, model, parts, chunk, index, values)
 
-        first, layout = in_fastest_layout(images, lambda layout: problems(0, 1, layout), one.bfloat16)
+        with of_one_image():
+            first, layout = in_fastest_layout(images, lambda layout: problems(0, 1, layout), one.bfloat16)
 
         def run(start: int, stop: int) -> T:
             return solve(problems(start, stop, layout))
 
         size = one.batch_size or min(chunk_size(problem, one.noise_samples, one.memory) for problem in first)
-        return list(in_chunks(len(targets), size, run))
+        return list(in_chunks(len(targets), size, run, one))
 
 
 def _problems(

@@ -84,12 +84,12 @@ class Alarms(pl.Callback):
         ValueError: no limit, or one that cannot be read.
     """
 
-    def __init__(self, limits: dict[str, str]) -> None:
+    def __init__(self, limits: dict[str, str | float]) -> None:
         super().__init__()
         if not limits:
             raise ValueError("limits is empty: name a logged figure and its limit, {val/auroc: '< 0.6'}")
-        self.limits = {figure: Limit.read(limit) for figure, limit in limits.items()}
-        self._texts = dict(limits)
+        self._texts = {figure: str(limit) for figure, limit in limits.items()}
+        self.limits = {figure: Limit.read(limit) for figure, limit in self._texts.items()}
         self.alarms: dict[tuple[str, str], Alarm] = {}
         """By figure and limit."""
         self._known: set[str] = set()

@@ -9,6 +9,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.attribution import IBA, Attributor
+from lightning_chex.explaining import Regions
 from lightning_chex.lightning_private import callbacks_of, set_callbacks
 
 
@@ -30,6 +31,27 @@ def check_choice(argument: str, value: str, kind: Any) -> None:
     """Raise a ValueError unless a value is one of those of a ``Literal``."""
     if value not in get_args(kind):
         raise ValueError(f"{argument}={value!r} is unknown; choose {', '.join(get_args(kind))}")
+
+
+def check_arguments(
+    num_images: int,
+    every_n_epochs: int,
+    batch_size: int,
+    top_fraction: float,
+    regions: str,
+    time_budget: float | None,
+) -> None:
+    """Raise a ValueError that names the first argument of an `IBACallback` that is out of its range."""
+    if num_images < 1 and num_images != -1:
+        raise ValueError(f"num_images={num_images} must be at least 1, or -1 for all")
+    for argument, value in (("every_n_epochs", every_n_epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{argument}={value} must be at least 1")
+    check_choice("regions", regions, Regions)
+    if not 0 < top_fraction <= 1:
+        raise ValueError(f"top_fraction={top_fraction} must lie in (0, 1]")
+    if time_budget is not None and not time_budget > 0:
+        raise ValueError(f"time_budget={time_budget} must be greater than 0 seconds, or null for none")
 
 
 def check_names(names: list[str]) -> None:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
@@ -133,6 +135,20 @@ class Explainer:
         counts, means = measured["count"].reshape(-1), measured["per_class"].reshape(-1)
         found |= {f"iou/{name}": means[c] for c, name in enumerate(self.class_names) if counts[c] > 0}
         return found
+
+    def log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, prefix: str) -> dict[str, float]:
+        """Log all that was measured as ``PREFIX/METHOD_FIGURE``, and return the localisation of all methods."""
+        several = trainer.world_size > 1  # the values are the same everywhere; said only to Lightning, which would warn
+        logged: dict[str, float] = {}
+        for method in self.attributors:
+            for key, value in self.scores(method).items():
+                pl_module.log(f"{prefix}/{method}_{key}", value, prog_bar=key == "iou", sync_dist=several)
+                logged[f"{method}_{key}"] = float(value)
+            for key, value in self.shares(method).items():
+                pl_module.log(f"{prefix}/{method}_{key}", value, sync_dist=several)
+        if not logged and self.class_names:
+            rank_zero_warn("no image explained has an expert box or another region: maps are drawn, IoU is not logged")
+        return logged
 
     def shares(self, method: str) -> dict[str, Tensor]:
         """Shares of a method's maps where no finding lies, see `PlaceShares.scores`; all processes must call this."""

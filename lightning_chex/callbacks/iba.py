@@ -1,5 +1,6 @@
 """Where training meets attribution: explanations at every validation, logged with their localisation."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_chex.attribution import FEW_IMAGES, Attributor
-from lightning_chex.callbacks.arranging import check_choice, check_names, methods_of, step_before_weight_averaging
+from lightning_chex.attribution import Attributor
+from lightning_chex.callbacks.arranging import check_arguments, check_names, methods_of, step_before_weight_averaging
+from lightning_chex.callbacks.cost import Cost, counted
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.observation import Observation
 from lightning_chex.callbacks.processes import gathered
@@ -33,11 +35,11 @@ class IBACallback(pl.Callback):
     every pixel score, ``val/iba_iou_random`` and ``val/iba_iou_every_pixel``; and the shares of the maps that lie where
     no finding does, ``val/iba_corners`` and so on (see `PlaceShares`). Then pictures, film strips, curves and a table
     are written into the run's folder, ``explanations``, and shown by all its loggers. ``test`` does the same with the
-    test images.
+    test images. What it costs is ``val/iba_seconds`` and, as a share of the wall time, ``val/iba_time_share``: all that
+    the callback has done since they were logged last, or since ``fit`` began, the last pictures included.
 
-    A compiled network is explained as it was written, so validations that are explained run uncompiled (set
-    ``every_n_epochs`` where that is too slow); nothing is compiled for it, or anew after it. Gradient checkpointing is
-    off meanwhile.
+    A compiled network is explained as it was written, and without gradient checkpointing, so validations that are
+    explained run uncompiled (see ``every_n_epochs``); nothing is compiled for it, or anew after it.
 
     The sanity check is skipped, the model is left bit for bit as it was, and the global random state is not touched.
 
@@ -64,6 +66,9 @@ class IBACallback(pl.Callback):
         picture_format: of the sheets and single pictures: ``png``, or ``pdf`` or ``svg`` for print.
         line_up_statistics: keep those of the layers of `MultiLayerIBA` too, if the network has them, for ``evaluate``
             and ``explain`` of test images alone: 14 MB in a checkpoint of DenseNet-121 at 224 px.
+        time_budget: seconds after a validation's end: the batch of images at which they are spent is the last one
+            explained. The images shown come first, so film strips go on, and all that is logged is of the images
+            explained, whose number is ``val/iba_images``. Processes stop together. A test is explained as a whole.
     """
 
     def __init__(
@@ -82,16 +87,10 @@ class IBACallback(pl.Callback):
         scale: Scale = "run",
         picture_dpi: int = 80,
         picture_format: Format = "png",
+        time_budget: float | None = None,
     ) -> None:
         super().__init__()
-        if num_images < 1 and num_images != -1:
-            raise ValueError(f"num_images={num_images} must be at least 1, or -1 for all")
-        for argument, value in (("every_n_epochs", every_n_epochs), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"{argument}={value} must be at least 1")
-        check_choice("regions", regions, Regions)
-        if not 0 < top_fraction <= 1:
-            raise ValueError(f"top_fraction={top_fraction} must lie in (0, 1]")
+        check_arguments(num_images, every_n_epochs, batch_size, top_fraction, regions, time_budget)
         self.attributors = methods_of(name, attributor, attributors)
         self.attributor = next(iter(self.attributors.values()))
         self.every_n_epochs = every_n_epochs
@@ -103,6 +102,7 @@ class IBACallback(pl.Callback):
         rule = f"strongest {100 * top_fraction:.3g} % of the pixels"
         self._showing = Showing(name, list(self.attributors), rule, save_pictures, scale, picture_dpi, picture_format)
         self._observation = Observation(self.attributors)
+        self.cost = Cost(self._observation.counting, time_budget)
         self._images = ShownImages(num_images, batch_size)
         self._explanations: list[Explanation] = []
         self._scores: dict[str, float] = {}
@@ -157,19 +157,24 @@ class IBACallback(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse a layer whose output is no feature map, before an epoch is spent."""
+        self.cost.begin()
         if self._first is not None:
             self._check_image(trainer, pl_module, self._first[None])
             self._first = None
 
     # validation: watch, explain, show
 
+    @counted
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to collect feature statistics."""
+        if trainer.state.fn != "fit":
+            self.cost.begin()
         self._images.forget()
         self._explanations = []
         if self._is_due(trainer):
             self._observation.begin(self._network(pl_module))
 
+    @counted
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
@@ -178,6 +183,7 @@ class IBACallback(pl.Callback):
             own = unrepeated_rows(trainer, batch, len(batch["image"]), batch_idx, dataloader_idx)
             self._observation.begin_batch(own & self._images.unexplained(trainer, batch, own))
 
+    @counted
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
@@ -198,6 +204,7 @@ class IBACallback(pl.Callback):
             rows = unrepeated_rows(trainer, batch, len(batch["image"]), batch_idx, dataloader_idx)
             self._images.keep(trainer, batch, rows)
 
+    @counted
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Explain, and log what can be monitored."""
         if not self._is_due(trainer):
@@ -205,7 +212,10 @@ class IBACallback(pl.Callback):
         self._observation.end()
         self._observation.learn_more(trainer, self._network(pl_module), pl_module.device, self._images)
         self._explain(trainer, pl_module, "validate")
+        if self._explanations:
+            self.cost.log(trainer, pl_module, self.name)
 
+    @counted
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write and log the pictures."""
         self._show(trainer, "validate")
@@ -232,7 +242,9 @@ class IBACallback(pl.Callback):
     # whatever happens, no hook stays behind
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Take the hook off the model; the statistics of a broken validation are dropped."""
+        """Take the hook off the model; the statistics and images of a broken validation are dropped."""
+        self._images.forget()
+        self._explanations = []
         self._observation.abort(type(exception), exception, exception.__traceback__)
 
     def _check_image(self, trainer: pl.Trainer, pl_module: pl.LightningModule, image: Tensor) -> None:
@@ -255,15 +267,8 @@ class IBACallback(pl.Callback):
         return outputs_of(pl_module, data_of(trainer)).class_names
 
     def _explain(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
-        seen = self._observation.num_observed
-        if seen is not None and seen < 2:
-            rank_zero_warn(
-                f"nothing was explained: the feature statistics rest on {seen} image(s), and need at least 2. "
-                + ("Validate first, or give --ckpt_path a checkpoint that holds them" if stage == "test" else "")
-            )
+        if not self._observation.suffices(stage):
             return
-        if seen is not None and seen < FEW_IMAGES:
-            rank_zero_warn(f"the feature statistics rest on {seen} images only; {FEW_IMAGES} or more are advised")
         explainer = Explainer(
             self.attributors,
             self._network(pl_module),
@@ -273,25 +278,21 @@ class IBACallback(pl.Callback):
             trainer.precision_plugin.forward_context,
             self.regions,
         )
-        self._explanations = gathered(list(explainer.explain(self._images.batches(trainer, stage))))
+        limited = stage == "validate" and self.cost.budget is not None
+        batches = self._images.batches(trainer, stage, in_order=limited)
+        batches = self.cost.within_budget(trainer, batches) if limited else batches
+        self._explanations = gathered(list(explainer.explain(batches)))
         self._scores = {}
         if not self._explanations:
             rank_zero_warn(f"nothing was explained: there is no image to explain at {stage}")
             self._images.chosen = []
             return
         if stage == "validate":
-            self._images.choose(trainer, list({e.place: e.mark for e in self._explanations}.values()))
-        prefix = "val" if stage == "validate" else "test"
-        several = trainer.world_size > 1  # the values are the same everywhere; said only to Lightning, which would warn
-        for method in self.attributors:
-            for key, value in explainer.scores(method).items():
-                shown = key == "iou"
-                pl_module.log(f"{prefix}/{method}_{key}", value, prog_bar=shown, sync_dist=several)
-                self._scores[f"{method}_{key}"] = float(value)
-            for key, value in explainer.shares(method).items():
-                pl_module.log(f"{prefix}/{method}_{key}", value, sync_dist=several)
-        if not self._scores and self._class_names(trainer, pl_module):
-            rank_zero_warn("no image explained has an expert box or another region: maps are drawn, IoU is not logged")
+            marks: Mapping[int, str] = {e.place: e.mark for e in self._explanations}
+            if limited:
+                marks = self.cost.account(trainer, pl_module, self.name, marks, self._images.planned(trainer, stage))
+            self._images.choose(trainer, list(marks.values()))
+        self._scores = explainer.log(trainer, pl_module, "val" if stage == "validate" else "test")
 
     def _show(self, trainer: pl.Trainer, stage: Stage) -> None:
         explanations, self._explanations = self._explanations, []

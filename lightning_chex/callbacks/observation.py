@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor, Counting, FeatureStatistics, MultiLayerIBA
 from lightning_chex.callbacks.shown import ShownImages
 from lightning_chex.data.adapter import data_of
+from lightning_chex.data.contract import Stage
 from lightning_chex.explaining import LINE_UP, OTHERS, observe, training_batches
 
 
@@ -22,13 +23,16 @@ class Observation:
 
     Args:
         attributors: by name; fitted in place.
+
+    Attributes:
+        counting: which images of a batch are learnt from, and how long that took.
     """
 
     def __init__(self, attributors: Mapping[str, Attributor]) -> None:
         self.attributors = attributors
         self._line_up: list[IBA] = []
         self._learning = ExitStack()
-        self._counting = Counting()
+        self.counting = Counting()
 
     def add_line_up(self, network: nn.Module) -> None:
         """From now on, fit the layers of `MultiLayerIBA`'s defaults too, less those the attributor itself looks at.
@@ -44,18 +48,18 @@ class Observation:
 
     def begin(self, network: nn.Module) -> None:
         """Learn from the network's forward passes within `begin_batch` and `end_batch`, until `end`."""
-        self._counting.rows = False
-        with self._counting.governing():
+        self.counting.rows = False
+        with self.counting.governing():
             for learner in self._learners():
                 self._learning.enter_context(learner.observing(network))
 
     def begin_batch(self, rows: Tensor) -> None:
         """Learn from these rows of the batch only, bool (B,)."""
-        self._counting.rows = rows
+        self.counting.rows = rows
 
     def end_batch(self) -> None:
         """The batch is over: forward passes between batches are not learnt from."""
-        self._counting.rows = False
+        self.counting.rows = False
 
     def end(self) -> None:
         """Take over the new statistics, merged over all processes."""
@@ -131,6 +135,19 @@ class Observation:
         """How many images the methods have learnt from, the least of all; None if none has anything to learn."""
         found = [one.num_observed for one in self.attributors.values()]
         return min((count for count in found if count is not None), default=None)
+
+    def suffices(self, stage: Stage) -> bool:
+        """Whether enough was learnt to explain; warn where there is none, or little."""
+        seen = self.num_observed
+        if seen is not None and seen < 2:
+            rank_zero_warn(
+                f"nothing was explained: the feature statistics rest on {seen} image(s), and need at least 2. "
+                + ("Validate first, or give --ckpt_path a checkpoint that holds them" if stage == "test" else "")
+            )
+            return False
+        if seen is not None and seen < FEW_IMAGES:
+            rank_zero_warn(f"the feature statistics rest on {seen} images only; {FEW_IMAGES} or more are advised")
+        return True
 
     def _learners(self) -> list[Attributor]:
         """What learns; of methods that learn the same of a layer, the first."""

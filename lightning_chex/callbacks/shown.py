@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +13,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import Subset
 
+from lightning_chex.callbacks.processes import gathered_rows
 from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import Samples, Stage, XrayDataModule, described, names_of
 from lightning_chex.data.contract_checks import Checked, check_sample, first_of
@@ -141,17 +144,38 @@ class ShownImages:
             kept = {key: _rows_of(value, rows) for key, value in batch.items()}
             self._kept.append(kept | {"place": list(wanted.values()), "mark": marks})
 
-    def batches(self, trainer: pl.Trainer, stage: Stage) -> Iterator[dict[str, Any]]:
+    def planned(self, trainer: pl.Trainer, stage: Stage) -> dict[int, str]:
+        """Places of all images to explain, in order, with marks where these are known before a sample is read.
+
+        Every process must call this.
+        """
+        dataset = self.offered(trainer, stage)
+        if dataset is not None:
+            return dict.fromkeys(self._chosen(dataset), "")
+        own = [own for kept in self._kept for own in zip(kept["place"], kept["mark"], strict=True)]
+        return dict(sorted(gathered_rows(own)))
+
+    def batches(self, trainer: pl.Trainer, stage: Stage, in_order: bool = False) -> Iterator[dict[str, Any]]:
         """Yield this process's share, on its device; shares differ in size, so nothing collective may happen here.
 
         Beside what the data give, a batch holds ``place``, where each image stands among those of all processes, and
-        ``mark``, see `mark_of`.
+        ``mark``, see `mark_of`. Images offered come in their order; others as they passed, or ``in_order``.
         """
         dataset = self.offered(trainer, stage)
-        for batch in self._kept if dataset is None else self._read(trainer, dataset):
+        kept = self._kept_in_order() if in_order else iter(self._kept)
+        for batch in kept if dataset is None else self._read(trainer, dataset):
             moved = trainer.strategy.batch_to_device(batch)
             # the image alone: boxes and scores would be rounded
             yield moved | {"image": trainer.precision_plugin.convert_input(moved["image"])}
+
+    def _kept_in_order(self) -> Iterator[dict[str, Any]]:
+        """By place and ``batch_size``; rows of different batches, whose shapes may differ, stay apart."""
+        places = ((place, i, row) for i, kept in enumerate(self._kept) for row, place in enumerate(kept["place"]))
+        for i, run in groupby(sorted(places), key=itemgetter(1)):
+            rows = [row for *_, row in run]
+            for start in range(0, len(rows), self.batch_size):
+                some = rows[start : start + self.batch_size]
+                yield {key: _rows_of(value, some) for key, value in self._kept[i].items()}
 
     def _read(self, trainer: pl.Trainer, dataset: Samples) -> Iterator[dict[str, Any]]:
         collate = data_of(trainer).collate

@@ -81,10 +81,10 @@ def _counts(overview: Overview) -> Iterator[list[str]]:
     patients = [*(part["patients"] for part in parts), overview["patients"]]
     yield ["patients", *("unknown" if number is None else f"{number:,}" for number in patients)]
     yield []
-    for name, counts in _shares(overview):
-        pairs = zip([*counts, sum(counts)], [*images, sum(images)], strict=True)
+    for name, counts, known in _shares(overview):
+        pairs = zip([*counts, sum(counts)], [*known, sum(known)], strict=True)
         yield [name, *(f"{count:,} {_percent(count, of):>7}" for count, of in pairs)]
-    unknown = [part.get("unknown", []) for part in parts]
+    unknown = _unknown(overview)
     if any(map(any, unknown)):
         yield []
         yield ["not known", *_with_sum([sum(counts) for counts in unknown])]
@@ -102,16 +102,26 @@ def _counts(overview: Overview) -> Iterator[list[str]]:
             yield [f"  {name}", *_with_sum([part["boxes"][k] if part["boxes"] else 0 for part in parts])]
 
 
-def _shares(overview: Overview) -> list[tuple[str, list[int]]]:
-    """How many images of each part show each class, or have a score in each bin."""
+def _shares(overview: Overview) -> list[tuple[str, list[int], list[int]]]:
+    """How many images of each part show each class, or have a score in each bin, and of how many that is known."""
     parts = overview["parts"]
     if not any("positives" in part or "scores" in part for part in parts):
         return []
+    images = [part["images"] for part in parts]
     if overview["class_names"]:
-        return [(name, [part["positives"][k] for part in parts]) for k, name in enumerate(overview["class_names"])]
+        unknown = [own or [0] * len(overview["class_names"]) for own in _unknown(overview)]
+        return [
+            (name, [part["positives"][k] for part in parts], [n - u[k] for n, u in zip(images, unknown, strict=True)])
+            for k, name in enumerate(overview["class_names"])
+        ]
     bins = [np.histogram(part["scores"], SCORE_BINS)[0].tolist() for part in parts]
     names = [f"score {low} to {high - 1}" for low, high in zip(SCORE_BINS[:-1], SCORE_BINS[1:], strict=True)]
-    return [(name, [counts[k] for counts in bins]) for k, name in enumerate(names)]
+    return [(name, [counts[k] for counts in bins], images) for k, name in enumerate(names)]
+
+
+def _unknown(overview: Overview) -> list[list[int]]:
+    """Of how many images of each part each class is not known; nothing where the labels are of scores."""
+    return [part.get("unknown", []) for part in overview["parts"]]
 
 
 def _is_scored(overview: Overview) -> bool:
@@ -175,19 +185,21 @@ def _first(names: Sequence[str], limit: int) -> str:
 
 
 def _draw_shares(axis: Axes, overview: Overview) -> None:
-    """Draw a bar for each class or bin and each part that has images, in percent of its images."""
+    """Draw a bar for each class or bin and each part that has images, in percent of those of which it is known."""
     shares = _shares(overview)
     shown = [k for k, part in enumerate(overview["parts"]) if part["images"]]
     height = 0.8 / len(shown)
     for place, k in enumerate(shown):
         part = overview["parts"][k]
-        values = [100 * counts[k] / part["images"] for _, counts in shares]
+        values = [100 * counts[k] / max(1, known[k]) for _, counts, known in shares]
         positions = np.arange(len(shares)) - 0.4 + height * (place + 0.5)
         label = f"{part['name']} ({part['images']:,})"
         axis.barh(positions, values, height, label=label, color=PART_COLORS.get(part["name"], "#777777"))
-    axis.set_yticks(range(len(shares)), [name for name, _ in shares])
+    axis.set_yticks(range(len(shares)), [name for name, *_ in shares])
     axis.invert_yaxis()
-    axis.set_xlabel("% of the images of a part")
+    axis.set_xlabel(
+        "% of the images of a part" + (" whose label is known" if any(map(any, _unknown(overview))) else "")
+    )
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
 

@@ -81,9 +81,9 @@ def test_a_limit_on_what_nobody_logs_is_told_once_with_near_names(tmp_path, recw
     assert len(told) == 1 and "'val/corner'" in told[0] and "val/corners" in told[0]
 
 
-@pytest.mark.parametrize("limit", ["0.3", "=> 0.3", "> much", "> nan", ""])
+@pytest.mark.parametrize("limit", ["0.3", 0.3, "=> 0.3", "> much", "> nan", ""])
 def test_a_limit_that_cannot_be_read_is_named(limit):
-    with pytest.raises(ValueError, match=f"the limit {limit!r} is none: give '> NUMBER'"):
+    with pytest.raises(ValueError, match=f"the limit {str(limit)!r} is none: give '> NUMBER'"):
         Alarms({"val/auroc": limit})
 
 

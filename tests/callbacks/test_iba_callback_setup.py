@@ -73,6 +73,7 @@ def test_the_module_itself_can_be_the_network(tmp_path):
     logged = []
     for options in ({}, {"network": "", "attributor": SpyIBA(layer="model.2")}):
         logged += tiny_trainer(tmp_path, callback(**options)).validate(TinyTask(), TinyData(), verbose=False)
+        assert logged[-1].pop("val/iba_seconds") > 0 and 0 < logged[-1].pop("val/iba_time_share") < 1
     assert logged[0] == logged[1]
 
 

@@ -66,6 +66,9 @@ class UncountedTask(TinyTask):
         return self.loss(batch)
 
 
+TIMES = ("val/iba_seconds", "val/iba_time_share")
+
+
 def trained(folder, wrap, explaining: IBACallback | None, **options) -> tuple[dict, dict, list[int]]:
     """Weights without the wrappers' names, what was logged, and the graphs compiled."""
     torch._dynamo.reset()
@@ -77,7 +80,8 @@ def trained(folder, wrap, explaining: IBACallback | None, **options) -> tuple[di
     )
     trainer.fit(wrap(task), TinyData())
     weights = {name.replace("_orig_mod.", "").replace("module.", ""): v for name, v in task.state_dict().items()}
-    return weights, {name: float(value) for name, value in trainer.callback_metrics.items()}, graphs.counts
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name not in TIMES}
+    return weights, logged, graphs.counts
 
 
 def callback(**options) -> IBACallback:

@@ -116,10 +116,10 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
                 raise ValueError(f"prevalence of {name} is {share}: give a probability from 0 to 1")
         if shortcut is not None and target != "pathologies":
             raise ValueError(f"shortcut is {shortcut}, but target {target} has no classes: use target pathologies")
-        self.num_images = num_images
-        self.size = size
-        self.seed = seed
-        self.target = target
+        if shortcut is None and (shortcut_kind, shortcut_class) != ("marker", "Effusion"):
+            raise ValueError("shortcut_kind and shortcut_class need shortcut: give its strength, from 0 to 1")
+        self.num_images, self.size = num_images, size
+        self.seed, self.target = seed, target
         self.images_per_patient = images_per_patient
         self.appearance = Appearance(conspicuity, extent, bilateral)
         self.prevalence = {**PREVALENCE, **(prevalence or {})}

@@ -313,6 +313,7 @@ def test_markers_are_there_as_the_shortcut_says_and_not_otherwise():
     [
         ({"shortcut": 1.5}, "shortcut is 1.5: give a strength from 0 to 1"),
         ({"shortcut": 0.5, "target": "severity"}, "shortcut is 0.5, but target severity has no classes"),
+        ({"shortcut_kind": "tube"}, "shortcut_kind and shortcut_class need shortcut: give its strength"),
         ({"shortcut": 0.5, "shortcut_kind": "arrow"}, "shortcut_kind is 'arrow': give one of marker, tube, border"),
         ({"shortcut": 0.5, "shortcut_class": "Mas"}, "shortcut_class is 'Mas': give one of Atelectasis"),
     ],
