@@ -1,15 +1,18 @@
 """The methods an explaining callback has, by name, and its place among the other callbacks."""
 
 import re
+from pathlib import Path
 from typing import Any, get_args
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.attribution import IBA, Attributor
-from lightning_chex.explaining import Regions
+from lightning_chex.checkpoints import CheckpointError
+from lightning_chex.explaining import LungNetwork, Regions
 from lightning_chex.lightning_private import callbacks_of, set_callbacks
 
 
@@ -54,6 +57,14 @@ def check_arguments(
         raise ValueError(f"time_budget={time_budget} must be greater than 0 seconds, or null for none")
 
 
+def lung_network(path: str) -> LungNetwork:
+    """Load a lung network, on the CPU for now; a MisconfigurationException where the file is none."""
+    try:
+        return LungNetwork(Path(path), torch.device("cpu"))
+    except CheckpointError as error:
+        raise MisconfigurationException(str(error)) from error
+
+
 def check_names(names: list[str]) -> None:
     """Raise a MisconfigurationException if two methods, of one or several callbacks, would log the same keys."""
     for name in names:
@@ -64,7 +75,7 @@ def check_names(names: list[str]) -> None:
             )
 
 
-def step_before_weight_averaging(trainer: pl.Trainer, explaining: pl.Callback) -> None:
+def before_averaging(trainer: pl.Trainer, explaining: pl.Callback) -> None:
     """Weight averaging swaps its weights out when validation ends: what is explained must come before that."""
     callbacks = callbacks_of(trainer)
     averaging = [i for i, callback in enumerate(callbacks) if isinstance(callback, WeightAveraging)]

@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 from lightning_chex.attribution import Attribution, Attributor, EveryPixel, RandomMap, frozen
 from lightning_chex.callbacks.places import PlaceShares
 from lightning_chex.data.contract import names_of, subgroups_of_batch
-from lightning_chex.explaining import Cases, Regions, cases_of, grey_pictures, region_kind
+from lightning_chex.explaining import Cases, LungNetwork, Regions, cases_of, grey_pictures, region_kind
 from lightning_chex.metrics import LocalizationIoU, intersection_over_union, pointing_game, top_fraction_mask
 from lightning_chex.reporting import Explanation
 
@@ -33,6 +33,7 @@ class Explainer:
         device: where the metrics live, the network's device.
         precision: makes the context the network runs in; images are read and maps are measured outside of it.
         regions: what maps are measured against, see ``region_kind``.
+        lungs: outlines the lungs of images without masks of them.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class Explainer:
         device: torch.device,
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
         regions: Regions = "auto",
+        lungs: LungNetwork | None = None,
     ) -> None:
+        self.lungs = None if lungs is None else lungs.to(device)
         self.attributors = {"iba": attributors} if isinstance(attributors, Attributor) else dict(attributors)
         self.network = network
         self.class_names = class_names
@@ -74,7 +77,8 @@ class Explainer:
                 maps = made.attribute(self.network, boxed.images, boxed.target, boxed.rows)
                 self.controls[control].update(maps, boxed.regions, boxed.classes)
             grey = grey_pictures(cases.images)
-            lungs = batch["lung_mask"].any(1)[cases.rows] if "lung_mask" in batch else None
+            lungs = self._lungs_of(batch)
+            lungs = None if lungs is None else lungs.any(1)[cases.rows]
             rows = cases.rows.tolist()
             told = subgroups_of_batch(batch)
             groups = None if told is None else [told[row] for row in rows]
@@ -86,6 +90,12 @@ class Explainer:
                 self.iou[name].update(found.maps[marked], boxed.regions, boxed.classes)
                 self.places[name].update(found.maps, cases.classes, lungs, groups, patients)
                 yield from self._explanations(name, cases, found, grey, batch)
+
+    def _lungs_of(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """Masks of both lungs, bool (B, 2, H, W): those of the data, or the network's."""
+        if "lung_mask" in batch or self.lungs is None:
+            return batch.get("lung_mask")
+        return self.lungs(batch["image"])
 
     def _explanations(
         self, name: str, cases: Cases, found: Attribution, grey: Tensor, batch: Mapping[str, Any]

@@ -9,7 +9,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_chex.attribution import Attributor
-from lightning_chex.callbacks.arranging import check_arguments, check_names, methods_of, step_before_weight_averaging
+from lightning_chex.callbacks.arranging import before_averaging, check_arguments, check_names, lung_network, methods_of
 from lightning_chex.callbacks.cost import Cost, counted
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.observation import Observation
@@ -69,6 +69,8 @@ class IBACallback(pl.Callback):
         time_budget: seconds after a validation's end: the batch of images at which they are spent is the last one
             explained. The images shown come first, so film strips go on, and all that is logged is of the images
             explained, whose number is ``val/iba_images``. Processes stop together. A test is explained as a whole.
+        lungs: checkpoint of a `SegmentationTask` that outlines the lungs of images without masks of them, for
+            ``val/iba_outside_lungs``.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class IBACallback(pl.Callback):
         picture_dpi: int = 80,
         picture_format: Format = "png",
         time_budget: float | None = None,
+        lungs: str | None = None,
     ) -> None:
         super().__init__()
         check_arguments(num_images, every_n_epochs, batch_size, top_fraction, regions, time_budget)
@@ -98,7 +101,7 @@ class IBACallback(pl.Callback):
         self.network = network
         self.name = name
         self.regions = regions
-        self.line_up_statistics = line_up_statistics
+        self.line_up_statistics, self.lungs = line_up_statistics, lungs
         rule = f"strongest {100 * top_fraction:.3g} % of the pixels"
         self._showing = Showing(name, list(self.attributors), rule, save_pictures, scale, picture_dpi, picture_format)
         self._observation = Observation(self.attributors)
@@ -143,9 +146,10 @@ class IBACallback(pl.Callback):
         """Refuse a wrong layer or objective, and step before a weight averaging that would swap weights too early."""
         for attributor in self.attributors.values():
             check_model(pl_module, outputs_of(pl_module, data_of(trainer)), self.network, attributor)
+        self._lungs = None if self.lungs is None else lung_network(self.lungs)
         first = self._images.check(trainer, self._class_names(trainer, pl_module), self.regions, stage)
         self._first = first if stage == "fit" else None
-        step_before_weight_averaging(trainer, self)
+        before_averaging(trainer, self)
         explaining = [own for own in callbacks_of(trainer) if isinstance(own, IBACallback)]
         check_names([name for own in explaining for name in own.attributors])
         if stage == "fit":
@@ -185,14 +189,9 @@ class IBACallback(pl.Callback):
 
     @counted
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Without a data module that offers images, keep the first ones seen; the sanity check tries one."""
         self._observation.end_batch()
         check_batch(batch, self._class_names(trainer, pl_module))
@@ -277,6 +276,7 @@ class IBACallback(pl.Callback):
             pl_module.device,
             trainer.precision_plugin.forward_context,
             self.regions,
+            self._lungs,
         )
         limited = stage == "validate" and self.cost.budget is not None
         batches = self._images.batches(trainer, stage, in_order=limited)

@@ -35,6 +35,11 @@ class LungNetwork:
         self.task = task.to(device).eval()
         self.identity = origin(path, task)["sha256"]
 
+    def to(self, device: torch.device) -> "LungNetwork":
+        """Move the network; returns itself."""
+        self.task.to(device)
+        return self
+
     def __call__(self, images: Tensor) -> Tensor:
         """Outline the lungs of images (B, 3, H, W), normalised as all samples are, in bool (B, 2, H, W).
 

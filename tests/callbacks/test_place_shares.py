@@ -1,9 +1,13 @@
 import pytest
 import torch
 from commands import TINY
+from tiny import SpyIBA, TinyData, TinyImages, TinyTask, tiny_trainer
 
+from lightning_chex.attribution import Gradient
+from lightning_chex.callbacks import Explainer, IBACallback
 from lightning_chex.callbacks.places import PlaceShares
 from lightning_chex.cli import main
+from lightning_chex.tasks import SegmentationTask
 
 
 def test_shares_of_maps_in_the_corners_at_the_edge_and_outside_the_lungs_by_hand():
@@ -45,3 +49,42 @@ def test_the_callback_logs_shares_and_the_summary_tells_alarms(place, capsys):
     said = capsys.readouterr().out
     (line,) = [line for line in said.splitlines() if line.startswith("  alarm")]
     assert "val/iba_outside_lungs 0." in line and "> 0.01 (in one validation, first in epoch 0)" in line
+
+
+class LeftHalf:
+    """Stands for a lung network: the lungs are the left half of every image."""
+
+    def to(self, device):
+        return self
+
+    def __call__(self, images):
+        lungs = torch.zeros(len(images), 2, *images.shape[-2:], dtype=torch.bool)
+        lungs[:, 0, :, : images.shape[-1] // 2] = True
+        return lungs
+
+
+def test_a_lung_network_outlines_the_lungs_of_images_without_masks():
+    network, images = TinyTask().model.eval(), torch.stack([own["image"] for own in TinyImages(4, 0)])
+    batch = {"image": images, "label": torch.eye(2).repeat(2, 1), "place": list(range(4))}
+    explainer = Explainer(Gradient(), network, ["left", "right"], 0.1, torch.device("cpu"), lungs=LeftHalf())
+    found = list(explainer.explain([batch]))
+    maps = torch.stack([own.saliency for own in found]).clamp(min=0)
+    expected = (maps[:, :, 8:].sum((1, 2)) / maps.sum((1, 2))).mean()
+    assert float(explainer.shares("iba")["outside_lungs"]) == pytest.approx(float(expected), abs=1e-6)
+    masks = torch.ones(4, 2, 16, 16, dtype=torch.bool)  # those of the data come first
+    explainer = Explainer(Gradient(), network, ["left", "right"], 0.1, torch.device("cpu"), lungs=LeftHalf())
+    list(explainer.explain([batch | {"lung_mask": masks}]))
+    assert float(explainer.shares("iba")["outside_lungs"]) == 0
+
+
+def test_a_lung_network_of_the_callback_is_loaded_before_the_training(tmp_path):
+    folder = tmp_path / "lungs.ckpt"
+    with pytest.raises(Exception, match=r"lungs='.*lungs.ckpt' is no checkpoint to use: it does not exist"):
+        tiny_trainer(tmp_path, IBACallback(SpyIBA(), lungs=str(folder))).fit(TinyTask(), TinyData())
+    trainer = tiny_trainer(tmp_path)
+    trainer.strategy.connect(SegmentationTask())
+    trainer.save_checkpoint(folder)
+    callback = IBACallback(SpyIBA(), lungs=str(folder), num_images=2, save_pictures=False)
+    trainer = tiny_trainer(tmp_path, callback)
+    trainer.fit(TinyTask(), TinyData())
+    assert "val/iba_corners" in trainer.callback_metrics  # outside_lungs only where the network finds some
