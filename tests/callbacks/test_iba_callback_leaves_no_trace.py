@@ -143,4 +143,6 @@ def test_maps_are_the_same_at_every_validation(tmp_path):
     trainer = tiny_trainer(tmp_path, callback())
     task, data = TinyTask(), TinyData()
     first, second = (trainer.validate(task, data, verbose=False)[0] for _ in range(2))
-    assert first == second
+    for logged in (first, second):  # all but what the clock says
+        del logged["val/iba_seconds"], logged["val/iba_time_share"]
+    assert first == second and len(first) > 10
