@@ -20,6 +20,7 @@ from lightning_chex.messages import one_line
 from lightning_chex.yaml_text import check_size
 
 _PROPOSED_SIZE = ("--data.size=224", "--data.batch_size=32")
+_Module = type[lightning_chex.data.ChestXrayDataModule]
 
 
 def check(arguments: list[str]) -> None:
@@ -61,11 +62,15 @@ def with_recognised_data(arguments: list[str]) -> list[str]:
     root = parser.parse_known_args(arguments)[0].root
     if arguments[:1] not in (["inspect"], ["prepare"]) or named or root is None:
         return arguments
-    direct = lightning_chex.data.ChestXrayDataModule.__subclasses__()
-    modules = [*direct, *(child for module in direct for child in module.__subclasses__())]
+    modules = _below(lightning_chex.data.ChestXrayDataModule)
     name, file = recognise(root, {module.__name__: module.label_tables for module in modules})
     print(f"{file} lies there, so this is taken for {name}; --data CLASS says otherwise", file=sys.stderr)
     return [arguments[0], "--data", name, *arguments[1:]]
+
+
+def _below(module: _Module) -> list[_Module]:
+    """All children of a class, and theirs."""
+    return [found for child in module.__subclasses__() for found in (child, *_below(child))]
 
 
 DESCRIPTION = """Train chest X-ray models and see, at every validation, what they look at.

@@ -1,88 +1,37 @@
 """X-rays of any folder with a table: whatever the columns are called, by configuration alone."""
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import Dataset, Subset
 
 from lightning_chex.class_names import SCORE
 from lightning_chex.data.contract import DataError, Samples, Split, Stage
 from lightning_chex.data.datamodule import ChestXrayDataModule
-from lightning_chex.data.files.images import ImageReader, check_images, read_grey
+from lightning_chex.data.files.images import check_images
 from lightning_chex.data.files.tables import data_root, locate
 from lightning_chex.data.fingerprint import fingerprint
 from lightning_chex.data.labels import varied_order
-from lightning_chex.data.sets.image_files import ImageFiles
+from lightning_chex.data.sets.table_xrays import TableXrays
 from lightning_chex.data.splits import check_fractions
 from lightning_chex.data.tables.annotations import MaskSources, Names, find_boxes, find_masks, mask_files, read_box_file
 from lightning_chex.data.tables.boxes import BoxColumns
 from lightning_chex.data.tables.columns import Columns, checked_pattern, column_of, columns_of
 from lightning_chex.data.tables.labels import Policy, check_policies
-from lightning_chex.data.tables.locating import find_below, match_files, names_of_images
+from lightning_chex.data.tables.locating import find_below, match_files, names_of_images, refuse_one_file_twice
 from lightning_chex.data.tables.masks import Masks
 from lightning_chex.data.tables.proposal import described_reading, proposed_config, score_values
+from lightning_chex.data.tables.readers import ReaderRule, check_rule
 from lightning_chex.data.tables.reading import table_path, whole_numbers
 from lightning_chex.data.tables.rows import Reading, filtered_views, image_rows, read
 from lightning_chex.data.transforms import ImageTransform
 
 _CLASS_PATH = "lightning_chex.data.TableDataModule"
-
-
-class TableXrays(ImageFiles):
-    """X-rays with the labels, boxes and masks of a table.
-
-    Args:
-        images: columns ``image_id``, ``patient_id`` and ``path``, a row per image.
-        labels: float32 (N, K) in {0, 1} or NaN (not known), (N,) for one score, (N, S) for S scores.
-        transform: what an image and its boxes go through.
-        read: reads an image file.
-        classes: number K of classes; 0 for scores.
-        boxes: columns ``image_id``, ``label``, ``x1``, ``y1``, ``x2``, ``y2``, and ``width`` and ``height`` of the
-            frame they are in; boxes of other images are ignored.
-        masks: of the classes; None: there are none.
-    """
-
-    def __init__(
-        self,
-        images: pd.DataFrame,
-        labels: np.ndarray,
-        transform: ImageTransform,
-        read: ImageReader = read_grey,
-        classes: int = 0,
-        boxes: pd.DataFrame | None = None,
-        masks: MaskSources | None = None,
-    ) -> None:
-        super().__init__(images, transform, read)
-        self.labels = torch.from_numpy(labels.copy())
-        self.unknown_labels = classes > 0
-        self._masks = masks
-        self._boxes: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self.all_box_labels: torch.Tensor | None = None
-        if boxes is not None:
-            boxes = boxes[boxes["image_id"].isin(images["image_id"])]
-            self.all_box_labels = torch.from_numpy(boxes["label"].to_numpy(dtype=np.int64, copy=True))
-            # shares of the frame, so that copies of every size give the same boxes
-            corners = boxes[["x1", "y1", "x2", "y2"]].to_numpy(np.float64)
-            shares = corners / boxes[["width", "height", "width", "height"]].to_numpy(np.float64)
-            for name, places in boxes.groupby("image_id").indices.items():
-                self._boxes[str(name)] = shares[places].clip(0, 1), boxes["label"].to_numpy()[places]
-
-    def annotations(self, index: int, height: int, width: int) -> dict[str, Any]:
-        """Return boxes and masks of one image, in its pixels."""
-        name = self.image_ids[index]
-        found: dict[str, Any] = {}
-        if name in self._boxes:
-            shares, labels = self._boxes[name]
-            found = {"boxes": shares * [width, height, width, height], "box_labels": labels}
-        if self._masks is not None:
-            found["masks"] = {"finding_masks": self._masks.draw(name, self.paths[index], height, width)}
-        return found
 
 
 class TableDataModule(ChestXrayDataModule):
@@ -103,6 +52,8 @@ class TableDataModule(ChestXrayDataModule):
         boxes: a table of boxes, a row each; by default those of ``table``, if it has columns of them.
         box_columns: which of its columns is what.
         masks: masks of the findings.
+        readers: how many readers of an image have to see a finding, where ``columns.reader`` names a column of them:
+            ``any``, ``majority`` or ``all``; their boxes are joined too, see ``merge_boxes``.
         val_fraction: share of the patients in the validation split, where it has to be drawn.
         test_fraction: share of the patients in the test split, where no column tells the split.
         split_seed: seed of that draw, by patient, with all classes, or the range of scores, in each split.
@@ -127,6 +78,7 @@ class TableDataModule(ChestXrayDataModule):
         boxes: str | None = None,
         box_columns: BoxColumns = BoxColumns(),  # noqa: B008
         masks: Masks = Masks(),  # noqa: B008
+        readers: ReaderRule = "majority",
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
         split_seed: int = 0,
@@ -136,6 +88,7 @@ class TableDataModule(ChestXrayDataModule):
     ) -> None:
         super().__init__(**kwargs)
         check_policies(uncertain=uncertain, missing=missing)
+        check_rule(readers)
         check_fractions(val_fraction, test_fraction)
         self.root = root
         self.table = table
@@ -148,6 +101,7 @@ class TableDataModule(ChestXrayDataModule):
         self.boxes = boxes
         self.box_columns = box_columns
         self.masks = masks
+        self.readers: ReaderRule = readers
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
@@ -161,10 +115,13 @@ class TableDataModule(ChestXrayDataModule):
     def reading(self) -> Reading:
         """The table and its columns, read once; a DataError where it cannot be used."""
         if self._read is None:
-            path = table_path(self.table, data_root(self.root))
-            own = self.box_columns if self.boxes in (None, self.table) else None
-            self._read = read(path, self.columns, own, self.classes, self.patient_pattern)
+            self._read = self.read_table(data_root(self.root))
         return self._read
+
+    def read_table(self, root: Path) -> Reading:
+        """Read the table and find its columns; a child may make it of several."""
+        own = self.box_columns if self.boxes in (None, self.table) else None
+        return read(table_path(self.table, root), self.columns, own, self.classes, self.patient_pattern)
 
     @property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]  # the table tells them
@@ -186,7 +143,14 @@ class TableDataModule(ChestXrayDataModule):
                 "them, and writes them down by --write_config"
             )
         images, labels = image_rows(
-            reading, root, self.uncertain, self.missing, self.val_fraction, self.test_fraction, self.split_seed
+            reading,
+            root,
+            self.uncertain,
+            self.missing,
+            self.val_fraction,
+            self.test_fraction,
+            self.split_seed,
+            self.readers,
         )
         # after the splits, which do not depend on what is filtered or missing
         kept = filtered_views(images, self.view, reading.path, column_of(reading.columns, "view")).to_numpy()
@@ -199,7 +163,7 @@ class TableDataModule(ChestXrayDataModule):
         paths = locate(images["image_id"], matched, where, self.allow_missing, images["split"])
         there = images.index.isin(paths.index)
         images, labels = images[there].assign(path=paths), labels[there]
-        _refuse_one_file_twice(images, reading.path, column)
+        refuse_one_file_twice(images, reading.path, column)
         check_images(images["path"].tolist())
         self._labels = labels[:, 0] if not reading.names and labels.shape[1] == 1 else labels
         self._images = images.reset_index(drop=True)
@@ -243,6 +207,7 @@ class TableDataModule(ChestXrayDataModule):
             "boxes": None if self.boxes is None else os.path.abspath(table_path(self.boxes, root)),
             "box_columns": None if boxes is None else asdict(boxes),
             "masks": asdict(self.masks) if self.masks != Masks() else None,
+            "readers": self.readers,
             "val_fraction": self.val_fraction,
             "test_fraction": self.test_fraction,
             "split_seed": self.split_seed,
@@ -255,7 +220,7 @@ class TableDataModule(ChestXrayDataModule):
         }
         scores = columns_of(reading.columns, "score")
         names = self.score_names if scores else ()
-        config = proposed_config(_CLASS_PATH, settings, names, score_values(reading, scores))
+        config = proposed_config(_CLASS_PATH, settings, reading.columns, names, score_values(reading, scores))
         return described_reading(reading, boxes, self.uncertain, self.missing), config
 
     def _dataset(self, chosen: pd.Series, transform: ImageTransform) -> TableXrays:
@@ -270,23 +235,24 @@ class TableDataModule(ChestXrayDataModule):
         listed = frozenset(names_of_images(whole_numbers(reading.table[column]), reading.path, root))
         paths = dict(zip(self._images["image_id"], self._images["path"], strict=True))
         names = Names(paths, reading.path, listed, self.allow_missing)
-        table, path, columns = reading.table, reading.path, reading.boxes
-        if self.boxes not in (None, self.table):
-            table, path, columns = read_box_file(str(self.boxes), root, self.box_columns)
         if not reading.names and (self.boxes or self.masks != Masks()):
             raise DataError(f"{reading.path} is read for its score: boxes and masks are of classes; leave them out")
         self._boxes = self._masks = None
-        if columns is not None and reading.names:
-            self._boxes = find_boxes(table, path, columns, column, reading.names, names, root)
-        self._masks = find_masks(self.masks, reading.names, names, root, self.follow_links)
+        found = self.read_boxes(root) if reading.names else None
+        if found is not None:
+            table, path, columns = found
+            self._boxes = find_boxes(table, path, columns, column, reading.names, names, root, self.readers)
+        self._masks = self.read_masks(names, root)
 
+    def read_boxes(self, root: Path) -> tuple[pd.DataFrame, Path, BoxColumns] | None:
+        """Read the table of boxes: its own, or that of the images; None without boxes."""
+        if self.boxes not in (None, self.table):
+            return read_box_file(str(self.boxes), root, self.box_columns)
+        reading = self.reading
+        if reading.boxes is None:
+            return None
+        return reading.table, reading.path, replace(reading.boxes, reader=column_of(reading.columns, "reader"))
 
-def _refuse_one_file_twice(images: pd.DataFrame, path: Path, column: str) -> None:
-    again = images["path"].duplicated()
-    if again.any():
-        row = images["row"][again].iloc[0]
-        file = images["path"][again].iloc[0]
-        before = images["row"][images["path"] == file].iloc[0]
-        raise DataError(
-            f"{path}, row {row}, column {column!r}: {file} is the image of row {before} too: keep one row an image"
-        )
+    def read_masks(self, names: Names, root: Path) -> MaskSources | None:
+        """Find the masks of the images in use; None without masks."""
+        return find_masks(self.masks, self.reading.names, names, root, self.follow_links)

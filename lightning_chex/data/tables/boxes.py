@@ -56,6 +56,7 @@ class BoxColumns:
         unit: of the numbers; recognised by whether one is above 1.
         frame: columns with width and height of the image that the pixels are of; without them, of the image file.
         original: width and height of the images that all pixels are of, instead of ``frame``.
+        reader: who drew the box, in a table of boxes of several readers. It is never recognised.
     """
 
     image: str | None = None
@@ -65,6 +66,7 @@ class BoxColumns:
     unit: BoxUnit | None = None
     frame: list[str] | None = None
     original: list[int] | None = None
+    reader: str | None = None
 
 
 def box_columns(table: pd.DataFrame, path: Path, given: BoxColumns) -> BoxColumns | None:
@@ -73,7 +75,7 @@ def box_columns(table: pd.DataFrame, path: Path, given: BoxColumns) -> BoxColumn
     Raises:
         DataError: a configured column is not there, or a part of them is missing.
     """
-    for field in ("image", "label", "box", "frame"):
+    for field in ("image", "label", "box", "frame", "reader"):
         names = getattr(given, field)
         for name in [names] if isinstance(names, str) else names or ():
             if name not in table.columns:
@@ -112,7 +114,7 @@ def box_columns(table: pd.DataFrame, path: Path, given: BoxColumns) -> BoxColumn
             f"data.box_columns.frame names {len(frame)} columns: give those of width and height, or original"
         )
     label = given.label or next((by_name[name] for name in _LABELS if name in by_name), None)
-    return BoxColumns(given.image, label, box, form, given.unit, frame, given.original)
+    return BoxColumns(given.image, label, box, form, given.unit, frame, given.original, given.reader)
 
 
 def read_boxes(table: pd.DataFrame, path: Path, columns: BoxColumns, names: Sequence[str]) -> pd.DataFrame:

@@ -29,6 +29,7 @@ class Columns:
         view: the projection, such as PA and AP.
         sex: of the patient.
         age: of the patient.
+        reader: who read the image, where several have: it has a row for each of them. It is never recognised.
     """
 
     image: str | None = None
@@ -39,6 +40,7 @@ class Columns:
     view: str | None = None
     sex: str | None = None
     age: str | None = None
+    reader: str | None = None
 
 
 _NAMES = {

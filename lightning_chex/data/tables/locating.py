@@ -79,7 +79,7 @@ def match_files(ids: pd.Series, found: Mapping[str, str], path: Path, column: st
     """
     by_end: dict[str, list[str]] = {}
     for name in found:
-        for end in _ends(name):
+        for end in ends(name):
             by_end.setdefault(end, []).append(name)
     uids: Mapping[str, str] | None = None
     matched: dict[str, str] = {}
@@ -87,7 +87,7 @@ def match_files(ids: pd.Series, found: Mapping[str, str], path: Path, column: st
         if name in found:
             matched[name] = found[name]
             continue
-        alike = [*by_end.get(name, ()), *(end for end in _ends(name) if end in found)]
+        alike = [*by_end.get(name, ()), *(end for end in ends(name) if end in found)]
         if len(alike) > 1:
             files = " or ".join(found[own] for own in alike[:3])
             raise DataError(
@@ -103,7 +103,19 @@ def match_files(ids: pd.Series, found: Mapping[str, str], path: Path, column: st
     return matched
 
 
-def _ends(name: str) -> list[str]:
+def refuse_one_file_twice(images: pd.DataFrame, path: Path, column: str) -> None:
+    """Raise a DataError if two rows of ``images`` (``path``, ``row``) are of one file."""
+    again = images["path"].duplicated()
+    if again.any():
+        row = images["row"][again].iloc[0]
+        file = images["path"][again].iloc[0]
+        before = images["row"][images["path"] == file].iloc[0]
+        raise DataError(
+            f"{path}, row {row}, column {column!r}: {file} is the image of row {before} too: keep one row an image"
+        )
+
+
+def ends(name: str) -> list[str]:
     """What remains of a path without its first folder, its first two, and so on."""
     parts = name.split("/")
     return ["/".join(parts[k:]) for k in range(1, len(parts))]

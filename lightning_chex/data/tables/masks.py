@@ -29,7 +29,8 @@ class Masks:
     Attributes:
         files: pattern of the files below the root, such as ``masks/{class}/{id}.png``; ``{class}`` is not needed where
             there is one class.
-        runs: a table of run lengths; an image and class may have several rows.
+        runs: a table of run lengths; an image and class may have several rows. Or JSON as of CheXlocalize,
+            ``{image: {class: {size, counts}}}``, which tells all of the following.
         image: its column with the image; by default the first one.
         text: its column with the run lengths; by default the last one.
         label: its column with the class; not needed where there is one.
@@ -132,8 +133,23 @@ def decode_runs(text: str, height: int, width: int, form: MaskForm) -> np.ndarra
         >>> decode_runs("1 2", 2, 2, "siim").astype(int).tolist()
         [[0, 1], [1, 0]]
     """
+    starts, ends = _runs(text, height, width, form)
+    steps = np.zeros(height * width + 1, dtype=np.int64)
+    np.add.at(steps, starts, 1)
+    np.add.at(steps, ends, -1)
+    return (np.cumsum(steps)[:-1] > 0).reshape(width, height).T
+
+
+def marked_pixels(text: str, height: int, width: int, form: MaskForm) -> int:
+    """Count the pixels that run lengths mark, as ``decode_runs`` reads them, without drawing; ValueErrors as there."""
+    starts, ends = _runs(text, height, width, form)
+    return int((ends - starts).sum())
+
+
+def _runs(text: str, height: int, width: int, form: MaskForm) -> tuple[np.ndarray, np.ndarray]:
+    """First pixels of the runs, column by column, and those after their last ones."""
     if text.strip().lower() in NO_MASK:
-        return np.zeros((height, width), bool)
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     if form == "coco":
         runs = _coco_counts(text)
         edges = np.cumsum(runs)
@@ -152,10 +168,7 @@ def decode_runs(text: str, height: int, width: int, form: MaskForm) -> np.ndarra
         whole = True
     if not whole or (len(ends) and (starts.min() < 0 or ends.max() > height * width)):
         raise ValueError(f"its runs are not those of {width} x {height} pixels")
-    steps = np.zeros(height * width + 1, dtype=np.int64)
-    np.add.at(steps, starts, 1)
-    np.add.at(steps, ends, -1)
-    return (np.cumsum(steps)[:-1] > 0).reshape(width, height).T
+    return starts[: len(ends)], ends
 
 
 def _coco_counts(text: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import yaml
 from lightning_chex.data.files.images import first_few
 from lightning_chex.data.subgroups import ATTRIBUTES
 from lightning_chex.data.tables.boxes import BoxColumns
-from lightning_chex.data.tables.columns import NONE, described_columns
+from lightning_chex.data.tables.columns import Columns, column_of, described_columns
 from lightning_chex.data.tables.labels import unknown_words
 from lightning_chex.data.tables.reading import numbers
 from lightning_chex.data.tables.rows import Reading
@@ -68,13 +68,14 @@ def described_reading(reading: Reading, boxes: BoxColumns | None, uncertain: str
 
 
 def proposed_config(
-    data_class: str, settings: Mapping[str, Any], score_names: Sequence[str], scores: Sequence[float]
+    data_class: str, settings: Mapping[str, Any], columns: Columns, score_names: Sequence[str], scores: Sequence[float]
 ) -> str:
     """Write a configuration that trains and explains, like those in ``configs/``.
 
     Args:
         data_class: class path of the data module.
         settings: its arguments; None and empty ones are left out.
+        columns: of the table.
         score_names: names of the scores, empty for classes.
         scores: the (summed) score of every image, whose range the training begins in the middle of.
     """
@@ -94,7 +95,7 @@ def proposed_config(
         }
     model["init_args"]["schedule"] = "cosine"  # type: ignore[index]
     data = {"class_path": data_class, "init_args": _without_none(settings)}
-    told = [settings["columns"][name] not in (None, NONE) for name in ATTRIBUTES]
+    told = [column_of(columns, name) is not None for name in ATTRIBUTES]
     return _CONFIG.format(
         what=data_class.rpartition(".")[2],
         attributor=_flow(attributor),

@@ -21,6 +21,7 @@ from lightning_chex.data.tables.columns import (
 )
 from lightning_chex.data.tables.labels import Policy, class_labels, class_names_of, severity_scores
 from lightning_chex.data.tables.locating import names_of_images
+from lightning_chex.data.tables.readers import ReaderRule, merge_labels
 from lightning_chex.data.tables.reading import numbers, read_text_table, refuse_rows, whole_numbers
 from lightning_chex.data.tables.splitting import check_sides, drawn_split, named_split
 
@@ -57,9 +58,13 @@ def read(
     boxes: BoxColumns | None,
     classes: Sequence[str] | None,
     pattern: str | None = None,
+    table: pd.DataFrame | None = None,
 ) -> Reading:
-    """Read a table and recognise its columns; ``boxes`` None: those of boxes are not looked for."""
-    table = read_text_table(path)
+    """Recognise the columns of a table, which is read unless it is given.
+
+    Without ``boxes`` those of boxes are not looked for.
+    """
+    table = read_text_table(path) if table is None else table
     own = None if boxes is None else box_columns(table, path, boxes)
     ignored = [] if own is None else [*([own.box] if isinstance(own.box, str) else own.box or ()), *(own.frame or ())]
     recognised = recognise_columns(table, path, columns, ignored)
@@ -75,11 +80,18 @@ def _patients_of(ids: pd.Series, pattern: str, path: Path, column: str) -> pd.Se
 
 
 def image_rows(
-    reading: Reading, root: Path, uncertain: Policy, missing: Policy, val: float, test: float, seed: int
+    reading: Reading,
+    root: Path,
+    uncertain: Policy,
+    missing: Policy,
+    val: float,
+    test: float,
+    seed: int,
+    readers: ReaderRule = "majority",
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Make one row an image.
 
-    A table with boxes may have several rows an image; their labels are joined.
+    A table with boxes, or of several readers, may have several rows an image; their labels are joined.
 
     Args:
         reading: from `read`.
@@ -89,6 +101,7 @@ def image_rows(
         val: share of validation, where it has to be drawn.
         test: share of test, where all splits have to be drawn.
         seed: of the draw.
+        readers: how many of the readers of an image have to see a class, where a column names them.
 
     Returns:
         Columns ``image_id``, ``patient_id``, ``split``, ``row`` (of the table) and, where they are known, ``view``,
@@ -124,7 +137,7 @@ def image_rows(
             images[field] = table[name]
     if "age" in images:
         images["age"] = _ages(images["age"], path, str(columns.age))
-    images, labels = _one_row_each(images, labels, reading)
+    images, labels = _one_row_each(images, labels, reading, readers)
     told = np.isfinite(labels).any(axis=1) if reading.names else np.isfinite(labels).all(axis=1)
     if not told.all():
         kind = "known label" if reading.names else "score"
@@ -156,14 +169,17 @@ def _splits(
     return split
 
 
-def _one_row_each(images: pd.DataFrame, labels: np.ndarray, reading: Reading) -> tuple[pd.DataFrame, np.ndarray]:
-    """Join the rows of an image where each is a box; elsewhere refuse a second one."""
+def _one_row_each(
+    images: pd.DataFrame, labels: np.ndarray, reading: Reading, readers: ReaderRule
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Join the rows of an image where each is a box or a reader's; elsewhere refuse a second one."""
     path, ids = reading.path, images["image_id"]
+    reader = column_of(reading.columns, "reader")
     again = ids.duplicated()
     if not again.any():
         return images, labels
     first_row = ids.map(images["row"].groupby(ids).first())
-    if reading.boxes is None:
+    if reading.boxes is None and reader is None:
         row = int(again[again].index[0])
         raise DataError(
             f"{path}, row {row}, column {reading.columns.image!r}: image {ids[row]!r} is in row {first_row[row]} too "
@@ -181,6 +197,8 @@ def _one_row_each(images: pd.DataFrame, labels: np.ndarray, reading: Reading) ->
         name = columns_of(reading.columns, "score")[0]
         refuse_rows(path, name, reading.table[name], wrong, "is not the score of all rows of this image: correct one")
     joined = table.groupby(ids).max()  # positive if one row is; NaN only where all are
+    if reader is not None and reading.names:
+        joined = merge_labels(labels, ids, reading.table[reader], readers)
     images = images[~again]
     return images, joined.loc[images["image_id"]].to_numpy(dtype=np.float32)
 
