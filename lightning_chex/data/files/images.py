@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.dicom import check_dicom, dicom_size, is_dicom, read_dicom
@@ -23,6 +24,8 @@ _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # the l
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _FORMATS = ("PNG", "JPEG", "GIF")  # Pillow's others may run external programs
+_AT_ONCE = 4096  # files given to the threads together: all of a large set would cost memory before the first is read
+_SILENT_SECONDS = 2.0
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # all that Pillow raises
 
 
@@ -177,12 +180,20 @@ def check_images(paths: Sequence[str | Path]) -> None:
     """Check, before training, that image files are complete, without decoding most of them; 100,000 take seconds.
 
     A PNG or JPEG passes by its first and last bytes; one with another end is decoded. For DICOM see ``check_dicom``.
+    On a terminal, a progress bar is shown if it takes more than two seconds.
 
     Raises:
         DataError: some are missing, empty, truncated or no images; with their number and the first names.
     """
-    with ThreadPoolExecutor(max_workers=16) as pool:  # the time goes into waiting for the disk
-        problems = [problem for problem in pool.map(_problem, paths) if problem]
+    problems: list[str] = []
+    with (
+        ThreadPoolExecutor(max_workers=16) as pool,  # the time goes into waiting for the disk
+        tqdm(total=len(paths), desc="check images", unit="image", delay=_SILENT_SECONDS, disable=None) as bar,
+    ):
+        for start in range(0, len(paths), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            problems += [problem for problem in pool.map(_problem, some) if problem]
+            bar.update(len(some))
     if problems:
         raise DataError(
             f"{len(problems)} of {len(paths)} images cannot be read: {first_few(problems)}; "
