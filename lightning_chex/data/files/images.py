@@ -24,7 +24,7 @@ _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # the l
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _FORMATS = ("PNG", "JPEG", "GIF")  # Pillow's others may run external programs
-_AT_ONCE = 4096  # files given to the threads together: all of a large set would cost memory before the first is read
+_AT_ONCE = 256  # files a thread takes at a time: one by one, handing them over takes longer than looking at them
 _SILENT_SECONDS = 2.0
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # all that Pillow raises
 
@@ -190,10 +190,10 @@ def check_images(paths: Sequence[str | Path]) -> None:
         ThreadPoolExecutor(max_workers=16) as pool,  # the time goes into waiting for the disk
         tqdm(total=len(paths), desc="check images", unit="image", delay=_SILENT_SECONDS, disable=None) as bar,
     ):
-        for start in range(0, len(paths), _AT_ONCE):
-            some = paths[start : start + _AT_ONCE]
-            problems += [problem for problem in pool.map(_problem, some) if problem]
-            bar.update(len(some))
+        parts = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
+        for part, found in zip(parts, pool.map(_problems, parts), strict=True):
+            problems += found
+            bar.update(len(part))
     if problems:
         raise DataError(
             f"{len(problems)} of {len(paths)} images cannot be read: {first_few(problems)}; "
@@ -230,6 +230,10 @@ def first_few(names: Iterable[object], limit: int = 3) -> str:
 def _holds_dicom(path: str | Path) -> bool:
     suffix = _SUFFIX.search(str(path))
     return suffix.group(1).lower() in ("dcm", "dicom") if suffix else is_dicom(path)
+
+
+def _problems(paths: Sequence[str | Path]) -> list[str]:
+    return [problem for problem in map(_problem, paths) if problem]
 
 
 def _problem(path: str | Path) -> str | None:

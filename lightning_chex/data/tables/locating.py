@@ -46,6 +46,8 @@ def _name(cell: str, row: object, path: Path, column: str, root: Path) -> str:
     if not cell:
         raise DataError(f"{where}: the cell is empty: name the image, or remove the row")
     text = cell.replace("\\", "/")
+    if "/" not in text and text not in (".", "..") and "\0" not in text:  # as of most tables; paths take their time
+        return image_id(text)
     if text.startswith("/") or re.match(r"[A-Za-z]:/", text):
         try:
             text = Path(os.path.normpath(text)).relative_to(os.path.abspath(root)).as_posix()

@@ -141,9 +141,9 @@ def test_vinbigdata_of_resized_copies(tmp_path):
 
 def relative_runs(mask):
     """Pairs of the distance to the last run's end and a length, column by column, as SIIM-ACR writes them."""
-    marked = np.flatnonzero(mask.T.ravel())
-    starts = [p for p in marked if p - 1 not in marked]
-    ends = [p + 1 for p in marked if p + 1 not in marked]
+    marked = set(np.flatnonzero(mask.T.ravel()).tolist())
+    starts = sorted(p for p in marked if p - 1 not in marked)
+    ends = sorted(p + 1 for p in marked if p + 1 not in marked)
     pairs, last = [], 0
     for start, end in zip(starts, ends, strict=True):
         pairs += [start - last, end - start]
