@@ -47,7 +47,7 @@ CLAIMS: dict[str, Callable[[Study], Sequence[Claim]]] = {
     "beyond": beyond.claims,
     "stability": stability.claims,
     "choosing": lambda study: [choosing.claim(study)],
-    "shortcuts": lambda study: [shortcuts.claim(study)],
+    "shortcuts": shortcuts.claims,
 }
 
 

@@ -6,8 +6,8 @@ from typing import Any
 HEAD = """# The paper's claims, put to the proof
 
 Written by `python -m benchmarks.claims`; [`benchmarks/claims/`](../claims) says how each is tested. DenseNet-121,
-images of 128 px, trained on phantom populations that differ by training seed, and explained on patients none of them
-has seen. Settings are chosen on yet others. Intervals are by patient (studentised bootstrap), of paired differences
+images of 128 px, unless a part says otherwise, trained on phantom populations that differ by training seed, and explained
+on patients none of them has seen. Settings are chosen on yet others. Intervals are by patient (studentised bootstrap), of paired differences
 where a difference is shown. The phantom's informative regions are known; what holds on it need not hold on X-rays of
 patients. How many cases a network is explained on stands below each part.
 """
@@ -55,10 +55,9 @@ def markdown(results: Mapping[str, Mapping[str, Any]], picture: str | None = Non
             parts += [f"### {own['title']}", table(own["rows"])]
         if claim["limits"]:
             parts.append("\n".join(f"- {limit}" for limit in claim["limits"]))
-        parts.append(
-            f"`{part['command']}`, commit {part['commit']}, training seeds {', '.join(map(str, part['seeds']))}, at "
-            f"most {part['cases']} cases a network, {part['machine']}. {part['note']}"
-        )
+        seeds = f"training seeds {', '.join(map(str, part['seeds']))}, at most {part['cases']} cases a network"
+        basis = claim.get("basis") or seeds
+        parts.append(f"`{part['command']}`, commit {part['commit']}, {basis}, {part['machine']}. {part['note']}")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

@@ -72,6 +72,7 @@ class Claim:
         finding: one or two sentences with the deciding figures.
         tables: the figures.
         limits: what the comparison cannot say.
+        basis: the trainings it rests on, where these are not the networks of the `Study`.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Claim:
     finding: str
     tables: Sequence[Table] = ()
     limits: Sequence[str] = ()
+    basis: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from lightning_chex.tasks import unrepeated_rows
 class IBACallback(pl.Callback):
     """Explain images at the end of every validation, and measure how well the maps meet the expert boxes.
 
-    During the validation's own forward passes the attributor collects its feature statistics, at no extra cost, from
+    During the validation's own forward passes the attributor collects its feature statistics, without another one, from
     the images that are not explained; where fewer than 50 are left, from up to 100 training images instead. At its end
     the chosen images are explained on the device, in batches, and the scalars are logged, early enough for
     ``ModelCheckpoint`` and ``EarlyStopping`` to monitor them: ``val/iba_iou`` (mean over maps),
