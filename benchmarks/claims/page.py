@@ -6,8 +6,9 @@ from typing import Any
 HEAD = """# The paper's claims, put to the proof
 
 Written by `python -m benchmarks.claims`; [`benchmarks/claims/`](../claims) says how each is tested. DenseNet-121,
-images of 128 px, unless a part says otherwise, trained on phantom populations that differ by training seed, and explained
-on patients none of them has seen. Settings are chosen on yet others. Intervals are by patient (studentised bootstrap), of paired differences
+images of 128 px, unless a part says otherwise, trained on phantom populations that differ by training seed, and
+explained on patients none of them has seen. Settings are chosen on yet others. Intervals are by patient (studentised
+bootstrap), of paired differences
 where a difference is shown. The phantom's informative regions are known; what holds on it need not hold on X-rays of
 patients. How many cases a network is explained on stands below each part.
 """
