@@ -51,11 +51,10 @@ OWN_COMMANDS = (*DATA_COMMANDS, "evaluate", "explain")
 """The commands that Lightning's Trainer does not have."""
 
 UNTRAINED = {
-    "explain": configuration.NO_CHECKPOINT,
+    "explain": f"{configuration.NO_CHECKPOINT}, and --model.weights FILE a network that was trained elsewhere",
     "evaluate": "evaluate needs --ckpt_path, a .ckpt file a run has written: an untrained model has nothing to explain",
 }
 """What the commands say that do not take an untrained model."""
-
 
 EXTRAS = ("tensorboard", "mlflow")
 """Packages of loggers that are installed on request."""
@@ -227,14 +226,15 @@ class ChexCLI(WeightsAlone, LightningCLI):
     def look_at_data(self) -> None:
         """Set up the data before a logger begins a run of them, and see that the weights are worth the work."""
         command, checkpoint = str(self.subcommand), self._given.get("ckpt_path")
-        if command in UNTRAINED and not checkpoint:
+        weights = checkpoint or (command == "explain" and self._given.get("model.init_args.weights"))
+        if command in UNTRAINED and not weights:
             raise MisconfigurationException(UNTRAINED[command])
         # only our own data modules promise that a second setup does nothing new
         if isinstance(self.datamodule, ChestXrayDataModule):
             self.datamodule.setup({"explain": "predict", "evaluate": "test"}.get(command, command))
             if command == "predict":
                 self.datamodule.dataset("test")
-        if command != "fit" and not checkpoint:
+        if command != "fit" and not weights:
             rank_zero_warn(f"{command} without --ckpt_path: the weights are those a training would start from")
 
     before_fit = before_validate = before_test = before_predict = before_explain = before_evaluate = look_at_data

@@ -121,6 +121,12 @@ def fill_in_model(command: str, config: Any, checkpoint: Mapping[str, Any] | Non
             f"{command} needs labels, and ImageFolderDataModule has none: use predict or explain, or give --data the "
             "data module of a data set with a table"
         )
+    if checkpoint is None and command == "explain" and settings and settings.get("weights"):
+        if not any(config.data.init_args.get(name) for name in ("class_names", "score_names")):
+            raise MisconfigurationException(
+                f"weights={settings.weights!r} does not name its outputs: give data.class_names, in its order"
+            )
+        return
     if checkpoint is None:
         raise MisconfigurationException(NO_CHECKPOINT)
     for name in ("class_names", "score_names"):

@@ -23,7 +23,7 @@ PHANTOM = ["--data.num_train=16", "--data.num_val=6", "--data.num_test=6"]
 EXPLAINED = sorted(
     str(path.relative_to(CONFIGS).with_suffix(""))
     for path in [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("paper/*.yaml"), *CONFIGS.glob("finetune/*.yaml")]
-    if "IBACallback" in path.read_text()
+    if "IBACallback" in path.read_text() and path.stem != "explain_torchxrayvision"  # which is not for fit
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -167,8 +167,9 @@ class MapWriter(pl.Callback):
             )
         for reason in fitted.unfitted.values():
             raise MisconfigurationException(
-                f"{reason}. Ways out: a data root with training images, a checkpoint whose run had an IBACallback at "
-                "this layer and size, or --attributor GradCAM or another that needs no statistics"
+                f"{reason}. Ways out: a data root with training images (of a folder, data.statistics_root), a "
+                "checkpoint whose run had an IBACallback at this layer and size, or --attributor GradCAM or another "
+                "that needs no statistics"
             )
         before = on_process_0(trainer, lambda: self._files.recorded.get("statistics"))
         if before is not None and before != fitted.layers:

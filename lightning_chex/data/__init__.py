@@ -22,6 +22,7 @@ from lightning_chex.data.sets.table_xrays import TableXrays
 from lightning_chex.data.sets.tbx11k import TBX11KDataModule
 from lightning_chex.data.sets.tuberculosis import TuberculosisDataModule
 from lightning_chex.data.sets.vindr import VinBigDataDataModule, VinDrDataModule
+from lightning_chex.data.sets.xrv import XRVDataModule, XRVXrays
 from lightning_chex.data.transforms import ImageTransform
 
 __all__ = [
@@ -53,6 +54,8 @@ __all__ = [
     "TableXrays",
     "TuberculosisDataModule",
     "UnlabelledXrays",
+    "XRVDataModule",
+    "XRVXrays",
     "VinBigDataDataModule",
     "VinDrDataModule",
     "XrayDataModule",

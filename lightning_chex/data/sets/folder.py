@@ -45,6 +45,8 @@ class ImageFolderDataModule(ChestXrayDataModule):
         root: the folder.
         class_names: names of the model's classes; the command line takes them from the checkpoint.
         score_names: names of the model's scores, where it predicts scores; also from the checkpoint.
+        statistics_root: a folder of X-rays from which explanations take feature statistics where no checkpoint holds
+            any, as of a network that was trained elsewhere; fifty or more are advised.
         kwargs: see ``ChestXrayDataModule``. With ``on_unreadable: skip`` files are not checked beforehand.
     """
 
@@ -53,16 +55,23 @@ class ImageFolderDataModule(ChestXrayDataModule):
         root: str | None = None,
         class_names: Sequence[str] | None = None,
         score_names: Sequence[str] | None = None,
+        statistics_root: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.root = root
+        self.statistics_root = statistics_root
+        self._others: pd.DataFrame | None = None
         self.class_names = tuple(class_names or ())
         self.score_names = tuple(score_names or type(self).score_names)
 
     def check(self) -> None:
         """Find the images, and check that they are complete; raises a DataError otherwise."""
-        root = data_root(self.root)
+        self._images = self._images_below(self.root)
+        self._others = None if self.statistics_root is None else self._images_below(self.statistics_root)
+
+    def _images_below(self, folder_given: str | None) -> pd.DataFrame:
+        root = data_root(folder_given)
         found: dict[str, str] = {}
         for folder in image_folders(root, self.follow_links):
             below = folder.relative_to(root).as_posix()
@@ -73,15 +82,18 @@ class ImageFolderDataModule(ChestXrayDataModule):
             raise DataError(f"no PNG, JPEG or DICOM image in {root}, which holds {contents(root)}: give another root")
         if self.on_unreadable == "error":
             check_images(list(found.values()))
-        self._images = pd.DataFrame({"image_id": list(found), "path": list(found.values())})
+        return pd.DataFrame({"image_id": list(found), "path": list(found.values())})
 
     def build(self, split: Split, transform: ImageTransform) -> UnlabelledXrays:
         """Make the dataset of all images."""
         return UnlabelledXrays(self._images, transform, self.read)
 
     def parts(self) -> dict[str, LabelledDataset]:
-        """Return all images as the one part there is, ``test``."""
-        return {"test": self.build("test", self._plain)}
+        """Return all images as ``test``, and as ``train`` those of ``statistics_root``, if it is given."""
+        found: dict[str, LabelledDataset] = {"test": self.build("test", self._plain)}
+        if self._others is not None:
+            found["train"] = UnlabelledXrays(self._others, self._plain)
+        return found
 
     def setup(self, stage: str | None = None) -> None:
         """Find the images; a stage that needs labels raises a DataError."""

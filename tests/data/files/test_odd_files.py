@@ -1,7 +1,7 @@
 """PNG and JPEG files as they are found in the wild: the right pixels, or one clear error before training.
 
-Of DICOM see test_dicom.py (bits, sign, windows, LUTs, polarity, padding, overlays, frames, colour, byte order, damage) and
-test_dicom_decoders.py (compressions); of damaged PNG and JPEG test_images.py; of tables test_table.py.
+Of DICOM see test_dicom.py (bits, sign, windows, LUTs, polarity, padding, overlays, frames, colour, byte order, damage)
+and test_dicom_decoders.py (compressions); of damaged PNG and JPEG test_images.py; of tables test_table.py.
 """
 
 import struct
