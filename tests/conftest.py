@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,12 @@ def place(tmp_path, monkeypatch):
     yield tmp_path
     os.environ.clear()
     os.environ.update(environment)
+
+
+@pytest.fixture(autouse=True)
+def no_run_is_left_open():
+    """End the W&B run that a refused or interrupted command has left: the next one of the process would go on in it."""
+    yield
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.teardown()

@@ -33,6 +33,7 @@ from lightning_chex.data.predicted import choose, share_of_few
 from lightning_chex.data.prepared.preparing import prepare_copy
 from lightning_chex.data.prepared.reading import open_prepared
 from lightning_chex.data.sample import collate
+from lightning_chex.data.shipping import packing
 from lightning_chex.data.splits import shared_patients
 from lightning_chex.data.transforms import ImageTransform
 from lightning_chex.data.unreadable import OnUnreadable, ReadableLoader, SkipUnreadable, collate_readable
@@ -99,8 +100,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.augment, self.prepared = augment, prepared
         self.on_unreadable = on_unreadable
-        self.shuffle_labels = shuffle_labels
-        self.follow_links = follow_links
+        self.shuffle_labels, self.follow_links = shuffle_labels, follow_links
         self.collate = collate_readable if on_unreadable == "skip" else collate
         self.read: ImageReader = read_grey
         self.unreadable_images: list[str] = []
@@ -294,7 +294,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
             drop_last=drop_last,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            collate_fn=self.collate,
+            collate_fn=packing(self.collate, self.trainer),
             # pinned memory speeds up copies to CUDA and only costs elsewhere
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )

@@ -100,7 +100,7 @@ class XRVDataModule(ChestXrayDataModule):
 
     def __init__(
         self,
-        dataset: Any = None,
+        dataset: str | Samples | None = None,
         options: dict[str, Any] | None = None,
         classes: list[str] | None = None,
         val_fraction: float = 0.15,
