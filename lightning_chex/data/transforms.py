@@ -16,6 +16,7 @@ import cv2  # noqa: E402
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_MEAN, _STD = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
 
 _PLANE = "grey_plane"
 """Attribute of an image that holds the grey values it was made of."""
@@ -199,14 +200,14 @@ def normalise(grey: np.ndarray | torch.Tensor) -> torch.Tensor:
     """
     shares = torch.as_tensor(grey).float().div_(255)
     planes = shares.expand(*shares.shape[:-3], 3, *shares.shape[-2:])
-    image = planes - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-    return image.div_(torch.tensor(IMAGENET_STD).view(3, 1, 1))
+    return (planes - _MEAN).div_(_STD)
 
 
 def plane_of(image: Any) -> torch.Tensor | None:
     """Return the grey values, uint8 (H, W), of an image that a transform has made; None if it was changed since."""
     plane = getattr(image, _PLANE, None)
-    return plane if plane is not None and torch.equal(normalise(plane), image) else None
+    # of NumPy, since torch.equal takes five times as long
+    return plane if plane is not None and np.array_equal(normalise(plane).numpy(), image.detach().numpy()) else None
 
 
 def _marked(grey: np.ndarray) -> torch.Tensor:
