@@ -70,8 +70,7 @@ def main(args: Sequence[str] | None = None) -> None:
     logging.raiseExceptions = False  # W&B's own log on a full disk: its tracebacks would bury the one line
     for message in OF_NO_USE:
         warnings.filterwarnings("ignore", message=message)
-    lightning_log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    lightning_log.addFilter(_is_of_use)  # once: a filter that is there is not added again
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_of_use)  # which is never added twice
     set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning lets configurations come from anywhere
     try:
         arguments.check(given)
@@ -231,6 +230,7 @@ class ChexCLI(WeightsAlone, LightningCLI):
             raise MisconfigurationException(UNTRAINED[command])
         # only our own data modules promise that a second setup does nothing new
         if isinstance(self.datamodule, ChestXrayDataModule):
+            self.datamodule.trainer = self.trainer  # in whose folder it finds which files are known
             self.datamodule.setup({"explain": "predict", "evaluate": "test"}.get(command, command))
             if command == "predict":
                 self.datamodule.dataset("test")

@@ -176,11 +176,15 @@ def image_size(path: str | Path) -> tuple[int, int]:
         raise DataError(f"cannot read image {path}: {error}; replace it with an intact copy") from error
 
 
-def check_images(paths: Sequence[str | Path]) -> None:
+def check_images(paths: Sequence[str | Path], count: int | None = None) -> None:
     """Check, before training, that image files are complete, without decoding most of them; 100,000 take seconds.
 
     A PNG or JPEG passes by its first and last bytes; one with another end is decoded. For DICOM see ``check_dicom``.
     On a terminal, a progress bar is shown if it takes more than two seconds.
+
+    Args:
+        paths: of the files.
+        count: of all images, for messages, where the others are known to be complete.
 
     Raises:
         DataError: some are missing, empty, truncated or no images; with their number and the first names.
@@ -196,7 +200,7 @@ def check_images(paths: Sequence[str | Path]) -> None:
             bar.update(len(part))
     if problems:
         raise DataError(
-            f"{len(problems)} of {len(paths)} images cannot be read: {first_few(problems)}; "
+            f"{len(problems)} of {count or len(paths)} images cannot be read: {first_few(problems)}; "
             "replace them with intact copies, or remove them from disk and from the table"
         )
 

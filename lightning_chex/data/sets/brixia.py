@@ -8,7 +8,8 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.datamodule import ChestXrayDataModule, Split
-from lightning_chex.data.files.images import check_images, find_images, first_few
+from lightning_chex.data.files.images import find_images, first_few
+from lightning_chex.data.files.known_files import check_once
 from lightning_chex.data.files.tables import data_root, find_file, locate, read_table
 from lightning_chex.data.sets.brixia_scores import ZONES, ScoredXrays, Target, target_names
 from lightning_chex.data.splits import check_fractions, split_by_patient
@@ -77,7 +78,7 @@ class BrixIADataModule(ChestXrayDataModule):
         found = find_images(root, folders, self.follow_links)
         paths = locate(images["image_id"], found, where, self.allow_missing)
         images = images.loc[paths.index].assign(path=paths)
-        check_images(images["path"].tolist())
+        check_once(images["path"].tolist(), self.trainer)
         self._images = images
 
     def build(self, split: Split, transform: ImageTransform) -> BrixIA:

@@ -9,7 +9,8 @@ from torch.utils.data import Dataset, Subset
 
 from lightning_chex.data.contract import DataError, Samples, Split, Stage
 from lightning_chex.data.datamodule import ChestXrayDataModule
-from lightning_chex.data.files.images import check_images, find_images
+from lightning_chex.data.files.images import find_images
+from lightning_chex.data.files.known_files import check_once
 from lightning_chex.data.files.lung_files import check_lungs, find_masks
 from lightning_chex.data.files.tables import contents, data_root, find_file, locate, read_patients, read_table
 from lightning_chex.data.fingerprint import fingerprint
@@ -104,7 +105,7 @@ class CohenDataModule(ChestXrayDataModule):
             scores["image_id"], find_images(root, [folder], self.follow_links), str(folder), self.allow_missing
         )
         images = scores.loc[paths.index].assign(path=paths)
-        check_images(images["path"].tolist())
+        check_once(images["path"].tolist(), self.trainer)
         self._masks, self._outlined = {}, {}
         if self.lung_masks or (root / _MASK_FOLDER).is_dir():
             self._masks = find_masks(root, f"{_MASK_FOLDER}/{{id}}.png", self.follow_links)

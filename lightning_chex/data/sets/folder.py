@@ -8,7 +8,8 @@ import torch
 
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset, Split
-from lightning_chex.data.files.images import ImageReader, check_images, find_images, image_folders, read_grey
+from lightning_chex.data.files.images import ImageReader, find_images, image_folders, read_grey
+from lightning_chex.data.files.known_files import check_once
 from lightning_chex.data.files.tables import contents, data_root
 from lightning_chex.data.sets.image_files import ImageFiles
 from lightning_chex.data.transforms import ImageTransform
@@ -81,7 +82,7 @@ class ImageFolderDataModule(ChestXrayDataModule):
         if not found:
             raise DataError(f"no PNG, JPEG or DICOM image in {root}, which holds {contents(root)}: give another root")
         if self.on_unreadable == "error":
-            check_images(list(found.values()))
+            check_once(list(found.values()), self.trainer)
         return pd.DataFrame({"image_id": list(found), "path": list(found.values())})
 
     def build(self, split: Split, transform: ImageTransform) -> UnlabelledXrays:

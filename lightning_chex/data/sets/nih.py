@@ -13,7 +13,8 @@ from torch.utils.data import Dataset, Subset
 from lightning_chex.class_names import PATHOLOGIES
 from lightning_chex.data.contract import DataError, LabelledDataset, Samples, Split, Stage
 from lightning_chex.data.datamodule import ChestXrayDataModule
-from lightning_chex.data.files.images import ImageReader, check_images, find_images, first_few, image_size, read_grey
+from lightning_chex.data.files.images import ImageReader, find_images, first_few, image_size, read_grey
+from lightning_chex.data.files.known_files import check_once
 from lightning_chex.data.files.tables import contents, data_root, locate
 from lightning_chex.data.fingerprint import fingerprint
 from lightning_chex.data.labels import varied_order
@@ -138,7 +139,7 @@ class NIHDataModule(ChestXrayDataModule):
         where = f"the image folders of {root}"
         paths = locate(images["image_id"], found, where, self.allow_missing, images["split"])
         images = images.loc[paths.index].assign(path=paths)
-        check_images(images["path"].tolist())
+        check_once(images["path"].tolist(), self.trainer)
         _check_square(images[images["image_id"].isin(boxes["image_id"])])
 
         # index in PATHOLOGIES to index in the classes asked for

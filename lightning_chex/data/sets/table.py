@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Subset
 from lightning_chex.class_names import SCORE
 from lightning_chex.data.contract import DataError, Samples, Split, Stage
 from lightning_chex.data.datamodule import ChestXrayDataModule
-from lightning_chex.data.files.images import check_images
+from lightning_chex.data.files.known_files import check_once
 from lightning_chex.data.files.tables import data_root, locate
 from lightning_chex.data.fingerprint import fingerprint
 from lightning_chex.data.labels import varied_order
@@ -164,7 +164,7 @@ class TableDataModule(ChestXrayDataModule):
         there = images.index.isin(paths.index)
         images, labels = images[there].assign(path=paths), labels[there]
         refuse_one_file_twice(images, reading.path, column)
-        check_images(images["path"].tolist())
+        check_once(images["path"].tolist(), self.trainer)
         self._labels = labels[:, 0] if not reading.names and labels.shape[1] == 1 else labels
         self._images = images.reset_index(drop=True)
         self._find_annotations()

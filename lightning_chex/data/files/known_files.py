@@ -1,0 +1,85 @@
+"""Which image files have passed their check, so that the next start of a run need not open them all again."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_warn
+
+from lightning_chex.data.files.images import check_images
+
+RECORD = "checked_images.npy"
+"""In the trainer's ``default_root_dir``: one number a file that has passed, uint64 (N,), in order."""
+
+WORTHWHILE = 2_000
+"""Fewer files are opened every time."""
+
+_CHECKS = 1  # raise it when a check finds more than before: what is known then no longer counts
+_AT_ONCE = 1_000
+
+
+def check_once(paths: Sequence[str], trainer: pl.Trainer | None) -> None:
+    """Check image files as ``check_images`` does, without opening those that an earlier run has found complete.
+
+    A file is known by its path, its size and the time of its last change. Files are opened again without a trainer,
+    whose ``default_root_dir`` holds the record, and where its folder does not exist yet.
+
+    Raises:
+        DataError: some are missing, empty, truncated or no images; with their number and the first names.
+    """
+    root = "" if trainer is None else str(trainer.default_root_dir)
+    if len(paths) < WORTHWHILE or not os.path.isdir(root):
+        check_images(paths)
+        return
+    marks, record = marks_of(paths), Path(root) / RECORD
+    known = _read(record)
+    new = (~np.isin(marks, known) | (marks == 0)).nonzero()[0]
+    check_images([paths[place] for place in new], count=len(paths))
+    if len(new) and trainer is not None and trainer.is_global_zero:
+        _write(record, np.union1d(known, marks))
+
+
+def marks_of(paths: Sequence[str]) -> np.ndarray:
+    """Return one number for each file as it is now, uint64 (N,); 0 for one that is not there."""
+    parts = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
+    with ThreadPoolExecutor(max_workers=16) as pool:  # a slow disk is waited for
+        return np.fromiter(chain.from_iterable(pool.map(_marks, parts)), dtype=np.uint64, count=len(paths))
+
+
+def _marks(paths: Sequence[str]) -> list[int]:
+    folder, marks = os.getcwd(), []
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except OSError:
+            marks.append(0)
+            continue
+        told = f"{_CHECKS}\0{os.path.join(folder, path)}\0{found.st_size}\0{found.st_mtime_ns}"
+        digest = blake2b(told.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        marks.append(int.from_bytes(digest, "little") or 1)
+    return marks
+
+
+def _read(record: Path) -> np.ndarray:
+    """Return what is known; nothing, where there is no record or a damaged one, which is then made anew."""
+    try:
+        known = np.load(record, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return np.zeros(0, np.uint64)
+    return known if known.dtype == np.uint64 and known.ndim == 1 else np.zeros(0, np.uint64)
+
+
+def _write(record: Path, known: np.ndarray) -> None:
+    unfinished = record.with_name(f"{record.name}.{os.getpid()}.unfinished")
+    try:
+        with open(unfinished, "wb") as file:
+            np.save(file, known)
+        os.replace(unfinished, record)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        rank_zero_warn(f"cannot write {record} ({error.strerror}): the next start will open all image files again")

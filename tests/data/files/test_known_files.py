@@ -1,0 +1,113 @@
+"""Files that have passed their check are not opened again; changed, new, moved and missing ones are."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightning_chex.data import DataError
+from lightning_chex.data.files import known_files
+from lightning_chex.data.files.images import check_images
+from lightning_chex.data.files.known_files import RECORD, check_once
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Paths of the files that were opened, call by call; every number of files is worthwhile."""
+    calls: list[list[str]] = []
+
+    def spy(paths, count=None):
+        calls.append([Path(path).name for path in paths])
+        check_images(paths, count)
+
+    monkeypatch.setattr(known_files, "check_images", spy)
+    monkeypatch.setattr(known_files, "WORTHWHILE", 1)
+    return calls
+
+
+@pytest.fixture
+def files(tmp_path) -> list[str]:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "runs").mkdir()
+    paths = [tmp_path / "data" / f"{name}.png" for name in "abcd"]
+    for number, path in enumerate(paths):
+        Image.fromarray(np.full((4, 4 + number), 9 * number, np.uint8)).save(path)
+    return [str(path) for path in paths]
+
+
+def trainer(tmp_path, first: bool = True):
+    return SimpleNamespace(default_root_dir=str(tmp_path / "runs"), is_global_zero=first)
+
+
+def test_a_second_start_opens_none_of_them(files, tmp_path, opened):
+    check_once(files, trainer(tmp_path))
+    check_once(files, trainer(tmp_path))
+    check_once(files[1:3], trainer(tmp_path))
+    assert opened == [["a.png", "b.png", "c.png", "d.png"], [], []]
+    record = tmp_path / "runs" / RECORD
+    assert list((tmp_path / "runs").iterdir()) == [record]
+    assert np.load(record).dtype == np.uint64 and b"png" not in record.read_bytes()  # no name is in it
+
+
+def test_a_changed_a_new_and_a_moved_file_are_opened(files, tmp_path, opened):
+    check_once(files[:3], trainer(tmp_path))
+    before = os.stat(files[0])
+    Path(files[0]).write_bytes(Path(files[0]).read_bytes())  # the same content, at another time
+    os.utime(files[0], ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    os.rename(files[1], f"{files[1][:-5]}moved.png")
+    check_once([files[0], f"{files[1][:-5]}moved.png", *files[2:]], trainer(tmp_path))
+    assert opened[1] == ["a.png", "moved.png", "d.png"]
+
+
+def test_a_damaged_and_a_missing_file_are_found_beside_known_ones(files, tmp_path, opened):
+    check_once(files, trainer(tmp_path))
+    Path(files[1]).write_bytes(Path(files[1]).read_bytes()[:40])
+    Path(files[3]).unlink()
+    for _ in range(2):  # what has failed is not known
+        with pytest.raises(DataError, match="2 of 4 images cannot be read: .*b.png.*d.png"):
+            check_once(files, trainer(tmp_path))
+    assert opened[1:] == [["b.png", "d.png"]] * 2
+
+
+def test_other_sets_stay_known_and_relative_paths_are_the_same_files(files, tmp_path, opened, monkeypatch):
+    check_once(files[:2], trainer(tmp_path))
+    check_once(files[2:], trainer(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    check_once([f"data/{name}.png" for name in "abcd"], trainer(tmp_path))
+    assert opened[2] == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", None])
+def test_a_damaged_record_is_made_anew(files, tmp_path, opened, damage):
+    check_once(files, trainer(tmp_path))
+    record = tmp_path / "runs" / RECORD
+    whole = record.read_bytes()
+    if damage is None:
+        np.save(record, np.array(["a name"], dtype=object), allow_pickle=True)  # which is never unpickled
+    else:
+        record.write_bytes(damage)
+    check_once(files, trainer(tmp_path))
+    assert len(opened[1]) == 4 and record.read_bytes() == whole
+
+
+def test_where_nothing_can_be_kept_all_are_opened(files, tmp_path, opened, monkeypatch):
+    check_once(files, None)
+    check_once(files, SimpleNamespace(default_root_dir=str(tmp_path / "none"), is_global_zero=True))
+    check_once(files, trainer(tmp_path, first=False))  # the first process alone writes
+    assert not (tmp_path / "none").exists() and not list((tmp_path / "runs").iterdir())
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(UserWarning, match=r"checked_images.npy \(No space left on device\): the next start"):
+        check_once(files, trainer(tmp_path))
+    assert [len(names) for names in opened] == [4] * 4 and not list((tmp_path / "runs").iterdir())
+
+
+def test_few_files_leave_no_record(files, tmp_path):
+    check_once(files, trainer(tmp_path))
+    assert not list((tmp_path / "runs").iterdir())
