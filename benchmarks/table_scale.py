@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 
@@ -24,7 +25,7 @@ from lightning_chex.data.files.images import check_images
 from lightning_chex.data.tables.locating import find_below
 
 PAGE = Path(__file__).parent / "results" / "table_scale.md"
-PHASES = ("read and recognise", "find files", "check images", "all checks", "splits", "fingerprint", "start-up")
+PHASES = ("read and recognise", "find files", "open all images", "all checks", "splits", "fingerprint", "start-up")
 LINKS = 20_000
 """Links to one file: file systems allow some 32,000 or 65,000."""
 
@@ -48,9 +49,13 @@ def generate(root: Path, rows: int) -> None:
     pd.DataFrame(table).to_csv(root / "T.csv", index=False)
 
 
-def measure(root: Path) -> dict[str, float]:
-    """Seconds of each phase; ``all checks`` is what a run does, the phases before it are parts of that, alone."""
+def measure(root: Path, runs: Path) -> dict[str, float]:
+    """Seconds of each phase; ``all checks`` is what a run does, the phases before it are parts of that, alone.
+
+    In ``runs``, the folder of the trainer, the files are known from the second time on.
+    """
     data = TableDataModule(str(root), str(root / "T.csv"), size=32)
+    data.trainer = pl.Trainer(default_root_dir=str(runs), accelerator="cpu", logger=False, enable_checkpointing=False)
     seconds = {}
     start = time.perf_counter()
     reading = data.reading
@@ -61,7 +66,7 @@ def measure(root: Path) -> dict[str, float]:
     seconds["find files"] = time.perf_counter() - start
     start = time.perf_counter()
     check_images(list(found.values()))
-    seconds["check images"] = time.perf_counter() - start
+    seconds["open all images"] = time.perf_counter() - start
     for name, step in (("all checks", data.look), ("splits", data.setup), ("fingerprint", data.fingerprint)):
         start = time.perf_counter()
         step()
@@ -89,7 +94,8 @@ def page(command: str, results: dict[int, list[dict[str, float]]]) -> str:
                 lines.append(f"| {rows:,} | {name} ({len(some)}) | " + " | ".join(cells) + " |")
     lines += [
         "",
-        "`start-up` is reading, all checks, splits and fingerprint; finding and checking are parts of checks.",
+        "`start-up` is reading, all checks, splits and fingerprint. Finding and opening are parts of the first run's checks,",
+        "measured alone too; later runs below the same `default_root_dir` know the files and only ask for their size and time.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -110,8 +116,11 @@ def main() -> None:
     command = f"python benchmarks/table_scale.py --rows {' '.join(map(str, options.rows))} --rounds {options.rounds}"
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
-            generate(Path(folder), rows)
-            results[rows] = [measure(Path(folder)) for _ in range(options.rounds)]
+            root, runs = Path(folder) / "data", Path(folder) / "runs"
+            root.mkdir()
+            runs.mkdir()
+            generate(root, rows)
+            results[rows] = [measure(root, runs) for _ in range(options.rounds)]
         options.page.write_text(page(command, results))
 
 
