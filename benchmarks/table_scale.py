@@ -94,8 +94,8 @@ def page(command: str, results: dict[int, list[dict[str, float]]]) -> str:
                 lines.append(f"| {rows:,} | {name} ({len(some)}) | " + " | ".join(cells) + " |")
     lines += [
         "",
-        "`start-up` is reading, all checks, splits and fingerprint. Finding and opening are parts of the first run's checks,",
-        "measured alone too; later runs below the same `default_root_dir` know the files and only ask for their size and time.",
+        "`start-up` is reading, all checks, splits and fingerprint. Finding and opening are parts of the first run's",
+        "checks, measured alone too; later runs below the same `default_root_dir` only ask the files' size and time.",
     ]
     return "\n".join(lines) + "\n"
 
