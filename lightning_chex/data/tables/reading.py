@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.images import check_regular, first_few
@@ -108,7 +109,11 @@ def _from_engine(path: Path, kind: str) -> pd.DataFrame:
 
 def _read_excel(path: Path, engine: Any) -> pd.DataFrame:
     named = engine.removesuffix("py") if engine == "odfpy" else engine
-    return pd.read_excel(path, dtype=str, keep_default_na=False, engine=named)
+    with pd.ExcelFile(path, engine=named) as book:
+        first, *others = map(str, book.sheet_names)
+        if others:
+            rank_zero_warn(f"{path} has {len(others) + 1} sheets: {first!r}, the first, is read; move the table there")
+        return pd.read_excel(book, dtype=str, keep_default_na=False)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

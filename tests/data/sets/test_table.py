@@ -452,6 +452,19 @@ def test_excel_and_parquet_are_read_or_the_package_for_it_is_named(root, name, e
     assert all_labels(TableDataModule(str(root), str(path), size=24)) == EXPECTED
 
 
+def test_of_several_sheets_the_first_is_read_and_that_is_said(root):
+    path = root.parent / "T.xlsx"
+    with pd.ExcelWriter(path) as book:
+        rows().to_excel(book, sheet_name="images", index=False)
+        pd.DataFrame({"about": ["a study"]}).to_excel(book, sheet_name="notes", index=False)
+    with pytest.warns(UserWarning, match="T.xlsx has 2 sheets: 'images', the first, is read"):
+        data = TableDataModule(str(root), str(path), size=24)
+        assert all_labels(data) == EXPECTED
+    path.write_bytes(b"PK no archive")
+    with pytest.raises(DataError, match="cannot read .*T.xlsx: BadZipFile; get an intact copy"):
+        TableDataModule(str(root), str(path)).look()
+
+
 def test_dicom_files_are_found_by_the_uid_in_their_header(tmp_path):
     root, uids = tmp_path / "data", []
     root.mkdir()
