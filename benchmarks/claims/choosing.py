@@ -19,7 +19,7 @@ from lightning_chex.files import write_whole
 from lightning_chex.tasks import ClassificationTask
 
 EPOCHS, TRAINING, HELD_OUT = 6, 1000, 200
-SEEDS = range(3)
+SEEDS = range(6)
 RULES = {"IoU": "val/iba_iou", "AUROC": "val/auroc"}
 """What each choice goes by."""
 

@@ -70,6 +70,8 @@ _NO_LABELS = (
     "classid labelid categoryid radid reader readerid raterid x y xmin xmax ymin ymax x1 x2 y1 y2 w h"
 )
 
+_MEASURES = frozenset(f"{_NO_LABELS} date time studydate studytime year age score weight".split())
+
 
 @dataclass(frozen=True)
 class Recognised:
@@ -132,6 +134,8 @@ def recognise_columns(table: pd.DataFrame, path: Path, given: Columns, ignored: 
         found |= _labels(table, path, used, words)
     else:
         found |= {name: NONE for name in ("labels", "score") if getattr(given, name) is None}
+    if found.get("patient") == NONE and (own := likely_patients(table, replace(given, **found))):  # type: ignore[arg-type]
+        words.append(f"patient: {own} may be patients; data.columns.patient names it")
     guessed = tuple(field for field, name in found.items() if name != NONE)
     lacking = tuple(field for field, name in found.items() if name == NONE)
     return Recognised(replace(given, **found), guessed, lacking, tuple(words))  # type: ignore[arg-type]
@@ -147,6 +151,27 @@ def columns_of(columns: Columns, field: str) -> list[str]:
     """Return the columns of ``labels`` or ``score`` as a list, empty where there are none."""
     names = getattr(columns, field)
     return [] if names in (None, NONE) else [names] if isinstance(names, str) else list(names)
+
+
+def likely_patients(table: pd.DataFrame, columns: Columns) -> str | None:
+    """Say which column, of no other use, has values that come back as patients do; None where none has.
+
+    They are many, a tenth of the rows or more, and nearly each row has one; what repeats least is taken.
+    """
+    used = {name for field in vars(columns) for name in columns_of(columns, field)}
+    rows = len(table)
+    counts = {
+        name: table[name].nunique() for name in table.columns if name not in used and plain(name) not in _MEASURES
+    }
+    fitting = {
+        name: count
+        for name, count in counts.items()
+        if max(5, 0.1 * rows) <= count <= 0.95 * rows and (table[name] != "").mean() > 0.9
+    }
+    if not fitting:
+        return None
+    best = max(fitting, key=lambda name: fitting[name])
+    return f"the {fitting[best]:,} values of {best!r} in {rows:,} rows"
 
 
 def patient_pattern(cells: pd.Series) -> str | None:

@@ -16,6 +16,7 @@ from lightning_chex.data.tables.columns import (
     Recognised,
     column_of,
     columns_of,
+    likely_patients,
     patient_pattern,
     recognise_columns,
 )
@@ -125,9 +126,11 @@ def image_rows(
     if patient is None and reading.pattern is not None:
         patients = _patients_of(ids, reading.pattern, path, str(columns.image))
     elif "patient" in reading.recognised.lacking:
+        likely = likely_patients(table, columns)
+        hint = "" if likely is None else f" ({likely} may be patients)"
         rank_zero_warn(
-            f"{path}: no column tells whose image is whose, so every image counts as a patient of its own; name it by "
-            "--data.columns.patient, or say none there"
+            f"{path}: no column tells whose image is whose, so every image counts as a patient of its own{hint}; name "
+            "it by --data.columns.patient, or say none there"
         )
     patients = patients.where(patients != "", own)
     images = pd.DataFrame({"image_id": ids, "patient_id": patients, "row": table.index}, index=table.index)

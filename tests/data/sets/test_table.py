@@ -452,6 +452,25 @@ def test_excel_and_parquet_are_read_or_the_package_for_it_is_named(root, name, e
     assert all_labels(TableDataModule(str(root), str(path), size=24)) == EXPECTED
 
 
+def test_a_column_that_may_be_the_patients_is_named_and_not_taken(root):
+    table = rows().rename(columns={"PatientID": "Fall"}).assign(site=["A", "B"] * 12, note="", uid=range(24))
+    data = module(root, table)
+    with pytest.warns(UserWarning, match=r"patient of its own \(the 12 values of 'Fall' in 24 rows may be patients\)"):
+        data.look()
+    parts = data.parts().values()
+    assert sorted(name for part in parts for name in part.patient_ids) == sorted(f"image:x{i}" for i in range(24))
+    words, config = data.proposal()
+    said = [line for line in words if line.startswith("patient")]
+    assert any(
+        "the 12 values of 'Fall' in 24 rows may be patients; data.columns.patient names it" in own for own in said
+    )
+    for columns in (Columns(patient="none"), Columns(patient="Fall")):
+        assert "may be" not in " ".join(module(root, table, columns=columns).proposal()[0])
+    plain = module(root, table.drop(columns="Fall"))
+    with pytest.warns(UserWarning, match="patient of its own; name it"):
+        plain.look()
+
+
 def test_of_several_sheets_the_first_is_read_and_that_is_said(root):
     path = root.parent / "T.xlsx"
     with pd.ExcelWriter(path) as book:
