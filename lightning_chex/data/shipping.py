@@ -110,4 +110,5 @@ def packing(collate: Collate, trainer: pl.Trainer | None) -> Collate:
 def _table(device: torch.device, dtype: torch.dtype) -> Tensor:
     """The three channels of all 256 grey values, (3, 256)."""
     every = torch.from_numpy(np.arange(256, dtype=np.uint8))
-    return normalise(every[None])[:, 0].to(device=device, dtype=dtype)
+    with torch.inference_mode(False):  # a training may use what a validation has made
+        return normalise(every[None])[:, 0].to(device=device, dtype=dtype)

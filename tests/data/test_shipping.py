@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from lightning_chex.data import ImageTransform, SyntheticDataModule
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.sample import collate
-from lightning_chex.data.shipping import Packing, Planes
+from lightning_chex.data.shipping import Packing, Planes, _table
 from lightning_chex.data.transforms import IMAGENET_MEAN, IMAGENET_STD, plane_of
 from lightning_chex.data.unreadable import collate_readable
 
@@ -130,6 +130,16 @@ def test_every_grey_value_by_arithmetic_and_by_table_is_the_one_worked_by_hand()
         assert torch.equal(images[0], expected) and torch.equal(images[1], expected.flip(1))
         assert images.is_contiguous() and images.shape == planes.shape and len(planes) == 2
     assert torch.equal(ImageTransform(16)(EVERY)["image"], expected)
+
+
+def test_a_training_may_use_the_table_that_a_validation_has_made():
+    _table.cache_clear()
+    planes = Planes(torch.from_numpy(EVERY[None].copy()))
+    with torch.inference_mode():
+        planes.looked_up(torch.device("cpu"))
+    network = torch.nn.Conv2d(3, 1, 3)
+    network(planes.looked_up(torch.device("cpu"))).sum().backward()
+    assert network.weight.grad is not None
 
 
 @pytest.mark.gpu
