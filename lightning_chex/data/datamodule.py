@@ -33,7 +33,7 @@ from lightning_chex.data.predicted import choose, share_of_few
 from lightning_chex.data.prepared.preparing import prepare_copy
 from lightning_chex.data.prepared.reading import open_prepared
 from lightning_chex.data.sample import collate
-from lightning_chex.data.shipping import packing
+from lightning_chex.data.shipping import ShippingLoader
 from lightning_chex.data.splits import shared_patients
 from lightning_chex.data.transforms import ImageTransform
 from lightning_chex.data.unreadable import OnUnreadable, ReadableLoader, SkipUnreadable, collate_readable
@@ -285,7 +285,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
     def _loader_of(
         self, dataset: Samples, shuffle: bool = False, drop_last: bool = False, sampler: Sampler | None = None
     ) -> DataLoader:
-        loader = DataLoader if self.on_unreadable == "error" else ReadableLoader
+        loader = ShippingLoader if self.on_unreadable == "error" else ReadableLoader
         return loader(
             cast(Dataset, dataset),  # any that has a length and samples will do
             batch_size=self.batch_size,
@@ -294,7 +294,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
             drop_last=drop_last,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            collate_fn=packing(self.collate, self.trainer),
+            collate_fn=self.collate,
             # pinned memory speeds up copies to CUDA and only costs elsewhere
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )

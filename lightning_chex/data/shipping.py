@@ -1,114 +1,82 @@
-"""The way of images from a worker to the network: one grey byte a pixel, float32 in three channels on the device.
+"""The way of images from a worker to the main process: one grey byte a pixel, a twelfth of what the network gets.
 
-An image is a grey plane of 50 KB at 224 pixels; as the network gets it, it has 602 KB. Workers pass the former on, and
-`Planes` becomes the latter, with the same values to the last bit, when Lightning moves a batch to the device. What a
-worker cannot show to be such a plane, an image of a data set of one's own or one changed since, goes as it is.
+An image is a grey plane of 50 KB at 224 pixels; as float32 in three channels it has 602 KB. Workers pass the former on,
+and the loader gives batches of the latter, the same to the last bit. What a worker cannot show to be such a plane, an
+image of a data set of one's own or one changed since, goes as it is; so does all that is joined in a way of one's own.
 """
 
-from collections.abc import Callable
-from functools import lru_cache
-from inspect import signature
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-import pytorch_lightning as pl
-import torch
-from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from lightning_chex.data import sample
+from lightning_chex.data.sample import collate
 from lightning_chex.data.transforms import normalise, plane_of
-from lightning_chex.data.unreadable import collate_readable
 
 Collate = Callable[[list[Any]], Any]
 
-DEVICES = frozenset({"cpu", "cuda", "mps"})
-"""Types of device to which Lightning moves a batch as a whole."""
-
 
 class Planes:
-    """A batch of images (B, 3, H, W) as their grey values; ``to`` gives the images.
+    """The grey values of a batch of images.
 
     Args:
         grey: uint8 (B, H, W).
-        dtype: of the images.
+        pinned: whether they are in pinned memory, where the images then are too.
     """
 
-    def __init__(self, grey: Tensor, dtype: torch.dtype = torch.float32) -> None:
-        self.grey, self.dtype = grey, dtype
+    def __init__(self, grey: Tensor, pinned: bool = False) -> None:
+        self.grey, self.pinned = grey, pinned
 
-    def __len__(self) -> int:
-        return len(self.grey)
-
-    @property
-    def shape(self) -> torch.Size:
-        """Of the images, (B, 3, H, W)."""
-        batch, height, width = self.grey.shape
-        return torch.Size((batch, 3, height, width))
-
-    def to(self, device: torch.device | str, **options: Any) -> Tensor:
-        """Return the images on a device, (B, 3, H, W): there alone they take up their full size."""
-        device = torch.device(device)
-        if device.type == "cpu":
-            return normalise(self.grey[:, None]).to(self.dtype)
-        return self.looked_up(device)
-
-    def looked_up(self, device: torch.device) -> Tensor:
-        """The same by a table, for other devices, whose division may differ in the last bit."""
-        places = self.grey.to(device, non_blocking=self.grey.is_pinned()).int()
-        return torch.stack([values[places] for values in _table(device, self.dtype)], dim=1)
+    def images(self) -> Tensor:
+        """Return the images, float32 (B, 3, H, W)."""
+        return normalise(self.grey[:, None], self.pinned)
 
     def pin_memory(self) -> "Planes":
         """Return the same in pinned memory; the DataLoader calls it."""
-        return Planes(self.grey.pin_memory(), self.dtype)
+        return Planes(self.grey.pin_memory(), pinned=True)
 
 
 class Packing:
-    """A ``collate_fn`` that joins images to `Planes` where it can, and everything else as ``collate`` does.
+    """What joins samples in a worker: their images to `Planes` if all of them are such, all else as ``own`` does.
 
     Args:
-        collate: ours, or the one that leaves out unreadable samples, None among them.
-        dtype: of the images on the device.
+        own: joins samples; None among them is an image to be left out, if it knows of that.
     """
 
-    def __init__(self, collate: Collate, dtype: torch.dtype = torch.float32) -> None:
-        self.collate, self.dtype = collate, dtype
+    def __init__(self, own: Collate) -> None:
+        self.own = own
 
     def __call__(self, samples: list[Any]) -> Any:
         """Join samples to a batch."""
         grey: list[Any] = []
-        for one in samples:
-            plane = None if one is None else plane_of(one["image"])
-            if one is not None and plane is None:
-                return self.collate(samples)
-            grey.append(one and {**one, "image": plane})
-        batch = self.collate(grey)
-        return batch if batch is None else {**batch, "image": Planes(batch["image"], self.dtype)}
+        for sample in samples:
+            plane = None if sample is None else plane_of(sample["image"])
+            if sample is not None and plane is None:
+                return self.own(samples)
+            grey.append(sample and {**sample, "image": plane})
+        batch = self.own(grey)
+        return batch if batch is None else {**batch, "image": Planes(batch["image"])}
 
 
-def packing(collate: Collate, trainer: pl.Trainer | None) -> Collate:
-    """Return what joins samples for a trainer: `Packing` where Lightning itself moves a batch, else ``collate``.
+class ShippingLoader(DataLoader[Any]):
+    """A DataLoader whose workers ship planes; to whoever looks at it, it is any other."""
 
-    Without a trainer batches are those of ``collate``, and so they are for a model or a data module that sees them
-    before they are moved, or with a way of joining of one's own.
-    """
-    if collate not in (sample.collate, collate_readable) or trainer is None or trainer.lightning_module is None:
-        return collate
-    model, data = trainer.lightning_module, getattr(trainer, "datamodule", None)
-    hooks = ("on_before_batch_transfer", "transfer_batch_to_device")
-    steps = [getattr(model, f"{name}_step", None) for name in ("training", "validation", "test", "predict")]
-    if (
-        trainer.strategy.root_device.type not in DEVICES
-        or any(is_overridden(hook, part) for hook in hooks for part in (model, data) if part is not None)
-        or any(step is not None and "dataloader_iter" in signature(step).parameters for step in steps)
-    ):
-        return collate
-    return Packing(collate, trainer.precision_plugin.convert_input(torch.zeros(1)).dtype)
+    packed: tuple[Collate, ...] = (collate,)
+    """What may join planes in the place of images."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # of DataLoader's own kind, or of planes made images
+        own = self.collate_fn
+        if self.num_workers == 0 or own not in self.packed:
+            return super().__iter__()
+        self.collate_fn = Packing(own)  # the workers' alone: others may read it, or wrap it
+        try:
+            return _images_of(super().__iter__())
+        finally:
+            self.collate_fn = own
 
 
-@lru_cache(maxsize=16)
-def _table(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The three channels of all 256 grey values, (3, 256)."""
-    every = torch.from_numpy(np.arange(256, dtype=np.uint8))
-    with torch.inference_mode(False):  # a training may use what a validation has made
-        return normalise(every[None])[:, 0].to(device=device, dtype=dtype)
+def _images_of(batches: Iterator[Any]) -> Iterator[Any]:
+    for batch in batches:
+        planes = None if batch is None else batch["image"]
+        yield {**batch, "image": planes.images()} if isinstance(planes, Planes) else batch

@@ -88,8 +88,7 @@ def test_an_empty_split_is_named(split):
 @pytest.mark.parametrize(("images", "devices", "batches"), [(9, 1, [4, 4]), (8, 1, [4, 4]), (3, 1, [3]), (8, 2, None)])
 def test_no_training_batch_is_incomplete_unless_it_is_the_only_one(images, devices, batches):
     data = Toy(train=torch.zeros(images, 3), batch_size=4)
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    data.trainer = SimpleNamespace(world_size=devices, strategy=strategy, lightning_module=None)
+    data.trainer = SimpleNamespace(world_size=devices, strategy=SimpleNamespace(root_device=torch.device("cpu")))
     loader = data.train_dataloader()
     assert isinstance(loader.sampler, RandomSampler)
     assert loader.pin_memory is False

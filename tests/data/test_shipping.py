@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from lightning_chex.data import ImageTransform, SyntheticDataModule
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.sample import collate
-from lightning_chex.data.shipping import Packing, Planes, _table
+from lightning_chex.data.shipping import Packing, Planes, ShippingLoader
 from lightning_chex.data.transforms import IMAGENET_MEAN, IMAGENET_STD, plane_of
 from lightning_chex.data.unreadable import collate_readable
 
@@ -50,19 +50,6 @@ class Recorder(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-class SeesBefore(Recorder):
-    def on_before_batch_transfer(self, batch, dataloader_idx):
-        assert isinstance(batch["image"], torch.Tensor)
-        return {**batch, "image": batch["image"] + 1}
-
-
-class Draws(Recorder):
-    def training_step(self, dataloader_iter):
-        batch, _, _ = next(dataloader_iter)
-        assert isinstance(batch["image"], torch.Tensor)
-        return self.weight * batch["image"].mean()
-
-
 def module(**options) -> SyntheticDataModule:
     return SyntheticDataModule(num_train=8, num_val=5, num_test=2, size=32, batch_size=4, **options)
 
@@ -91,19 +78,26 @@ def trained(model: Recorder, data: pl.LightningDataModule, **options) -> Recorde
     return model
 
 
+def spied(patch: pytest.MonkeyPatch) -> list[int]:
+    """Number of images of each batch that came as planes."""
+    made: list[int] = []
+    own = Planes.images
+    patch.setattr(Planes, "images", lambda self: made.append(len(self.grey)) or own(self))
+    return made
+
+
 def without_shipping(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("lightning_chex.data.datamodule.packing", lambda own, trainer: own)
+    patch.setattr(ShippingLoader, "packed", ())
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_training_sees_the_same_batches_to_the_last_bit(workers, monkeypatch):
-    made = []
-    monkeypatch.setattr(Planes, "to", lambda self, *args, own=Planes.to, **options: made.append(1) or own(self, *args))
-    shipped = trained(Recorder(), module(num_workers=workers, augment=True)).seen
-    assert len(made) == 2 + 2 + 1  # every batch came as planes, in inference mode too
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "64-true", "bf16-mixed"])
+def test_a_training_sees_the_same_batches_to_the_last_bit(precision, monkeypatch):
+    made = spied(monkeypatch)
+    shipped = trained(Recorder(), module(num_workers=2, augment=True), precision=precision).seen
+    assert made == [4, 4, 4, 1, 2]  # every batch came as planes, in inference mode too
     without_shipping(monkeypatch)
-    plain = trained(Recorder(), module(num_workers=workers, augment=True)).seen
+    plain = trained(Recorder(), module(num_workers=2, augment=True), precision=precision).seen
     assert len(made) == 5 and [len(batches) for batches in plain.values()] == [2, 2, 1]
     for part, batches in plain.items():
         for one, other in zip(batches, shipped[part], strict=True):
@@ -113,48 +107,39 @@ def test_a_training_sees_the_same_batches_to_the_last_bit(workers, monkeypatch):
                 assert one[key].stride() == other[key].stride()
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "bf16-mixed"])
-def test_in_the_precision_of_the_network(precision, monkeypatch):
-    shipped = trained(Recorder(), module(), precision=precision).seen["val"]
-    without_shipping(monkeypatch)
-    plain = trained(Recorder(), module(), precision=precision).seen["val"]
-    wanted = {"bf16-true": torch.bfloat16, "64-true": torch.float64, "bf16-mixed": torch.float32}[precision]
-    assert shipped[0]["image"].dtype == wanted
-    assert all(torch.equal(one["image"], other["image"]) for one, other in zip(plain, shipped, strict=True))
+def test_workers_draw_what_the_main_process_draws(monkeypatch):
+    """So the order of images and of all else that is drawn does not tell how they came."""
+    seen = {}
+    for way in ("shipped", "plain"):
+        torch.manual_seed(5)
+        batches = list(module(num_workers=1, augment=True).train_dataloader())
+        seen[way] = [(batch["image_id"], batch["image"]) for batch in batches], torch.rand(())
+        without_shipping(monkeypatch)
+    assert torch.equal(seen["shipped"][1], seen["plain"][1])
+    for (ids, images), (others, expected) in zip(seen["shipped"][0], seen["plain"][0], strict=True):
+        assert ids == others and torch.equal(images, expected)
 
 
-def test_every_grey_value_by_arithmetic_and_by_table_is_the_one_worked_by_hand():
-    planes, expected = Planes(torch.from_numpy(np.stack([EVERY, EVERY[::-1].copy()]))), by_hand(EVERY)
-    for images in (planes.to("cpu"), planes.looked_up(torch.device("cpu"))):
-        assert torch.equal(images[0], expected) and torch.equal(images[1], expected.flip(1))
-        assert images.is_contiguous() and images.shape == planes.shape and len(planes) == 2
+def test_every_grey_value_is_the_one_worked_by_hand():
+    images, expected = Planes(torch.from_numpy(np.stack([EVERY, EVERY[::-1].copy()]))).images(), by_hand(EVERY)
+    assert torch.equal(images[0], expected) and torch.equal(images[1], expected.flip(1))
+    assert images.is_contiguous() and images.shape == (2, 3, 16, 16)
     assert torch.equal(ImageTransform(16)(EVERY)["image"], expected)
-
-
-def test_a_training_may_use_the_table_that_a_validation_has_made():
-    _table.cache_clear()
-    planes = Planes(torch.from_numpy(EVERY[None].copy()))
-    with torch.inference_mode():
-        planes.looked_up(torch.device("cpu"))
-    network = torch.nn.Conv2d(3, 1, 3)
-    network(planes.looked_up(torch.device("cpu"))).sum().backward()
-    assert network.weight.grad is not None
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu_to_the_last_bit():
-    planes = Planes(torch.from_numpy(EVERY[None].copy())).pin_memory()
-    assert planes.grey.is_pinned() and torch.equal(planes.to("cuda").cpu(), by_hand(EVERY)[None])
+def test_pinned_planes_give_pinned_images():
+    images = Planes(torch.from_numpy(EVERY[None].copy())).pin_memory().images()
+    assert images.is_pinned() and torch.equal(images[0], by_hand(EVERY))
 
 
 def test_what_leaves_a_worker_is_a_twelfth():
     loader = module(num_workers=1).train_dataloader()
-    loader = DataLoader(loader.dataset, batch_size=4, num_workers=1, collate_fn=Packing(collate))
-    batch = next(iter(loader))["image"]
+    plain = DataLoader(loader.dataset, batch_size=4, num_workers=1, collate_fn=Packing(collate))
+    batch = next(iter(plain))["image"]
     assert isinstance(batch, Planes) and batch.grey.dtype == torch.uint8
-    assert 12 * batch.grey.nbytes == batch.to("cpu").nbytes
+    assert 12 * batch.grey.nbytes == batch.images().nbytes
 
 
 def test_an_image_changed_after_the_transform_goes_as_it_is():
@@ -182,30 +167,80 @@ def test_the_error_of_a_sample_that_is_none_stays():
         Packing(collate)([None])
 
 
+class Looks(Recorder):
+    """Takes batches from the loaders itself, and its own share of those of the loop."""
+
+    def on_fit_start(self):
+        self.own = [
+            next(iter(self.trainer.datamodule.val_dataloader()))["image"],
+            next(iter(self.trainer.train_dataloader or self.trainer.datamodule.train_dataloader()))["image"],
+        ]
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return {**batch, "image": batch["image"] + 1}
+
+
+class Mirrored(SyntheticDataModule):
+    """Wraps what the loader gives, and what joins its samples."""
+
+    def train_dataloader(self):
+        for batch in super().train_dataloader():
+            yield {**batch, "image": batch["image"].flip(-1)}
+
+    def val_dataloader(self):
+        loader = super().val_dataloader()
+        joins = loader.collate_fn
+        loader.collate_fn = lambda samples: {**(batch := joins(samples)), "image": batch["image"] * 2}
+        return loader
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_a_model_that_sees_batches_before_they_are_moved_gets_images(monkeypatch):
-    seen = trained(SeesBefore(), module()).seen["val"][0]["image"]
+def test_whoever_takes_batches_from_a_loader_gets_images(monkeypatch):
+    made = spied(monkeypatch)
+    data = module(num_workers=1)
+    model = trained(Looks(), data)
     plain = next(iter(module().val_dataloader()))["image"]
-    assert torch.equal(seen, plain + 1)
-    trained(Draws(), module())
+    assert torch.equal(model.own[0], plain) and model.own[1].shape == plain.shape and made
+    assert torch.equal(model.seen["val"][0]["image"], plain + 1)
+    for _ in range(2):  # the trainer is still there
+        assert torch.equal(next(iter(data.val_dataloader()))["image"], plain)
+    given = trained(Recorder(), data.val_dataloader()).seen["train"][0]["image"]
+    assert torch.equal(given, plain)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_so_does_a_way_of_joining_of_ones_own():
-    data = module()
+def test_loaders_and_joining_may_be_wrapped():
+    data = Mirrored(num_train=8, num_val=5, num_test=2, size=32, batch_size=4, num_workers=1)
+    plain = module()
+    torch.manual_seed(1)
+    mirrored = list(data.train_dataloader())
+    torch.manual_seed(1)
+    for one, other in zip(mirrored, plain.train_dataloader(), strict=True):
+        assert one["image"].shape == other["image"].shape and isinstance(one["image"], torch.Tensor)
+    for one, other in zip(data.val_dataloader(), plain.val_dataloader(), strict=True):
+        assert torch.equal(one["image"], 2 * other["image"])
+
+
+def test_a_way_of_joining_of_ones_own_gets_images():
+    data = module(num_workers=1)
     data.collate = lambda samples: {"image": torch.stack([sample["image"].flip(2) for sample in samples])}
     plain = next(iter(module().val_dataloader()))["image"]
-    assert torch.equal(trained(Recorder(), data).seen["val"][0]["image"], plain.flip(3))
+    assert torch.equal(next(iter(data.val_dataloader()))["image"], plain.flip(3))
 
 
-def test_batches_without_a_trainer_are_images():
-    for loader in (module().train_dataloader(), skipping().test_dataloader()):
-        assert isinstance(next(iter(loader))["image"], torch.Tensor)
+def test_a_loader_is_read_again_and_again_by_the_same_workers(monkeypatch):
+    made = spied(monkeypatch)
+    loader = module(num_workers=1).val_dataloader()
+    first, second = list(loader), list(loader)
+    assert loader.collate_fn is collate and made == [4, 1, 4, 1]
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one["image"], other["image"])
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_unreadable_images_are_left_out_with_their_positions(monkeypatch):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_images_are_left_out_with_their_positions(workers, monkeypatch):
     data = skipping()
+    data.num_workers = workers
     data.setup("fit")
     dataset = data.dataset("val")
     own = type(dataset).__getitem__
