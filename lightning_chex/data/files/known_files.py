@@ -3,9 +3,11 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,21 +15,23 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.files.images import check_images
 
-RECORD = "checked_images.npy"
-"""In the trainer's ``default_root_dir``: one number a file that has passed, uint64 (N,), in order."""
+RECORD = "checked_images.bin"
+"""In the trainer's ``default_root_dir``: a checksum of 16 bytes, then one number a file that has passed, uint64."""
 
 WORTHWHILE = 2_000
 """Fewer files are opened every time."""
 
 _CHECKS = 1  # raise it when a check finds more than before: what is known then no longer counts
 _AT_ONCE = 1_000
+_SUM = 16
 
 
 def check_once(paths: Sequence[str], trainer: pl.Trainer | None) -> None:
     """Check image files as ``check_images`` does, without opening those that an earlier run has found complete.
 
-    A file is known by its path, its size and the time of its last change. Files are opened again without a trainer,
-    whose ``default_root_dir`` holds the record, and where its folder does not exist yet.
+    A file is known by its path, size, place on disk and the times of its last changes, of which the file system keeps
+    one that copying cannot set. Files are opened again without a trainer, whose ``default_root_dir`` holds the record,
+    and where that folder does not exist yet.
 
     Raises:
         DataError: some are missing, empty, truncated or no images; with their number and the first names.
@@ -59,7 +63,8 @@ def _marks(paths: Sequence[str]) -> list[int]:
         except OSError:
             marks.append(0)
             continue
-        told = f"{_CHECKS}\0{os.path.join(folder, path)}\0{found.st_size}\0{found.st_mtime_ns}"
+        times = f"{found.st_mtime_ns} {found.st_ctime_ns}"
+        told = f"{_CHECKS}\0{os.path.join(folder, path)}\0{found.st_size} {found.st_dev} {found.st_ino} {times}"
         digest = blake2b(told.encode("utf-8", "surrogateescape"), digest_size=8).digest()
         marks.append(int.from_bytes(digest, "little") or 1)
     return marks
@@ -68,18 +73,24 @@ def _marks(paths: Sequence[str]) -> list[int]:
 def _read(record: Path) -> np.ndarray:
     """Return what is known; nothing, where there is no record or a damaged one, which is then made anew."""
     try:
-        known = np.load(record, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return np.zeros(0, np.uint64)
-    return known if known.dtype == np.uint64 and known.ndim == 1 else np.zeros(0, np.uint64)
+        content = record.read_bytes() if record.is_file() else b""
+    except OSError:
+        content = b""
+    whole = len(content) % 8 == 0 and content[:_SUM] == _checksum(content[_SUM:])
+    return np.frombuffer(content[_SUM:] if whole else b"", dtype="<u8")
 
 
 def _write(record: Path, known: np.ndarray) -> None:
-    unfinished = record.with_name(f"{record.name}.{os.getpid()}.unfinished")
+    unfinished = record.with_name(f"{record.name}.{uuid4().hex}.unfinished")
+    content = known.astype("<u8").tobytes()
     try:
-        with open(unfinished, "wb") as file:
-            np.save(file, known)
+        unfinished.write_bytes(_checksum(content) + content)
         os.replace(unfinished, record)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
         rank_zero_warn(f"cannot write {record} ({error.strerror}): the next start will open all image files again")
+
+
+def _checksum(content: bytes) -> bytes:
+    return blake2b(content, digest_size=_SUM).digest()
