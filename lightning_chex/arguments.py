@@ -3,6 +3,7 @@
 import re
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from difflib import get_close_matches
 from importlib.resources import files
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -12,13 +13,18 @@ from jsonargparse import DefaultHelpFormatter, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+import lightning_chex.attribution
 import lightning_chex.data
+import lightning_chex.tasks
 from lightning_chex.configuration import refuse_address
 from lightning_chex.data.files.tables import recognise
 from lightning_chex.lightning_private import concise, parser_at_fault
 from lightning_chex.messages import one_line
 from lightning_chex.yaml_text import check_size
 
+_OFFERED = {
+    "data": (lightning_chex.data,), "model": (lightning_chex.tasks,), "attributor": (lightning_chex.attribution,)
+}  # fmt: skip
 _PROPOSED_SIZE = ("--data.size=224", "--data.batch_size=32")
 _Module = type[lightning_chex.data.ChestXrayDataModule]
 
@@ -130,5 +136,18 @@ class Parser(LightningArgumentParser):
         """Print one line and exit with 2; a nested parser, whose errors another one reports, raises them."""
         if not self.exit_on_error:
             super().error(message, ex)
+        message = _no_class(message) or concise(message)
         command = (parser_at_fault(ex) or self).prog.replace(" [options]", "")
-        self.exit(2, f"error: {one_line(concise(message)).removesuffix('.')}; {command} --help lists the options\n")
+        self.exit(2, f"error: {one_line(message).removesuffix('.')}; {command} --help lists the options\n")
+
+
+def _no_class(message: str) -> str | None:
+    """What to say of a name that is no class, with the nearest ones; None if the message is of other things."""
+    option = re.search(r'Parser key "([\w.]+)"', message)
+    name = re.search(r"Expected a dot import path string: (\w+)\s*$", message, re.MULTILINE)
+    if option is None or name is None:
+        return None
+    offered = _OFFERED.get(option[1], ())
+    near = get_close_matches(name[1], [own for module in offered for own in module.__all__ if own[0].isupper()], n=3)
+    hint = f" (nearest: {', '.join(near)})" if near else ""
+    return f"--{option[1]} {name[1]} is the name of no class{hint}; one of your own is given as MODULE.CLASS"

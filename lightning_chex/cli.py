@@ -51,7 +51,7 @@ OWN_COMMANDS = (*DATA_COMMANDS, "evaluate", "explain")
 """The commands that Lightning's Trainer does not have."""
 
 UNTRAINED = {
-    "explain": f"{configuration.NO_CHECKPOINT}, and --model.weights FILE a network that was trained elsewhere",
+    "explain": configuration.NO_WEIGHTS,
     "evaluate": "evaluate needs --ckpt_path, a .ckpt file a run has written: an untrained model has nothing to explain",
 }
 """What the commands say that do not take an untrained model."""

@@ -18,6 +18,7 @@ from lightning_chex.explaining import Given, paths_of, read_checkpoints
 from lightning_chex.files import write_whole
 
 NO_CHECKPOINT = "no checkpoint is given: --ckpt_path FILE.ckpt names the trained model"
+NO_WEIGHTS = f"{NO_CHECKPOINT}, and --model.weights FILE a network that was trained elsewhere"
 
 _PATH_SETTING = re.compile(
     r"^(?!class_path$)(weights|(.*_)?(root|dir|dirpath|path|prepared|images|masks|lungs|table|boxes|files|runs))$"
@@ -128,7 +129,7 @@ def fill_in_model(command: str, config: Any, checkpoint: Mapping[str, Any] | Non
             )
         return
     if checkpoint is None:
-        raise MisconfigurationException(NO_CHECKPOINT)
+        raise MisconfigurationException(NO_WEIGHTS if command == "explain" else NO_CHECKPOINT)
     for name in ("class_names", "score_names"):
         if not config.data.init_args.get(name):
             config.data.init_args[name] = list(checkpoint.get("hyper_parameters", {}).get(name, ())) or None

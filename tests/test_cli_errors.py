@@ -147,3 +147,23 @@ def test_a_logger_whose_package_is_missing_says_what_to_install(place, capsys, m
     options = ["--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=runs"]
     said = the_error(capsys, "fit", *NIH, *TINY, *options)
     assert "needs tensorboard" in said and "pip install 'lightning-chex[tensorboard]'" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["fit", "--data", "NIHDataModul"], "NIHDataModule"),
+        (["fit", "--data=CheXpertData"], "CheXpertDataModule"),
+        (["fit", "--model", "ClasificationTask"], "ClassificationTask"),
+        (["explain", "--attributor", "GradCam", "--ckpt_path", "x.ckpt"], "GradCAM"),
+    ],
+)
+def test_a_misspelt_class_is_told_the_nearest_ones(capsys, arguments, nearest):
+    error = the_error(capsys, *arguments)
+    assert f"(nearest: {nearest}" in error and "is the name of no class" in error and "MODULE.CLASS" in error
+    assert "Expected" not in error
+
+
+def test_a_name_like_no_class_is_named(capsys):
+    error = the_error(capsys, "fit", "--data", "Qwertz")
+    assert error.startswith("error: --data Qwertz is the name of no class; one of your own is given as MODULE.CLASS")

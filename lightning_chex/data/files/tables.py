@@ -32,8 +32,8 @@ class MissingImagesWarning(UserWarning):
         self.total = total
 
 
-def data_root(root: str | Path | None) -> Path:
-    """Return ``root`` as a path.
+def data_root(root: str | Path | None, name: str = "root") -> Path:
+    """Return ``root`` as a path; ``name`` is that of the option.
 
     Raises:
         DataError: it is not given, no folder, or may not be opened.
@@ -47,7 +47,7 @@ def data_root(root: str | Path | None) -> Path:
             return path
         missing = "is a link that leads nowhere" if path.is_symlink() else "does not exist"
         found = "is a file" if path.exists() else missing
-    raise DataError(f"root is {str(root)!r}, which {found}: give the folder the data set was unpacked to")
+    raise DataError(f"{name} is {str(root)!r}, which {found}: give the folder the data set was unpacked to")
 
 
 def find_file(root: Path, *names: str) -> Path:

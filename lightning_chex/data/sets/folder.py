@@ -68,11 +68,12 @@ class ImageFolderDataModule(ChestXrayDataModule):
 
     def check(self) -> None:
         """Find the images, and check that they are complete; raises a DataError otherwise."""
-        self._images = self._images_below(self.root)
-        self._others = None if self.statistics_root is None else self._images_below(self.statistics_root)
+        self._images = self._images_below(self.root, "root")
+        others = self.statistics_root
+        self._others = None if others is None else self._images_below(others, "statistics_root")
 
-    def _images_below(self, folder_given: str | None) -> pd.DataFrame:
-        root = data_root(folder_given)
+    def _images_below(self, given: str | None, name: str) -> pd.DataFrame:
+        root = data_root(given, name)
         found: dict[str, str] = {}
         for folder in image_folders(root, self.follow_links):
             below = folder.relative_to(root).as_posix()
@@ -80,7 +81,7 @@ class ImageFolderDataModule(ChestXrayDataModule):
             images = find_images(root, [folder], self.follow_links)
             found |= {prefix + name: path for name, path in sorted(images.items()) if not name.startswith(".")}
         if not found:
-            raise DataError(f"no PNG, JPEG or DICOM image in {root}, which holds {contents(root)}: give another root")
+            raise DataError(f"no PNG, JPEG or DICOM image in {root}, which holds {contents(root)}: give another {name}")
         if self.on_unreadable == "error":
             check_once(list(found.values()), self.trainer)
         return pd.DataFrame({"image_id": list(found), "path": list(found.values())})

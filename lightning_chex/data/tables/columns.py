@@ -47,7 +47,8 @@ _NAMES = {
     "image": "image imageid imageindex imagename imagefile imagefilename imagepath filename file filepath path relpath "
     "relativepath dicom dicomid dicompath dicomfile sopinstanceuid img imgid imgname imgpath imgfile xray xrayid "
     "xrayfile png pngpath jpgpath jpegpath",
-    "patient": "patient patientid patientnumber patientcode patientname subject subjectid pid personid caseid",
+    "patient": "patient patientid patientnumber patientnr patientno patientcode patientname patid subject subjectid "
+    "subjectno pid personid caseid mrn",
     "split": "split set subset partition fold datasplit dataset usage",
     "view": "view viewposition viewpos projection position appa frontallateral orientation",
     "sex": "sex gender patientsex patientgender",
@@ -62,6 +63,7 @@ _SCORES = (
     "opacityscore"
 )
 _PATIENT_FOLDERS = (r"patient[-_]?\d+", r"p\d{8}", r"(?:subject|sub|pat)[-_]?\d+")
+_SMALL = 150
 _NEARLY = 0.8
 """A column of which so many cells are 0 and 1 is taken for a class."""
 _COUNTED = ("split", "view", "sex")
@@ -156,18 +158,16 @@ def columns_of(columns: Columns, field: str) -> list[str]:
 def likely_patients(table: pd.DataFrame, columns: Columns) -> str | None:
     """Say which column, of no other use, has values that come back as patients do; None where none has.
 
-    They are many, a tenth of the rows or more, and nearly each row has one; what repeats least is taken.
+    They are many, a tenth of the rows or more, and nearly each row has one; what repeats least is taken. Small numbers
+    may be ages or scores.
     """
     used = {name for field in vars(columns) for name in columns_of(columns, field)}
-    rows = len(table)
-    counts = {
-        name: table[name].nunique() for name in table.columns if name not in used and plain(name) not in _MEASURES
-    }
-    fitting = {
-        name: count
-        for name, count in counts.items()
-        if max(5, 0.1 * rows) <= count <= 0.95 * rows and (table[name] != "").mean() > 0.9
-    }
+    rows, fitting = len(table), {}
+    for name in table.columns:
+        cells = table[name]
+        other = name not in used and plain(name) not in _MEASURES and cells.ne("").mean() > 0.9
+        if other and max(5, 0.1 * rows) <= cells.nunique() <= 0.95 * rows and not numbers(cells).max() <= _SMALL:
+            fitting[name] = cells.nunique()
     if not fitting:
         return None
     best = max(fitting, key=lambda name: fitting[name])

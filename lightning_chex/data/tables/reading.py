@@ -112,7 +112,7 @@ def _read_excel(path: Path, engine: Any) -> pd.DataFrame:
     with pd.ExcelFile(path, engine=named) as book:
         first, *others = map(str, book.sheet_names)
         if others:
-            rank_zero_warn(f"{path} has {len(others) + 1} sheets: {first!r}, the first, is read; move the table there")
+            rank_zero_warn(f"{path} has {len(others) + 1} sheets; the first, {first!r}, is read")
         return pd.read_excel(book, dtype=str, keep_default_na=False)
 
 

@@ -453,7 +453,11 @@ def test_excel_and_parquet_are_read_or_the_package_for_it_is_named(root, name, e
 
 
 def test_a_column_that_may_be_the_patients_is_named_and_not_taken(root):
-    table = rows().rename(columns={"PatientID": "Fall"}).assign(site=["A", "B"] * 12, note="", uid=range(24))
+    table = (
+        rows()
+        .rename(columns={"PatientID": "Fall"})
+        .assign(site=["A", "B"] * 12, note="", uid=range(24), Alter=[20 + 3 * (i % 20) for i in range(24)])
+    )
     data = module(root, table)
     with pytest.warns(UserWarning, match=r"patient of its own \(the 12 values of 'Fall' in 24 rows may be patients\)"):
         data.look()
@@ -476,7 +480,7 @@ def test_of_several_sheets_the_first_is_read_and_that_is_said(root):
     with pd.ExcelWriter(path) as book:
         rows().to_excel(book, sheet_name="images", index=False)
         pd.DataFrame({"about": ["a study"]}).to_excel(book, sheet_name="notes", index=False)
-    with pytest.warns(UserWarning, match="T.xlsx has 2 sheets: 'images', the first, is read"):
+    with pytest.warns(UserWarning, match="T.xlsx has 2 sheets; the first, 'images', is read"):
         data = TableDataModule(str(root), str(path), size=24)
         assert all_labels(data) == EXPECTED
     path.write_bytes(b"PK no archive")
