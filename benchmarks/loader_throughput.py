@@ -5,7 +5,7 @@ Run: python benchmarks/loader_throughput.py
 The files are phantoms: 8-bit PNG of 1024 x 1024 pixels, as NIH ChestX-ray8 has them, and 16-bit PNG of 3000 x 2500, in
 place of DICOM files of that size. All are read once before the clock runs, so the disk's speed is not in the figures:
 what is measured is decoding, resizing, augmenting and handing over, until the main process has the batch. Batches are
-shipped as grey planes, which become float32 on the device, and, beside it, as float32, as they were before. A training
+shipped as grey planes, which the main process makes float32, and, beside it, as float32, as DataLoader does. A training
 step is one of DenseNet-121 on this machine's processor; a second one, which leaves the processor alone for as long as a
 GPU of a given speed would take, stands for a GPU.
 """
@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_chex.data import SyntheticCXR, TableDataModule
 from lightning_chex.data.contract import Samples
-from lightning_chex.data.shipping import Collate, Packing, Planes
+from lightning_chex.data.shipping import ShippingLoader
 
 SIZE = 224
 BATCH = 32
@@ -82,11 +82,11 @@ def opened(folder: Path, prepared: Path | None = None) -> TableDataModule:
     return data
 
 
-def loader_of(data: TableDataModule, length: int, workers: int, collate_fn: Collate) -> DataLoader[Any]:
-    """Training batches, as ``train_dataloader`` makes them."""
+def loader_of(data: TableDataModule, length: int, workers: int, kind: type[DataLoader[Any]]) -> DataLoader[Any]:
+    """Training batches, as ``train_dataloader`` makes them with a ``ShippingLoader``."""
     images = InTurn(data.readable(data.dataset("train"), "train split", replace=True), length)
     kept = workers > 0
-    return DataLoader(images, BATCH, num_workers=workers, persistent_workers=kept, collate_fn=collate_fn)
+    return kind(images, BATCH, num_workers=workers, persistent_workers=kept, collate_fn=data.collate)
 
 
 def images_per_second(loader: DataLoader[Any], rounds: int) -> list[float]:
@@ -100,7 +100,7 @@ def images_per_second(loader: DataLoader[Any], rounds: int) -> list[float]:
     return rates
 
 
-def waiting_share(loader: DataLoader[Any], step: Callable[[Tensor | Planes], None], rounds: int) -> list[float]:
+def waiting_share(loader: DataLoader[Any], step: Callable[[Tensor], None], rounds: int) -> list[float]:
     """Share of the time of training that passes between a step and its next batch."""
     shares = []
     for _ in range(rounds):
@@ -118,14 +118,14 @@ def waiting_share(loader: DataLoader[Any], step: Callable[[Tensor | Planes], Non
     return shares
 
 
-def network_step() -> Callable[[Tensor | Planes], None]:
+def network_step() -> Callable[[Tensor], None]:
     """Forward, backward and optimiser step of DenseNet-121 on the processor."""
     model = timm.create_model("densenet121", num_classes=8).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
-    def step(batch: Tensor | Planes) -> None:
+    def step(batch: Tensor) -> None:
         optimizer.zero_grad()
-        model(batch.to("cpu").to(memory_format=torch.channels_last)).square().mean().backward()
+        model(batch.to(memory_format=torch.channels_last)).square().mean().backward()
         optimizer.step()
 
     return step
@@ -163,12 +163,12 @@ def main() -> None:
             took = time.perf_counter() - begun
             for origin, prepared, length in [("files", None, 2 * BATCH), ("prepared copy", copy, 128 * BATCH)]:
                 data = opened(folder, prepared)
-                for form, collate_fn in [("planes", Packing(data.collate)), ("float32", data.collate)]:
-                    loaders = {n: loader_of(data, length * max(n, 1), n, collate_fn) for n in (0, 1, 2)}
+                for form, kind in [("planes", ShippingLoader), ("float32", DataLoader)]:
+                    loaders = {n: loader_of(data, length * max(n, 1), n, kind) for n in (0, 1, 2)}
                     rates = [images_per_second(loader, given.rounds) for loader in loaders.values()]
                     ratio = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
                     waits = [
-                        waiting_share(loader_of(data, length // part, 2, collate_fn), step, given.rounds)
+                        waiting_share(loader_of(data, length // part, 2, kind), step, given.rounds)
                         for step, part in zip(steps, (max(1, length // BATCH // 4), 1), strict=True)
                     ]
                     cells = [*(spread(rate, ".0f") for rate in rates), spread(ratio, ".2f")]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks.claims import detectors, layers, page, populations, redundancy, stability
-from benchmarks.claims.study import Sample, decide, marked
+from benchmarks.claims.study import Sample, decide, marked, shown
 from lightning_chex.metrics import Estimate
 
 
@@ -165,3 +165,8 @@ def test_the_page_links_every_verdict_to_its_part():
     text = page.markdown({"x": part})
     assert "[Finer maps, at last](#finer-maps-at-last) | **undecided** | F." in text
     assert "m. N." in text and "## Finer maps, at last" in text and "| 1 | 2.5 |" in text and "- L." in text
+
+
+def test_an_estimate_of_too_few_patients_is_shown_without_an_interval():
+    assert shown(Estimate(0.25, math.nan, math.nan, 1, 1)) == "0.250 (no interval)"
+    assert shown(Estimate(0.25, -0.5, 1.0, 9, 9), signed=True) == "+0.250 (-0.500 to +1.000)"

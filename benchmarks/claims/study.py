@@ -249,7 +249,9 @@ def decide(difference: Estimate, by_seed: Sequence[float], least: float = 0.0) -
 
 
 def shown(estimate: Estimate, signed: bool = False) -> str:
-    """An estimate as text: value (lower to upper end)."""
+    """An estimate as text: value (lower to upper end), or that there is no interval, of too few patients."""
+    if math.isnan(estimate.ci_low):
+        return ("{:+.3f}" if signed else "{:.3f}").format(estimate.value) + " (no interval)"
     form = "{:+.3f} ({:+.3f} to {:+.3f})" if signed else "{:.3f} ({:.3f} to {:.3f})"
     return form.format(estimate.value, estimate.ci_low, estimate.ci_high)
 
