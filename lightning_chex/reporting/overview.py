@@ -14,7 +14,10 @@ from matplotlib.patches import Rectangle
 from lightning_chex.reporting.pictures import BOX_COLOR, write_figure
 
 SCORE_BINS = (0, 3, 6, 9, 12, 15, 19)
-"""Edges of the bins severity is counted in; a score belongs to the bin that begins at or below it."""
+"""Edges of the bins Brixia scores are counted in; a score belongs to the bin that begins at or below it."""
+
+MOST_VALUES = 10
+"""Scores of so many whole values are counted value by value."""
 
 ZONE_COLORS = ("#5a6b7b", "#b8962a", "#ee8a3a", "#d93a35")
 """Of the scores 0, 1, 2, 3 of a zone."""
@@ -114,9 +117,26 @@ def _shares(overview: Overview) -> list[tuple[str, list[int], list[int]]]:
             (name, [part["positives"][k] for part in parts], [n - u[k] for n, u in zip(images, unknown, strict=True)])
             for k, name in enumerate(overview["class_names"])
         ]
-    bins = [np.histogram(part["scores"], SCORE_BINS)[0].tolist() for part in parts]
-    names = [f"score {low} to {high - 1}" for low, high in zip(SCORE_BINS[:-1], SCORE_BINS[1:], strict=True)]
+    edges, names = score_bins(np.array([score for part in parts for score in part["scores"]]))
+    bins = [np.histogram(part["scores"], edges)[0].tolist() for part in parts]
     return [(name, [counts[k] for counts in bins], images) for k, name in enumerate(names)]
+
+
+def score_bins(scores: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Choose the bins that scores (N,) are counted in: their edges and names.
+
+    Few whole values have a bin each, those of Brixia, 0 to 18, have ``SCORE_BINS``, others six of equal width.
+    """
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 18.0)
+    whole = bool((scores == scores.round()).all())
+    if whole and high - low < MOST_VALUES:
+        values = np.arange(low, high + 2)
+        return values, [f"score {value:g}" for value in values[:-1]]
+    if whole and low >= 0 and high < SCORE_BINS[-1]:
+        ends = zip(SCORE_BINS[:-1], SCORE_BINS[1:], strict=True)
+        return np.array(SCORE_BINS), [f"score {first} to {last - 1}" for first, last in ends]
+    edges = np.linspace(low, high, 7) if high > low else np.array([low, low + 1])
+    return edges, [f"score {first:.3g} to {last:.3g}" for first, last in zip(edges[:-1], edges[1:], strict=True)]
 
 
 def _unknown(overview: Overview) -> list[list[int]]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.images import IMAGE_SUFFIXES, first_few
-from lightning_chex.data.tables.reading import numbers, refuse_rows
+from lightning_chex.data.tables.reading import numbers, refuse_rows, whole_numbers
 from lightning_chex.data.tables.words import CELLS, SPLITS, is_healthy, plain
 
 NONE = "none"
@@ -280,6 +280,7 @@ def described_columns(table: pd.DataFrame, recognised: Recognised) -> list[str]:
         if not names:
             continue
         how = "recognised" if field in recognised.guessed else "as configured"
-        example = f", {_examples(table[names[0]], counted=field in _COUNTED)}" if len(names) == 1 else ""
+        cells = whole_numbers(table[names[0]]) if field in ("image", "patient") else table[names[0]]  # as they are used
+        example = f", {_examples(cells, counted=field in _COUNTED)}" if len(names) == 1 else ""
         lines.append(f"{field:<8}{first_few(map(repr, names), 14)} ({how}{example})")
     return [*lines, *recognised.words]
