@@ -14,6 +14,7 @@ from lightning_chex.attribution.lrp import LRP
 from lightning_chex.attribution.multi_layer import MultiLayerIBA
 from lightning_chex.attribution.objectives import OBJECTIVES
 from lightning_chex.attribution.shared_iba import SharedIBA
+from lightning_chex.attribution.sharing import shared_features
 from lightning_chex.attribution.smooth_grad import SmoothGrad
 from lightning_chex.attribution.solution import BottleneckReport, bits_per_pixel
 from lightning_chex.attribution.statistics import FEW_IMAGES, FeatureStatistics
@@ -52,5 +53,6 @@ __all__ = [
     "explained_output",
     "frozen",
     "positive_labels",
+    "shared_features",
     "top_classes",
 ]

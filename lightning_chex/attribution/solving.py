@@ -1,7 +1,7 @@
 """The bottlenecks of one or several layers, optimised for the targets of a batch in chunks that fit the memory."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,14 @@ from lightning_chex.attribution.layers import features_at
 from lightning_chex.attribution.objectives import Objective
 from lightning_chex.attribution.optimization import Problem, at_least_float32, check_reference
 from lightning_chex.attribution.partition import Partition, partition, select_carried
+from lightning_chex.attribution.sharing import shared
 from lightning_chex.attribution.solution import Solution, bits_per_pixel
 from lightning_chex.attribution.targets import Targets
 
 T = TypeVar("T")
+
+Features = tuple[list[Tensor], list[tuple[Any, ...]], Tensor]
+"""Of some images: the features of each layer, what else its upper part needs, and the model's output."""
 
 
 class LayerSolver(LayerLearner, Protocol):
@@ -111,8 +115,12 @@ def posed_in_chunks(
 
         def problems(start: int, stop: int, layout: torch.memory_format) -> list[Problem]:
             needed, index, values = targets.chunk(start, stop)
-            chunk = images[needed].contiguous(memory_format=layout)
-            return _problems(solvers, model, parts, chunk, index, values)
+            of = (tuple(solver.layer for solver in solvers), tuple(needed.tolist()), layout, one.bfloat16)
+
+            def run() -> Features:
+                return _features(solvers, model, parts, images[needed].contiguous(memory_format=layout))
+
+            return _problems(solvers, parts, shared(model, images, of, run), index, values)
 
         with of_one_image():
             first, layout = in_fastest_layout(images, lambda layout: problems(0, 1, layout), one.bfloat16)
@@ -124,23 +132,21 @@ def posed_in_chunks(
         return list(in_chunks(len(targets), size, run, one))
 
 
-def _problems(
-    solvers: Sequence[LayerSolver],
-    model: nn.Module,
-    parts: Sequence[Partition],
-    images: Tensor,
-    index: Tensor,
-    values: Tensor | None,
-) -> list[Problem]:
-    """Run the images once and pose the problem of each layer, for targets ``values`` (N,) of the images ``index``."""
+def _features(solvers: Sequence[LayerSolver], model: nn.Module, parts: Sequence[Partition], images: Tensor) -> Features:
+    """Run the images once: the features of each layer, what else its upper part needs, and the model's output."""
     with torch.no_grad():
         if len(parts) == 1:
             below, beside = parts[0].below(images)
-            features, carried = [below], [beside]
-            reference = parts[0].above(below.clone(), beside)
-        else:
-            features, reference = features_at(model, [solver.layer for solver in solvers], images)
-            carried = [part.carried(images) for part in parts]
+            return [below], [beside], parts[0].above(below.clone(), beside)
+        features, reference = features_at(model, [solver.layer for solver in solvers], images)
+        return list(features), [part.carried(images) for part in parts], reference
+
+
+def _problems(
+    solvers: Sequence[LayerSolver], parts: Sequence[Partition], found: Features, index: Tensor, values: Tensor | None
+) -> list[Problem]:
+    """Pose the problem of each layer, for targets ``values`` (N,) of the images ``index`` among those that were run."""
+    features, carried, reference = found
     for solver, own in zip(solvers, features, strict=True):
         if own.shape[1:] != solver.statistics.shape:
             raise ValueError(

@@ -10,7 +10,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from lightning_chex.attribution import Attribution, Attributor, EveryPixel, RandomMap, frozen
+from lightning_chex.attribution import Attribution, Attributor, EveryPixel, RandomMap, frozen, shared_features
 from lightning_chex.callbacks.places import PlaceShares
 from lightning_chex.data.contract import names_of, subgroups_of_batch
 from lightning_chex.explaining import Cases, LungNetwork, Regions, cases_of, grey_pictures, region_kind
@@ -84,12 +84,22 @@ class Explainer:
             groups = None if told is None else [told[row] for row in rows]
             people = names_of(named.get("patient_id", named["image_id"]))
             patients = [str(people[row]) for row in rows]
-            for name, attributor in self.attributors.items():
-                with self.precision():
-                    found = attributor.explain(self.network, cases.images, cases.target, cases.rows)
+            for name, found in self._found(cases).items():
                 self.iou[name].update(found.maps[marked], boxed.regions, boxed.classes)
                 self.places[name].update(found.maps, cases.classes, lungs, groups, patients)
                 yield from self._explanations(name, cases, found, grey, batch)
+
+    def _found(self, cases: Cases) -> dict[str, Attribution]:
+        """Maps of each method, which share the features of the images."""
+        images = cases.images
+        if images.is_inference():  # each method would copy them, and share nothing
+            with torch.inference_mode(False):
+                images = images.clone()
+        with self.precision(), shared_features():
+            return {
+                name: attributor.explain(self.network, images, cases.target, cases.rows)
+                for name, attributor in self.attributors.items()
+            }
 
     def _lungs_of(self, batch: Mapping[str, Any]) -> Tensor | None:
         """Masks of both lungs, bool (B, 2, H, W): those of the data, or the network's."""

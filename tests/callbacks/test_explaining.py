@@ -5,7 +5,7 @@ import torch
 from tiny import SIDE
 from torch import nn
 
-from lightning_chex.attribution import Attributor
+from lightning_chex.attribution import IBA, Attributor, InverseIBA
 from lightning_chex.callbacks import Explainer
 
 NAMES = ["a", "b", "c"]
@@ -127,3 +127,24 @@ def test_images_without_names_are_numbered():
     del made["image_id"]
     (found,) = explainer(Known([0.0, 0.0, 0.0])).explain([made])
     assert found.image_id == "image 0"
+
+
+def test_methods_share_what_they_run_of_the_images_of_a_validation():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(2), nn.AvgPool1d(SIDE * SIDE))
+    network.append(nn.Flatten()).append(nn.Linear(4, 3))
+    methods = {name: kind("0", steps=2) for name, kind in (("iba", IBA), ("inverse", InverseIBA))}
+    for method in methods.values():
+        method.fit(network, [torch.rand(60, 3, SIDE, SIDE)])
+    runs: list[int] = []
+    network[0].register_forward_hook(lambda module, inputs, output: runs.append(len(output)))
+    found = {}
+    for names in (["iba"], ["inverse"], ["iba", "inverse"]):
+        runs.clear()
+        chosen = Explainer({name: methods[name] for name in names}, network, NAMES, 0.05, torch.device("cpu"))
+        with torch.inference_mode():  # as in Lightning's hooks
+            explained = list(chosen.explain([batch([[1, 0, 1], [0, 1, 0]])]))
+        found["+".join(names)] = [one.saliency for one in explained], list(runs)
+    assert found["iba+inverse"][1] == found["iba"][1] == found["inverse"][1]
+    alone = found["iba"][0] + found["inverse"][0]
+    assert len(alone) == len(found["iba+inverse"][0]) > 2
+    assert all(torch.equal(one, other) for one, other in zip(alone, found["iba+inverse"][0], strict=True))
