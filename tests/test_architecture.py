@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
         "lightning_private",
     },
     "configuration": {"callbacks", "explaining"},
-    "arguments": {"configuration", "data", "lightning_private"},
+    "arguments": {"attribution", "configuration", "data", "lightning_private", "tasks"},  # whose classes it offers
     "resuming": {"callbacks", "lightning_private"},
     "output_folder": set(),
     "cli": {
