@@ -46,7 +46,10 @@ def uncertain(study: Study) -> Claim:
                 ],
             )
         ],
-        ["Noise is one source of error; a map can be the same for every seed and wrong."],
+        [
+            "Noise is one source of error; a map can be the same for every seed and wrong.",
+            "A difference can be sure and too small to use: compare it with the variation itself.",
+        ],
     )
 
 
