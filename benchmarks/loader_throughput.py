@@ -5,7 +5,7 @@ Run: python benchmarks/loader_throughput.py
 The files are phantoms: 8-bit PNG of 1024 x 1024 pixels, as NIH ChestX-ray8 has them, and 16-bit PNG of 3000 x 2500, in
 place of DICOM files of that size. All are read once before the clock runs, so the disk's speed is not in the figures:
 what is measured is decoding, resizing, augmenting and handing over, until the main process has the batch. Batches are
-shipped as grey planes, which the main process makes float32, and, beside it, as float32, as DataLoader does. A training
+shipped as grey planes, which become float32 on the device, and, beside it, as float32, as DataLoader does. A training
 step is one of DenseNet-121 on this machine's processor; a second one, which leaves the processor alone for as long as a
 GPU of a given speed would take, stands for a GPU.
 """
@@ -94,7 +94,7 @@ def images_per_second(loader: DataLoader[Any], rounds: int) -> list[float]:
     rates = []
     for number in range(rounds + 1):
         start = time.perf_counter()
-        count = sum(len(batch["image"]) for batch in loader)
+        count = sum(batch["image"].shape[0] for batch in loader)
         if number:
             rates.append(count / (time.perf_counter() - start))
     return rates

@@ -189,19 +189,18 @@ def grey_of(image: torch.Tensor) -> torch.Tensor:
     return (image[0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]).clamp(0, 1)
 
 
-def normalise(grey: np.ndarray | torch.Tensor, pinned: bool = False) -> torch.Tensor:
+def normalise(grey: np.ndarray | torch.Tensor) -> torch.Tensor:
     """Make images of grey values: channels equal up to ImageNet's mean and deviation.
 
     Args:
         grey: uint8 (H, W), or (N, 1, H, W).
-        pinned: make them in pinned memory, from which a GPU copies faster.
 
     Returns:
         float32 (3, H, W), or (N, 3, H, W).
     """
     shares = torch.as_tensor(grey).float().div_(255)
     planes = shares.expand(*shares.shape[:-3], 3, *shares.shape[-2:])
-    return torch.sub(planes, _MEAN, out=torch.empty(planes.shape, pin_memory=pinned)).div_(_STD)
+    return (planes - _MEAN).div_(_STD)
 
 
 def plane_of(image: Any) -> torch.Tensor | None:

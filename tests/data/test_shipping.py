@@ -1,17 +1,19 @@
 """Batches as the network gets them are those of the data set, bit for bit, however they came to the device."""
 
+import copy
 import pickle
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.apply_func import move_data_to_device
 from torch.utils.data import DataLoader
 
 from lightning_chex.data import ImageTransform, SyntheticDataModule
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.sample import collate
-from lightning_chex.data.shipping import Packing, Planes, ShippingLoader
+from lightning_chex.data.shipping import GreyImages, Packing, Planes, ShippingLoader, _table
 from lightning_chex.data.transforms import IMAGENET_MEAN, IMAGENET_STD, plane_of
 from lightning_chex.data.unreadable import collate_readable
 
@@ -81,8 +83,8 @@ def trained(model: Recorder, data: pl.LightningDataModule, **options) -> Recorde
 def spied(patch: pytest.MonkeyPatch) -> list[int]:
     """Number of images of each batch that came as planes."""
     made: list[int] = []
-    own = Planes.images
-    patch.setattr(Planes, "images", lambda self: made.append(len(self.grey)) or own(self))
+    own = GreyImages.of
+    patch.setattr(GreyImages, "of", staticmethod(lambda grey: made.append(len(grey)) or own(grey)))
     return made
 
 
@@ -120,18 +122,86 @@ def test_workers_draw_what_the_main_process_draws(monkeypatch):
         assert ids == others and torch.equal(images, expected)
 
 
-def test_every_grey_value_is_the_one_worked_by_hand():
-    images, expected = Planes(torch.from_numpy(np.stack([EVERY, EVERY[::-1].copy()]))).images(), by_hand(EVERY)
-    assert torch.equal(images[0], expected) and torch.equal(images[1], expected.flip(1))
-    assert images.is_contiguous() and images.shape == (2, 3, 16, 16)
+def test_every_grey_value_by_arithmetic_and_by_table_is_the_one_worked_by_hand():
+    grey, expected = torch.from_numpy(np.stack([EVERY, EVERY[::-1].copy()])), by_hand(EVERY)
+    for images in (GreyImages.of(grey).to("cpu"), GreyImages.of(grey).looked_up(torch.device("cpu"))):
+        assert torch.equal(images[0], expected) and torch.equal(images[1], expected.flip(1))
+        assert images.is_contiguous() and images.shape == (2, 3, 16, 16) and type(images) is torch.Tensor
     assert torch.equal(ImageTransform(16)(EVERY)["image"], expected)
+
+
+USES = [
+    lambda x: x * 2, lambda x: 2 - x, lambda x: x.flip(-1), torch.clone, lambda x: torch.cat([x, x]), lambda x: x[0],
+    torch.Tensor.double, lambda x: x.to("cpu"), lambda x: x.to(torch.float64), lambda x: x.to("cpu", torch.float16),
+    lambda x: x.to(device="cpu", copy=True), lambda x: x.to(torch.zeros(1, dtype=torch.float64)), torch.Tensor.numpy,
+    np.asarray, copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)), lambda x: x.mul_(3), torch.mean,
+    lambda x: x.view(-1), lambda x: x.contiguous(memory_format=torch.channels_last), lambda x: list(x)[1], len,
+    lambda x: torch.nn.functional.conv2d(x, torch.ones(1, 3, 3, 3)), lambda x: x.requires_grad_().detach(),
+    torch.is_floating_point, lambda x: x.shape, lambda x: x.size(), lambda x: x.dtype, lambda x: x.device,
+    lambda x: x.stride(), lambda x: torch.where(x > 0, x, 0 * x), lambda x: x.data, lambda x: x.tolist(),
+    lambda x: x.untyped_storage().nbytes(), lambda x: torch.zeros_like(x), lambda x: repr(x), lambda x: x.cpu(),
+    lambda x: move_data_to_device([{"image": x}], torch.device("cpu"))[0]["image"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(USES)))
+@pytest.mark.parametrize("inference", [False, True])
+def test_whatever_is_done_with_them_is_done_with_the_images(number, inference):
+    grey = torch.from_numpy(np.stack([EVERY, EVERY[::-1].copy()]))
+    with torch.inference_mode(inference):
+        plain = torch.stack([by_hand(EVERY), by_hand(EVERY).flip(1)])
+        found, expected = USES[number](GreyImages.of(grey)), USES[number](plain)
+    if isinstance(expected, torch.Tensor):
+        assert type(found) is torch.Tensor and found.dtype == expected.dtype and found.stride() == expected.stride()
+        assert torch.equal(found, expected)
+    elif isinstance(expected, np.ndarray):
+        np.testing.assert_array_equal(found, expected)
+    else:
+        assert found == expected
+
+
+def test_what_is_written_into_them_stays():
+    grey, plain = torch.from_numpy(EVERY[None].copy()), by_hand(EVERY)[None]
+    images = GreyImages.of(grey)
+    assert isinstance(images, torch.Tensor)
+    for one in (images, plain):
+        one[0, 1] = 7
+        one += 1
+        one.mul_(2)
+    assert torch.equal(images.to("cpu"), plain) and torch.equal(images * 1, plain)
+    moved = images.to("meta")
+    assert type(moved) is torch.Tensor and moved.dtype == torch.float32  # by the images, which are made
+    images = GreyImages.of(grey)
+    images.requires_grad = True
+    (images * images).sum().backward()
+    torch.testing.assert_close(images.grad, 2 * by_hand(EVERY)[None])
+
+
+def test_moved_to_another_device_they_are_made_there():
+    images = GreyImages.of(torch.zeros(2, 8, 8, dtype=torch.uint8))
+    for moved in (images.to("meta"), move_data_to_device({"image": images}, torch.device("meta"))["image"]):
+        assert type(moved) is torch.Tensor and moved.shape == (2, 3, 8, 8) and moved.device.type == "meta"
+        assert moved.dtype == torch.float32 and moved.is_contiguous()
+    assert images._made is None
+    assert images.to("meta", torch.float64).dtype == torch.float64 and images._made is not None
+
+
+def test_a_training_may_use_the_table_that_a_validation_has_made():
+    _table.cache_clear()
+    images = GreyImages.of(torch.from_numpy(EVERY[None].copy()))
+    with torch.inference_mode():
+        images.looked_up(torch.device("cpu"))
+    network = torch.nn.Conv2d(3, 1, 3)
+    network(images.looked_up(torch.device("cpu"))).sum().backward()
+    assert network.weight.grad is not None
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_pinned_planes_give_pinned_images():
-    images = Planes(torch.from_numpy(EVERY[None].copy())).pin_memory().images()
-    assert images.is_pinned() and torch.equal(images[0], by_hand(EVERY))
+def test_on_a_gpu_to_the_last_bit():
+    planes = Planes(torch.from_numpy(EVERY[None].copy())).pin_memory()
+    assert planes.grey.is_pinned()
+    assert torch.equal(GreyImages.of(planes.grey).to("cuda", non_blocking=True).cpu(), by_hand(EVERY)[None])
 
 
 def test_what_leaves_a_worker_is_a_twelfth():
@@ -139,7 +209,7 @@ def test_what_leaves_a_worker_is_a_twelfth():
     plain = DataLoader(loader.dataset, batch_size=4, num_workers=1, collate_fn=Packing(collate))
     batch = next(iter(plain))["image"]
     assert isinstance(batch, Planes) and batch.grey.dtype == torch.uint8
-    assert 12 * batch.grey.nbytes == batch.images().nbytes
+    assert 12 * batch.grey.nbytes == GreyImages.of(batch.grey).made().nbytes
 
 
 def test_an_image_changed_after_the_transform_goes_as_it_is():
