@@ -7,7 +7,6 @@ import torch
 from fakes import write_nih
 from PIL import Image
 from tiny import SpyIBA, TinyTask, tiny_trainer
-from torch.utils.data import DataLoader
 
 from lightning_chex.callbacks import IBACallback
 from lightning_chex.data import PATHOLOGIES, DataError, NIHDataModule
