@@ -40,4 +40,4 @@ def no_run_is_left_open():
     yield
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        wandb.teardown()
+        wandb.finish()
