@@ -4,8 +4,7 @@ Run: python benchmarks/loader_throughput.py
 
 The files are phantoms: 8-bit PNG of 1024 x 1024 pixels, as NIH ChestX-ray8 has them, and 16-bit PNG of 3000 x 2500, in
 place of DICOM files of that size. All are read once before the clock runs, so the disk's speed is not in the figures:
-what is measured is decoding, resizing, augmenting and handing over, until the main process has the batch. Batches are
-shipped as grey planes, which become float32 on the device, and, beside it, as float32, as DataLoader does. A training
+what is measured is decoding, resizing, augmenting and handing over, until the main process has the batch. A training
 step is one of DenseNet-121 on this machine's processor; a second one, which leaves the processor alone for as long as a
 GPU of a given speed would take, stands for a GPU.
 """
@@ -33,7 +32,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_chex.data import SyntheticCXR, TableDataModule
 from lightning_chex.data.contract import Samples
-from lightning_chex.data.shipping import ShippingLoader
 
 SIZE = 224
 BATCH = 32
@@ -82,11 +80,11 @@ def opened(folder: Path, prepared: Path | None = None) -> TableDataModule:
     return data
 
 
-def loader_of(data: TableDataModule, length: int, workers: int, kind: type[DataLoader[Any]]) -> DataLoader[Any]:
-    """Training batches, as ``train_dataloader`` makes them with a ``ShippingLoader``."""
+def loader_of(data: TableDataModule, length: int, workers: int) -> DataLoader[Any]:
+    """Training batches, as ``train_dataloader`` makes them."""
     images = InTurn(data.readable(data.dataset("train"), "train split", replace=True), length)
     kept = workers > 0
-    return kind(images, BATCH, num_workers=workers, persistent_workers=kept, collate_fn=data.collate)
+    return DataLoader(images, BATCH, num_workers=workers, persistent_workers=kept, collate_fn=data.collate)
 
 
 def images_per_second(loader: DataLoader[Any], rounds: int) -> list[float]:
@@ -94,7 +92,7 @@ def images_per_second(loader: DataLoader[Any], rounds: int) -> list[float]:
     rates = []
     for number in range(rounds + 1):
         start = time.perf_counter()
-        count = sum(batch["image"].shape[0] for batch in loader)
+        count = sum(len(batch["image"]) for batch in loader)
         if number:
             rates.append(count / (time.perf_counter() - start))
     return rates
@@ -150,8 +148,8 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     print(f"`python {' '.join(['benchmarks/loader_throughput.py', *sys.argv[1:]])}` at commit {commit.stdout.strip()}")
     print(f"on {machine()}; {given.rounds} rounds, median (least to most).\n")
-    print("| files | read from | shipped as | no worker | 1 worker | 2 workers | 2 over 1 | waits, CPU | waits, GPU |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| files | read from | no worker | 1 worker | 2 workers | 2 over 1 | waits, CPU | waits, GPU |")
+    print("|---|---|---|---|---|---|---|---|")
     steps = [network_step(), lambda batch: time.sleep(len(batch) / given.gpu_rate)]
     with tempfile.TemporaryDirectory() as scratch:
         for name, count, sixteen_bit in [("PNG 1024 x 1024", 28, False), ("16-bit PNG 3000 x 2500", 12, True)]:
@@ -163,17 +161,16 @@ def main() -> None:
             took = time.perf_counter() - begun
             for origin, prepared, length in [("files", None, 2 * BATCH), ("prepared copy", copy, 128 * BATCH)]:
                 data = opened(folder, prepared)
-                for form, kind in [("planes", ShippingLoader), ("float32", DataLoader)]:
-                    loaders = {n: loader_of(data, length * max(n, 1), n, kind) for n in (0, 1, 2)}
-                    rates = [images_per_second(loader, given.rounds) for loader in loaders.values()]
-                    ratio = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
-                    waits = [
-                        waiting_share(loader_of(data, length // part, 2, kind), step, given.rounds)
-                        for step, part in zip(steps, (max(1, length // BATCH // 4), 1), strict=True)
-                    ]
-                    cells = [*(spread(rate, ".0f") for rate in rates), spread(ratio, ".2f")]
-                    cells += [spread(share, ".0%") for share in waits]
-                    print(f"| {name} | {origin} | {form} | {' | '.join(cells)} |", flush=True)
+                loaders = {n: loader_of(data, length * max(n, 1), n) for n in (0, 1, 2)}
+                rates = [images_per_second(loader, given.rounds) for loader in loaders.values()]
+                ratio = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
+                waits = [
+                    waiting_share(loader_of(data, length // part, 2), step, given.rounds)
+                    for step, part in zip(steps, (max(1, length // BATCH // 4), 1), strict=True)
+                ]
+                cells = [*(spread(rate, ".0f") for rate in rates), spread(ratio, ".2f")]
+                cells += [spread(share, ".0%") for share in waits]
+                print(f"| {name} | {origin} | {' | '.join(cells)} |", flush=True)
             print(f"<!-- {name}: {size / 1e6:.2f} MB a file, prepared at {count / took:.0f} images/s -->", flush=True)
 
 

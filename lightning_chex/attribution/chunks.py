@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_chex.attribution.optimization import Problem
 from lightning_chex.attribution.partition import select_carried
+from lightning_chex.attribution.sharing import forget
 
 T = TypeVar("T")
 
@@ -65,6 +66,7 @@ def in_chunks(count: int, size: int, run: Callable[[int, int], T], method: Chunk
             fits = False
         if not fits:  # here the error is gone, and with it the tensors its traceback kept
             size, said = rows // 2, False
+            forget()
             release_memory()
             continue
         if not said:

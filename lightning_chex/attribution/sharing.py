@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 
 T = TypeVar("T")
@@ -37,7 +38,17 @@ def shared(model: nn.Module, images: Tensor, what: Hashable, run: Callable[[], T
     kept = _KEPT.get()
     if kept is None:
         return run()
-    key = (id(model), images.data_ptr(), images._version, tuple(images.shape), images.stride(), what)
+    kind = images.device.type
+    around = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
+    place = (images.data_ptr(), images._version, images.dtype, tuple(images.shape), images.stride())
+    key = (id(model), place, around, what)
     if key not in kept:
         kept[key] = (run(), model, images)  # while these are held, nothing else gets their places
     return cast(T, kept[key][0])
+
+
+def forget() -> None:
+    """Give back what is kept, when the memory does not suffice; it is run again where it is needed."""
+    kept = _KEPT.get()
+    if kept is not None:
+        kept.clear()

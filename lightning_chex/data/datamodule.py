@@ -33,7 +33,6 @@ from lightning_chex.data.predicted import choose, share_of_few
 from lightning_chex.data.prepared.preparing import prepare_copy
 from lightning_chex.data.prepared.reading import open_prepared
 from lightning_chex.data.sample import collate
-from lightning_chex.data.shipping import ShippingLoader
 from lightning_chex.data.splits import shared_patients
 from lightning_chex.data.transforms import ImageTransform
 from lightning_chex.data.unreadable import OnUnreadable, ReadableLoader, SkipUnreadable, collate_readable
@@ -100,7 +99,8 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.augment, self.prepared = augment, prepared
         self.on_unreadable = on_unreadable
-        self.shuffle_labels, self.follow_links = shuffle_labels, follow_links
+        self.shuffle_labels = shuffle_labels
+        self.follow_links = follow_links
         self.collate = collate_readable if on_unreadable == "skip" else collate
         self.read: ImageReader = read_grey
         self.unreadable_images: list[str] = []
@@ -285,7 +285,7 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
     def _loader_of(
         self, dataset: Samples, shuffle: bool = False, drop_last: bool = False, sampler: Sampler | None = None
     ) -> DataLoader:
-        loader = ShippingLoader if self.on_unreadable == "error" else ReadableLoader
+        loader = DataLoader if self.on_unreadable == "error" else ReadableLoader
         return loader(
             cast(Dataset, dataset),  # any that has a length and samples will do
             batch_size=self.batch_size,

@@ -16,10 +16,6 @@ import cv2  # noqa: E402
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_MEAN, _STD = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-
-_PLANE = "grey_plane"
-"""Attribute of an image that holds the grey values it was made of."""
 
 MIN_VISIBLE = 0.25
 """A box of which augmentation leaves less than this share of its area inside the frame is dropped."""
@@ -173,7 +169,7 @@ class ImageTransform:
 
         moved = np.asarray(out["bboxes"], dtype=np.float32).reshape(-1, 5)
         sample: dict[str, Any] = {
-            "image": _marked(out["image"]),
+            "image": _normalise(out["image"]),
             "boxes": torch.from_numpy(moved[:, :4].copy()),
             "box_labels": torch.from_numpy(labels[moved[:, 4].astype(int)].astype(np.int64)),
         }
@@ -189,36 +185,15 @@ def grey_of(image: torch.Tensor) -> torch.Tensor:
     return (image[0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]).clamp(0, 1)
 
 
-def normalise(grey: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Make images of grey values: channels equal up to ImageNet's mean and deviation.
-
-    Args:
-        grey: uint8 (H, W), or (N, 1, H, W).
-
-    Returns:
-        float32 (3, H, W), or (N, 3, H, W).
-    """
-    shares = torch.as_tensor(grey).float().div_(255)
-    planes = shares.expand(*shares.shape[:-3], 3, *shares.shape[-2:])
-    return (planes - _MEAN).div_(_STD)
-
-
-def plane_of(image: Any) -> torch.Tensor | None:
-    """Return the grey values, uint8 (H, W), of an image that a transform has made; None if it was changed since."""
-    plane = getattr(image, _PLANE, None)
-    # of NumPy, since torch.equal takes five times as long
-    return plane if plane is not None and np.array_equal(normalise(plane).numpy(), image.detach().numpy()) else None
-
-
-def _marked(grey: np.ndarray) -> torch.Tensor:
-    plane = torch.from_numpy(grey.copy())
-    image = normalise(plane)
-    setattr(image, _PLANE, plane)
-    return image
-
-
 def _planes(masks: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> list[np.ndarray]:
     for name, planes in masks.items():
         if planes.ndim != 3 or planes.shape[1:] != shape:
             raise ValueError(f"mask {name!r} has shape {planes.shape}, but the image is {shape}: give (K, H, W)")
     return [plane.astype(bool).astype(np.uint8) * 255 for planes in masks.values() for plane in planes]
+
+
+def _normalise(grey: np.ndarray) -> torch.Tensor:
+    """uint8 (H, W) to float32 (3, H, W), the channels equal up to ImageNet's mean and deviation."""
+    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    return (torch.from_numpy(grey.copy()).float() / 255 - mean) / std

@@ -17,12 +17,11 @@ from itertools import chain
 from typing import Any, Literal
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_chex.data.contract import DataError, Samples, described
 from lightning_chex.data.files.images import first_few
 from lightning_chex.data.sample import collate
-from lightning_chex.data.shipping import ShippingLoader
 
 OnUnreadable = Literal["error", "skip"]
 
@@ -87,24 +86,22 @@ class SkipUnreadable(Dataset):
         check_share(count, len(self), self.name, first_few(self.unreadable))
 
 
-def collate_readable(samples: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Join the readable samples, see ``collate``, with their ``positions``; None if there are none."""
-    readable = [(position, sample) for position, sample in enumerate(samples) if sample is not None]
-    if not readable:
-        return None
-    return {**collate([sample for _, sample in readable]), "positions": [position for position, _ in readable]}
-
-
-class ReadableLoader(ShippingLoader):
+class ReadableLoader(DataLoader):
     """A DataLoader without empty batches; ``positions`` in a batch count over all samples, unreadable ones too."""
-
-    packed = (collate_readable,)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is an iterator of batches too
         for number, batch in enumerate(super().__iter__()):
             if batch is not None:
                 start = number * getattr(self.batch_sampler, "batch_size", 0)
                 yield {**batch, "positions": [start + position for position in batch["positions"]]}
+
+
+def collate_readable(samples: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Join the readable samples, see ``collate``, with their ``positions``; None if there are none."""
+    readable = [(position, sample) for position, sample in enumerate(samples) if sample is not None]
+    if not readable:
+        return None
+    return {**collate([sample for _, sample in readable]), "positions": [position for position, _ in readable]}
 
 
 def check_share(unreadable: int, images: int, name: str, examples: str) -> None:

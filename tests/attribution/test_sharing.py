@@ -5,7 +5,7 @@ import torch
 from tiny_models import Dynamic, Skip, Static, Unrepeatable
 
 from lightning_chex.attribution import IBA, GradCAM, InverseIBA, MultiLayerIBA, SharedIBA, shared_features
-from lightning_chex.attribution.sharing import shared
+from lightning_chex.attribution.sharing import _KEPT, shared
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LAYERS = ["stem", "body"]
@@ -95,3 +95,38 @@ def test_an_exception_within_ends_the_sharing():
     assert len(runs) == 1
     shared(model, images, "what", lambda: runs.append(1))
     assert len(runs) == 2
+
+
+def test_an_autocast_around_a_call_counts():
+    model, images, target = Static(), torch.randn(2, 1, 16, 16), torch.tensor([0, 2])
+    method = IBA("body", steps=3).fit(model, [torch.randn(60, 1, 16, 16)])
+    alone = method.attribute(model, images, target)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = method.attribute(model, images, target)
+    assert not torch.equal(alone, half)
+    with shared_features():
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(method.attribute(model, images, target), half)
+        assert torch.equal(method.attribute(model, images, target), alone)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(method.attribute(model, images, target), half)
+
+
+def test_where_memory_does_not_suffice_nothing_stays_held():
+    """A chunk of several images fails once; what was kept of it is given back before smaller ones are tried."""
+    model, images, target = Static(), torch.randn(4, 1, 16, 16), torch.tensor([0, 2, 1, 1])
+    method = IBA("body", steps=3, batch_size=4).fit(model, [torch.randn(60, 1, 16, 16)])
+    held = []
+
+    def scarce(module, inputs, output):
+        if torch.is_grad_enabled() and len(inputs[0]) > 2 * method.noise_samples:
+            held.append(len(_KEPT.get()))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    handle = model.head.register_forward_hook(scarce)
+    with pytest.warns(UserWarning, match="halved until 2"), shared_features():
+        halved = method.attribute(model, images, target)
+        rows = [len(found[0][0][0]) for found in _KEPT.get().values()]
+    handle.remove()
+    assert held and 4 not in rows and rows.count(2) == 2
+    torch.testing.assert_close(halved, method.attribute(model, images, target), rtol=1e-3, atol=1e-6)

@@ -7,11 +7,11 @@ import torch
 from fakes import write_nih
 from PIL import Image
 from tiny import SpyIBA, TinyTask, tiny_trainer
+from torch.utils.data import DataLoader
 
 from lightning_chex.callbacks import IBACallback
 from lightning_chex.data import PATHOLOGIES, DataError, NIHDataModule
 from lightning_chex.data.files.images import check_images
-from lightning_chex.data.shipping import ShippingLoader
 from lightning_chex.data.unreadable import ReadableLoader, SkipUnreadable, check_share, collate_readable
 
 HEALTHY = 120  # of which 1 % is one image
@@ -225,7 +225,7 @@ def test_two_processes_share_one_list(nih, tmp_path):
 def test_a_loader_without_the_policy_is_the_plain_one(nih):
     data = data_of(nih, on_unreadable="error")
     data.setup()
-    assert type(data.val_dataloader()) is ShippingLoader
+    assert type(data.val_dataloader()) is DataLoader
     assert data.readable(data.dataset("val"), "val split").dataset is data.dataset("val")
 
 
