@@ -40,6 +40,15 @@ _PATH = re.compile(r"(?:^|/)(patient\d+)/(study\d+)/(view\d+_(frontal|lateral)\w
 _OTHER_NAMES = {"Lung Opacity": "Airspace Opacity"}
 
 
+def observations(classes: list[str] | Literal["competition", "all"]) -> list[str]:
+    """Return the names that ``classes`` of CheXpert and MIMIC stands for; a ValueError names one there is not."""
+    sets = {"competition": COMPETITION, "all": OBSERVATIONS}
+    unknown = classes not in sets if isinstance(classes, str) else bool(set(classes) - set(OBSERVATIONS))
+    if unknown:
+        raise ValueError(f"classes is {classes!r}: give competition, all, or some of {', '.join(OBSERVATIONS)}")
+    return list(sets[classes]) if isinstance(classes, str) else classes
+
+
 class CheXpertDataModule(PublicDataModule):
     """Serve CheXpert from its folder, the original or the small one, or the folder above it.
 
@@ -81,13 +90,9 @@ class CheXpertDataModule(PublicDataModule):
         official_valid: OfficialValid = "val",
         **kwargs: Any,
     ) -> None:
-        sets = {"competition": COMPETITION, "all": OBSERVATIONS}
-        unknown = classes not in sets if isinstance(classes, str) else bool(set(classes) - set(OBSERVATIONS))
-        if unknown:
-            raise ValueError(f"classes is {classes!r}: give competition, all, or some of {', '.join(OBSERVATIONS)}")
+        names = observations(classes)
         if official_valid not in ("val", "test"):
             raise ValueError(f"official_valid is {official_valid!r}: give val or test")
-        names = list(sets[classes]) if isinstance(classes, str) else classes
         super().__init__(root, classes=names, view=view, uncertain=uncertain, missing=missing, **kwargs)
         self.official_valid: OfficialValid = official_valid
         self._mask_files: list[Path] = []

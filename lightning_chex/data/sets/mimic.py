@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lightning_chex.data.sets.chexpert import COMPETITION, OBSERVATIONS
+from lightning_chex.data.sets.chexpert import OBSERVATIONS, observations
 from lightning_chex.data.sets.public import PublicDataModule, Published
 from lightning_chex.data.tables.joining import joined, only, published_table
 from lightning_chex.data.tables.labels import Policy
@@ -51,13 +51,9 @@ class MIMICDataModule(PublicDataModule):
         labeler: Labeler = "chexpert",
         **kwargs: Any,
     ) -> None:
-        sets = {"competition": COMPETITION, "all": OBSERVATIONS}
-        unknown = classes not in sets if isinstance(classes, str) else bool(set(classes) - set(OBSERVATIONS))
-        if unknown:
-            raise ValueError(f"classes is {classes!r}: give competition, all, or some of {', '.join(OBSERVATIONS)}")
+        names = observations(classes)
         if labeler not in get_args(Labeler):
             raise ValueError(f"labeler is {labeler!r}: give {' or '.join(get_args(Labeler))}")
-        names = list(sets[classes]) if isinstance(classes, str) else classes
         super().__init__(root, classes=names, view=view, uncertain=uncertain, missing=missing, **kwargs)
         self.labeler: Labeler = labeler
 
