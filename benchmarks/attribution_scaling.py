@@ -1,23 +1,21 @@
 """Time and memory of one attribute() call against images, size, layer and classes, one thing varied at a time.
 
-    python benchmarks/attribution_scaling.py --output benchmarks/results/attribution_scaling.md
+    python -m benchmarks.attribution_scaling --output benchmarks/results/attribution_scaling.md
 
 Weights and images are random: neither time nor memory depends on them. Memory is what the call adds at its peak to a
 process of its own; seconds are the best of --repeats calls after one that warms up.
 """
 
 import argparse
-import platform
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import timm
 import torch
-from measuring import peak_gib, seconds_of
 from torch import Tensor
 
+from benchmarks import origin
+from benchmarks.timing import peak_gib, seconds_of
 from lightning_chex.attribution import IBA
 
 BASE = {"images": 16, "size": 224, "layer": "features.denseblock3", "classes": 1}
@@ -52,13 +50,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the table to this file too")
     options = parser.parse_args()
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     lines = [
         "# Attribution: time and memory",
         "",
-        f"`python benchmarks/attribution_scaling.py {' '.join(sys.argv[1:])}`, commit {commit}",
+        f"`{origin.command('benchmarks.attribution_scaling')}`, commit {origin.commit()}",
         "",
-        f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, device {options.device}. "
+        f"{origin.machine(options.device)}. "
         f"DenseNet-121, IBA with its defaults; where not varied: {BASE}. Seconds: best of {options.repeats} (worst).",
         "",
         "| varied | value | seconds per image | seconds per map | peak GiB |",

@@ -1,6 +1,6 @@
 """How much faster than the authors' procedure, and do the maps agree? One run, one network, the same images.
 
-    python benchmarks/attribution_speed.py --output benchmarks/results/attribution_speed.md
+    python -m benchmarks.attribution_speed --output benchmarks/results/attribution_speed.md
 
 Compares at each layer (a) the authors' procedure as published (benchmarks/authors_procedure.py), (b) IBA with the same
 objective, beta, steps and ten independent noise draws, (o) the same with our two antithetic draws, (c) IBA with its
@@ -11,11 +11,7 @@ round counts and the range is printed.
 """
 
 import argparse
-import os
-import platform
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,11 +19,12 @@ from typing import Any
 
 import timm
 import torch
-from authors_procedure import explain_one
-from measuring import peak_gib, seconds_of
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from benchmarks import origin
+from benchmarks.authors_procedure import explain_one
+from benchmarks.timing import peak_gib, seconds_of
 from lightning_chex.attribution import IBA, MultiLayerIBA
 from lightning_chex.data import NIHDataModule, SyntheticDataModule
 from lightning_chex.tasks import ClassificationTask
@@ -236,12 +233,10 @@ def main() -> None:
         [(sample["box_labels"] if len(sample["box_labels"]) else torch.zeros(1).long())[0] for sample in samples]
     ).to(device)
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     head = [
-        f"`python benchmarks/attribution_speed.py {' '.join(a for a in sys.argv[1:])}`, commit {commit}",
+        f"`{origin.command('benchmarks.attribution_speed')}`, commit {origin.commit()}",
         "",
-        f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, device {device.type}, "
-        f"load average {os.getloadavg()[0]:.1f} at the start; "
+        f"{origin.machine(device)}; "
         f"{options.images} images of {options.size} px jointly, (a) on {options.author_images}, (b) on "
         f"{options.equal_noise_images} of them, "
         f"{options.rounds} rounds in turn: median (range). Agreement: Spearman over pixels with (a)'s final alpha, "

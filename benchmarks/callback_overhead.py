@@ -15,9 +15,6 @@ else the machine does hardly matters; else it is the wall's.
 
 import argparse
 import os
-import platform
-import statistics
-import subprocess
 import tempfile
 import time
 import warnings
@@ -34,6 +31,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks import origin
+from benchmarks.pages import spread
 from lightning_chex.attribution import IBA
 from lightning_chex.callbacks import IBACallback
 from lightning_chex.data import SyntheticDataModule, collate
@@ -184,28 +183,14 @@ def clock_of_machine() -> tuple[Callable[[], float], str]:
     return time.perf_counter, "wall-clock seconds"
 
 
-def spread(values: Sequence[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
-
-
-def machine() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    name = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.machine())
-    return f"{os.cpu_count()} logical cores of {name}, {torch.get_num_threads()} thread(s)"
-
-
 def page(rounds: Sequence[dict[str, Epoch]], options: argparse.Namespace, clock: str) -> str:
     """The results as Markdown."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     train, val, explained = options.train, options.val, options.explained
     lines = [
         "# What explaining costs an epoch",
         "",
-        f"`python -m benchmarks.callback_overhead {options.line}` at commit {commit.stdout.strip()}, on {machine()}, "
-        f"torch {torch.__version__}; {len(rounds)} rounds, the three in turn within each; median (least to "
+        f"`python -m benchmarks.callback_overhead {options.line}` at commit {origin.commit()}, on {origin.machine()}; "
+        f"{len(rounds)} rounds, the three in turn within each; median (least to "
         f"most); {clock}.",
         "",
         f"DenseNet-121 at {options.size} px, batches of {options.batch_size}, {train} training and {val} validation "

@@ -1,6 +1,6 @@
 """Does torch.compile pay for the network above the layer? One optimisation step's passes, eager and compiled.
 
-    python benchmarks/compiled_step.py --threads 1
+    python -m benchmarks.compiled_step --threads 1
 
 Forward and gradient of DenseNet-121 above a layer for 16 rows of features at 224 px, as attribute() runs them.
 """

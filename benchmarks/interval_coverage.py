@@ -1,6 +1,6 @@
 """How often intervals by patient hold the true mean, against the number of patients: percentiles, BCa, studentised.
 
-    python benchmarks/interval_coverage.py --output benchmarks/results/interval_coverage.md
+    python -m benchmarks.interval_coverage --output benchmarks/results/interval_coverage.md
 
 Made-up values with the shapes of real ones: skewed, with many zeros, alike within a patient, and one to nine maps a
 patient, or one each. The true mean is that of 400,000 patients; the nominal coverage is .95. Percentiles and BCa are
@@ -8,9 +8,6 @@ SciPy's, the studentised interval is the package's own.
 """
 
 import argparse
-import platform
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import bootstrap
 
+from benchmarks import origin
 from lightning_chex.metrics import Estimate, summarize
 
 CLASSES = 4
@@ -157,13 +155,12 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")  # SciPy's, where all values are equal
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     margin = 1.96 * (0.95 * 0.05 / options.trials) ** 0.5
     lines = [
         "# How often a 95 % interval by patient holds the true mean",
         "",
-        f"`python benchmarks/interval_coverage.py {' '.join(sys.argv[1:])}`, commit {commit}, numpy {np.__version__}, "
-        f"{platform.machine()}",
+        f"`{origin.command('benchmarks.interval_coverage')}`, commit {origin.commit()}, numpy {np.__version__}, "
+        f"{origin.machine()}",
         "",
         f"{options.trials} data sets a row, {options.resamples} resamples each; where the coverage is .950, the figure "
         f"lies within {margin:.3f} of it in 19 rows of 20. In brackets the median width. The values are made up, see "

@@ -1,6 +1,6 @@
 """Images a second from files of the publishers' sizes and from a prepared copy, and how long training waits for them.
 
-Run: python benchmarks/loader_throughput.py
+Run: python -m benchmarks.loader_throughput
 
 The files are phantoms: 8-bit PNG of 1024 x 1024 pixels, as NIH ChestX-ray8 has them, and 16-bit PNG of 3000 x 2500, in
 place of DICOM files of that size. All are read once before the clock runs, so the disk's speed is not in the figures:
@@ -10,10 +10,7 @@ GPU of a given speed would take, stands for a GPU.
 """
 
 import argparse
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +27,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks import origin
+from benchmarks.pages import spread
 from lightning_chex.data import SyntheticCXR, TableDataModule
 from lightning_chex.data.contract import Samples
 
@@ -129,25 +128,13 @@ def network_step() -> Callable[[Tensor], None]:
     return step
 
 
-def spread(values: list[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
-
-
-def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.machine())
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, OpenCV {cv2.__version__}"
-    return f"{os.cpu_count()} cores of {name}, {versions}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gpu_rate", type=float, default=500.0, help="images a second of the GPU that is stood for")
     given = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    print(f"`python {' '.join(['benchmarks/loader_throughput.py', *sys.argv[1:]])}` at commit {commit.stdout.strip()}")
-    print(f"on {machine()}; {given.rounds} rounds, median (least to most).\n")
+    print(f"`{origin.command('benchmarks.loader_throughput')}` at commit {origin.commit()}")
+    print(f"on {origin.machine()}, OpenCV {cv2.__version__}; {given.rounds} rounds, median (least to most).\n")
     print("| files | read from | no worker | 1 worker | 2 workers | 2 over 1 | waits, CPU | waits, GPU |")
     print("|---|---|---|---|---|---|---|---|")
     steps = [network_step(), lambda batch: time.sleep(len(batch) / given.gpu_rate)]
@@ -159,7 +146,7 @@ def main() -> None:
             with redirect_stdout(sys.stderr):
                 copy = opened(folder).prepare(Path(scratch) / f"copy of {name}", SIZE, workers=2)
             took = time.perf_counter() - begun
-            for origin, prepared, length in [("files", None, 2 * BATCH), ("prepared copy", copy, 128 * BATCH)]:
+            for source, prepared, length in [("files", None, 2 * BATCH), ("prepared copy", copy, 128 * BATCH)]:
                 data = opened(folder, prepared)
                 loaders = {n: loader_of(data, length * max(n, 1), n) for n in (0, 1, 2)}
                 rates = [images_per_second(loader, given.rounds) for loader in loaders.values()]
@@ -170,7 +157,7 @@ def main() -> None:
                 ]
                 cells = [*(spread(rate, ".0f") for rate in rates), spread(ratio, ".2f")]
                 cells += [spread(share, ".0%") for share in waits]
-                print(f"| {name} | {origin} | {' | '.join(cells)} |", flush=True)
+                print(f"| {name} | {source} | {' | '.join(cells)} |", flush=True)
             print(f"<!-- {name}: {size / 1e6:.2f} MB a file, prepared at {count / took:.0f} images/s -->", flush=True)
 
 

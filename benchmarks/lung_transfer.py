@@ -4,7 +4,7 @@ Trained on the lung masks of the public Cohen X-rays, measured on the manual mas
 the images that are in both. Beside it stands a control that looks at no image: the pixels that are lung in half of the
 training images or more.
 
-Run: CHEX_DATA=DIR python benchmarks/lung_transfer.py
+Run: CHEX_DATA=DIR python -m benchmarks.lung_transfer
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """How fast are insertion, deletion, Sensitivity-N and ROAD, and do they agree with others' procedures? One run.
 
-    OMP_NUM_THREADS=1 python benchmarks/perturbation_speed.py --output benchmarks/results/perturbation_speed.md
+    OMP_NUM_THREADS=1 python -m benchmarks.perturbation_speed --output benchmarks/results/perturbation_speed.md
 
 Compares, on one network, the same images and maps, (a) the authors' procedure (benchmarks/authors_perturbation.py),
 (b) Quantus (benchmarks/quantus_perturbation.py) and (c) lightning_chex.metrics as the evaluation calls them. They take
@@ -9,10 +9,7 @@ thread on a CPU, times are the processor's, which other work on the machine dist
 """
 
 import argparse
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,13 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import authors_perturbation as authors
 import torch
-from attribution_speed import trained_network
-from measuring import Cost, Watched
-from quantus_perturbation import Quantus
 from torch import Tensor, nn
 
+from benchmarks import authors_perturbation as authors
+from benchmarks import origin
+from benchmarks.attribution_speed import trained_network
+from benchmarks.quantus_perturbation import Quantus
+from benchmarks.timing import Cost, Watched
 from lightning_chex.attribution import frozen
 from lightning_chex.data import NIHDataModule, SyntheticDataModule
 from lightning_chex.evaluation import EvaluationSettings, Perturbation, line_up
@@ -261,13 +259,11 @@ def main() -> None:
     target = torch.tensor([int(s["box_labels"][0]) if len(s["box_labels"]) else 0 for s in samples], device=device)
 
     paths = {str(options.ckpt_path): "CKPT", str(options.nih): "DIR"}
-    command = " ".join(["python benchmarks/perturbation_speed.py", *(paths.get(word, word) for word in sys.argv[1:])])
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    command = origin.command("benchmarks.perturbation_speed", paths)
     head = [
-        f"`{command}`, commit {commit}",
+        f"`{command}`, commit {origin.commit()}",
         "",
-        f"{torch.get_num_threads()} threads, {os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, "
-        f"{device.type}, load average {os.getloadavg()[0]:.1f} at the start; {options.images} "
+        f"{origin.machine(device)}; {options.images} "
         f"{'X-rays' if options.nih else 'phantoms'} of {options.size} px, (a) and the chunks on "
         f"{options.author_images} of them, {options.repeats} repeats in turn on maps of "
         f"{', '.join(MAPS[: options.repeats])}: median (range).",

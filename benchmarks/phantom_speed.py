@@ -1,6 +1,6 @@
 """Images a second that SyntheticCXR renders on one core, masks and transform included.
 
-Run: python benchmarks/phantom_speed.py
+Run: python -m benchmarks.phantom_speed
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Every figure of three small runs, to see that a change of structure changed none of them.
 
-    PYTHONPATH=tests/evaluation python benchmarks/recorded_evaluation.py FILE       # write the figures down
-    PYTHONPATH=tests/evaluation python benchmarks/recorded_evaluation.py FILE FILE2 # compare two of these
+    PYTHONPATH=tests/evaluation python -m benchmarks.recorded_evaluation FILE       # write the figures down
+    PYTHONPATH=tests/evaluation python -m benchmarks.recorded_evaluation FILE FILE2 # compare two of these
 
 Record the commits before and after the change on the same machine: other processors round otherwise.
 

@@ -1,14 +1,12 @@
 """Start-up of a TableDataModule with tables of 10,000, 100,000 and 400,000 rows.
 
-``python benchmarks/table_scale.py [--rows 10000 100000 400000] [--rounds 3]`` writes
+``python -m benchmarks.table_scale [--rows 10000 100000 400000] [--rounds 3]`` writes
 ``benchmarks/results/table_scale.md``. The images are hard links to tiny PNGs, in folders of a thousand, so that the
 seconds are those of tables and of opening files, not of decoding; they are in the page cache, a slow disk takes longer.
 """
 
 import argparse
 import os
-import statistics
-import subprocess
 import tempfile
 import time
 import warnings
@@ -17,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
-import torch
 from PIL import Image
 
+from benchmarks import origin
+from benchmarks.pages import spread
 from lightning_chex.data import TableDataModule
 from lightning_chex.data.files.images import check_images
 from lightning_chex.data.tables.locating import find_below
@@ -77,11 +76,10 @@ def measure(root: Path, runs: Path) -> dict[str, float]:
 
 def page(command: str, results: dict[int, list[dict[str, float]]]) -> str:
     """Write the results as a page."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
     lines = [
         "# Seconds until a table of one's own is ready",
         "",
-        f"`{command}` at commit {commit.strip()}, on {os.cpu_count()} logical processors, torch {torch.__version__}, "
+        f"`{command}` at commit {origin.commit()}, {origin.machine()}, "
         f"pandas {pd.__version__}; median (least to most). Tiny PNGs in the page cache: no disk is waited for.",
         "",
         "| rows | round | " + " | ".join(PHASES) + " |",
@@ -90,7 +88,7 @@ def page(command: str, results: dict[int, list[dict[str, float]]]) -> str:
     for rows, rounds in results.items():
         for name, some in (("first", rounds[:1]), ("later", rounds[1:])):
             if some:
-                cells = [_spread([own[phase] for own in some]) for phase in PHASES]
+                cells = [spread([own[phase] for own in some], ".2f") for phase in PHASES]
                 lines.append(f"| {rows:,} | {name} ({len(some)}) | " + " | ".join(cells) + " |")
     lines += [
         "",
@@ -98,10 +96,6 @@ def page(command: str, results: dict[int, list[dict[str, float]]]) -> str:
         "checks, measured alone too; later runs below the same `default_root_dir` only ask the files' size and time.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def main() -> None:
@@ -113,7 +107,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*columns were recognised.*")
     results: dict[int, list[dict[str, float]]] = {}
-    command = f"python benchmarks/table_scale.py --rows {' '.join(map(str, options.rows))} --rounds {options.rounds}"
+    command = f"python -m benchmarks.table_scale --rows {' '.join(map(str, options.rows))} --rounds {options.rounds}"
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             root, runs = Path(folder) / "data", Path(folder) / "runs"

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from benchmarks.claims import detectors, layers, page, populations, redundancy, stability
-from benchmarks.claims.study import Sample, decide, marked, shown
+from benchmarks.claims.study import Sample, decide, marked
+from benchmarks.pages import estimate
 from lightning_chex.metrics import Estimate
 
 
@@ -168,5 +169,5 @@ def test_the_page_links_every_verdict_to_its_part():
 
 
 def test_an_estimate_of_too_few_patients_is_shown_without_an_interval():
-    assert shown(Estimate(0.25, math.nan, math.nan, 1, 1)) == "0.250 (no interval)"
-    assert shown(Estimate(0.25, -0.5, 1.0, 9, 9), signed=True) == "+0.250 (-0.500 to +1.000)"
+    assert estimate(Estimate(0.25, math.nan, math.nan, 1, 1)) == "0.250 (no interval)"
+    assert estimate(Estimate(0.25, -0.5, 1.0, 9, 9), signed=True) == "+0.250 (-0.500 to +1.000)"

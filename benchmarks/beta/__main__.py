@@ -8,14 +8,13 @@ phantom, explained at 224 px. ``--parts`` runs some of the sweeps; those of an e
 
 import argparse
 import json
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from benchmarks import origin
 from benchmarks.beta import measures, sweep, tables
 from benchmarks.beta.cases import (
     Cases,
@@ -118,8 +117,7 @@ def main() -> None:
         kept["commands"] += joined["commands"]
         for part, rows in joined["parts"].items():
             kept["parts"].setdefault(part, []).extend(rows)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    kept["commands"].append(f"`python -m benchmarks.beta {' '.join(sys.argv[1:])}`, commit {commit}")
+    kept["commands"].append(f"`{origin.command('benchmarks.beta')}`, commit {origin.commit()}")
     kept["default"] = {name: getattr(IBA(), name) for name in sweep.OPTIMIZERS["authors'"]}
     studies = [Study(path, options, False) for path in options.classifier]
     studies += [Study(path, options, True) for path in options.regressor]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.beta.measures import FRACTION, REACH, RECALL_FRACTION, STEP
+from benchmarks.pages import estimate
 from lightning_chex.metrics import summarize
 
 Row = dict[str, Any]
@@ -242,10 +243,9 @@ def mean(row: Row, name: str) -> str:
 
 
 def with_interval(row: Row, name: str) -> str:
-    found = summarize(column(row, name), row["patients"]).mean
-    return f"{found.value:.3f} ({found.ci_low:.3f} to {found.ci_high:.3f})"
+    return estimate(summarize(column(row, name), row["patients"]).mean)
 
 
 def difference(first: Row, second: Row, name: str) -> str:
-    found = summarize(column(first, name) - column(second, name), first["patients"]).mean
-    return f"{found.value:+.3f} ({found.ci_low:+.3f} to {found.ci_high:+.3f})"
+    paired = column(first, name) - column(second, name)
+    return estimate(summarize(paired, first["patients"]).mean, signed=True)

@@ -9,9 +9,6 @@ the others are kept from OUT.json. ``make claims-quick`` runs all of them small.
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import origin
 from benchmarks.claims import (
     balanced,
     beyond,
@@ -78,12 +76,11 @@ def main() -> None:
         kept[name] = {
             "claims": [asdict(claim) for claim in found],
             "command": f"python -m benchmarks.claims {' '.join(_shown(sys.argv[1:]))}",
-            "commit": _commit(),
+            "commit": origin.commit(),
             "seeds": seeds,
             "cases": cases,
             "note": options.note,
-            "machine": f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} thread(s), Python "
-            f"{platform.python_version()}, torch {torch.__version__}",
+            "machine": origin.machine(),
         }
         kept = {key: kept[key] for key in CLAIMS if key in kept}
         write_whole(file, json.dumps(kept, indent=1) + "\n")
@@ -93,10 +90,6 @@ def main() -> None:
         write_whole(options.out.with_suffix(".md"), page.markdown(kept, picture.name if picture.exists() else None))
         for claim in found:
             print(f"{claim.name}: {claim.verdict}. {claim.finding}", flush=True)
-
-
-def _commit() -> str:
-    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
 
 
 def _shown(arguments: Sequence[str]) -> list[str]:

@@ -6,7 +6,8 @@ import torch
 
 from benchmarks.claims.layers import compared
 from benchmarks.claims.populations import PATHOLOGIES, mixed_findings, single_findings
-from benchmarks.claims.study import RULE, Claim, Kind, Measured, Row, Study, Table, outputs, several, shown
+from benchmarks.claims.study import RULE, Claim, Kind, Measured, Row, Study, Table, outputs, several
+from benchmarks.pages import estimate
 from lightning_chex.attribution import RandomMap
 from lightning_chex.tasks import MultilabelScores
 
@@ -32,11 +33,11 @@ def claim(study: Study) -> Claim:
             {
                 "method": method,
                 "beta": beta,
-                "weighted BCE": shown(sample.mean(weighted)),
-                "BCE": shown(sample.mean(plain)),
-                "difference": shown(sample.difference(weighted, plain), signed=True),
+                "weighted BCE": estimate(sample.mean(weighted)),
+                "BCE": estimate(sample.mean(plain)),
+                "difference": estimate(sample.difference(weighted, plain), signed=True),
                 "by network": several(sample.by_seed(weighted, plain), signed=True),
-                "random map": shown(sample.mean("iou|random")),
+                "random map": estimate(sample.mean("iou|random")),
             }
         )
     weighted, plain = (name_of(kind, "Inverse IBA", BETAS[0]) for kind in KINDS)
@@ -47,7 +48,7 @@ def claim(study: Study) -> Claim:
                 "class": name,
                 "weighted BCE": f"{own.mean(weighted).value:.3f} [{PAPER['weighted BCE'][k]:g}]",
                 "BCE": f"{own.mean(plain).value:.3f} [{PAPER['BCE'][k]:g}]",
-                "difference": shown(own.difference(weighted, plain), signed=True),
+                "difference": estimate(own.difference(weighted, plain), signed=True),
                 "n": own.mean(plain).n,
             }
         )
@@ -59,7 +60,7 @@ def claim(study: Study) -> Claim:
         sample.decided(weighted, plain),
         f"The mean IoU of the weighted networks exceeds that of the plain ones on the same findings, for Inverse "
         f"IBA, the method of Table 3, at the default beta. {RULE}",
-        f"Weighted less plain: {shown(difference, signed=True)}, by network "
+        f"Weighted less plain: {estimate(difference, signed=True)}, by network "
         f"{several(sample.by_seed(weighted, plain), signed=True)}.",
         [
             Table("IoU, as many pixels marked as the finding has", rows),

@@ -8,7 +8,8 @@ from torch.nn.functional import avg_pool2d
 
 from benchmarks.claims.layers import seen
 from benchmarks.claims.populations import single_findings, training_batches
-from benchmarks.claims.study import LAYER, RULE, Claim, Measured, Sample, Study, Table, outputs, several, shown
+from benchmarks.claims.study import LAYER, RULE, Claim, Measured, Sample, Study, Table, outputs, several
+from benchmarks.pages import estimate
 from lightning_chex.attribution import IBA, GradCAM
 from lightning_chex.metrics import spearman
 from lightning_chex.tasks import create_backbone
@@ -31,9 +32,9 @@ def stable(study: Study) -> Claim:
     for (a, first), (b, second) in combinations(enumerate(maps), 2):
         pairs = {name: agreement(*(map_of(own, name) for own in (first, second))) for name in ("IBA", "Grad-CAM")}
         training.add(a * len(maps) + b, first[0], **pairs)
-    rows = [{"maps compared": name, "Spearman": shown(noise.mean(name))} for name in noise.values]
+    rows = [{"maps compared": name, "Spearman": estimate(noise.mean(name))} for name in noise.values]
     rows += [
-        {"maps compared": f"{name}, another training seed", "Spearman": shown(training.mean(name))}
+        {"maps compared": f"{name}, another training seed", "Spearman": estimate(training.mean(name))}
         for name in training.values
     ]
     difference = noise.difference("IBA, another noise", "IBA, an untrained network")
@@ -42,7 +43,7 @@ def stable(study: Study) -> Claim:
         "Maps depend on what the network has learnt (Adebayo et al. 2018) and are repeatable (Arun et al. 2021).",
         noise.decided("IBA, another noise", "IBA, an untrained network"),
         f"A map agrees more with that of another noise seed than with that of an untrained network. {RULE}",
-        f"Difference of the Spearman correlations: {shown(difference, signed=True)}, by network "
+        f"Difference of the Spearman correlations: {estimate(difference, signed=True)}, by network "
         f"{several(noise.by_seed('IBA, another noise', 'IBA, an untrained network'), signed=True)}.",
         [Table("Agreement of maps over pixels", rows)],
     )
@@ -58,13 +59,13 @@ def growing(study: Study) -> Claim:
         sample.decided(inside, outside),
         f"Over five sizes of the same finding on the same patient the bits within it follow its area more closely, by "
         f"rank correlation, than the bits outside it. {RULE}",
-        f"Rank correlation {shown(sample.mean(inside), signed=True)} within, "
-        f"{shown(sample.mean(outside), signed=True)} outside; difference by network "
+        f"Rank correlation {estimate(sample.mean(inside), signed=True)} within, "
+        f"{estimate(sample.mean(outside), signed=True)} outside; difference by network "
         f"{several(sample.by_seed(inside, outside), signed=True)}.",
         [
             Table(
                 "Rank correlation with the area",
-                [{"what": n, "Spearman": shown(sample.mean(n), signed=True)} for n in sample.values],
+                [{"what": n, "Spearman": estimate(sample.mean(n), signed=True)} for n in sample.values],
             )
         ],
         ["The sum over a larger region is larger for any map that is not empty there: see the bits per pixel too."],
@@ -75,8 +76,8 @@ def healthy(study: Study) -> Claim:
     """Bits of the same class on the same patient with and without the finding."""
     sample = study.sample("healthy", measure_healthy)
     rows = [
-        {"bits": name, "with the finding": shown(sample.mean(a)), "without": shown(sample.mean(b)),
-         "difference": shown(sample.difference(a, b), signed=True)}
+        {"bits": name, "with the finding": estimate(sample.mean(a)), "without": estimate(sample.mean(b)),
+         "difference": estimate(sample.difference(a, b), signed=True)}
         for name, a, b in (("of the map", "ill", "well"), ("in the place of the finding", "ill_inside", "well_inside"))
     ]  # fmt: skip
     return Claim(
@@ -84,7 +85,7 @@ def healthy(study: Study) -> Claim:
         "A map of a class that is absent holds fewer bits than one of a class that is there.",
         sample.decided("ill", "well"),
         f"The total bits with the finding exceed those of the same patient without it, for the same class. {RULE}",
-        f"Difference {shown(sample.difference('ill', 'well'), signed=True)} bits, by network "
+        f"Difference {estimate(sample.difference('ill', 'well'), signed=True)} bits, by network "
         f"{several(sample.by_seed('ill', 'well'), signed=True)}.",
         [Table("Bits on the same patients", rows)],
         ["The objective asks what would make the network say the class, so bits without the finding are no error."],

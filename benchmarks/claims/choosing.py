@@ -11,7 +11,8 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from benchmarks.claims.shortcut_runs import BACKBONE, CONSPICUITY, LAYER, SIZE, Kept
-from benchmarks.claims.study import RULE, Claim, Sample, Study, Table, decide, several, shown
+from benchmarks.claims.study import RULE, Claim, Sample, Study, Table, decide, several
+from benchmarks.pages import estimate
 from lightning_chex.attribution import IBA
 from lightning_chex.callbacks import IBACallback
 from lightning_chex.data import PATHOLOGIES
@@ -42,17 +43,18 @@ def claim(study: Study) -> Claim:
         "checkpoint with the best AUROC (configs/nih_best_by_iou.yaml).",
         decide(differences["iou"], by_seed),
         f"The IoU of IBA on {HELD_OUT} held-out images is higher. Intervals are over trainings. {RULE}",
-        f"Difference of the IoU {shown(differences['iou'], signed=True)}, by training {several(by_seed, signed=True)}; "
-        f"of the AUROC {shown(differences['auroc'], signed=True)}.",
+        f"Difference of the IoU {estimate(differences['iou'], signed=True)}, "
+        f"by training {several(by_seed, signed=True)}; "
+        f"of the AUROC {estimate(differences['auroc'], signed=True)}.",
         [
             Table(
                 "On held-out patients, mean over trainings",
                 [
                     {
                         "kept by the best": rule,
-                        "IoU": shown(sample.mean(f"iou, by {rule}")),
-                        "AUROC": shown(sample.mean(f"auroc, by {rule}")),
-                        "epoch": shown(sample.mean(f"epoch, by {rule}")),
+                        "IoU": estimate(sample.mean(f"iou, by {rule}")),
+                        "AUROC": estimate(sample.mean(f"auroc, by {rule}")),
+                        "epoch": estimate(sample.mean(f"epoch, by {rule}")),
                         "trainings": sample.mean(f"iou, by {rule}").n,
                     }
                     for rule in RULES

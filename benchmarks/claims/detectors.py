@@ -16,8 +16,8 @@ from benchmarks.claims.study import (
     Table,
     marked,
     outputs,
-    shown,
 )
+from benchmarks.pages import estimate
 from lightning_chex.attribution import LRP, Attributor, GradCAM, Gradient, IntegratedGradients, MultiLayerIBA, RandomMap
 from lightning_chex.data import DETECTORS
 
@@ -47,7 +47,7 @@ def claim(study: Study) -> Claim:
         several.decided(inverse, iba),
         "Where two to four zones score 3, the one that is found least is found better by Inverse IBA than by IBA, with "
         f"as many pixels marked as these zones have. {RULE}",
-        f"Recall of the zone found least, Inverse IBA less IBA: {shown(difference, signed=True)}, by network "
+        f"Recall of the zone found least, Inverse IBA less IBA: {estimate(difference, signed=True)}, by network "
         f"{', '.join(f'{own:+.3f}' for own in by_seed)}.",
         [
             Table(
@@ -55,8 +55,8 @@ def claim(study: Study) -> Claim:
                 [
                     {
                         "method": name,
-                        "recall of the zone found least": shown(several.mean(f"worse|{name}")),
-                        "all found (half of each)": shown(several.mean(f"all|{name}")),
+                        "recall of the zone found least": estimate(several.mean(f"worse|{name}")),
+                        "all found (half of each)": estimate(several.mean(f"all|{name}")),
                         "n": several.mean(f"worse|{name}").n,
                     }
                     for name in names
@@ -80,7 +80,7 @@ def of_method(sample: Sample, name: str) -> dict[str, str]:
     row = {"method": name}
     for k, detector in enumerate(DETECTORS):
         paper = f" [{PAPER[name][k]:g}]" if name in PAPER else ""
-        row[detector] = f"{shown(sample.mean(f'iou|{name}|{k}'))}{paper}"
+        row[detector] = f"{estimate(sample.mean(f'iou|{name}|{k}'))}{paper}"
     return row
 
 

@@ -6,7 +6,8 @@ from torchmetrics.functional.classification import binary_average_precision
 
 from benchmarks.claims.layers import compared, methods, seen
 from benchmarks.claims.populations import Cases, severities, single_findings
-from benchmarks.claims.study import LAYER, RULE, Claim, Measured, Study, Table, several, shown
+from benchmarks.claims.study import LAYER, RULE, Claim, Measured, Study, Table, several
+from benchmarks.pages import estimate
 from lightning_chex.attribution import (
     LRP,
     Attributor,
@@ -62,8 +63,8 @@ def claim(study: Study) -> Claim:
         sample.decided(rival, ours),
         f"The deletion curve of IBA lies below that of Grad-CAM at the same layer, the strongest rival of the paper's "
         f"figure. {RULE}",
-        f"Deletion AUC, Grad-CAM less IBA: {shown(difference, signed=True)}, by network "
-        f"{several(by_seed, signed=True)}; insertion AUC, IBA less Grad-CAM: {shown(insertion, signed=True)}.",
+        f"Deletion AUC, Grad-CAM less IBA: {estimate(difference, signed=True)}, by network "
+        f"{several(by_seed, signed=True)}; insertion AUC, IBA less Grad-CAM: {estimate(insertion, signed=True)}.",
         [
             Table("Means and, in brackets, ranks (1 is best)", rows),
             Table("Rank correlation (Spearman) between the measures, over the methods", agreement),
@@ -119,7 +120,7 @@ def judged(network: nn.Module, maps: Tensor, cases: Cases, name: str) -> dict[st
 def sensitivity(study: Study) -> list[dict[str, str | float]]:
     """Correlation of a map's sum over masked pixels with the fall of the score, by objective."""
     sample = study.sample("sensitivity", measure_sensitivity)
-    return [{"method": name, "Sensitivity-N": shown(sample.mean(name), signed=True)} for name in sample.values]
+    return [{"method": name, "Sensitivity-N": estimate(sample.mean(name), signed=True)} for name in sample.values]
 
 
 def measure(study: Study, seed: int) -> Measured:

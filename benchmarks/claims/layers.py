@@ -20,8 +20,8 @@ from benchmarks.claims.study import (
     marked,
     outputs,
     several,
-    shown,
 )
+from benchmarks.pages import estimate
 from lightning_chex.attribution import Attributor, InputIBA, MultiLayerIBA, RandomMap, SharedIBA
 from lightning_chex.metrics import intersection_over_union, pointing_game
 
@@ -37,11 +37,11 @@ def claim(study: Study) -> Claim:
     rows = [
         {
             "method": name,
-            "IoU": shown(sample.mean(f"iou|{name}")),
-            "less denseblock1": shown(sample.difference(f"iou|{name}", f"iou|{FINEST}"), signed=True),
+            "IoU": estimate(sample.mean(f"iou|{name}")),
+            "less denseblock1": estimate(sample.difference(f"iou|{name}", f"iou|{FINEST}"), signed=True),
             "by network": several(sample.by_seed(f"iou|{name}", f"iou|{FINEST}"), signed=True),
-            "pointing": shown(sample.mean(f"pointing|{name}")),
-            "outline, px": shown(sample.mean(f"outline|{name}")),
+            "pointing": estimate(sample.mean(f"pointing|{name}")),
+            "outline, px": estimate(sample.mean(f"outline|{name}")),
             "n": sample.mean(f"iou|{name}").n,
         }
         for name in names
@@ -56,9 +56,9 @@ def claim(study: Study) -> Claim:
         sample.decided(f"iou|{GATED}", f"iou|{FINEST}"),
         f"The IoU of gated Multi-layer IBA exceeds that of denseblock1 alone, its finest layer, with as many pixels "
         f"marked. {RULE}",
-        f"Gated Multi-layer less denseblock1: {shown(difference, signed=True)}, by network "
+        f"Gated Multi-layer less denseblock1: {estimate(difference, signed=True)}, by network "
         f"{several(by_seed, signed=True)}; Eq. 5 as printed less denseblock1, at the area of the intersection: "
-        f"{shown(printed, signed=True)}.",
+        f"{estimate(printed, signed=True)}.",
         [
             Table("As many pixels marked as the finding has", rows),
             Table("IoU by size of the finding", [of_third(sample, "size", own, names) for own in SIZES]),

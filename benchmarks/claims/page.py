@@ -1,7 +1,9 @@
 """The page of verdicts, in Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from benchmarks.pages import anchor, table_of_records
 
 HEAD = """# The paper's claims, put to the proof
 
@@ -42,35 +44,21 @@ def markdown(results: Mapping[str, Mapping[str, Any]], picture: str | None = Non
          "finding": claim["finding"]}
         for claim, _ in every
     ]  # fmt: skip
-    parts = [HEAD, table(verdicts)]
+    parts = [HEAD, table_of_records(verdicts)]
     if picture is not None:
         parts.append(f"![Findings of the phantom and their maps, each scaled to itself]({picture})")
     places = [
         {"of the paper": own, "what it says": says, "here": f"[{name}](#{anchor(name)})"} for own, says, name in PLACES
     ]
-    parts += [PAPER, table(places)]
+    parts += [PAPER, table_of_records(places)]
     for claim, part in every:
         parts += [f"## {claim['name']}", claim["statement"], f"**{claim['verdict'].capitalize()}.** {claim['finding']}"]
         parts.append(f"Rule: {claim['rule']}")
         for own in claim["tables"]:
-            parts += [f"### {own['title']}", table(own["rows"])]
+            parts += [f"### {own['title']}", table_of_records(own["rows"])]
         if claim["limits"]:
             parts.append("\n".join(f"- {limit}" for limit in claim["limits"]))
         seeds = f"training seeds {', '.join(map(str, part['seeds']))}, at most {part['cases']} cases a network"
         basis = claim.get("basis") or seeds
         parts.append(f"`{part['command']}`, commit {part['commit']}, {basis}, {part['machine']}. {part['note']}")
     return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of the same columns as a Markdown table."""
-    if not rows:
-        return "(none)"
-    columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns), *[[str(row[name]) for name in columns] for row in rows]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def anchor(title: str) -> str:
-    """The fragment that GitHub gives a heading."""
-    return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c == "-")

@@ -19,8 +19,8 @@ from benchmarks.claims.study import (
     marked,
     outputs,
     several,
-    shown,
 )
+from benchmarks.pages import estimate
 from lightning_chex.attribution import Attributor, GradCAM, Gradient, MultiLayerIBA, RandomMap
 
 OBJECTIVES = {"class": "binary_cross_entropy", "one-hot": "one_hot_binary_cross_entropy"}
@@ -49,9 +49,9 @@ def claim(study: Study) -> Claim:
         rows.append(
             {
                 "method": name,
-                "both cues found": shown(sample.mean(f"both|{name}")),
-                "recall of the worse cue": shown(sample.mean(f"worse|{name}")),
-                "fall of the output": shown(sample.mean(f"fall|{name}")),
+                "both cues found": estimate(sample.mean(f"both|{name}")),
+                "recall of the worse cue": estimate(sample.mean(f"worse|{name}")),
+                "fall of the output": estimate(sample.mean(f"fall|{name}")),
                 "n": sample.mean(f"both|{name}").n,
             }
         )
@@ -67,7 +67,7 @@ def claim(study: Study) -> Claim:
         verdict,
         f"Inverse IBA finds both cues (at least half of the pixels of each) more often than IBA. {RULE}",
         f"Inverse IBA finds both cues in {found[0].value:.0%} of the cases, IBA in {found[1].value:.0%}: difference "
-        f"{shown(difference, signed=True)}, by network {several(by_seed, signed=True)}.",
+        f"{estimate(difference, signed=True)}, by network {several(by_seed, signed=True)}.",
         [
             Table("At the area of both cues, beta chosen on other patients", rows),
             Table("Sweep of beta", swept(sample)),
@@ -176,9 +176,9 @@ def swept(sample: Sample) -> list[dict[str, str | float]]:
                     {
                         "method": name,
                         "bits, median": f"{float(bits.nanmedian()):.0f}",
-                        "both cues found": shown(sample.mean(f"both|{name}")),
-                        "recall of the worse cue": shown(sample.mean(f"worse|{name}")),
-                        "fall of the output": shown(sample.mean(f"fall|{name}")),
+                        "both cues found": estimate(sample.mean(f"both|{name}")),
+                        "recall of the worse cue": estimate(sample.mean(f"worse|{name}")),
+                        "fall of the output": estimate(sample.mean(f"fall|{name}")),
                     }
                 )
     return rows
@@ -207,7 +207,7 @@ def matched_rows(sample: Sample, kind: str) -> list[dict[str, str | float]]:
                 "bits": f"{float(level.exp()):.0f}",
                 "IBA": f"{own.mean('iba').value:.3f}",
                 "Inverse": f"{own.mean('inverse').value:.3f}",
-                "difference": shown(difference, signed=True),
+                "difference": estimate(difference, signed=True),
                 "n": difference.n,
             }
         )

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.claims.populations import Scored, raised_zone, severities
-from benchmarks.claims.study import RULE, Claim, Measured, Sample, Study, Table, several, shown
+from benchmarks.claims.study import RULE, Claim, Measured, Sample, Study, Table, several
+from benchmarks.pages import estimate
 from lightning_chex.attribution import Attributor, Gradient, RandomMap
 from lightning_chex.metrics import relevance_correlation, severity_correlation, zone_relevance
 
@@ -31,7 +32,7 @@ def claim(study: Study) -> Claim:
         f"When one zone is raised from 0 to 3 and nothing else changes, the share of the bits in that zone rises more "
         f"than that of the other zone that rises most (deviation). {RULE}",
         "Rise of the raised zone's share less that of the other zone that rises most: "
-        + "; ".join(f"{name} {shown(own, signed=True)}" for name, own in found.items())
+        + "; ".join(f"{name} {estimate(own, signed=True)}" for name, own in found.items())
         + f". Deviation by network: {several(by_seed, signed=True)}.",
         [
             Table(
@@ -39,10 +40,10 @@ def claim(study: Study) -> Claim:
                 [
                     {
                         "method": name,
-                        "the raised zone": shown(raised.mean(f"own|{name}"), signed=True),
-                        "the other that rises most": shown(raised.mean(f"other|{name}"), signed=True),
-                        "difference": shown(raised.difference(f"own|{name}", f"other|{name}"), signed=True),
-                        "the raised zone rises most": shown(raised.mean(f"most|{name}")),
+                        "the raised zone": estimate(raised.mean(f"own|{name}"), signed=True),
+                        "the other that rises most": estimate(raised.mean(f"other|{name}"), signed=True),
+                        "difference": estimate(raised.difference(f"own|{name}", f"other|{name}"), signed=True),
+                        "the raised zone rises most": estimate(raised.mean(f"most|{name}")),
                     }
                     for name in names
                     if f"own|{name}" in raised.values
@@ -53,8 +54,8 @@ def claim(study: Study) -> Claim:
                 [
                     {
                         "method": name,
-                        "of pixels": shown(correlated.mean(f"pixels|{name}"), signed=True),
-                        "of zones": shown(correlated.mean(f"zones|{name}"), signed=True),
+                        "of pixels": estimate(correlated.mean(f"pixels|{name}"), signed=True),
+                        "of zones": estimate(correlated.mean(f"zones|{name}"), signed=True),
                         "of zones, severity 6 or less": f"{mean_where(correlated, f'zones|{name}', 'low'):+.3f}",
                         "of zones, severity 12 or more": f"{mean_where(correlated, f'zones|{name}', 'high'):+.3f}",
                     }

@@ -8,7 +8,8 @@ from torchvision.transforms.functional import gaussian_blur
 
 from benchmarks.claims.layers import seen
 from benchmarks.claims.populations import single_findings
-from benchmarks.claims.study import LAYER, RULE, Claim, Measured, Study, Table, marked, outputs, several, shown
+from benchmarks.claims.study import LAYER, RULE, Claim, Measured, Study, Table, marked, outputs, several
+from benchmarks.pages import estimate
 from lightning_chex.attribution import Attributor, GradCAM, Gradient
 from lightning_chex.metrics import spearman
 
@@ -35,13 +36,13 @@ def uncertain(study: Study) -> Claim:
         sample.decided(WRONG, RIGHT),
         f"Of the marked pixels those beside the finding have a larger relative spread over {NOISE_SEEDS} noise seeds "
         f"than those on it. {RULE}",
-        f"Difference of the coefficients of variation: {shown(difference, signed=True)}, by network "
+        f"Difference of the coefficients of variation: {estimate(difference, signed=True)}, by network "
         f"{several(sample.by_seed(WRONG, RIGHT), signed=True)}.",
         [
             Table(
                 "Coefficient of variation of a pixel's bits over noise seeds, mean over the marked pixels",
                 [
-                    {"which": name, "variation": shown(sample.mean(name)), "n": sample.mean(name).n}
+                    {"which": name, "variation": estimate(sample.mean(name)), "n": sample.mean(name).n}
                     for name in sample.values
                 ],
             )
@@ -63,12 +64,12 @@ def moving(study: Study) -> Claim:
         "(prediction-saliency correlation).",
         sample.decided("IBA", "zero"),
         f"The rank correlation of both changes over {3 * len(STRENGTHS)} perturbations of an image exceeds 0. {RULE}",
-        f"IBA {shown(sample.mean('IBA'), signed=True)}, by network {several(by_seed, signed=True)}.",
+        f"IBA {estimate(sample.mean('IBA'), signed=True)}, by network {several(by_seed, signed=True)}.",
         [
             Table(
                 "Spearman correlation of the change of the logit with 1 - Spearman of the maps",
                 [
-                    {"method": name, "correlation": shown(sample.mean(name), signed=True), "n": sample.mean(name).n}
+                    {"method": name, "correlation": estimate(sample.mean(name), signed=True), "n": sample.mean(name).n}
                     for name in sample.values
                     if name != "zero"
                 ],

@@ -248,14 +248,6 @@ def decide(difference: Estimate, by_seed: Sequence[float], least: float = 0.0) -
     return "does not hold" if difference.ci_high < least else "undecided"
 
 
-def shown(estimate: Estimate, signed: bool = False) -> str:
-    """An estimate as text: value (lower to upper end), or that there is no interval, of too few patients."""
-    if math.isnan(estimate.ci_low):
-        return ("{:+.3f}" if signed else "{:.3f}").format(estimate.value) + " (no interval)"
-    form = "{:+.3f} ({:+.3f} to {:+.3f})" if signed else "{:.3f} ({:.3f} to {:.3f})"
-    return form.format(estimate.value, estimate.ci_low, estimate.ci_high)
-
-
 def several(values: Sequence[float], signed: bool = False) -> str:
     """One figure a network."""
     return ", ".join(f"{value:+.3f}" if signed else f"{value:.3f}" for value in values)

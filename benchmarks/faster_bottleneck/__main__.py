@@ -12,10 +12,7 @@ Without --nih the phantom is explained, to try the benchmark.
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 import warnings
 from collections.abc import Sequence
@@ -25,6 +22,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import origin
 from benchmarks.faster_bottleneck import measure, page
 from benchmarks.faster_bottleneck.cases import Images, Setting, drawn
 from benchmarks.faster_bottleneck.schemes import (
@@ -145,7 +143,6 @@ def main() -> None:
     learnt, reported = drawn(options.nih, options.size, options.learnt + options.chosen, options.reported, options.seed)
     chosen = learnt.part(options.learnt, options.learnt + options.chosen)
     learnt = learnt.part(0, options.learnt)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     shown = ("layer", "size", "learnt", "chosen", "reported", "batch", "epochs", "seed")
     for name, path in zip(names, options.ckpt_path, strict=True):
         begun = time.time()
@@ -154,11 +151,10 @@ def main() -> None:
             "command": "python -m benchmarks.faster_bottleneck --ckpt_path ... --out ... "
             + ("--nih ... " if options.nih else "")
             + " ".join(f"--{own} {getattr(options, own)}" for own in shown),
-            "commit": commit,
+            "commit": origin.commit(),
             "note": options.note,
             "data": "NIH ChestX-ray8" if options.nih else "the phantom",
-            "machine": f"{platform.machine()}, {os.cpu_count()} logical CPUs shared with other programs (load average "
-            f"{os.getloadavg()[0]:.1f}), {torch.get_num_threads()} thread(s), torch {torch.__version__}",
+            "machine": origin.machine(),
             "minutes": (time.time() - begun) / 60,
         }
         write_whole(file, json.dumps(kept, indent=1) + "\n")

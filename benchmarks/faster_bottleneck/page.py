@@ -4,14 +4,14 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.pages import estimate
 from lightning_chex.metrics import summarize
 
 BAR_PASSES, BAR_AGREEMENT, BAR_BITS = 1.5, 0.99, 0.05
 
 
 def _estimate(values: list[float], patients: list[str], digits: int) -> str:
-    mean = summarize(values, patients).mean
-    return f"{mean.value:.{digits}f} ({mean.ci_low:.{digits}f} to {mean.ci_high:.{digits}f})"
+    return estimate(summarize(values, patients).mean, digits)
 
 
 def _met(passes: float, agreement: list[float], bits: list[float], patients: list[str]) -> str:

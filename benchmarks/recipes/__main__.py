@@ -9,7 +9,6 @@ WORK, so that an interrupted call goes on; remove WORK to measure anew.
 import argparse
 import json
 import os
-import subprocess
 import time
 import warnings
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ import yaml
 from pytorch_lightning import seed_everything
 from torch.utils.data import DataLoader
 
+from benchmarks import origin
 from benchmarks.recipes import page
 from benchmarks.recipes.frozen import Regression, regression
 from benchmarks.recipes.scores import scores
@@ -235,10 +235,8 @@ def main() -> None:
             "command": "python -m benchmarks.recipes --work WORK --imagenet FILE.pth --phantom FILE.ckpt --out OUT"
             + ("" if given.recipes == len(RECIPES) else f" --recipes {given.recipes}")
             + ("" if given.map_images is None else f" --map_images {given.map_images}"),
-            "commit": subprocess.run(
-                ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-            ).stdout.strip(),
-            "machine": f"{torch.get_num_threads()} thread of {os.cpu_count()}, torch {torch.__version__}",
+            "commit": origin.commit(),
+            "machine": origin.machine(),
             "data": page.data(labels, patients, len(parts["train"]), len(parts["val"])),
         }
         given.out.parent.mkdir(parents=True, exist_ok=True)

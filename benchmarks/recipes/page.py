@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.pages import interval, table
 from benchmarks.recipes.scores import MEASURES, Scores
 from lightning_chex.class_names import PATHOLOGIES
 
@@ -47,8 +48,9 @@ class Row:
 
 def line(row: Row) -> str:
     """One line for the terminal."""
-    return f"{row.name}: AUROC {_cell(row.scores.interval(0))}, AP {_cell(row.scores.interval(1))}; {row.told}; " + (
-        f"{row.seconds:.0f} s"
+    return (
+        f"{row.name}: AUROC {interval(*row.scores.interval(0))}, AP {interval(*row.scores.interval(1))}; {row.told}; "
+        + (f"{row.seconds:.0f} s")
     )
 
 
@@ -70,25 +72,25 @@ def markdown(
     first, body = rows[0].scores, []
     for row in rows:
         means = row.scores.by_seed[:, 0]
-        paired = "" if row is rows[0] else _cell(row.scores.interval(0, minus=first), sign="+")
+        paired = "" if row is rows[0] else interval(*row.scores.interval(0, minus=first), signed=True)
         seeds = "one run" if len(means) == 1 else f"{len(means)} seeds, {means.min():.3f} to {means.max():.3f}"
-        cells = [_cell(row.scores.interval(m)) for m in range(len(MEASURES))]
+        cells = [interval(*row.scores.interval(m)) for m in range(len(MEASURES))]
         body.append([row.name, *cells, paired, seeds, row.told, f"{row.seconds / 60:.1f}"])
-    out += [*_table(head, body), ""]
+    out += [*table(head, body), ""]
     out += [TRIED, ""]
     for m, measure in enumerate(MEASURES):
         out += [f"## {measure} by class", ""]
         head = ["", "positive test images", *(row.name for row in rows)]
         body = [
-            [name, str(int(labels[:, k].sum())), *(_cell(row.scores.interval(m, k)) for row in rows)]
+            [name, str(int(labels[:, k].sum())), *(interval(*row.scores.interval(m, k)) for row in rows)]
             for k, name in enumerate(PATHOLOGIES)
         ]
-        out += [*_table(head, body), ""]
+        out += [*table(head, body), ""]
     out += ["## Where the best recipe looks", "", MAPS, ""] if maps else []
     for seed, found in enumerate(maps):
         methods = {**found["methods"], **found["controls"]}
         body = [[name, *(_estimate(own, key) for key in LOCALIZED)] for name, own in methods.items()]
-        out += [f"Training seed {seed}:", "", *_table(["", *LOCALIZED.values()], body), ""]
+        out += [f"Training seed {seed}:", "", *table(["", *LOCALIZED.values()], body), ""]
     return "\n".join(out)
 
 
@@ -115,22 +117,12 @@ def _finding(rows: Sequence[Row]) -> str:
         value, low, high = row.scores.interval(0, minus=first.scores)
         verdict = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
         said.append(f"**{row.name}** is {verdict} it ({value:+.3f}, {low:+.3f} to {high:+.3f})")
-    reached = _cell(first.scores.interval(0))
+    reached = interval(*first.scores.interval(0))
     return f"The logistic regression on {first.name} reaches AUROC {reached}; by mean AUROC " + "; ".join(said) + "."
-
-
-def _cell(values: Sequence[float], sign: str = "") -> str:
-    value, low, high = (format(own, f"{sign}.3f") for own in values)
-    return f"{value} ({low} to {high})"
 
 
 def _estimate(method: Mapping[str, Any], key: str) -> str:
     own = method.get(key)
     if own is None or own["ci_low"] is None:
         return ""
-    return _cell((own["value"], own["ci_low"], own["ci_high"]))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [list(head), ["---"] * len(head), *rows]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
+    return interval(own["value"], own["ci_low"], own["ci_high"])
