@@ -19,7 +19,7 @@ from lightning_chex.reporting import (
     boards_of,
     pictures_of,
     table_rows,
-    top_of,
+    shared_scale_limit,
     write_pictures,
 )
 from lightning_chex.reporting.curves import iou_curves
@@ -100,7 +100,7 @@ class Showing:
                 continue
             top = None
             if self.scale == "run":
-                top = top_of([e.saliency for e in own], own[0].unit, self.tops.get(method, 0.0)) or None
+                top = shared_scale_limit([e.saliency for e in own], own[0].unit, self.tops.get(method, 0.0)) or None
             if top and during_fit:
                 self.tops[method] = top
             if self.files:
@@ -138,7 +138,7 @@ class Showing:
                 for path in frames.glob("*.npz"):
                     path.unlink()
             write_frame(frames, own, epoch, step)
-            strip = film_strip(read_frames(frames), f"{method}: the same images over the training")
+            strip = film_strip(read_frames(frames), f"{method}: the same images over the training", top)
             write_figure(self._film(folder, method), strip, dpi=max(self.dpi, 110))
 
     def _remember(self, trainer: pl.Trainer, rows: list[list[Any]], scores: Mapping[str, float]) -> None:

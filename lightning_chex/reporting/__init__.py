@@ -15,7 +15,7 @@ from lightning_chex.reporting.reliability import reliability_diagram
 from lightning_chex.reporting.report import ExampleRow, write_comparison, write_report
 from lightning_chex.reporting.results import Curve, Measure, Results, number, without_nan
 from lightning_chex.reporting.rle import encode_mask
-from lightning_chex.reporting.scale import top_of
+from lightning_chex.reporting.scale import shared_scale_limit
 from lightning_chex.reporting.terminal import comparison_text, results_text, summary
 
 __all__ = [
@@ -54,7 +54,7 @@ __all__ = [
     "summary",
     "table_rows",
     "to_source_frame",
-    "top_of",
+    "shared_scale_limit",
     "without_nan",
     "write_comparison",
     "write_figure",

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from lightning_chex.files import write_whole
 from lightning_chex.reporting.explanation import BITS, Explanation
 from lightning_chex.reporting.pictures import BOX_COLOR, COLORMAP, overlay
-from lightning_chex.reporting.scale import top_of
+from lightning_chex.reporting.scale import shared_scale_limit
 
 SIDE = 112
 """Pixels of a cell; a map keeps its mean value when it is made so small."""
@@ -85,18 +85,20 @@ def read_frames(folder: Path) -> list[Frame]:
     return [_frame(paths[i]) for i in chosen]
 
 
-def film_strip(frames: Sequence[Frame], title: str) -> Figure:
+def film_strip(frames: Sequence[Frame], title: str, top: float | None = None) -> Figure:
     """Draw the images of the last frame over all frames, on one scale.
 
     Args:
         frames: of one method, at least one.
         title: of the page.
+        top: the value with the full colour, that of the run. None: chosen from the maps of the frames.
     """
     last = frames[-1]
-    top = 0.0
-    for frame in frames:
-        top = top_of(torch.from_numpy(frame.maps.astype(np.float32)), frame.unit, top)
-    top = top or 1.0
+    if top is None:
+        top = 0.0
+        for frame in frames:
+            top = shared_scale_limit(torch.from_numpy(frame.maps.astype(np.float32)), frame.unit, top)
+        top = top or 1.0
     rows, columns = len(last.keys), len(frames) + 1
     page = np.full((rows * SIDE, columns * SIDE, 3), 255, np.uint8)
     cell = 1.15  # inches
