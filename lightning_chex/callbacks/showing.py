@@ -18,8 +18,8 @@ from lightning_chex.reporting import (
     Explanation,
     boards_of,
     pictures_of,
-    table_rows,
     shared_scale_limit,
+    table_rows,
     write_pictures,
 )
 from lightning_chex.reporting.curves import iou_curves

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_chex.reporting.board import Box, Layer, Picture
 from lightning_chex.reporting.explanation import BITS, Explanation
-from lightning_chex.reporting.pictures import BOX_COLOR, overlay
+from lightning_chex.reporting.pictures import BOX_COLOR, overlay, with_label
 from lightning_chex.thresholds import top_fraction_mask
 
 LEVELS = {1: (0.20, "strongest 20 %"), 2: (0.05, "strongest 5 %"), 3: (0.01, "strongest 1 %")}
@@ -90,14 +90,15 @@ def _grey(image: Tensor) -> NDArray[np.uint8]:
 
 
 def _beside(explanation: Explanation, top: float | None) -> NDArray[np.uint8]:
-    """X-ray and map side by side with the boxes on both, uint8 (H, 2 W + 4, 3)."""
+    """X-ray and map side by side with the boxes on both, uint8 (H + a band with class and figures, 2 W + 4, 3)."""
     plain = _grey(explanation.image)[..., None].repeat(3, axis=2)
     pair = [plain, overlay(explanation.image, explanation.saliency, top)]
     for corners in explanation.boxes.round().int().tolist():
         for picture in pair:
             _frame(picture, *corners)
     gap = np.full((len(plain), 4, 3), 255, np.uint8)
-    return np.concatenate([pair[0], gap, pair[1]], axis=1)
+    label = "  ".join([explanation.target_name, *explanation.figures])
+    return with_label(np.concatenate([pair[0], gap, pair[1]], axis=1), label)
 
 
 def _frame(picture: NDArray[np.uint8], x1: int, y1: int, x2: int, y2: int) -> None:

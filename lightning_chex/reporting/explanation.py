@@ -66,10 +66,21 @@ class Explanation:
         return f"{self.bits:.0f} bits" if self.unit == BITS else f"sum {self.bits:.3g}"
 
     @property
-    def caption(self) -> str:
-        """One line that says what is shown."""
-        truth = "true label not known" if math.isnan(self.truth) else f"true {self.truth:g}"
-        parts = [self.target_name, f"predicted {self.prediction:.2f}", truth, self.amount]
+    def figures(self) -> list[str]:
+        """Prediction, amount and, where there are boxes, IoU, each short enough for a small picture."""
+        predicted = f"score {self.prediction:.2f}" if self.target is None else f"p {self.prediction:.2f}"
+        parts = [predicted, self.amount]
         if self.iou is not None:
             parts.append(f"IoU {self.iou:.2f}")
-        return " | ".join(parts)
+        return parts
+
+    @property
+    def true_label(self) -> str:
+        """The truth, for people."""
+        return "truth unknown" if math.isnan(self.truth) else f"true {self.truth:g}"
+
+    @property
+    def caption(self) -> str:
+        """One line that says what is shown."""
+        predicted, *others = self.figures
+        return " | ".join([self.target_name, predicted, self.true_label, *others])

@@ -101,7 +101,7 @@ def film_strip(frames: Sequence[Frame], title: str, top: float | None = None) ->
         top = top or 1.0
     rows, columns = len(last.keys), len(frames) + 1
     page = np.full((rows * SIDE, columns * SIDE, 3), 255, np.uint8)
-    cell = 1.15  # inches
+    cell = 1.35  # inches
     made = Figure(figsize=(max(columns * cell + 1.1, 4.8), rows * cell + 1.45))
     FigureCanvasAgg(made)
     left, bottom = 1.0 / made.get_figwidth(), 0.9 / made.get_figheight()
@@ -109,7 +109,7 @@ def film_strip(frames: Sequence[Frame], title: str, top: float | None = None) ->
     for row, key in enumerate(last.keys):
         _fill(page, row, 0, last.images[row][..., None])
         axis.text(
-            -6, (row + 0.5) * SIDE, f"{row}\n{last.names[row]}", ha="right", va="center", size=7, parse_math=False
+            -6, (row + 0.5) * SIDE, f"{row}\n{last.names[row]}", ha="right", va="center", size=8, parse_math=False
         )
         for column, frame in enumerate(frames, 1):
             if key in frame.keys:
@@ -118,7 +118,7 @@ def film_strip(frames: Sequence[Frame], title: str, top: float | None = None) ->
                 _fill(page, row, column, overlay(image, saliency.float(), top))
                 place = (column * SIDE + 3, (row + 1) * SIDE - 4)
                 shade = {"facecolor": "black", "alpha": 0.55, "edgecolor": "none", "pad": 1}
-                axis.text(*place, _said(frame, at), color="white", size=5.5, va="bottom", bbox=shade)
+                axis.text(*place, _said(frame, at), color="white", size=7, va="bottom", bbox=shade)
     for number, x1, y1, x2, y2 in last.boxes.tolist():
         for column in range(columns):
             corner = (column * SIDE + x1, number * SIDE + y1)
@@ -131,24 +131,31 @@ def film_strip(frames: Sequence[Frame], title: str, top: float | None = None) ->
     axis.xaxis.tick_top()
     axis.set_xticks((np.arange(columns) + 0.5) * SIDE, ["X-ray", *(f"epoch {f.epoch}\nstep {f.step}" for f in frames)])
     axis.set_yticks([])
-    axis.tick_params(length=0, labelsize=7)
+    axis.tick_params(length=0, labelsize=8)
     for spine in axis.spines.values():
         spine.set_visible(False)
-    made.suptitle(title, fontsize=9, x=0.01, y=1 - 0.06 / made.get_figheight(), ha="left", va="top", parse_math=False)
+    made.suptitle(title, fontsize=10, x=0.01, y=1 - 0.06 / made.get_figheight(), ha="left", va="top", parse_math=False)
     bar_axis = made.add_axes((left, 0.6 / made.get_figheight(), min(0.9 - left, 4 / made.get_figwidth()), 0.008))
     bar = made.colorbar(
         ScalarMappable(Normalize(0, top), COLORMAP), cax=bar_axis, orientation="horizontal", extend="max"
     )
-    bar.set_label(f"{last.unit}, one scale for all\nin each picture: prediction, total, IoU", size=7, x=0, ha="left")
+    bar.set_label(
+        f"{last.unit}, one scale for all, full colour from {top:g} on\nin each picture: prediction, total, IoU",
+        size=8,
+        x=0,
+        ha="left",
+    )
     bar_axis.set_box_aspect(0.03)
-    bar_axis.tick_params(labelsize=6.5)
+    bar_axis.tick_params(labelsize=8)
     return made
 
 
 def _said(frame: Frame, at: int) -> str:
     prediction, total, iou = (float(value) for value in frame.said[at])
-    amount = f"{total:.0f} bits" if frame.unit == BITS else f"{total:.2g}"
-    return f"{prediction:.2f}  {amount}" + ("" if np.isnan(iou) else f"  {iou:.2f}")
+    amount = f"{total:.0f} bits" if frame.unit == BITS else f"sum {total:.2g}"
+    # a prediction is a score or a probability here: frames do not tell
+    first_line = f"{prediction:.2f}  {amount}"
+    return first_line if np.isnan(iou) else f"{first_line}\nIoU {iou:.2f}"
 
 
 def _boxes(number: int, explanation: Explanation) -> list[list[float]]:

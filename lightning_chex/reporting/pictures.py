@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from textwrap import fill
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lightning_chex.files import safe_name, write_whole
@@ -24,6 +27,17 @@ from lightning_chex.reporting.explanation import BITS, BITS_NOTE, Explanation
 COLORMAP = colormaps["inferno"]
 BOX_COLOR = "#35e0d0"
 SHEET_LIMIT = 24
+
+TEXT_SIZE = 10
+"""Points of the text of a sheet; at 80 dpi a pair of pictures is 416 pixels wide, and this is 11 pixels."""
+
+LABEL_HEIGHT = 0.05
+"""Size of the letters of a label, as a share of the picture's width: 15 pixels where it is shown 300 pixels wide."""
+
+LABEL_FONT = findfont("DejaVu Sans")  # comes with matplotlib
+
+TITLE_LENGTH = 30
+"""Characters of this size over one picture of a sheet."""
 
 SIGNED_QUANTILE = 0.995  # of the absolute values has the full colour: a single outlier must not darken all others
 
@@ -82,10 +96,12 @@ def figure(explanation: Explanation, top: float | None = None) -> Figure:
     left, right = made.subplots(1, 2)
     _draw_xray(left, explanation)
     _draw_map(right, explanation, top)
-    left.set_title(explanation.image_id, fontsize=9, parse_math=False)  # names may hold dollars
-    right.set_title(explanation.caption, fontsize=9, parse_math=False)
+    left.set_title(explanation.image_id, fontsize=TEXT_SIZE, parse_math=False)  # names may hold dollars
+    right.set_title(explanation.caption, fontsize=TEXT_SIZE, parse_math=False)
     scale, extend = _scale(top or float(explanation.saliency.max())), "max" if top else "neither"
-    made.colorbar(scale, ax=right, label=explanation.unit, shrink=0.9, extend=extend)
+    bar = made.colorbar(scale, ax=right, label=explanation.unit, shrink=0.9, extend=extend)
+    if top:
+        _show_limit(bar.ax.set_yticks, bar.ax.get_yticks(), top)
     if explanation.unit == BITS:
         made.supxlabel(BITS_NOTE, fontsize=6.5)
     return made
@@ -112,11 +128,11 @@ def sheet(explanations: Sequence[Explanation], title: str, top: float | None = N
         row, column = divmod(i, columns)
         _draw_xray(axes[row, 2 * column], explanation)
         _draw_map(axes[row, 2 * column + 1], explanation, top)
-        axes[row, 2 * column].set_title(f"{i}  {explanation.target_name}", fontsize=9, loc="left", parse_math=False)
-        details = explanation.caption.split(" | ", 1)[1]
-        axes[row, 2 * column + 1].set_title(details, fontsize=7, loc="right", parse_math=False)
+        heading = f"{i}  {explanation.target_name}, {explanation.true_label}"
+        _write_title(axes[row, 2 * column], heading, loc="left")
+        _write_title(axes[row, 2 * column + 1], "  ".join(explanation.figures), loc="right")
     if top is not None:
-        label = f"{shown[0].unit}: full colour from {top:g} on, the same for all maps of the run so far"
+        label = f"{shown[0].unit}: full colour from {top:g} on, one scale for all maps here"
         bar = made.colorbar(
             _scale(top),
             ax=axes,
@@ -126,9 +142,22 @@ def sheet(explanations: Sequence[Explanation], title: str, top: float | None = N
             shrink=0.6,
             aspect=60,
         )
-        bar.set_label(label, fontsize=8)
-        bar.ax.tick_params(labelsize=8)
+        bar.set_label(label, fontsize=TEXT_SIZE)
+        bar.ax.tick_params(labelsize=TEXT_SIZE)
+        _show_limit(bar.ax.set_xticks, bar.ax.get_xticks(), top)
     return made
+
+
+def _write_title(axis: Axes, text: str, loc: Literal["left", "right"]) -> None:
+    """Write a title over a panel of a sheet, in smaller letters if it would be wider than the panel."""
+    size = TEXT_SIZE * min(1.0, TITLE_LENGTH / max(len(text), 1))
+    axis.set_title(text, fontsize=size, loc=loc, parse_math=False)
+
+
+def _show_limit(set_ticks: Callable[..., Any], ticks: Iterable[float], top: float) -> None:
+    """Mark the end of a colour bar with its value; ticks so close to it that they would overlap are left out."""
+    kept = [tick for tick in ticks if tick < 0.93 * top]
+    set_ticks([*kept, top], [*(f"{tick:g}" for tick in kept), f"≥ {top:g}"])
 
 
 def write_pictures(
@@ -161,6 +190,29 @@ def write_pictures(
     path = folder.with_name(f"{folder.name}{suffix}")
     write_figure(path, sheet(explanations, title, top), dpi)
     return path
+
+
+def with_label(picture: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    """Put a line of white text on a black band above a picture.
+
+    Args:
+        picture: RGB, uint8 (H, W, 3).
+        text: one line; its letters are `LABEL_HEIGHT` of the width, or as large as the width allows.
+
+    Returns:
+        RGB, uint8 (H + band, W, 3).
+    """
+    width = picture.shape[1]
+    size = max(LABEL_HEIGHT * width, 1.0)
+    text = " ".join(text.split())
+    font = ImageFont.truetype(LABEL_FONT, size)
+    room = 0.98 * width
+    if font.getlength(text) > room:
+        size = max(size * room / font.getlength(text), 1.0)
+        font = ImageFont.truetype(LABEL_FONT, size)
+    band = Image.new("RGB", (width, math.ceil(1.4 * LABEL_HEIGHT * width)))
+    ImageDraw.Draw(band).text((0.01 * width, band.height / 2), text, font=font, fill="white", anchor="lm")
+    return np.concatenate([np.asarray(band), picture])
 
 
 def write_figure(path: Path, made: Figure, dpi: float) -> None:

@@ -2,8 +2,8 @@
 
 Marked pixels are those that hold at least `MARKED_SHARE` of the peak of their map, which is its `PEAK` quantile: the
 maximum may be a single outlier. The scale ends at the 99th percentile of the marked pixels of all maps, so about 1 % of
-them saturate. Pixels below that share are left out: maps of bits are hardly ever exactly zero, and a quantile over whole
-images would depend on how much background they show.
+them saturate. Pixels below that share are left out: maps of bits are hardly ever exactly zero, and a quantile over
+whole images would depend on how much background they show.
 
 The first validation sets the limit. A later one widens it if more than 1 % of its own marked pixels would saturate; the
 limit never falls. Pictures that were drawn before keep the limit that their colour bar shows; the film strip is drawn

@@ -5,6 +5,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from lightning_chex.reporting import Explanation, figure, overlay, sheet, write_pictures
+from lightning_chex.reporting.pictures import with_label
 
 
 def explanation(number: int = 0, **changes) -> Explanation:
@@ -126,6 +127,25 @@ def test_names_that_become_alike_do_not_overwrite_each_other(tmp_path):
 def test_a_caption_says_what_is_shown():
     one = explanation(saliency=torch.full((4, 4), 2.0))
     assert one.bits == 32
-    assert one.caption == "Mass | predicted 0.75 | true 1 | 32 bits | IoU 0.50"
-    severity = explanation(saliency=torch.zeros(4, 4), target_name="severity", prediction=9.25, truth=7.5, iou=None)
-    assert severity.caption == "severity | predicted 9.25 | true 7.5 | 0 bits"
+    assert one.caption == "Mass | p 0.75 | true 1 | 32 bits | IoU 0.50"
+    severity = explanation(
+        saliency=torch.zeros(4, 4), target_name="severity", prediction=9.25, truth=7.5, iou=None, target=None
+    )
+    assert severity.caption == "severity | score 9.25 | true 7.5 | 0 bits"
+
+
+def test_a_label_is_a_readable_band_above_the_picture():
+    picture = np.full((224, 452, 3), 100, np.uint8)
+    labelled = with_label(picture, "Mass  p 0.93  41 bits  IoU 0.42")
+    band = labelled[:-224]
+    assert (labelled[-224:] == picture).all() and labelled.shape[1:] == (452, 3)
+    rows, columns = np.nonzero(band.max(axis=2) > 128)
+    # shown 300 pixels wide, digits are at least 9 pixels high, and the contrast is white on black
+    assert (rows.max() - rows.min() + 1) * 300 / 452 >= 9 and band.max() == 255 and band.min() == 0
+    assert columns.max() < 452 - 4
+
+
+def test_a_long_label_is_made_smaller_instead_of_cut():
+    labelled = with_label(np.zeros((50, 100, 3), np.uint8), "A very long name of a class " * 3)
+    _, columns = np.nonzero(labelled[:-50].max(axis=2))
+    assert 90 <= columns.max() < 100
