@@ -38,7 +38,6 @@ from lightning_chex.explaining import (
     training_batches,
     versions,
 )
-from lightning_chex.reporting import overlay
 from lightning_chex.tasks import unrepeated_rows
 
 
@@ -55,7 +54,7 @@ class MapWriter(pl.Callback):
         split: which images of the data module: the name of one of its ``parts()``, or ``all``.
         limit: only the first so many of them.
         threshold: see `ChosenTargets`.
-        overlays: also write PNG files with the map over the X-ray.
+        overlays: also write PNG files with the map over the X-ray, when all maps are there, on one colour scale.
         npy: also write each map as a file of its own, in pixels.
         network: name of the LightningModule's attribute that is the network; empty for the LightningModule itself.
         checkpoint: the file the weights come from, None for a model that is trained already.
@@ -217,22 +216,26 @@ class MapWriter(pl.Callback):
         names = names or self._outputs.score_names[:1] * len(rows)
         entries = entries_of(batch, predictions, rows, names, self._names, found, self._files.unit)
         pictures = grey_pictures(batch["image"]) if self.overlays else None
+        new_images = {ids[at]: at for at in rows.tolist()}
 
-        def beside(entry: Mapping[str, str], at: int, saliency: Tensor, values: Tensor | None) -> Drawn:
+        def beside(entry: Mapping[str, str], saliency: Tensor, values: Tensor | None) -> Drawn:
             """A map with what is wanted beside it."""
             return Drawn(
                 entry,
                 None if values is None else values.numpy(),
                 saliency.numpy() if self.npy else None,
-                None if pictures is None else overlay(pictures[at], saliency),
             )
 
         def write() -> None:
+            explained_before = {name: at for at, name in enumerate(ids) if name in self._whole}
+            if pictures is not None:
+                for name, at in (new_images | explained_before).items():
+                    if name in new_images or not self._files.has_xray(name):
+                        self._files.write_xray(name, pictures[at])
             kept = found.maps if found.cells is None else found.cells
-            made = [beside(*one) for one in zip(entries, rows.tolist(), found.maps, kept, strict=True)]
-            explained = self._whole if self.overlays or self.npy else {}  # but without what is wanted beside the maps
-            for at, name in enumerate(ids):
-                made += [beside(own, at, read_saliency(self.folder, own), None) for own in explained.get(name, [])]
+            made = [beside(*one) for one in zip(entries, found.maps, kept, strict=True)]
+            for name in explained_before if self.npy else ():
+                made += [beside(own, read_saliency(self.folder, own), None) for own in self._whole[name]]
             self._files.write(made)
 
         self._writing.append(self._writer.submit(write))
@@ -252,13 +255,32 @@ class MapWriter(pl.Callback):
             self._writer.shutdown(wait=True)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Join the indices of all processes."""
+        """Join the indices of all processes, and draw the overlays on one scale of all maps."""
         trainer.strategy.barrier("maps are written")
         if trainer.is_global_zero:
             self._files.consolidate(self.image_ids)
         trainer.strategy.barrier("maps are indexed")
+        if self.overlays:
+            self._draw(trainer)
 
     # parts of the above
+
+    def _draw(self, trainer: pl.Trainer) -> None:
+        """Draw the overlays, each process a share of them."""
+        limit = on_process_0(trainer, self._files.scale_limit)
+        try:
+            self._files.draw_overlays(limit, trainer.global_rank, trainer.world_size)
+        except OSError as error:
+            raise self._disk_error(error) from error
+        trainer.strategy.barrier("overlays are drawn")
+        if trainer.is_global_zero:
+            self._files.record_scale(limit)
+
+    def _disk_error(self, error: OSError) -> MisconfigurationException:
+        return MisconfigurationException(
+            f"cannot write to {self.folder} ({error.strerror or error}): make room, and give the same command again to "
+            "go on"
+        )
 
     def _open(self) -> dict[str, list[Entry]]:
         MapFolder.check(self.folder, self._settings)
@@ -291,7 +313,4 @@ class MapWriter(pl.Callback):
             try:
                 self._writing.pop(0).result()
             except OSError as error:
-                raise MisconfigurationException(
-                    f"cannot write to {self.folder} ({error.strerror or error}): make room, and give the same command "
-                    "again to go on"
-                ) from error
+                raise self._disk_error(error) from error

@@ -4,7 +4,8 @@
 ``index.csv``                  a row per map, see `COLUMNS`; while several processes work, each has an index of its own
 ``explanation.json``           checkpoint, method, data and versions
 ``npy/IMAGE__TARGET.npy``      on request: float32 (H, W), in the frame of the network's input
-``overlays/...png``            on request: the same over the X-ray
+``overlays/...png``            on request: the same over the X-ray, all on one colour scale, drawn at the end
+``overlay_xrays/IMAGE.png``    the grey X-rays that the overlays are drawn from, also when more maps change the scale
 """
 
 import json
@@ -25,9 +26,14 @@ from lightning_chex.attribution import Attribution, bits_per_pixel
 from lightning_chex.data.contract import names_of
 from lightning_chex.explaining.map_store import Added, Entry, MapStore, read_entries, read_map
 from lightning_chex.files import safe_name, write_whole
-from lightning_chex.reporting.explanation import BITS_NOTE
+from lightning_chex.reporting.explanation import BITS, BITS_NOTE
+from lightning_chex.reporting.pictures import overlay
+from lightning_chex.reporting.scale import SATURATED, shared_scale_limit
 
 RECORD = "explanation.json"
+
+XRAYS = "overlay_xrays"
+"""Folder of the grey X-rays under the overlays."""
 
 FORMAT = 2
 """Of the files; 1 was one file a map."""
@@ -54,7 +60,6 @@ class Drawn(NamedTuple):
     entry: Mapping[str, str]
     values: NDArray[np.float32] | None
     pixels: NDArray[np.float32] | None = None
-    overlay: NDArray[np.uint8] | None = None
 
 
 class MapFolder:
@@ -63,7 +68,7 @@ class MapFolder:
     Args:
         folder: where it is.
         unit: ``bits`` or ``sum``.
-        overlays: whether an image is finished only with its overlays.
+        overlays: whether an image is finished only with the X-ray that its overlays are drawn from.
         npy: whether it is finished only with a file for each of its maps.
         rank: number of this process.
 
@@ -76,7 +81,7 @@ class MapFolder:
         self.unit = unit
         self.overlays = overlays
         self.npy = npy
-        wanted = ["maps"] + ["overlays"] * overlays + ["npy"] * npy
+        wanted = ["maps"] + ["overlays", XRAYS] * overlays + ["npy"] * npy
         try:
             for name in wanted:
                 (folder / name).mkdir(parents=True, exist_ok=True)
@@ -136,9 +141,6 @@ class MapFolder:
         for one in maps:
             if one.pixels is not None:
                 write_whole(self._beside(one.entry, "npy"), partial(np.save, arr=one.pixels))
-            if one.overlay is not None:
-                picture = Image.fromarray(one.overlay)
-                write_whole(self._beside(one.entry, "overlays"), partial(picture.save, format="png"))
         self.store.add(Added(one.values, one.entry) for one in maps if one.values is not None)
 
     def consolidate(self, order: Iterable[str] = ()) -> dict[str, list[Entry]]:
@@ -154,8 +156,57 @@ class MapFolder:
 
     def is_drawn(self, entries: Iterable[Mapping[str, str]]) -> bool:
         """Whether all that is wanted beside the maps is there."""
-        wanted = ["overlays"] * self.overlays + ["npy"] * self.npy
-        return all(self._beside(entry, name).is_file() for entry in entries for name in wanted)
+        for entry in entries:
+            if self.overlays and not self.has_xray(entry["image"]):
+                return False
+            if self.npy and not self._beside(entry, "npy").is_file():
+                return False
+        return True
+
+    def has_xray(self, image: str) -> bool:
+        """Whether the X-ray under the overlays of an image is there."""
+        return self._xray(image).is_file()
+
+    def write_xray(self, image: str, grey: Tensor) -> None:
+        """Keep the X-ray (H, W) in [0, 1] under the overlays of an image, in 256 steps."""
+        picture = Image.fromarray(np.round(255 * grey.clamp(0, 1).numpy()).astype(np.uint8))
+        write_whole(self._xray(image), partial(picture.save, format="png"))
+
+    def scale_limit(self) -> float:
+        """Value with the full colour in all overlays: the shared limit of all maps in the index, in any order.
+
+        Returns:
+            The limit in the unit of the maps; 0 if there is nothing on any of them.
+        """
+        unit = BITS if self.unit == "bits" else self.unit
+        return shared_scale_limit((read_saliency(self.folder, entry) for entry in read_index(self.folder)), unit)
+
+    def draw_overlays(self, limit: float, rank: int = 0, processes: int = 1) -> None:
+        """Draw this process's share of the overlays that are missing or were drawn on another scale.
+
+        Maps whose X-ray was not kept, because overlays were not asked for when they were made, are left out.
+        """
+        same_scale = self.recorded.get("overlays") == self._scale_record(limit)
+        for entry in read_index(self.folder)[rank::processes]:
+            path, xray = self._beside(entry, "overlays"), self._xray(entry["image"])
+            if not xray.is_file() or (same_scale and path.is_file()):
+                continue
+            with Image.open(xray) as picture:
+                grey = torch.from_numpy(np.array(picture, np.float32) / 255)
+            drawn = Image.fromarray(overlay(grey, read_saliency(self.folder, entry), limit or 1.0))
+            write_whole(path, partial(drawn.save, format="png"))
+
+    def record_scale(self, limit: float) -> None:
+        """Write the scale of the overlays into ``explanation.json``, after all of them are drawn."""
+        content = {**self.recorded, "overlays": self._scale_record(limit)}
+        write_whole(self.folder / RECORD, json.dumps(content, indent=2, ensure_ascii=False) + "\n", sync=True)
+
+    def _scale_record(self, limit: float) -> dict[str, Any]:
+        unit = BITS if self.unit == "bits" else "value of the map"
+        return {"full_colour_from": limit, "unit": unit, "share_of_marked_pixels_beyond": SATURATED}
+
+    def _xray(self, image: str) -> Path:
+        return self.folder / XRAYS / f"{safe_name(image)}.png"
 
     def _beside(self, entry: Mapping[str, str], name: str) -> Path:
         suffix = "png" if name == "overlays" else "npy"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib import colormaps
 from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
@@ -162,6 +163,37 @@ def test_what_is_lost_or_torn_is_made_again_and_nothing_else(tmp_path, whole):
     ours, theirs = contents(folder), contents(whole)
     assert ours.keys() == theirs.keys() and ours["index.csv"].count(b"\n") == theirs["index.csv"].count(b"\n")
     assert_same_maps(folder, whole, rtol=1e-3, atol=1e-6)
+
+
+def test_the_overlays_of_a_folder_share_one_scale(whole):
+    scale = json.loads((whole / "explanation.json").read_text())["overlays"]
+    limit, maps = scale["full_colour_from"], [read_saliency(whole, row).numpy() for row in rows_of(whole)]
+    marked = [one[(one > 0) & (one >= 0.1 * np.quantile(one, 0.995))] for one in maps]
+    exact = max(np.quantile(np.concatenate(marked), 0.99), 0.2)
+    assert exact * 0.999 <= limit <= 1.1 * exact and scale["unit"] == "bits per pixel"
+    for row, values in zip(rows_of(whole), maps, strict=True):
+        grey = np.asarray(Image.open(whole / "overlay_xrays" / f"{row['image']}.png")) / 255
+        strength = np.clip(values / limit, 0, 1)
+        opacity = 0.8 * strength[..., None]
+        expected = 255 * (grey[..., None] * (1 - opacity) + colormaps["inferno"](strength)[..., :3] * opacity)
+        drawn = np.asarray(Image.open(whole / "overlays" / f"{row['image']}__{row['target']}.png"))
+        np.testing.assert_allclose(drawn, expected, atol=1)
+
+
+def test_more_maps_that_widen_the_scale_redraw_the_overlays_before(tmp_path):
+    folder, once = tmp_path / "out", tmp_path / "once"
+    explain(folder, overlays=True, limit=2)
+    before = contents(folder)
+    explain(folder, overlays=True, limit=6)
+    explain(once, overlays=True, limit=6)
+    ours, theirs = contents(folder), contents(once)
+    scales = [json.loads(one["explanation.json"])["overlays"]["full_colour_from"] for one in (before, ours, theirs)]
+    assert scales[0] != scales[1] == scales[2]
+    assert {name: ours[name] for name in theirs if "overlays/" in name} == {
+        name: theirs[name] for name in theirs if "overlays/" in name
+    }
+    first = next(name for name in before if name.startswith("overlays/"))
+    assert before[first] != ours[first]
 
 
 def test_overlays_asked_for_later_are_drawn_from_the_maps(tmp_path, whole):

@@ -132,7 +132,7 @@ def image_folders(root: Path, follow_links: bool = False) -> Iterator[Path]:
             if Path(folder) != root:
                 inner.clear()
                 continue
-            inner[:] = [name for name in inner if name not in ("maps", "overlays")]
+            inner[:] = [name for name in inner if name not in ("maps", "overlays", "overlay_xrays")]
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         yield Path(folder)
 
