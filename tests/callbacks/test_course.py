@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader
 
 from lightning_chex.attribution import IBA
 from lightning_chex.callbacks import IBACallback
+from lightning_chex.callbacks.showing import Showing
 from lightning_chex.data import collate
+from lightning_chex.reporting import shared_scale_limit
 from lightning_chex.reporting.film import film_strip, read_frames
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -87,6 +89,18 @@ def test_the_film_has_a_row_an_image_and_a_column_a_validation(resumed):
     with Image.open(folder / "explanations" / "film.png") as film:
         film.load()
         assert film.width > 500
+
+
+def test_the_limit_of_the_run_is_kept_in_its_checkpoint_and_ends_the_scale_of_the_film(resumed):
+    folder, *_ = resumed
+    frames = read_frames(folder / "explanations" / "frames" / "iba")
+    strip = film_strip(frames, "strip", 3.7)
+    assert strip.axes[-1].get_xlim() == pytest.approx((0, 3.7)) and "from 3.7 on" in strip.axes[-1].get_xlabel()
+    strongest = max(float(frame.maps.max()) for frame in frames)
+    showing = Showing("iba", ["iba"], "", True, "run", 80, "png")
+    showing.load_state_dict({"tops": {"iba": 2 * strongest + 1}, "rows": [], "scores": []})
+    assert showing.state_dict()["tops"] == {"iba": 2 * strongest + 1}
+    assert shared_scale_limit([torch.tensor([[strongest]])], before=showing.tops["iba"]) == 2 * strongest + 1
 
 
 def test_frames_hold_numbers_and_the_names_of_targets_alone(resumed):
