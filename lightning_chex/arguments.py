@@ -89,6 +89,8 @@ DESCRIPTION = """Train chest X-ray models and see, at every validation, what the
       every setting and its value; each can be given as an option, such as --trainer.max_epochs 5
   python -m lightning_chex fit --ckpt_path last
       go on with the run that was interrupted, in its folder; --ckpt_path runs/lightning_chex/RUN names one
+  python -m lightning_chex fit --config FILE --run NAME --ckpt_path auto
+      begin the run NAME, or resume it if it is there: one command for a batch job and its restarts (docs/cluster.md)
   python -m lightning_chex test --config FILE --ckpt_path runs/.../checkpoints/best.ckpt
       measure and explain a trained model on the test images; predict writes a table
   python -m lightning_chex explain --config FILE --ckpt_path FILE.ckpt --data.root DIR --output_dir OUT

@@ -6,9 +6,11 @@ configuration, builds model, data and trainer, looks at the data, runs the train
 
 import logging
 import re
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,9 +22,17 @@ from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 import lightning_chex.tasks  # noqa: F401  # so that --model goes by short names, as callbacks and --data do
-from lightning_chex import arguments, configuration, resuming
+from lightning_chex import arguments, configuration, resuming, slurm
 from lightning_chex.attribution import LayerError, NotFiniteError
-from lightning_chex.callbacks import Alarms, FiniteWeights, IBACallback, PredictionWriter, keep_newest_state, run_folder
+from lightning_chex.callbacks import (
+    Alarms,
+    FiniteWeights,
+    IBACallback,
+    PredictionWriter,
+    StopOnSignal,
+    keep_newest_state,
+    run_folder,
+)
 from lightning_chex.data import ChestXrayDataModule
 from lightning_chex.data.adapter import adapted
 from lightning_chex.data.contract import PAGE, DataError
@@ -32,6 +42,7 @@ from lightning_chex.lightning_private import (
     LOADER_BY_POSITION,
     OF_NO_USE,
     SAME_STATE,
+    STOP_SIGNALS,
     WeightsAlone,
     arose_in_restoring,
     callbacks_of,
@@ -92,7 +103,7 @@ def main(args: Sequence[str] | None = None) -> None:
         if LOADER_BY_POSITION in message:
             message = f"batch_size is given by position: write DataLoader(dataset, batch_size=...); see {PAGE}"
         _refuse(message, error)
-    except SIGTERMException:  # its own exit code is 0
+    except SIGTERMException:  # its own exit code is 0; `fit` says more, see ChexCLI
         print("ended by SIGTERM", file=sys.stderr)
         raise SystemExit(143) from None
     except Exception as error:
@@ -114,19 +125,50 @@ def _refuse(message: str, error: Exception) -> NoReturn:
     raise SystemExit(2) from error
 
 
+@contextmanager
+def ignored(signals: Iterable[int]) -> Iterator[None]:
+    """Ignore signals within the context."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 class ChexCLI(WeightsAlone, LightningCLI):
     """LightningCLI whose model learns its classes from the data and whose files all lie under one root."""
 
     _checkpoints: dict[str, dict[str, Any]] = {}  # what each holds, by path, until they are checked against the model
-    _own_settings: Any = None  # of a run that is gone on with
+    _own_settings: Any = None  # of a run that has a name or is resumed, without what follows from that
+    _same_run = False  # whether a run is resumed in its own folder
 
     def __init__(self, **options: Any) -> None:
         try:
             super().__init__(**options)  # which does all that follows
+        except SIGTERMException:
+            number = next((own.signal for own in callbacks_of(self.trainer) if isinstance(own, StopOnSignal)), 0)
+            if not number:
+                raise
+            self._end_by_signal(number)
         except OSError as error:
             if error.errno and error.filename is None and hasattr(self, "trainer"):  # a failed write knows no name
                 error.filename = self._given.get("output_dir") or self._given.trainer.default_root_dir
             raise
+
+    def _end_by_signal(self, number: int) -> NoReturn:
+        """End a training whose state is saved: complete the loggers' files, have SLURM start the job anew, and exit.
+
+        Raises:
+            SystemExit: with 128 + the signal's number, as the shell has it for a program that a signal has ended.
+        """
+        with ignored(STOP_SIGNALS):  # SLURM repeats its signals
+            name = signal.Signals(number).name
+            if self.trainer.is_global_zero:
+                self._end_wandb_runs()
+                job = slurm.job_id()
+                print(f"stopped by {name}" + (f"; {slurm.requeue(job, number)}" if job else ""), file=sys.stderr)
+        raise SystemExit(128 + number) from None
 
     # parse
 
@@ -160,8 +202,11 @@ class ChexCLI(WeightsAlone, LightningCLI):
                 del config[unused]
             return
         configuration.read_only_weights(config)
-        if command == "fit" and resuming.names_run(config.get("ckpt_path")):
-            self._own_settings = resuming.go_on(config)
+        if command == "fit":
+            self._own_settings = resuming.begin_named(config)
+            if resuming.names_run(config.ckpt_path):
+                self._own_settings = resuming.go_on(config)
+                self._same_run = True
         self._checkpoints = configuration.check_checkpoints(config.get("ckpt_path"), command)
         configuration.fill_in_model(command, config, next(iter(self._checkpoints.values()), None))
         if command == "explain":  # its files lie in a folder of their own, and it is no run to be logged
@@ -217,7 +262,7 @@ class ChexCLI(WeightsAlone, LightningCLI):
             callbacks.insert(0, FiniteWeights())
         if command == "predict" and not any(isinstance(own, PredictionWriter) for own in callbacks):
             callbacks.append(PredictionWriter())
-        keep_newest_state(trainer, same_run=self._own_settings is not None)
+        keep_newest_state(trainer, same_run=self._same_run)
         return trainer
 
     # look at the data

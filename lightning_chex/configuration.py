@@ -72,7 +72,10 @@ def check_checkpoint(path: str | None, command: str) -> dict[str, Any] | None:
             f"ckpt_path={path!r} is a word for fit alone, which goes on with the last run: give a file that a run has "
             f"written, such as runs/lightning_chex/RUN/checkpoints/{path}.ckpt"
         )
-    return None if not path or path == "hpc" else read_checkpoint(path, to_resume=command == "fit")
+    if path in ("auto", "hpc"):
+        why = "a word for fit alone" if path == "auto" else "a file in the root that all runs share, of no run"
+        raise MisconfigurationException(f"ckpt_path={path!r} is {why}: give a file that a run has written")
+    return None if not path else read_checkpoint(path, to_resume=command == "fit")
 
 
 def check_checkpoints(given: Given, command: str) -> dict[str, dict[str, Any]]:

@@ -4,14 +4,18 @@ Nothing else in the package touches such a part. Each says why it is needed, and
 ``tests/test_lightning_private.py`` that names the feature it carries: the place to look after an upgrade.
 """
 
+import signal
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from lightning_fabric.utilities.distributed import DistributedSamplerWrapper
+from pytorch_lightning.trainer.connectors.checkpoint_connector import _CheckpointConnector
+from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 from pytorch_lightning.utilities import rank_zero_only
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 if TYPE_CHECKING:  # importing it lets every jsonargparse parser read files from anywhere
     from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -107,6 +111,112 @@ def is_process_0() -> bool:
 def state_key(callback: pl.Callback, **settings: Any) -> str:
     """Lightning's name for the state of a callback in a checkpoint, with settings that tell it from others."""
     return callback._generate_state_key(**settings)
+
+
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2", "SIGTERM") if hasattr(signal, name))
+"""Signals that ask a training to save its state and stop; Windows has SIGTERM alone."""
+
+
+class _FlaggedSignals(_SignalConnector):
+    """Signal handlers of a ``fit`` that set a flag and do nothing else.
+
+    Lightning's own save checkpoints, requeue the job and call other processes inside a handler, which may run in the
+    middle of an optimizer step.
+    """
+
+    received: int = 0
+
+    def register_signal_handlers(self) -> None:
+        if self.trainer.state.fn != "fit":
+            super().register_signal_handlers()
+            return
+        self.received_sigterm = False
+        self.received = 0
+        self._original_handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        for number in STOP_SIGNALS:
+            self._register_signal(number, self._flag)
+
+    def _flag(self, number: int, frame: Any) -> None:
+        self.received = self.received or number
+
+
+class _OwnCheckpoints(_CheckpointConnector):
+    """Loads no checkpoint but the one that was given: Lightning's takes any ``hpc_ckpt_*.ckpt`` of the root."""
+
+    @property
+    def _hpc_resume_path(self) -> str | None:
+        return None
+
+
+def replace_requeue(trainer: pl.Trainer) -> None:
+    """Switch off Lightning's requeue of SLURM jobs, whichever strategy and plugins the trainer has.
+
+    Its checkpoints lie in the root that all runs share, and are loaded by every later job that has this root.
+    """
+    environment = trainer._accelerator_connector.cluster_environment  # type: ignore[attr-defined]
+    if isinstance(environment, SLURMEnvironment):
+        environment.auto_requeue = False
+    trainer._signal_connector = _FlaggedSignals(trainer)  # type: ignore[attr-defined]
+    trainer._checkpoint_connector = _OwnCheckpoints(trainer)  # type: ignore[attr-defined]
+
+
+def received_signal(trainer: pl.Trainer) -> int:
+    """Number of the first signal of `STOP_SIGNALS` that this process has received in the present ``fit``, or 0."""
+    return getattr(trainer._signal_connector, "received", 0)
+
+
+def stop_after_batch(trainer: pl.Trainer) -> None:
+    """Have Lightning raise ``SIGTERMException`` as soon as the present batch is complete; call it on all processes."""
+    trainer._signal_connector.received_sigterm = True
+
+
+class _ProcessLoader:
+    """``Strategy.process_dataloader``, with a change of the loaders of training; an object, so that it is pickled."""
+
+    def __init__(self, trainer: pl.Trainer, change: Callable[[DataLoader], None]) -> None:
+        self._trainer = trainer
+        self._process = trainer.strategy.process_dataloader
+        self._change = change
+
+    def __call__(self, dataloader: Any) -> Any:
+        processed = self._process(dataloader)
+        if self._trainer.training and isinstance(processed, DataLoader):
+            self._change(processed)
+        return processed
+
+
+def change_train_loaders(trainer: pl.Trainer, change: Callable[[DataLoader], None]) -> None:
+    """Call a function with each loader of training, in its final form, before its first iterator is made."""
+    trainer.strategy.process_dataloader = _ProcessLoader(trainer, change)  # type: ignore[method-assign]
+
+
+def train_loaders(trainer: pl.Trainer) -> list[Any]:
+    """The loaders of training in use; empty before there are any."""
+    loaders = trainer.fit_loop._combined_loader
+    return [] if loaders is None else list(loaders.flattened)
+
+
+def set_batch_sampler(loader: DataLoader, batch_sampler: Any) -> None:
+    """Replace the batch sampler of a loader, which torch refuses once the loader is made."""
+    loader.__dict__["batch_sampler"] = batch_sampler
+
+
+def position_in_epoch(checkpoint: dict[str, Any]) -> int:
+    """Batches that a checkpoint's unfinished epoch has trained on; 0 for a checkpoint between two epochs."""
+    loop = checkpoint["loops"]["fit_loop"]
+    epochs = loop["epoch_progress"]["total"]
+    if epochs["processed"] >= epochs["started"]:
+        return 0
+    return int(loop["epoch_loop.batch_progress"]["current"]["completed"])
+
+
+def repeat_validation(checkpoint: dict[str, Any]) -> None:
+    """Change a checkpoint that was made when a validation began so that a resumed training begins with it."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+    # how a loop looks that was interrupted in its first batch: Lightning goes back to such a validation
+    progress["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    progress["current"] |= {"ready": 0, "started": 0, "processed": 0, "completed": 0}
+    progress["is_last_batch"] = False
 
 
 SAMPLERS = (DistributedSampler, DistributedSamplerWrapper)

@@ -1,11 +1,14 @@
 """Going on with an interrupted training: which run it is, from which state, and in the same folder and loggers."""
 
+import json
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from argparse import ArgumentParser
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +21,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from lightning_chex.callbacks import RUN_RECORD, read_record
 from lightning_chex.files import hold
 from lightning_chex.lightning_private import FOLDER_IN_USE, is_process_0
+from lightning_chex.messages import one_line
+from lightning_chex.slurm import job_id
 
 _LOGGERS = {
     "WandbLogger": ("project", "id"),
@@ -25,6 +30,10 @@ _LOGGERS = {
     "TensorBoardLogger": ("name", "version"),
 }
 """The arguments that make a logger go on with a run: one takes that run's name, the other its version."""
+
+
+_STRUCTURE = ("backbone", "class_names", "score_names")
+"""Settings of model and data without which the weights of a checkpoint do not fit, or mean something else."""
 
 
 class State(NamedTuple):
@@ -53,6 +62,98 @@ def with_settings_of_run(arguments: list[str]) -> list[str]:
     if not config.is_file():
         raise MisconfigurationException(f"{run} holds no config.yaml: give --config, the file it was begun with")
     return ["fit", "--config", str(config), *arguments[1:], "--ckpt_path", str(run)]
+
+
+def begin_named(config: Any) -> Any:
+    """Give a ``fit`` with ``run`` or ``ckpt_path=auto`` its run: a new one of that name, or the one that is there.
+
+    Args:
+        config: of the command. For a run to be resumed ``ckpt_path`` becomes its folder, see `go_on`; for a new one
+            loggers or root get its name.
+
+    Returns:
+        The configuration without these changes for a new run, else None.
+
+    Raises:
+        MisconfigurationException: no name, one that cannot be the name of a folder, of several runs, or of a run that
+            is there without ``ckpt_path=auto``.
+    """
+    name, auto = config.get("run"), config.ckpt_path == "auto"
+    if name is None and not auto:
+        return None
+    config.run = None  # config.yaml in the run's folder shall not name it: it can be given for other runs
+    if name is None:
+        job = job_id()
+        if job is None:
+            raise MisconfigurationException(
+                "ckpt_path='auto' needs the name of the run: give --run NAME (in a SLURM batch job the id of the job "
+                "is taken)"
+            )
+        name = f"slurm-{job}"
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name):
+        raise MisconfigurationException(
+            f"run={one_line(name)!r} cannot be the name of a folder: give 1 to 64 letters, digits, '.', '_' or '-', "
+            "the first of them no '.' or '-'"
+        )
+    if config.ckpt_path == "last" or (not auto and names_run(config.ckpt_path)):
+        raise MisconfigurationException(
+            f"run={name!r} and ckpt_path={config.ckpt_path!r} both name a run: leave --run out, or give "
+            "--ckpt_path auto"
+        )
+    run = _named(config.trainer.default_root_dir, name)
+    if run is not None and not auto:
+        raise MisconfigurationException(
+            f"run={name!r}: {run} exists: --ckpt_path auto resumes it, another --run begins a new run"
+        )
+    if run is not None and (read_record(run).get("finished") or any((run / "checkpoints").glob("*.ckpt"))):
+        config.ckpt_path = str(run)
+        return None
+    if auto:
+        config.ckpt_path = None
+        rank_zero_info(f"run {name}: no checkpoint yet, training begins")
+    own = config.clone()
+    _name(config.trainer, name, run)
+    return own
+
+
+def _named(root: str | None, name: str) -> Path | None:
+    """Find the folder of a run by its name; MisconfigurationException if there are several."""
+    top = Path(root or ".").expanduser()
+    signs = ("config.yaml", RUN_RECORD, "checkpoints")
+    runs = [
+        path for path in (top / name, *sorted(top.glob(f"*/{name}"))) if any((path / sign).exists() for sign in signs)
+    ]
+    if len(runs) > 1:
+        raise MisconfigurationException(
+            f"run={name!r} is the name of {len(runs)} runs ({', '.join(map(str, runs))}): give the folder of one as "
+            "--ckpt_path"
+        )
+    return runs[0] if runs else None
+
+
+def _name(trainer: Any, name: str, run: Path | None) -> None:
+    """Give a new run its name, in the folder that an attempt without a checkpoint has left, if there is one."""
+    root = trainer.default_root_dir or "."
+    if trainer.logger is False:
+        trainer.default_root_dir = str(Path(root, name))
+        return
+    loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+    named = []
+    for logger in loggers:
+        if logger in (None, True):  # Lightning's choice
+            kind = "TensorBoardLogger" if find_spec("tensorboard") or find_spec("tensorboardX") else "CSVLogger"
+            arguments = Namespace(save_dir=root)
+            logger = Namespace(class_path=f"pytorch_lightning.loggers.{kind}", init_args=arguments)
+        kind = logger.class_path.rpartition(".")[2]
+        if kind not in _LOGGERS:
+            raise MisconfigurationException(
+                f"run={name!r}: a run logged by {kind} cannot be named, only by {', '.join(_LOGGERS)}: leave --run out"
+            )
+        if kind == "CSVLogger" and run is not None:
+            _set_aside(run / "metrics.csv")
+        logger.init_args[_LOGGERS[kind][1]] = name
+        named.append(logger)
+    trainer.logger = named
 
 
 def go_on(config: Any) -> Any:
@@ -108,8 +209,8 @@ def find_run(ckpt_path: str, root: str | None) -> Path:
     runs = {path.parent for sign in signs for path in top.glob(sign)}
     if not runs:
         raise MisconfigurationException(
-            f"ckpt_path='last': there is no run in {str(top)!r} to go on with: leave --ckpt_path out to begin one, or "
-            "give --trainer.default_root_dir"
+            f"ckpt_path='last': there is no run in {str(top)!r} to go on with: --ckpt_path auto --run NAME "
+            "begins one where there is none, or give --trainer.default_root_dir"
         )
     return max(runs, key=_written)
 
@@ -160,6 +261,7 @@ def _check_settings(run: Path, config: Any) -> None:
         theirs = yaml.safe_load(path.read_text()) if path.is_file() else None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MisconfigurationException(f"cannot read {path}: {error}") from error
+    changed = []
     for part in ("model", "data"):
         before = ((theirs or {}).get(part) or {}).get("class_path")
         now = getattr(config.get(part), "class_path", None)
@@ -168,6 +270,28 @@ def _check_settings(run: Path, config: Any) -> None:
                 f"{run} was begun with {part} {before}, not {now}: leave --config out to go on with its own settings, "
                 "or give the folder of the run you mean"
             )
+        settings = ((theirs or {}).get(part) or {}).get("init_args") or {}
+        given = getattr(config.get(part), "init_args", None) or Namespace()
+        for name, old in settings.items():
+            new = given.get(name)
+            new = new.as_dict() if isinstance(new, Namespace) else new
+            if name not in given or _plain(new) == _plain(old):
+                continue
+            if name in _STRUCTURE:
+                raise MisconfigurationException(
+                    f"{run} was begun with {part}.{name}={old!r}, not {new!r}: give that, or begin a new run under "
+                    "another name"
+                )
+            changed.append(f"{part}.{name}={new!r} instead of {old!r}")
+    if changed:
+        rank_zero_info(one_line(f"settings changed since {run} began: {'; '.join(changed)}", 1000))
+    if any(change.startswith("model.lr=") for change in changed):
+        rank_zero_info("model.lr has no effect here: the optimizer goes on with the learning rate of the checkpoint")
+
+
+def _plain(value: Any) -> str:
+    """A setting as it is written in a file, where a tuple is a list."""
+    return json.dumps(value, default=str, sort_keys=True)
 
 
 def _continue_in(trainer: Any, run: Path) -> None:

@@ -48,6 +48,32 @@ from lightning_chex.reporting.checkpoint_comparison import ROW_COLUMNS
 class ChexTrainer(pl.Trainer):
     """A Trainer that can do more with a model and its data than train and measure."""
 
+    def fit(
+        self,
+        model: pl.LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: pl.LightningDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+        run: str | None = None,
+    ) -> None:
+        """Train, and validate after every epoch.
+
+        Args:
+            model: the model.
+            train_dataloaders: see Lightning.
+            val_dataloaders: see Lightning.
+            datamodule: the data.
+            ckpt_path: what to go on from. auto: the run that --run names if it is there, else it is begun; in a SLURM
+                batch job the name is by default slurm-JOBID. last: the newest run. The folder of a run: that run. A
+                checkpoint FILE: a new run that begins with its state.
+            weights_only: leave it out; checkpoints never run code.
+            run: name of the run, hence of its folder and its W&B run: letters, digits, '.', '_' and '-'. A run of this
+                name that is there is only continued with --ckpt_path auto.
+        """
+        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+
     def prepare(
         self,
         model: pl.LightningModule | None,

@@ -1,4 +1,4 @@
-"""Callbacks that end a training: when its weights are not finite any more, or when its time is up."""
+"""Callbacks that end a training: its weights are not finite any more, its time is up, or a signal asks for it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +9,8 @@ import torch
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
+
+from lightning_chex.lightning_private import received_signal, stop_after_batch
 
 
 class FiniteWeights(pl.Callback):
@@ -92,6 +94,53 @@ class TimeLimit(Timer):
         remaining = self.time_remaining()
         if not trainer.sanity_checking and remaining is not None and remaining <= 0:
             trainer.should_stop = True
+
+
+class StopOnSignal(pl.Callback):
+    """Stop a training at the end of a batch, on all processes at the same one, after SIGUSR1, SIGUSR2 or SIGTERM.
+
+    A signal that reaches one process stops them all. With accumulated gradients the training stops after an optimizer
+    step: gradients are not part of a checkpoint. `LastCheckpoint` saves the state. ``fit`` has this callback by itself.
+
+    Attributes:
+        signal: number of the signal that has stopped the training, 0 for none; the same on all processes.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look for a signal."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self._look(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look for a signal, within a training."""
+        if trainer.state.fn == "fit":
+            self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look for a signal."""
+        self._look(trainer)
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        number = received_signal(trainer)
+        if trainer.world_size > 1:
+            numbers = torch.tensor(number, device=trainer.strategy.root_device)
+            number = int(trainer.strategy.reduce(numbers, reduce_op="max"))
+        if number and not self.signal:
+            self.signal = number
+            stop_after_batch(trainer)
 
 
 def _not_finite(module: pl.LightningModule) -> list[str]:
