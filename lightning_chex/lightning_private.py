@@ -153,11 +153,11 @@ def replace_requeue(trainer: pl.Trainer) -> None:
 
     Its checkpoints lie in the root that all runs share, and are loaded by every later job that has this root.
     """
-    environment = trainer._accelerator_connector.cluster_environment  # type: ignore[attr-defined]
+    environment = trainer._accelerator_connector.cluster_environment
     if isinstance(environment, SLURMEnvironment):
         environment.auto_requeue = False
-    trainer._signal_connector = _FlaggedSignals(trainer)  # type: ignore[attr-defined]
-    trainer._checkpoint_connector = _OwnCheckpoints(trainer)  # type: ignore[attr-defined]
+    trainer._signal_connector = _FlaggedSignals(trainer)
+    trainer._checkpoint_connector = _OwnCheckpoints(trainer)
 
 
 def received_signal(trainer: pl.Trainer) -> int:
