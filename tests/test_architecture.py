@@ -47,12 +47,14 @@ ALLOWED: dict[str, set[str]] = {
     },
     "configuration": {"callbacks", "explaining"},
     "arguments": {"attribution", "configuration", "data", "lightning_private", "tasks"},  # whose classes it offers
-    "resuming": {"callbacks", "lightning_private"},
+    "resuming": {"callbacks", "lightning_private", "slurm"},
+    "slurm": set(),
     "output_folder": set(),
     "cli": {
         "arguments",
         "configuration",
         "resuming",
+        "slurm",
         "trainer",
         "callbacks",
         "explaining",
