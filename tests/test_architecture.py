@@ -15,7 +15,7 @@ import lightning_chex
 ROOT = Path(lightning_chex.__file__).parent
 
 # what every part may import: leaves that know nothing of images or models
-LEAVES = {"checkpoints", "class_names", "csv_text", "estimates", "files", "messages", "yaml_text"}
+LEAVES = {"checkpoints", "class_names", "csv_text", "estimates", "files", "messages", "method_description", "yaml_text"}
 
 # what a part may import of the others; it may always import itself
 ALLOWED: dict[str, set[str]] = {
@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "estimates": set(),
     "files": set(),
     "messages": set(),
+    "method_description": set(),
     "yaml_text": set(),
     "lightning_private": set(),
     "data": set(),

@@ -14,6 +14,7 @@ from lightning_chex.attribution.layers import LayerError, feature_map_layers, fe
 from lightning_chex.attribution.statistics import FeatureStatistics
 from lightning_chex.attribution.targets import Targets
 from lightning_chex.attribution.unwrapping import frozen
+from lightning_chex.method_description import COLORS, MethodDescription
 
 NOT_CONVERGED = 0.1
 """A map whose `Attribution.convergence` is larger is called not converged; a smaller one is no proof that it has."""
@@ -62,6 +63,15 @@ class Attributor:
 
     # what a method declares of itself
 
+    title: str = ""
+    """Name for people; empty for the name of the class."""
+
+    color: str | None = None
+    """Colour in charts, one of `COLORS`; None for any that no other method has chosen."""
+
+    description: str = ""
+    """One or two sentences for readers of a report; empty for the first sentence of the class's docstring."""
+
     unit: str = "arbitrary units"
     """What a value of a map means."""
 
@@ -101,6 +111,9 @@ class Attributor:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if cls.color is not None and cls.color not in COLORS:
+            colors = ", ".join(COLORS)
+            raise TypeError(f"{cls.__name__}.color={cls.color!r} is unknown: choose {colors}, or leave it out")
         for name in ("attribute", "explain"):
             if name in vars(cls):
                 raise TypeError(
@@ -189,6 +202,12 @@ class Attributor:
         targets = Targets.of(images, target, rows)
         with frozen(model) as network:
             yield network, images.clone() if images.is_inference() else images.detach(), targets
+
+    def about(self) -> MethodDescription:
+        """Describe the method to readers of a report, by its class attributes."""
+        # vars, as a class without a docstring must not take that of its base
+        first_line = (vars(type(self)).get("__doc__") or "").strip().partition("\n")[0]
+        return MethodDescription(self.title or type(self).__name__, self.color, self.description or first_line)
 
     # whether it suits a model; a custom check calls these too
 

@@ -17,6 +17,8 @@ from lightning_chex.files import write_whole
 class EveryPixel(Attributor):
     """Marks every pixel alike, with 1: the floor of any overlap with boxes."""
 
+    title = "Every pixel"
+    description = "marks every pixel alike"
     unit = "none"
     explains_class = None
 
@@ -36,6 +38,8 @@ class RandomMap(Attributor):
         seed: another seed gives other maps.
     """
 
+    title = "Random map"
+    description = "noise"
     unit = "none"
     explains_class = None
 
@@ -72,6 +76,8 @@ class PriorMap(Attributor):
         tensor([1.0000, 1.0000, 0.5000, 0.5000, 0.0000, 0.0000, 0.0000, 0.0000])
     """
 
+    title = "Prior map"
+    description = "the mean region of other images, whatever this one shows"
     unit = "share of the class's regions"
     explains_class = None
 

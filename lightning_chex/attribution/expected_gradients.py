@@ -30,6 +30,8 @@ class ExpectedGradients(Attributor):
         batch_size: targets explained at a time; changes no map.
     """
 
+    title = "Expected Gradients"
+    description = "Integrated Gradients, averaged over several images as starting points instead of an empty one."
     unit = "output"
     explains_class = None
 

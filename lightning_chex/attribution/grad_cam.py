@@ -23,6 +23,11 @@ class GradCAM(Attributor):
         batch_size: targets explained at a time; changes no map.
     """
 
+    title = "Grad-CAM"
+    color: str | None = "purple"
+    description = (
+        "The feature channels of a deep layer, weighted by the gradient of the output with respect to them; coarse."
+    )
     unit = "output, by Grad-CAM's weights"
     explains_class = None
 

@@ -26,6 +26,10 @@ class GradCAMPlusPlus(GradCAM):
         batch_size: targets explained at a time; changes no map.
     """
 
+    title = "Grad-CAM++"
+    # not the colour of Grad-CAM: both may be in one chart
+    color = None
+    description = "As Grad-CAM, with the channels weighted by their positive gradients."
     unit = "output, by Grad-CAM++'s weights"
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:

@@ -32,6 +32,9 @@ class Gradient(Attributor):
         torch.Size([2, 8, 8])
     """
 
+    title = "Gradient"
+    color = "sky"
+    description = "The gradient of the output with respect to each pixel."
     unit = "output per unit of the normalised image"
     explains_class = None
 
@@ -58,6 +61,9 @@ class IntegratedGradients(Attributor):
         batch_size: copies of images run at a time; changes no map.
     """
 
+    title = "Integrated Gradients"
+    color = "ochre"
+    description = "Gradients of the output by the pixels, summed on the way from an empty image to this one."
     unit = "output"
     explains_class = None
 

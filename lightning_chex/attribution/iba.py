@@ -14,7 +14,9 @@ from lightning_chex.attribution.objectives import (
     SCORE_OBJECTIVES,
     Objective,
     ObjectiveName,
+    deviation,
     get_objective,
+    maximize_score,
     squared_error,
 )
 from lightning_chex.attribution.optimization import Problem, optimize
@@ -22,6 +24,7 @@ from lightning_chex.attribution.solution import BottleneckReport, Solution
 from lightning_chex.attribution.solving import layer_maps, solve_in_chunks
 from lightning_chex.attribution.statistics import FeatureStatistics, Granularity
 from lightning_chex.attribution.targets import Targets
+from lightning_chex.method_description import MethodDescription
 
 
 class IBA(Attributor):
@@ -71,6 +74,12 @@ class IBA(Attributor):
         torch.Size([3, 16, 16])
     """
 
+    title = "Information Bottleneck Attribution"
+    color = "blue"
+    description = (
+        "Information bottleneck: noise replaces the features of a layer wherever the prediction can do "
+        "without them. The map is the information that is left, in bits."
+    )
     unit = "bits per pixel"
 
     default_beta: ClassVar[Mapping[str, float]] = {"class": 10.0, "score": 300.0}
@@ -135,6 +144,22 @@ class IBA(Attributor):
         ):
             if not fits:
                 raise ValueError(f"{name}={getattr(self, name)!r} {wanted}")
+
+    score_variants: ClassVar[Mapping[Objective, tuple[str, str]]] = {
+        squared_error: ("blue", "lead to the true score"),
+        maximize_score: ("indigo", "lead to a high score"),
+        deviation: ("olive", "lead to the score the network gives to the whole image"),
+    }
+    """Objective of a score -> colour, and what the information that is left must do. One chart can hold all three."""
+
+    def about(self) -> MethodDescription:
+        """Describe the method, for an objective of a score what the objective asks for."""
+        general = super().about()
+        if self.explains_class or self.objective not in self.score_variants:
+            return general
+        color, purpose = self.score_variants[self.objective]
+        description = f"IBA for a network that predicts a score; the information that is left must {purpose}."
+        return MethodDescription(f"{general.title} of a score", color, description)
 
     @property
     def members(self) -> Sequence["IBA"]:
@@ -246,7 +271,13 @@ class InverseIBA(IBA):
     it does not: see benchmarks/results/beta.md.
     """
 
+    title = "Inverse IBA"
+    color = "orange"
+    description = (
+        "Information bottleneck the other way round: it finds the features without which the prediction breaks down."
+    )
     default_beta = {"class": 10.0, "score": 30.0}
+    score_variants = {}
     # the objective grows without bound: undamped steps do not settle (.79 with a long optimisation, Adam's .92)
     updates = ("adam",)
 

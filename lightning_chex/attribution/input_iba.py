@@ -43,6 +43,8 @@ class InputIBA(Attributor):
         iba: further arguments, see `IBA`, of both bottlenecks: steps, objective, noise_samples, ...
     """
 
+    title = "Input IBA"
+    description = "Information bottleneck over the pixels themselves; finer than that over the features of a layer."
     unit = "bits per pixel"
 
     def __init__(

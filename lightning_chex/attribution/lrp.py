@@ -42,6 +42,9 @@ class LRP(Attributor):
         batch_size: targets explained at a time; changes no map.
     """
 
+    title = "Layer-wise Relevance Propagation"
+    color = "brown"
+    description = "The output is distributed, layer by layer, back to the pixels."
     unit = "output"
     explains_class = None
 

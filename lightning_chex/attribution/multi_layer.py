@@ -32,6 +32,9 @@ class MultiLayerIBA(Attributor):
         iba: further arguments of each layer's `IBA`: steps, objective, noise_samples, ...
     """
 
+    title = "Multi-layer IBA"
+    color = "green"
+    description = "Information bottlenecks at several depths; what all of them mark is kept."
     unit = "bits per pixel"
 
     members: Sequence[IBA] = ()

@@ -40,6 +40,8 @@ class SharedIBA(Attributor):
         iba: further arguments, see `IBA`: steps, objective, noise_samples, blur_sigma (in cells of the finest layer)...
     """
 
+    title = "Shared IBA"
+    description = "One information bottleneck over several layers, with a mask that they share."
     unit = "bits per pixel"
 
     members: Sequence[IBA] = ()

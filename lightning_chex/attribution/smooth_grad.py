@@ -21,6 +21,8 @@ class SmoothGrad(Attributor):
         batch_size: targets explained at a time; changes no map.
     """
 
+    title = "SmoothGrad"
+    description = "The mean gradient over noisy copies of the image."
     unit = "output per unit of the normalised image"
     explains_class = None
 

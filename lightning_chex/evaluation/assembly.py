@@ -10,7 +10,7 @@ import torch
 
 from lightning_chex.attribution import NOT_CONVERGED
 from lightning_chex.class_names import SCORE
-from lightning_chex.evaluation.measures import MEASURES, SHARES
+from lightning_chex.evaluation.measures import MEASURES
 from lightning_chex.evaluation.measuring import LEVELS
 from lightning_chex.evaluation.records import Records
 from lightning_chex.explaining import Key
@@ -81,8 +81,8 @@ class Assembly:
         for key, measure in MEASURES.items():
             values = self.values(name, key)
             if not all(map(math.isnan, values)):
-                mean = measure.statistic == "mean"
-                found[key] = self.summary(values, key in SHARES) if mean else self._median(values)
+                share = measure.range == (0.0, 1.0)
+                found[key] = self._median(values) if measure.statistic == "median" else self.summary(values, share)
         return found
 
     def values(self, name: str, key: str) -> list[float]:

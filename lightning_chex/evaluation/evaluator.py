@@ -14,6 +14,7 @@ from lightning_chex.evaluation.plan import Plan
 from lightning_chex.evaluation.records import Key, Records
 from lightning_chex.evaluation.settings import Share
 from lightning_chex.explaining import Cases, cases_of
+from lightning_chex.method_description import MethodDescription
 
 Progress = Callable[[int], None]
 """Called with the number of maps made since the last call."""
@@ -34,6 +35,9 @@ def lung_field(network: nn.Module, cases: Cases) -> Tensor:
     """The control made of the lungs alone: 1 in them, 0 elsewhere."""
     assert cases.zones is not None
     return cases.zones.any(1).float()
+
+
+LUNG_FIELD = MethodDescription("Lung field", description="marks the lungs")
 
 
 class Evaluator:

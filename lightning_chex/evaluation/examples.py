@@ -11,9 +11,6 @@ from lightning_chex.evaluation.run import Evaluated
 from lightning_chex.explaining import Cases, Key, grey_pictures
 from lightning_chex.reporting import ExampleRow
 
-RANKED_BY = ("iou/fixed_share", "severity_correlation", "insertion_auc")
-"""The measures that may decide the order, the first that there is."""
-
 Rank = Literal["best", "median", "worst"]
 
 
@@ -29,7 +26,8 @@ def examples(evaluated: Evaluated) -> list[ExampleRow]:
     rows = evaluated.rows
     names = list(dict.fromkeys(row["method"] for row in rows))
     first = [row for row in rows if row["method"] == names[0]]
-    measure = next((key for key in RANKED_BY if any(_known(row[key]) for row in first)), None)
+    ranking = [key for key, declared in MEASURES.items() if declared.ranks_examples]
+    measure = next((key for key in ranking if any(_known(row[key]) for row in first)), None)
     if measure is None:
         return []
     values = {(row["image"], row["target"], row["method"]): row[measure] for row in rows}

@@ -8,30 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from lightning_chex.attribution import frozen
-from lightning_chex.evaluation.measures import IOBB_ACCURACIES, IOU_ACCURACIES
+from lightning_chex.evaluation.measures import LocalizedMaps, PerturbedOutputs, ScoredMaps, computed
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.explaining import Cases
 from lightning_chex.metrics import (
     MaskedScores,
-    accuracy_at,
     blurred,
-    effective_heat_ratio,
     insertion_deletion,
-    intersection_over_detected,
-    intersection_over_union,
     iou_at_levels,
-    is_constant,
     mask_sizes,
     masked_scores,
-    mass_accuracy,
-    oracle_iou,
-    otsu_mask,
-    pointing_game,
-    rank_accuracy,
-    relevance_correlation,
     road,
-    severity_correlation,
-    top_fraction_mask,
     zone_relevance,
 )
 
@@ -53,32 +40,11 @@ def localize(saliency: Tensor, cases: Cases, fraction: float) -> tuple[Values, V
     Returns:
         Values (N,), and the IoU at every level (N, 101); NaN where there is no region.
     """
-    regions = cases.regions
-    marked = top_fraction_mask(saliency, fraction)
-    iou, iobb = intersection_over_union(marked, regions), intersection_over_detected(marked, regions)
-    values = {
-        "iou/fixed_share": iou,
-        "iou/otsu": intersection_over_union(otsu_mask(saliency), regions),
-        "iou/oracle": oracle_iou(saliency, regions),
-        **_accuracies("accuracy_iou", iou, IOU_ACCURACIES),
-        **_accuracies("accuracy_iobb", iobb, IOBB_ACCURACIES),
-        "pointing_game": pointing_game(saliency, regions),
-        "effective_heat_ratio": effective_heat_ratio(saliency, regions),
-        "mass_accuracy": mass_accuracy(saliency, regions),
-        "rank_accuracy": rank_accuracy(saliency, regions),
-    }
-    curves = {"iou_at_level": iou_at_levels(saliency, regions, LEVELS.to(saliency.device))}
-    empty = ~regions.flatten(1).any(1)
-    return (
-        {key: value.masked_fill(empty, torch.nan) for key, value in values.items()}
-        | {"blank": is_constant(saliency.float().flatten(1)).float()},
-        {key: curve.masked_fill(empty[:, None], torch.nan) for key, curve in curves.items()},
-    )
-
-
-def _accuracies(name: str, overlap: Tensor, thresholds: tuple[float, ...]) -> Values:
-    reached = accuracy_at(overlap, torch.tensor(thresholds))
-    return {f"{name}/{t:g}": reached[:, i] for i, t in enumerate(thresholds)}
+    maps = LocalizedMaps(saliency, cases, fraction)
+    empty = ~cases.regions.flatten(1).any(1)
+    values = {key: value.masked_fill(empty, torch.nan) for key, value in computed("regions", maps).items()}
+    curve = iou_at_levels(saliency, cases.regions, LEVELS.to(saliency.device))
+    return values | computed("maps", maps), {"iou_at_level": curve.masked_fill(empty[:, None], torch.nan)}
 
 
 def correlate_with_severity(saliency: Tensor, cases: Cases) -> tuple[Values, Values]:
@@ -93,17 +59,11 @@ def correlate_with_severity(saliency: Tensor, cases: Cases) -> tuple[Values, Val
     """
     if cases.zones is None or cases.zone_scores is None:
         return {}, {}
-    relevance = zone_relevance(saliency, cases.zones)
+    maps = ScoredMaps(saliency, cases.zones, cases.zone_scores)
     lungs = cases.zones.any(1, keepdim=True)
     mean = zone_relevance(saliency, lungs)
-    relative = torch.where(mean > 0, relevance / mean, torch.nan)
-    return (
-        {
-            "severity_correlation": severity_correlation(saliency, cases.zones, cases.zone_scores),
-            "zone_correlation": relevance_correlation(relevance, cases.zone_scores),
-        },
-        {"zone_relevance": relative, "zone_scores": cases.zone_scores},
-    )
+    relative = torch.where(mean > 0, maps.relevance / mean, torch.nan)
+    return computed("zones", maps), {"zone_relevance": relative, "zone_scores": cases.zone_scores}
 
 
 class Perturbation:
@@ -173,16 +133,7 @@ class Perturbation:
         # up to the last step that is not beyond it: a step of 25 pixels does not meet half of 224 x 224
         half = exchanged.up_to(float(exchanged.share[exchanged.share <= 0.5 + 1e-6].max()))
         by_size = masked.sensitivity(saliency)
-        values = {
-            "insertion_auc": exchanged.insertion_auc,
-            "deletion_auc": exchanged.deletion_auc,
-            "insertion_auc_half": half.insertion_auc,
-            "deletion_auc_half": half.deletion_auc,
-            "road": filled.difference,
-            "road_morf": filled.morf_mean,
-            "road_lerf": filled.lerf_mean,
-            "sensitivity_n": by_size.nanmean(1),
-        }
+        values = computed("perturbation", PerturbedOutputs(exchanged, half, filled, by_size))
         curves = {
             "insertion": exchanged.insertion,
             "deletion": exchanged.deletion,

@@ -11,17 +11,25 @@ from lightning_chex.csv_text import csv_lines
 from lightning_chex.evaluation.assembly import Assembly, Row
 from lightning_chex.evaluation.measures import MEASURES
 from lightning_chex.files import write_whole
+from lightning_chex.method_description import MethodDescription
 from lightning_chex.reporting import Curve, Results, without_nan
 
 
-def results_of(assembly: Assembly, kind: str, left_out: Mapping[str, str], protocol: Mapping[str, Any]) -> Results:
-    """Put together what was found.
+def results_of(
+    assembly: Assembly,
+    kind: str,
+    left_out: Mapping[str, str],
+    protocol: Mapping[str, Any],
+    descriptions: Mapping[str, MethodDescription],
+) -> Results:
+    """Assemble what ``results.json`` holds.
 
     Args:
         assembly: of the records.
         kind: what maps were judged by.
         left_out: why methods are missing, by name.
         protocol: see `Plan.account`.
+        descriptions: of methods and controls, by name.
     """
     found = {name: assembly.measures(name) for name in assembly.names}
     used = {key for measures in found.values() for key in measures}
@@ -37,6 +45,7 @@ def results_of(assembly: Assembly, kind: str, left_out: Mapping[str, str], proto
         differences=assembly.differences(),
         left_out=dict(left_out),
         protocol=without_nan(protocol),
+        descriptions=dict(descriptions),
     )
 
 

@@ -16,7 +16,7 @@ from lightning_chex.attribution import Attributor, EveryPixel, RandomMap
 from lightning_chex.data.adapter import adapted, name_of
 from lightning_chex.data.contract import DataError, lacks
 from lightning_chex.evaluation.assembly import Assembly, Explained, Row
-from lightning_chex.evaluation.evaluator import Control, Evaluator, control_of, lung_field
+from lightning_chex.evaluation.evaluator import LUNG_FIELD, Control, Evaluator, control_of, lung_field
 from lightning_chex.evaluation.learning import learn
 from lightning_chex.evaluation.methods import choose_methods
 from lightning_chex.evaluation.plan import Plan
@@ -138,15 +138,16 @@ def evaluate(
         records.dismiss(name)
     for name, reason in left_out.items():
         rank_zero_warn(f"{name} is left out: {reason}")
-    controls: dict[str, Control] = {
-        "EveryPixel": control_of(EveryPixel()), "RandomMap": control_of(RandomMap(settings.seed))
-    }  # fmt: skip
+    control_methods: dict[str, Attributor] = {"EveryPixel": EveryPixel(), "RandomMap": RandomMap(settings.seed)}
     if regions.prior is not None:
-        controls["PriorMap"] = control_of(regions.prior)
+        control_methods["PriorMap"] = regions.prior
     else:
         left_out["PriorMap"] = why_not or "no tuning image has a region"
+    controls: dict[str, Control] = {name: control_of(method) for name, method in control_methods.items()}
+    descriptions = {name: method.about() for name, method in (chosen | control_methods).items()}
     if kind == "zones" and (find_lungs is not None or has_masks):
         controls["LungField"] = lung_field
+        descriptions["LungField"] = LUNG_FIELD
     evaluator = Evaluator(plan, chosen, controls, records)
     names = [*chosen, *controls]
 
@@ -192,7 +193,7 @@ def evaluate(
         limit,
     )
     account |= {check: records.noted(check) for check in (PARAMETERS, LABELS) if check in assembly.measured}
-    results = results_of(assembly, kind, left_out, account)
+    results = results_of(assembly, kind, left_out, account, descriptions)
     curves = assembly.curves(example.shape[-2] * example.shape[-1], settings.sensitivity_sizes)
     write_json(folder / "results.json", results.to_json())
     write_curves(folder / "curves.csv", curves)

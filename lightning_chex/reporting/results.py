@@ -2,33 +2,41 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from lightning_chex.class_names import DETECTORS
 from lightning_chex.estimates import UNKNOWN, Estimate, Summary
-
-IOU_RULES = {
-    "iou/fixed_share": "fixed share of pixels",
-    "iou/otsu": "Otsu",
-    "iou/tuned": "tuned per class",
-    "iou/oracle": "oracle (upper bound)",
-}
-"""Measure -> short name of its threshold rule; the first one that was measured is the headline."""
+from lightning_chex.method_description import MethodDescription
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure of a map.
+    """One measure of a map: what it means, and where the page, the terminal and loggers show it.
 
     Attributes:
         title: its name for people.
-        better: which way is better; None where neither is.
-        group: ``localization``, ``perturbation``, ``severity`` or ``sanity``.
-        explanation: what it says, in a sentence.
-        statistic: what is told of its values over maps: their mean, with an interval, or their median.
+        better: ``higher``, ``lower``, or None where neither is better.
+        group: the table of a logger that holds it, and what it is about: ``localization``, ``severity``,
+            ``perturbation``, ``randomization`` or ``further``.
+        explanation: one or two sentences for readers of the page.
+        statistic: the summary over maps: their mean, with an interval, or their median.
+        unit: of its values; empty for a number without one.
+        range: the least and the greatest possible value; None where there is no such end. Intervals of a share, from 0
+            to 1, end there too.
+        table: the table of the page that holds it, see ``report/sections.py``; others are under "Further measures".
+        heading: of its column on the page; empty for the title.
+        heading_group: a heading above neighbouring columns that share it.
+        terminal: heading of its column in the terminal; empty to leave it out there.
+        outcome: its name in the page's first sentences; empty to leave it out there.
+        threshold_rule: name of the rule that cuts the maps, for an IoU; empty for other measures.
+        headline: the IoU may sum up localisation; the first such measure with a value does.
+        comparable: the best method is marked. False where the controls' values are no reference, as in checks whether
+            maps depend on the network, which a control ignores.
+        compared: it has a table of paired differences on the page.
+        ranks_examples: it may decide which images are shown as examples; the first such measure with a value does.
     """
 
     title: str
@@ -36,6 +44,28 @@ class Measure:
     group: str
     explanation: str
     statistic: Literal["mean", "median"] = "mean"
+    unit: str = ""
+    range: tuple[float | None, float | None] = (None, None)
+    table: str = ""
+    heading: str = ""
+    heading_group: str = ""
+    terminal: str = ""
+    outcome: str = ""
+    threshold_rule: str = ""
+    headline: bool = False
+    comparable: bool = True
+    compared: bool = False
+    ranks_examples: bool = False
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Measure":
+        """Read one entry of ``measures`` in ``results.json``; what an earlier version did not write has defaults."""
+        low, high = content.get("range") or (None, None)
+        return cls(**{**content, "range": (low, high)})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of ``measures`` in ``results.json``."""
+        return {name: getattr(self, name) for name in Measure.__dataclass_fields__}
 
 
 @dataclass(frozen=True)
@@ -80,6 +110,7 @@ class Results:
             of both.
         left_out: method that could not be evaluated -> why.
         protocol: data, model, settings and versions, in plain values.
+        descriptions: method or control -> its title, colour and description.
     """
 
     task: Literal["classification", "regression"]
@@ -91,15 +122,16 @@ class Results:
     differences: Mapping[str, Mapping[tuple[str, str], Summary]]
     left_out: Mapping[str, str]
     protocol: Mapping[str, Any]
+    descriptions: Mapping[str, MethodDescription] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Results":
-        """Read what ``results.json`` holds; of an earlier version, the paired differences may be missing.
+        """Read what ``results.json`` holds; of an earlier version, differences and descriptions may be missing.
 
         Raises:
             ValueError: another part is missing.
         """
-        parts = [name for name in cls.__dataclass_fields__ if name != "differences"]
+        parts = [name for name in cls.__dataclass_fields__ if name not in ("differences", "descriptions")]
         missing = [name for name in parts if name not in content]
         if missing:
             raise ValueError(
@@ -114,7 +146,7 @@ class Results:
             task=content["task"],
             class_names=names,
             regions=content["regions"],
-            measures={key: Measure(**own) for key, own in content["measures"].items()},
+            measures={key: Measure.from_json(measure) for key, measure in content["measures"].items()},
             methods={name: by_key(own) for name, own in content["methods"].items()},
             controls={name: by_key(own) for name, own in (content["controls"] or {}).items()},
             differences={
@@ -123,6 +155,10 @@ class Results:
             },
             left_out=content["left_out"] or {},
             protocol=content["protocol"] or {},
+            descriptions={
+                name: MethodDescription(**description)
+                for name, description in (content.get("descriptions") or {}).items()
+            },
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -146,11 +182,12 @@ class Results:
                 "task": self.task,
                 "class_names": list(self.class_names),
                 "regions": self.regions,
-                "measures": {key: asdict(measure) for key, measure in self.measures.items()},
+                "measures": {key: measure.to_json() for key, measure in self.measures.items()},
                 **means,
                 "differences": differences,
                 "left_out": dict(self.left_out),
                 "protocol": dict(self.protocol),
+                "descriptions": {name: asdict(description) for name, description in self.descriptions.items()},
             }
         )
 
@@ -167,7 +204,13 @@ class Results:
     @property
     def headline(self) -> str | None:
         """The IoU that sums up localisation: that of the first threshold rule measured, never the oracle's."""
-        return next((key for key in list(IOU_RULES)[:-1] if self.has(key)), None)
+        return next((key for key, measure in self.measures.items() if measure.headline and self.has(key)), None)
+
+    @property
+    def threshold_rules(self) -> dict[str, str]:
+        """The measures of overlap that have a value -> the names of their threshold rules."""
+        rules = {key: measure.threshold_rule for key, measure in self.measures.items()}
+        return {key: rule for key, rule in rules.items() if rule and self.has(key)}
 
     def estimate(self, name: str, key: str, *, class_name: str | None = None, over_classes: bool = False) -> Estimate:
         """The mean over maps, over classes, or of one class; ``UNKNOWN`` where it was not measured."""
@@ -189,25 +232,42 @@ class Results:
                 return -found if reverse else found
         return UNKNOWN
 
+    def description(self, name: str) -> MethodDescription:
+        """Return the description of a method or control; of an unknown one its name alone."""
+        return self.descriptions.get(name) or MethodDescription(name)
+
     def has(self, key: str, *, class_name: str | None = None, over_classes: bool = False) -> bool:
         """Whether any method or control has a value."""
         return any(
             self.estimate(name, key, class_name=class_name, over_classes=over_classes).known for name in self.names
         )
 
-    def keys(self, *prefixes: str) -> list[str]:
-        """Measures with a value whose key is one of ``prefixes`` or begins with one and a slash."""
-        found = [own for part in (self.methods, self.controls) for own in part.values()]
-        used = dict.fromkeys(key for own in (self.measures, *found) for key in own)
-        return [key for p in prefixes for key in used if (key == p or key.startswith(f"{p}/")) and self.has(key)]
+    def measured(self, table: str | None = None) -> list[str]:
+        """Measures with a value, in the order of their declaration; with ``table``, those of this table of the page."""
+        found = [measures for part in (self.methods, self.controls) for measures in part.values()]
+        used = dict.fromkeys(key for measures in (self.measures, *found) for key in measures)
+        return [key for key in used if (table is None or self.measure(key).table == table) and self.has(key)]
+
+    def keys_with(self, use: Literal["terminal", "outcome", "compared"]) -> list[str]:
+        """Measures with a value that are declared for this use; of several threshold rules the headline's alone."""
+        headline = self.headline
+        return [
+            key
+            for key in self.measured()
+            if getattr(self.measure(key), use) and (key == headline or not self.measure(key).threshold_rule)
+        ]
+
+    def measure(self, key: str) -> Measure:
+        """Return the declaration of a measure; one that only its values mention has its key for a title."""
+        return self.measures.get(key) or Measure(title=key, better=None, group="", explanation="")
 
     def title(self, key: str) -> str:
         """The measure's name, for people."""
-        return (self.measures[key].title if key in self.measures else "") or key
+        return self.measure(key).title or key
 
     def better(self, key: str) -> str | None:
         """``higher``, ``lower`` or None."""
-        return self.measures[key].better if key in self.measures else None
+        return self.measure(key).better
 
 
 def _read_summary(found: Mapping[str, Any], class_names: Sequence[str]) -> Summary:

@@ -5,22 +5,7 @@ from pathlib import Path
 
 from lightning_chex.reporting.checkpoint_comparison import CheckpointComparison, score_titles
 from lightning_chex.reporting.comparison import MIN_PATIENTS, beaten, common_n, judged, withheld
-from lightning_chex.reporting.results import IOU_RULES, Results, number
-
-_COLUMNS = {
-    **dict.fromkeys(IOU_RULES, "IoU"),
-    "severity_correlation": "severity",
-    "pointing_game": "pointing",
-    "insertion_auc": "insertion",
-    "deletion_auc": "deletion",
-    "road": "ROAD",
-    "sensitivity_n": "sens.-N",
-    "randomization": "random.",
-    "randomization_blank": "blank",
-    "label_randomization": "shuffled",
-}
-
-_CHECKS = ("randomization", "randomization_blank", "label_randomization")
+from lightning_chex.reporting.results import Results, number
 
 
 def summary(
@@ -77,7 +62,7 @@ def results_text(results: Results) -> str:
         A table, with the n of every column below its heading, and of a cell with another n beside its value. A star
         marks a method that does better than every control, see ``comparison.py``.
     """
-    keys = [key for key in _COLUMNS if results.has(key) and (key not in IOU_RULES or key == results.headline)]
+    keys = results.keys_with("terminal")
     if not keys:
         return "Nothing was measured."
     counts = [common_n(results.estimate(name, key) for name in results.names) for key in keys]
@@ -87,9 +72,9 @@ def results_text(results: Results) -> str:
             rows.append(("control", [""] * len(keys)))
         rows.append((name, [_value(results, name, key, count) for key, count in zip(keys, counts, strict=True)]))
     lines = _aligned(rows)
-    rule = f"IoU by the rule: {IOU_RULES[results.headline]}; " if results.headline else ""
+    rule = f"IoU by the rule: {results.threshold_rules[results.headline]}; " if results.headline else ""
     lines.append(f"{rule}(-) lower is better; n: maps behind a column's means, beside a value: behind that one")
-    reasons = [withheld(results, key) for key in keys if key != "randomization" and results.controls]
+    reasons = [withheld(results, key) for key in keys if results.controls and _starred(results, key)]
     if any("*" in line for line in lines):
         lines.append(
             "* better than every control: 95 % interval of the paired difference clear of 0, "
@@ -119,8 +104,7 @@ def comparison_text(found: CheckpointComparison) -> str:
         [("on the images reported on", names)]
         + [(title, [_plain(found.scores[name].get(key)) for name in names]) for key, title in titles.items()]
     ]
-    shown = [key for key in _COLUMNS if key not in IOU_RULES or key == found.headline]
-    for key in (key for key in shown if key in found.differences):
+    for key in (key for key in found.first.keys_with("terminal") if key in found.differences):
         rows = [(_heading(found.first, key), [*names, *(f"{one} less {other}" for one, other in found.pairs)])]
         for name in (*found.methods, *found.controls):
             less = [found.difference(name, pair, key) for pair in found.pairs]
@@ -133,19 +117,23 @@ def comparison_text(found: CheckpointComparison) -> str:
     return "\n\n".join([*lines, *(f"the cases differ: {said}" for said in found.warnings())])
 
 
+def _starred(results: Results, key: str) -> bool:
+    """Say whether methods that do better than every control are marked."""
+    return results.measure(key).comparable and results.better(key) is not None
+
+
 def _plain(value: float | None) -> str:
     # ASCII: a terminal may show nothing else
     return number(value).replace("−", "-").replace("–", "-")
 
 
 def _heading(results: Results, key: str) -> str:
-    return f"{_COLUMNS[key]}{' (-)' if results.better(key) == 'lower' else ''}"
+    return f"{results.measure(key).terminal}{' (-)' if results.better(key) == 'lower' else ''}"
 
 
 def _value(results: Results, name: str, key: str, count: int) -> str:
     controls = judged(results, key)
-    # a control that ignores the network does not change with it: no comparison for the randomisation checks
-    marked = name in results.methods and key not in _CHECKS and controls
+    marked = name in results.methods and _starred(results, key) and controls
     above = marked and beaten(results, name, key, controls) == controls
     mean = results.estimate(name, key)
     value = _plain(mean.value)

@@ -1,12 +1,15 @@
 """Evaluations made up for the tests of the report: no model has ever given these numbers."""
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
+from lightning_chex.attribution import EveryPixel, PriorMap, RandomMap
 from lightning_chex.data import DETECTORS, PATHOLOGIES, SyntheticCXR
+from lightning_chex.evaluation import MEASURES, line_up
 from lightning_chex.reporting import Curve, Estimate, ExampleRow
 
 METHODS = ["IBA", "InverseIBA", "MultiLayerIBA", "GradCAM", "IntegratedGradients", "Gradient", "LRP"]
@@ -58,8 +61,10 @@ def made_up_results(kind: str = "classes", n: int = 240, methods: list[str] | No
     named = {"classes": PATHOLOGIES, "detectors": DETECTORS, "regression": ()}[kind]
     keys = {**(PLACE if kind != "regression" else {}), **USE, **(SEVERITY if zones else {})}
     chosen = methods if methods is not None else (REGRESSION_METHODS if kind == "regression" else METHODS)
+    # as declared, so that the page shows each where it belongs, with words that no report of a real model has
     measures = {
-        key: {"title": title, "better": better, "group": "made up", "explanation": f"Made up for a test: {title}."}
+        key: MEASURES[key].to_json()
+        | {"title": title, "better": better, "explanation": f"Made up for a test: {title}."}
         for key, (title, better, _, _) in keys.items()
     }
 
@@ -70,9 +75,7 @@ def made_up_results(kind: str = "classes", n: int = 240, methods: list[str] | No
         "methods": {name: estimates(name) for name in chosen},
         "controls": {name: estimates(name) for name in [*CONTROLS, *(["LungField"] if zones else [])]},
     }
-    measures |= {
-        key: {"title": title, "better": None, "group": "", "explanation": ""} for key, title in OPTIMISED.items()
-    }
+    measures |= {key: MEASURES[key].to_json() | {"title": title, "explanation": ""} for key, title in OPTIMISED.items()}
     for place, name in enumerate(name for name in chosen if "IBA" in name):
         median = {"value": 0.04 + 0.05 * place, "ci_low": None, "ci_high": None, "n": n, "patients": n // 2}
         found["methods"][name] |= {"convergence": median, "unconverged": {**median, "value": 0.2 * place}}
@@ -80,6 +83,7 @@ def made_up_results(kind: str = "classes", n: int = 240, methods: list[str] | No
         "differences": made_up_differences(measures, found["methods"], found["controls"]),
         "task": "regression" if kind == "regression" else "classification",
         "class_names": list(named),
+        "descriptions": descriptions(kind == "regression"),
         "regions": "zones" if zones else "boxes",
         "measures": measures,
         "left_out": {"RegressionIBA_MSE": "made up: explains a score, and the model gives classes"}
@@ -104,6 +108,13 @@ def made_up_results(kind: str = "classes", n: int = 240, methods: list[str] | No
             "versions": {"lightning_chex": "0.0.0-made-up", "torch": None},
         },
     }
+
+
+def descriptions(score: bool) -> dict[str, Any]:
+    """Descriptions of the built-in methods and controls, as an evaluation writes them."""
+    prior = PriorMap(torch.zeros(1, 1, 1))
+    methods = {**line_up("layer", score), "EveryPixel": EveryPixel(), "RandomMap": RandomMap(), "PriorMap": prior}
+    return {name: asdict(method.about()) for name, method in methods.items()}
 
 
 def made_up_differences(measures, methods, controls) -> dict[str, Any]:

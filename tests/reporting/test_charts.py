@@ -5,6 +5,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ from page_reader import Node
 from test_evaluation_report import one, page_of
 
 import lightning_chex
+from lightning_chex.attribution import Attributor
+from lightning_chex.method_description import COLORS
 from lightning_chex.reporting import Curve, Estimate, ExampleRow, Results, signed_overlay, write_report
+from lightning_chex.reporting.report.charts import MARKERS
 
 
 def curve(values, method="IBA", x=None, name="sensitivity_n", half=0.1) -> Curve:
@@ -172,6 +176,38 @@ def test_a_method_looks_the_same_in_every_report_and_no_two_look_alike(tmp_path)
     assert [own[name] for name in METHODS] == [classes[name] for name in METHODS]
     assert len(set(own.values())) == len(own)
     assert len(drawn([f"m{k}" for k in range(20)], [f"c{k}" for k in range(8)])) == 28
+
+
+def test_a_method_has_the_title_colour_and_description_of_its_class(tmp_path):
+    class Mine(Attributor):
+        title = "A method of mine"
+        color = "olive"
+        description = "Marks what I like."
+
+    class Plain(Attributor):
+        """Marks nothing."""
+
+    results = made_up_results("classes", methods=["Mine", "Plain", "IBA"])
+    results["descriptions"] |= {each.__name__: asdict(each().about()) for each in (Mine, Plain)}
+    page = page_of(tmp_path, results, made_up_curves(results, 5))
+    drawn = samples(page)
+    assert "var(--s8)" in drawn["Mine"] and "var(--s0)" in drawn["IBA"]
+    # without a colour of its own a method has none of the others'
+    assert not {"var(--s8)", "var(--s0)"} & set(re.findall(r"var\(--s\d\)", drawn["Plain"]))
+    header = next(page.all("header")).text
+    assert "Mine (A method of mine)" in header and "Marks what I like." in header and "Marks nothing." in header
+
+
+def test_an_unknown_colour_of_a_method_is_refused():
+    with pytest.raises(TypeError, match="Loud.color='pink' is unknown: choose blue, orange"):
+        type("Loud", (Attributor,), {"color": "pink"})
+
+
+def test_each_colour_of_methods_has_a_marker_and_a_tone_in_both_modes():
+    css = (Path(write_report.__code__.co_filename).parent / "style.css").read_text()
+    assert len(COLORS) == len(MARKERS)
+    for number in range(len(COLORS)):
+        assert css.count(f"--s{number}:#") == 2
 
 
 def styles(node: Node) -> Iterator[str]:

@@ -41,7 +41,7 @@ def test_what_is_clear_of_zero_is_bold_and_said(tmp_path, key, favours):
     page = read_page(tmp_path / "comparison.html")
     against = "GradCAM" if favours == "IBA" else "IBA"
     said = f"weighted does better than plain by the maps of {favours}; plain does better than weighted by the maps of"
-    assert f"{said} {against}; weighted and plain are not told apart by the maps of LRP." in page.text
+    assert f"{said} {against}; weighted and plain show no sure difference by the maps of LRP." in page.text
     (table,) = [one for one in page.all("section") if one.attributes.get("id") == "measures"]
     bold = {own.text for own in table.all("b")}
     assert {"0.031", "−0.041"} <= bold and "0.002" not in bold

@@ -7,7 +7,16 @@ import torch
 from made_up import CONTROLS, METHODS, made_up_curves, made_up_differences, made_up_examples, made_up_results
 from page_reader import Node, read_page, rows
 
-from lightning_chex.reporting import Curve, Estimate, ExampleRow, Results, write_report
+from lightning_chex.evaluation import MEASURES
+from lightning_chex.reporting import (
+    CheckpointComparison,
+    Curve,
+    Estimate,
+    ExampleRow,
+    Results,
+    write_comparison,
+    write_report,
+)
 
 KINDS = ("classes", "detectors", "regression")
 
@@ -51,7 +60,8 @@ def one(
         value, low, high = value or (None, None, None)
         return {key: {"value": value, "ci_low": low, "ci_high": high, "n": 9, "patients": patients}}
 
-    measures = {key: {"title": key, "better": better, "group": "", "explanation": ""}}
+    declared = MEASURES[key].to_json() if key in MEASURES else {"group": ""}
+    measures = {key: declared | {"title": key, "better": better, "explanation": ""}}
     methods = {name: estimate(value) for name, value in values.items() if name not in controls}
     others = {name: estimate(value) for name, value in values.items() if name in controls}
     return {
@@ -72,7 +82,7 @@ def test_every_method_and_every_control_stands_in_every_table_and_picture_row(pa
         (below,) = table.all("tbody", "controls")
         assert [name for name in rows(below) if name in names] == list(results["controls"])
     examples = list(section(pages[kind], "examples").all("div", "example"))
-    assert [example.text.split(":")[0] for example in examples] == ["Best", "Median", "Worst"]
+    assert [example.text.strip().split(":")[0] for example in examples] == ["Best", "Median", "Worst"]
     for example in examples:
         assert [next(each.all("span")).text for each in example.all("figure")] == ["X-ray", *names]
         assert len(list(example.all("figure", "control"))) == len(results["controls"])
@@ -189,7 +199,7 @@ def test_the_outcome_names_the_controls_that_methods_beat(tmp_path):
         "Mean IoU, threshold rule “Otsu” (n = 9): IBA and Gradient do better than every control (the best "
         "control is PriorMap, 0.300); "
         "GradCAM does better than RandomMap only; LRP does better than none of them. "
-        "Among the methods, IBA does better than GradCAM and LRP, and is not told from Gradient."
+        "Among the methods, IBA does better than GradCAM and LRP, with no sure difference from Gradient."
     ]
 
 
@@ -211,7 +221,7 @@ def test_the_outcome_says_plainly_when_nothing_is_better(tmp_path):
 def test_the_oracle_is_never_the_headline(tmp_path):
     page = page_of(tmp_path, one("iou/oracle", {"IBA": (0.5, 0.4, 0.6), "PriorMap": (0.3, 0.2, 0.35)}))
     assert "Mean IoU" not in next(page.all("header")).text
-    assert "bounds what a rule could reach" in section(page, "iou").text
+    assert "upper bound of what a rule could reach" in section(page, "iou").text
 
 
 def test_figures_of_the_paper_stand_in_columns_of_their_own(pages):
@@ -256,14 +266,31 @@ def test_hostile_strings_are_words_and_nothing_else(tmp_path):
     results["protocol"]["settings"] = {evil: [evil, {evil: None}]}
     results["measures"]["iou/otsu"] |= {"title": evil, "explanation": evil}
     results["measures"]["own"] = {"title": evil, "better": "higher", "group": evil, "explanation": evil}
+    results["descriptions"][evil] = {"title": evil, "color": evil, "description": evil}
+    results["protocol"]["checkpoint"] = {"file": evil, "sha256": evil}
     results["methods"][evil]["own"] = {"value": 0.5, "ci_low": None, "ci_high": None, "n": 1, "patients": 1}
     sample = made_up_examples(made_up_results("classes", methods=["IBA"]), 32)[0]
-    row = replace(sample, target_name=evil, measure=evil)
+    maps = {evil: sample.maps["IBA"]}
+    row = replace(sample, target_name=evil, measure=evil, ranked_by=evil, maps=maps, iou={evil: 0.5})
     page = page_of(tmp_path, results, made_up_curves(results, 5), [row])
     assert {node.tag for node in page.everything()} & {"script", "img"} == set()
     for name in ("title", "h1"):
         assert "alert" not in next(page.all(name)).text
     assert page.text.count(evil) > 20  # shown as it is
+
+
+def test_names_of_checkpoints_are_escaped_in_a_comparison(tmp_path):
+    evil = "<script>alert('x')</script>\"'"
+    made = made_up_results("classes", methods=["IBA"])
+    made["protocol"]["checkpoint"]["file"] = evil
+    results = Results.from_json(made)
+    found = CheckpointComparison(
+        {evil: results, "plain": results}, {evil: {}, "plain": {}}, {}, 240, {evil: 1, "plain": 0}
+    )
+    write_comparison(tmp_path / "comparison.html", found)
+    page = read_page(tmp_path / "comparison.html")
+    assert not list(page.all("script")) and page.text.count(evil) > 4
+    assert f"{evil}/report.html" in {link.attributes["href"] for link in page.all("a")}
 
 
 def test_a_lone_surrogate_does_not_cost_the_report(tmp_path):
@@ -335,7 +362,7 @@ def test_the_head_of_the_page_says_what_was_evaluated(pages):
     facts = next(pages["classes"].all("dl", "facts"))
     terms = [each.text for each in facts.all("dt")]
     said = dict(zip(terms, (each.text for each in facts.all("dd")), strict=True))
-    assert said["Judged"] == "240 images, 280 targets, 120 patients"
+    assert said["Evaluated"] == "240 images, 280 targets, 120 patients"
     assert said["Model"] == "made_up.ckpt, SHA-256 abababababab"
     assert said["Threshold rule"] == "strongest 5 % of the pixels"
     assert said["Statistics"] == "features.denseblock3 from 800 images (training split)"

@@ -3,6 +3,7 @@ import math
 import pytest
 from made_up import CONTROLS, METHODS, made_up_differences, made_up_results
 
+from lightning_chex.evaluation import MEASURES
 from lightning_chex.reporting import (
     DIFFERENCE_COLUMNS,
     EVALUATION_COLUMNS,
@@ -19,7 +20,7 @@ def estimate(value, low, high, n=9, patients=30):
 
 def results(methods, controls):
     measures = {
-        key: {"title": key, "better": better, "group": "", "explanation": ""}
+        key: MEASURES[key].to_json() | {"title": key, "better": better}
         for key, better in (("iou/otsu", "higher"), ("deletion_auc", "lower"), ("randomization", "lower"))
     }
     return Results.from_json(

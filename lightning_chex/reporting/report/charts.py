@@ -4,13 +4,13 @@ Methods are solid, one colour and one marker each, the same in every chart; cont
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from xml.etree.ElementTree import Element
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -19,18 +19,15 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import IdentityTransform
 
 from lightning_chex.estimates import Estimate
-from lightning_chex.reporting.report.markup import counted, element, figures
-from lightning_chex.reporting.report.svg import color, drawing
-from lightning_chex.reporting.results import Curve
+from lightning_chex.method_description import COLORS
+from lightning_chex.reporting.report.svg import color, drawing, element, to_markup
+from lightning_chex.reporting.report.views import Figure as ChartFigure
+from lightning_chex.reporting.report.views import LegendItem, counted
+from lightning_chex.reporting.results import Curve, Results
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "*", "p", "X")
 CONTROL_MARKERS = ("o", "s", "^", "D")
 DASHES = ((3.9, 2.2), (1.1, 2.2), (5.6, 1.7, 1.1, 1.7), (2.8, 1.1))
-
-_PREFERRED = {
-    **{"IBA": 0, "RegressionIBA_MSE": 0, "InverseIBA": 1, "RegressionInverseIBA": 1, "MultiLayerIBA": 2, "GradCAM": 3},
-    **{"IntegratedGradients": 4, "Gradient": 5, "LRP": 6, "RegressionIBA_RM": 7, "RegressionIBA_DV": 8},
-}
 
 _WIDTH, _HEIGHT = 480, 340  # points; the page scales charts to its columns
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 30, 50
@@ -39,8 +36,8 @@ _SIZES = {"D": 0.8, "*": 1.5, "^": 1.1, "v": 1.1, "P": 1.15, "X": 1.1}  # of mar
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a method is drawn.
+class Style:
+    """Colour, marker and line of a method in charts.
 
     Attributes:
         color: CSS variable of its colour.
@@ -74,62 +71,67 @@ class Look:
         }
 
 
-def looks(methods: Collection[str], controls: Collection[str]) -> dict[str, Look]:
-    """Assign looks: known methods have the same in every report, others take those that are left."""
-    taken: dict[str, int] = {}
-    for name in methods:
-        place = _PREFERRED.get(name)
-        if place is not None and place not in taken.values():
-            taken[name] = place
-    free = [place for place in range(len(MARKERS)) if place not in taken.values()] or list(range(len(MARKERS)))
-    for number, name in enumerate(name for name in methods if name not in taken):
-        taken[name] = free[number % len(free)]
-    made = {name: Look(f"s{taken[name]}", MARKERS[taken[name]], None, False) for name in methods}
-    for number, name in enumerate(controls):
-        place = number % len(DASHES)
-        made[name] = Look(f"c{place}", CONTROL_MARKERS[place], DASHES[place], True)
-    return made
+def assign_styles(results: Results) -> dict[str, Style]:
+    """Assign a style to every method and control of the results.
+
+    A method has the colour it declares, and the marker that belongs to it, so that it looks the same in every report.
+    Of several methods with one colour the first has it; they and methods without a colour take those that are left.
+    """
+    numbers: dict[str, int] = {}
+    for name in results.methods:
+        wanted = results.description(name).color
+        if wanted in COLORS and COLORS.index(wanted) not in numbers.values():
+            numbers[name] = COLORS.index(wanted)
+    free = [number for number in range(len(COLORS)) if number not in numbers.values()] or list(range(len(COLORS)))
+    others = [name for name in results.methods if name not in numbers]
+    for place, name in enumerate(others):
+        numbers[name] = free[place % len(free)]
+    styles = {name: Style(f"s{numbers[name]}", MARKERS[numbers[name]], None, False) for name in results.methods}
+    for place, name in enumerate(results.controls):
+        number = place % len(DASHES)
+        styles[name] = Style(f"c{number}", CONTROL_MARKERS[number], DASHES[number], True)
+    return styles
 
 
 def line_chart(
-    curves: Sequence[Curve], looks: Mapping[str, Look], title: str, x_label: str, y_label: str, *, log_x: bool = False
-) -> Element:
+    curves: Sequence[Curve], styles: Mapping[str, Style], title: str, x_label: str, y_label: str, *, log_x: bool = False
+) -> Markup:
     """Draw curves of one kind over each other, each with its 95 % band; controls below, dashed."""
     figure, axes = _axes(title, x_label, y_label)
     axes.margins(x=0, y=0.06)
     if log_x:
         axes.set_xscale("log")
-    for order, curve in enumerate(sorted(curves, key=lambda curve: not looks[curve.method].control)):
-        look = looks[curve.method]
+    for order, curve in enumerate(sorted(curves, key=lambda curve: not styles[curve.method].control)):
+        style = styles[curve.method]
         means = [mean for x, mean in zip(curve.x, curve.means, strict=True) if x > 0 or not log_x]
         x = np.array([x for x in curve.x if x > 0 or not log_x], dtype=float)
         value, low, high = (
             np.array([getattr(mean, part) for mean in means], dtype=float) for part in ("value", "ci_low", "ci_high")
         )
-        band = axes.fill_between(x, low, high, color=color(look.color), alpha=0.11, linewidth=0)
-        band.set_gid(f"band {look.color}")
+        band = axes.fill_between(x, low, high, color=color(style.color), alpha=0.11, linewidth=0)
+        band.set_gid(f"band {style.color}")
         # each curve's markers begin a little later than those of the one before: where curves meet, all are seen
         known = np.flatnonzero(np.isfinite(value))
         step = max(1, len(known) // _MARKS)
         first = 0 if step == 1 else (order * max(1, step // 5)) % step
-        axes.plot(x, value, gid=f"curve {look.css}", markevery=known[first::step].tolist(), **look.line(8.0))
+        axes.plot(x, value, gid=f"curve {style.css}", markevery=known[first::step].tolist(), **style.line(8.0))
     return _chart(figure, axes)
 
 
 def curve_figure(
     found: Mapping[str, Sequence[Curve]],
-    looks: Mapping[str, Look],
+    styles: Mapping[str, Style],
     x_label: str,
     y_label: str,
     caption: str,
     *,
     log_x: bool = False,
-) -> Element | None:
-    """Charts of curves with one legend; None without any.
+) -> ChartFigure | None:
+    """Draw charts of curves with one legend; None without any.
 
     Args:
         found: title of a chart -> its curves; charts without curves are left out.
-        looks: method -> how it is drawn.
+        styles: method -> how it is drawn.
         x_label: of the axes across.
         y_label: of the axes up.
         caption: of the figure; ``{n}`` becomes the numbers its means rest on.
@@ -139,20 +141,20 @@ def curve_figure(
     curves = [curve for own in drawn.values() for curve in own]
     if not curves:
         return None
-    charts = [line_chart(own, looks, title, x_label, y_label, log_x=log_x) for title, own in drawn.items()]
+    charts = [line_chart(own, styles, title, x_label, y_label, log_x=log_x) for title, own in drawn.items()]
     methods = list(dict.fromkeys(curve.method for curve in curves))
     n = counted(mean.n for curve in curves for mean in curve.means)
-    return figures(caption.format(n=n), charts, legend(methods, looks))
+    return ChartFigure(caption.format(n=n), charts, legend(methods, styles))
 
 
 def scatter(
-    points: Mapping[str, tuple[Estimate, Estimate]], looks: Mapping[str, Look], title: str, x_label: str, y_label: str
-) -> Element:
+    points: Mapping[str, tuple[Estimate, Estimate]], styles: Mapping[str, Style], title: str, x_label: str, y_label: str
+) -> Markup:
     """Draw a point with error bars a method; the upper left corner is marked as the best one.
 
     Args:
         points: name -> where it lies across (lower is better) and up (higher is better).
-        looks: name -> how it is drawn.
+        styles: name -> how it is drawn.
         title: of the chart.
         x_label: of the axis across.
         y_label: of the axis up.
@@ -160,14 +162,14 @@ def scatter(
     figure, axes = _axes(title, x_label, y_label)
     axes.margins(0.15)  # room for the word in the corner
     shown = {name: (x, y) for name, (x, y) in points.items() if x.known and y.known}
-    ordered = sorted(shown, key=lambda name: not looks[name].control)
+    ordered = sorted(shown, key=lambda name: not styles[name].control)
     for name in ordered:
-        (x, y), look = shown[name], looks[name]
+        (x, y), style = shown[name], styles[name]
         for across, up in (([x.ci_low, x.ci_high], [y.value] * 2), ([x.value] * 2, [y.ci_low, y.ci_high])):
-            axes.plot(across, up, color=color(look.color), alpha=0.75, linewidth=1.4, gid=f"bar {look.color}")
+            axes.plot(across, up, color=color(style.color), alpha=0.75, linewidth=1.4, gid=f"bar {style.color}")
     for name in ordered:
-        (x, y), look = shown[name], looks[name]
-        axes.plot(x.value, y.value, gid=f"mark {look.css}|{name}", **look.line(11.0) | {"linestyle": "none"})
+        (x, y), style = shown[name], styles[name]
+        axes.plot(x.value, y.value, gid=f"mark {style.css}|{name}", **style.line(11.0) | {"linestyle": "none"})
     axes.annotate(
         "better",
         (0, 1),
@@ -180,28 +182,23 @@ def scatter(
         arrowprops={"arrowstyle": "->", "color": color("soft"), "linewidth": 1.6, "relpos": (0, 1), "shrinkA": 0},
     )
     axes.autoscale_view()
-    _label(axes, shown, looks)
+    _label(axes, shown, styles)
     return _chart(figure, axes)
 
 
-def legend(names: Sequence[str], looks: Mapping[str, Look]) -> Element:
-    """Names with their marks, for one figure or several."""
-    items = [
-        element(
-            "li", element("span", _sample(looks[name])), name, element("i", " control") if looks[name].control else None
-        )
-        for name in names
-    ]
-    return element("ul", *items, class_="legend")
+def legend(names: Sequence[str], styles: Mapping[str, Style]) -> list[LegendItem]:
+    """Build the legend of one figure or several."""
+    return [LegendItem(name, _sample(styles[name]), styles[name].control) for name in names]
 
 
 @cache
-def _sample(look: Look) -> Element:
+def _sample(style: Style) -> Markup:
     figure = Figure(figsize=(32 / 72, 16 / 72), dpi=72)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(-16, 16), ylim=(-1, 1))
     axes.set_axis_off()
-    axes.plot([-15, 0, 15], [0, 0, 0], markevery=[1], **look.line(8.0))
-    return element("svg", *drawing(figure), viewBox="0 0 32 16", width=32, height=16, aria_hidden="true")
+    axes.plot([-15, 0, 15], [0, 0, 0], markevery=[1], **style.line(8.0))
+    drawn = element("svg", *drawing(figure), viewBox="0 0 32 16", width=32, height=16, aria_hidden="true")
+    return to_markup(drawn)
 
 
 def _axes(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
@@ -214,7 +211,7 @@ def _axes(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _chart(figure: Figure, axes: Axes) -> Element:
+def _chart(figure: Figure, axes: Axes) -> Markup:
     """Add grid and ticks, and write the chart."""
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "linear":
@@ -229,15 +226,16 @@ def _chart(figure: Figure, axes: Axes) -> Element:
     if low <= 0 <= high:
         axes.axhline(0, color=color("soft"), linewidth=1, zorder=0.6)
     title = element("title", axes.get_title(loc="left"))
-    return element("svg", title, *drawing(figure), class_="chart", viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img")
+    box = f"0 0 {_WIDTH} {_HEIGHT}"
+    return to_markup(element("svg", title, *drawing(figure), class_="chart", viewBox=box, role="img"))
 
 
 def _tick(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{round(value, 10):g}".replace("-", "−")
 
 
-def _label(axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]], looks: Mapping[str, Look]) -> None:
-    """Write each name at the free place nearest to its point; a thin line joins those that stand off."""
+def _label(axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]], styles: Mapping[str, Style]) -> None:
+    """Write the name of each point beside it without overlap; names far from their points get a leader line."""
     size, names, bars = 12.5, 40.0, 10.0  # points; costs of each square point hidden
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -263,7 +261,7 @@ def _label(axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]], looks: M
         width, _, _ = text_to_path.get_text_width_height_descent(name, FontProperties(size=size), False)
         box = _free_box((width, 14.0), (x, y), np.array(taken), room)
         taken.append((*box, names))
-        ink, pixels = color(looks[name].color), IdentityTransform()
+        ink, pixels = color(styles[name].color), IdentityTransform()
         end = min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
         if math.dist((x, y), end) > 15:
             axes.plot((x, end[0]), (y, end[1]), transform=pixels, color=ink, alpha=0.6, linewidth=0.8, gid="leader")
@@ -273,7 +271,7 @@ def _label(axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]], looks: M
 def _free_box(
     size: tuple[float, float], point: tuple[float, float], taken: np.ndarray, room: np.ndarray
 ) -> tuple[float, float, float, float]:
-    """Left, bottom, right and top of the place for a name, on ellipses about its point, that hides least; in points.
+    """Choose the place for a name, on ellipses about its point, that hides least: left, bottom, right, top in points.
 
     Args:
         size: width and height of the name.

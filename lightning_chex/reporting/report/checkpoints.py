@@ -1,75 +1,82 @@
 """The page that compares checkpoints: their values, their paired differences, and how well each predicts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element
 
 from lightning_chex.estimates import Estimate
 from lightning_chex.reporting.checkpoint_comparison import CheckpointComparison, score_titles
 from lightning_chex.reporting.comparison import MIN_PATIENTS, clear_of_zero, common_n
-from lightning_chex.reporting.report.differences import COMPARED
-from lightning_chex.reporting.report.markup import Child, details, element, explained, section
+from lightning_chex.reporting.report.differences import compared_title, difference_cell
 from lightning_chex.reporting.report.outcome import words
-from lightning_chex.reporting.report.page import document, write_page
-from lightning_chex.reporting.report.tables import interval, scrolling
-from lightning_chex.reporting.results import IOU_RULES, number
+from lightning_chex.reporting.report.page import write_page
+from lightning_chex.reporting.report.views import (
+    Answers,
+    Cell,
+    Heading,
+    Link,
+    Row,
+    RowGroup,
+    Section,
+    Table,
+    estimate_cell,
+    explained,
+)
+from lightning_chex.reporting.results import number
 
 _UNFOLDED = 3
-"""So many tables of measures are open; the others are folded."""
+"""Number of tables of measures that are open; the others are folded."""
+
+_DIRECTIONS = {
+    "higher": "A positive difference favours the first of the two (higher is better).",
+    "lower": "A negative difference favours the first of the two (lower is better).",
+}
+
+_SMALL_PRINT = "Small print: 95 % interval, bootstrap by patient; – stands for no value."
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Values of every checkpoint, and differences of every pair of them."""
+
+    name: str
+    values: Sequence[Estimate]
+    differences: Sequence[Estimate]
 
 
 def write_comparison(path: Path, found: CheckpointComparison) -> None:
     """Write a comparison as one HTML page without scripts and external resources; it links to each report."""
-    names = list(found.results)
-    title = f"Checkpoints compared: {words(names)}"
-    sections = [each for each in (_prediction(found), _measures(found), _by_class(found)) if each is not None]
-    links = [element("li", element("a", each.findtext("h2"), href=f"#{each.get('id')}")) for each in sections]
-    links += [element("li", element("a", f"report of {name}", href=f"{name}/report.html")) for name in names]
-    header = element("header", *_opening(title, found))
-    write_page(path, document(title, header, element("nav", element("ul", *links)), *sections))
+    sections = [_prediction(found), _measures(found), _by_class(found)]
+    write_page(
+        path,
+        "comparison.html",
+        title=f"Checkpoints compared: {words(list(found.results))}",
+        sections=[section for section in sections if section is not None],
+        links=[Link(f"report of {name}", _report_of(name)) for name in found.results],
+        warnings=found.warnings(),
+        outcome=_outcome(found),
+    )
 
 
-def _opening(title: str, found: CheckpointComparison) -> list[Child]:
-    warnings = [element("li", element("b", "The cases differ. "), f"{said}.") for said in found.warnings()]
-    outcome = [
-        element("li", element("b", measure), *(element("p", answer) for answer in answers))
-        for measure, answers in _outcome(found)
-    ]
-    return [
-        element("h1", title),
-        element(
-            "p",
-            "One network with different weights, measured on the same X-rays and the same targets: the labels decide "
-            "what is explained, whatever a checkpoint predicts. A difference in how maps lie on findings says "
-            "something of the training only where the checkpoints predict about equally well.",
-            class_="lede",
-        ),
-        element("ul", *warnings, class_="outcome") if warnings else None,
-        element("h2", "The outcome"),
-        element("ul", *outcome, class_="outcome") if outcome else element("p", "Nothing was measured by both."),
-        element(
-            "p",
-            f"“Better” means: the 95 % interval of the mean difference on the same cases, of {MIN_PATIENTS} patients "
-            "or more, is clear of 0; the intervals are not corrected for their number. Where one holds 0, nothing is "
-            "shown, which does not mean that two checkpoints are equal.",
-            class_="note",
-        ),
-    ]
+def _report_of(name: str) -> str:
+    return f"{name}/report.html"
 
 
-def _outcome(found: CheckpointComparison) -> list[tuple[str, list[str]]]:
-    """For each main measure, by which methods' maps one checkpoint does better than another."""
-    said = []
-    for key in (key for key in (found.headline, "severity_correlation", "insertion_auc", "deletion_auc") if key):
+def _outcome(found: CheckpointComparison) -> list[Answers]:
+    """Say for each main measure by which methods' maps one checkpoint does better than another."""
+    outcome = []
+    for key in found.first.keys_with("outcome"):
+        if not found.first.measure(key).comparable:
+            continue
         answers = [answer for pair in found.pairs if (answer := _answer(found, key, pair))]
         if answers:
-            said.append((_title(found, key), list(dict.fromkeys(answers))))
-    return said
+            outcome.append(Answers(compared_title(found.first, key), list(dict.fromkeys(answers))))
+    return outcome
 
 
 def _answer(found: CheckpointComparison, key: str, pair: tuple[str, str]) -> str | None:
-    """What a measure says of two checkpoints; None where they have no case in common."""
+    """Say which of two checkpoints a measure favours; None where they have no case in common."""
     differences = {name: own for name in found.methods if (own := found.difference(name, pair, key)).known}
     if not differences:
         return None
@@ -80,150 +87,117 @@ def _answer(found: CheckpointComparison, key: str, pair: tuple[str, str]) -> str
     more = [name for name, own in differences.items() if clear_of_zero(own, better)]
     less = [name for name, own in differences.items() if clear_of_zero(-own, better)]
     apart = [name for name in differences if name not in more + less]
-    parts = [
-        *([f"{pair[0]} does better than {pair[1]} by the maps of {words(more)}"] if more else []),
-        *([f"{pair[1]} does better than {pair[0]} by the maps of {words(less)}"] if less else []),
-        *([f"{pair[0]} and {pair[1]} are not told apart by the maps of {words(apart)}"] if apart else []),
-    ]
+    parts = []
+    if more:
+        parts.append(f"{pair[0]} does better than {pair[1]} by the maps of {words(more)}")
+    if less:
+        parts.append(f"{pair[1]} does better than {pair[0]} by the maps of {words(less)}")
+    if apart:
+        parts.append(f"{pair[0]} and {pair[1]} show no sure difference by the maps of {words(apart)}")
     return f"{'; '.join(parts)}."
 
 
-def _prediction(found: CheckpointComparison) -> Element | None:
-    """How well each checkpoint predicts the images reported on."""
+def _prediction(found: CheckpointComparison) -> Section:
+    """Show how well each checkpoint predicts the images reported on."""
     titles = {key: title for scores in found.scores.values() for key, title in score_titles(scores).items()}
-    head = [element("th", title, scope="col") for title in titles.values()]
     rows = []
-    for name, own in found.results.items():
-        facts: dict[str, Any] = dict(own.protocol.get("checkpoint") or {})
-        cells = [element("td", number(found.scores[name].get(key))) for key in titles]
-        cases = f"{found.common + found.alone[name]:,}"
-        file = [element("td", str(facts.get("file", ""))), element("td", str(facts.get("sha256", ""))[:12])]
-        head_cell = element("th", element("a", name, href=f"{name}/report.html"), scope="row", class_="name")
-        rows.append(element("tr", head_cell, *cells, element("td", cases), *file))
-    others = [element("th", heading, scope="col") for heading in ("cases", "file", "SHA-256")]
-    table = _table([element("th", "checkpoint", scope="col", class_="name"), *head, *others], rows)
-    return section(
-        "prediction",
-        "How well they predict",
-        "Over all images reported on; means over the classes that have images with and without the finding among "
-        "them. Classes that have not are left out.",
-        scrolling("Each checkpoint on the images reported on", table, []),
-    )
+    for name, results in found.results.items():
+        checkpoint: dict[str, Any] = dict(results.protocol.get("checkpoint") or {})
+        cells = [Cell(number(found.scores[name].get(key))) for key in titles]
+        cells.append(Cell(f"{found.common + found.alone[name]:,}"))
+        cells.append(Cell(str(checkpoint.get("file", ""))))
+        cells.append(Cell(str(checkpoint.get("sha256", ""))[:12]))
+        rows.append(Row(name, cells, link=_report_of(name)))
+    headings = [Heading(title) for title in (*titles.values(), "cases", "file", "SHA-256")]
+    caption = "Each checkpoint on the images reported on"
+    table = Table(caption, headings, [RowGroup(rows)], name_heading="checkpoint")
+    return Section("prediction", "How well they predict", [table])
 
 
-def _measures(found: CheckpointComparison) -> Element | None:
-    first = [key for key in (found.headline, *COMPARED) if key in found.measured]
-    keys = [*first, *(key for key in found.measured if key in found.differences and key not in first)]
+def _measures(found: CheckpointComparison) -> Section | None:
+    compared = [key for key in found.first.keys_with("compared") if key in found.measured]
+    others = [key for key in found.measured if key in found.differences and key not in compared]
+    keys = [*compared, *others]
     if not keys:
         return None
     tables = [_measure(found, key) for key in keys]
-    folded = [
-        details(_title(found, key), table) for key, table in zip(keys[_UNFOLDED:], tables[_UNFOLDED:], strict=True)
-    ]
-    return section(
+    return Section(
         "measures",
         "Measures and paired differences",
-        "First the mean of each checkpoint with its 95 % interval by patient, then one checkpoint less another: the "
-        "mean over the cases that both have, which can be clear of 0 where the intervals of the two means overlap. "
-        f"Bold: clear of 0, with {MIN_PATIENTS} patients or more. Controls know nothing of the network; where they "
-        "differ, the measure itself depends on the weights.",
-        *tables[:_UNFOLDED],
-        *folded,
+        tables[:_UNFOLDED],
+        tables[_UNFOLDED:],
         explained(found.first, keys),
     )
 
 
-def _measure(found: CheckpointComparison, key: str) -> Element:
-    def row(name: str) -> tuple[str, list[Estimate], list[Estimate]]:
-        values = [found.estimate(each, name, key) for each in found.results]
-        return name, values, [found.difference(name, pair, key) for pair in found.pairs]
+def _measure(found: CheckpointComparison, key: str) -> Table:
+    def line(name: str) -> _Line:
+        values = [found.estimate(checkpoint, name, key) for checkpoint in found.results]
+        return _Line(name, values, [found.difference(name, pair, key) for pair in found.pairs])
 
-    groups = [("", [row(name) for name in found.methods]), ("Controls", [row(name) for name in found.controls])]
-    return _values_table(found, _title(found, key), "method", groups, found.first.better(key))
+    methods = [line(name) for name in found.methods]
+    controls = [line(name) for name in found.controls]
+    counts = _counts([*methods, *controls], len(found.results) + len(found.pairs))
+    better = found.first.better(key)
+    groups = [RowGroup([_row(each, counts, better) for each in methods])]
+    if controls:
+        groups.append(RowGroup([_row(each, counts, better) for each in controls], "Controls", "controls"))
+    headings = [
+        Heading(text, f"n = {count:,}" if count else "") for text, count in zip(_headings(found), counts, strict=True)
+    ]
+    notes = [note for note in (_DIRECTIONS.get(better or ""), _SMALL_PRINT) if note]
+    return Table(compared_title(found.first, key), headings, groups, notes)
 
 
-def _by_class(found: CheckpointComparison) -> Element | None:
-    """IoU class by class, a table for each method."""
+def _by_class(found: CheckpointComparison) -> Section | None:
+    """Show the IoU class by class, a table for each method."""
     key = found.headline
-    classes = found.first.class_names
-    if key is None or not classes or key not in found.differences:
+    if key is None or not found.first.class_names or key not in found.differences:
         return None
-    tables = []
-    for name in found.methods:
-        rows = []
-        for each in [*classes, None]:
-            of: dict[str, Any] = {"class_name": each} if each else {"over_classes": True}
-            values = [found.estimate(checkpoint, name, key, **of) for checkpoint in found.results]
-            less = [found.difference(name, pair, key, **of) for pair in found.pairs]
-            if any(own.known for own in values):
-                rows.append((each or "mean over classes", values, less))
-        scores = {label: [found.scores[c].get(f"auroc/{label}") for c in found.results] for label, _, _ in rows}
-        scores["mean over classes"] = [found.scores[c].get("auroc") for c in found.results]
-        tables.append(
-            _values_table(found, f"{_title(found, key)}, by class: {name}", "class", [("", rows)], "higher", scores)
-        )
-    folded = [details(f"By class: {name}", own) for name, own in list(zip(found.methods, tables, strict=True))[1:]]
-    return section(
-        "classes",
-        "IoU by class",
-        "As in the paper's Table 3: whether another training moves the maps of single classes. Single classes have few "
-        "patients each, and are many: an interval clear of 0 may well be chance. AUROC stands beside, on the same "
-        "images.",
-        *tables[:1],
-        *folded,
+    tables = [_class_table(found, key, name) for name in found.methods]
+    return Section("classes", "IoU by class", tables[:1], tables[1:], template="checkpoint_classes")
+
+
+def _class_table(found: CheckpointComparison, key: str, method: str) -> Table:
+    mean = "mean over classes"
+    selections: dict[str, Mapping[str, Any]] = {name: {"class_name": name} for name in found.first.class_names}
+    selections[mean] = {"over_classes": True}
+    rows = []
+    for name, selection in selections.items():
+        values = [found.estimate(checkpoint, method, key, **selection) for checkpoint in found.results]
+        less = [found.difference(method, pair, key, **selection) for pair in found.pairs]
+        if not any(value.known for value in values):
+            continue
+        row = _row(_Line(name, values, less), [0] * (len(values) + len(less)), found.first.better(key))
+        score = "auroc" if name == mean else f"auroc/{name}"
+        scores = [Cell(number(found.scores[checkpoint].get(score))) for checkpoint in found.results]
+        rows.append(Row(name, [*row.cells, *scores]))
+    headings = [Heading(text) for text in (*_headings(found), *(f"AUROC of {name}" for name in found.results))]
+    return Table(
+        f"{compared_title(found.first, key)}, by class: {method}",
+        headings,
+        [RowGroup(rows)],
+        [_DIRECTIONS["higher"], _SMALL_PRINT],
+        name_heading="class",
+        summary=f"By class: {method}",
     )
 
 
-def _values_table(
-    found: CheckpointComparison,
-    caption: str,
-    heading: str,
-    groups: Sequence[tuple[str, Sequence[tuple[str, Sequence[Estimate], Sequence[Estimate]]]]],
-    better: str | None,
-    scores: dict[str, list[float | None]] | None = None,
-) -> Element:
-    """Rows of values by checkpoint, then differences by pair, then scores by checkpoint where there are some."""
-    headings = [*found.results, *(f"{one} less {other}" for one, other in found.pairs)]
-    rows = [[*values, *less] for _, group in groups for _, values, less in group]
-    counts = [common_n(column) for column in zip(*rows, strict=True)] if rows else [0] * len(headings)
-    small = [element("small", f"n = {count:,}") if count and heading != "class" else None for count in counts]
-    head = [element("th", name, own, scope="col") for name, own in zip(headings, small, strict=True)]
-    head += [element("th", f"AUROC of {name}", scope="col") for name in found.results] if scores else []
-    head = [element("th", heading, scope="col", class_="name"), *head]
-    bodies = []
-    for title, group in groups:
-        lines = []
-        for name, values, less in group:
-            numbers = zip([*values, *less], counts, strict=True)
-            cells = [
-                _cell(own, count if heading != "class" else 0, better if place >= len(values) else None)
-                for place, (own, count) in enumerate(numbers)
-            ]
-            cells += [element("td", number(own)) for own in scores[name]] if scores else []
-            lines.append(element("tr", element("th", name, scope="row", class_="name"), *cells))
-        band = element("tr", element("th", element("span", title), colspan=str(len(head)), scope="rowgroup"))
-        if lines:
-            bodies.append(element("tbody", *([band] if title else []), *lines, class_="controls" if title else None))
-    note = {
-        "higher": "A positive difference speaks for the first of the two (higher is better).",
-        "lower": "A negative difference speaks for the first of the two (lower is better).",
-    }.get(better or "", "")
-    table = element("table", element("thead", element("tr", *head)), *bodies)
-    return scrolling(caption, table, [note, "Small print: 95 % interval, bootstrap by patient; – stands for no value."])
+def _headings(found: CheckpointComparison) -> list[str]:
+    return [*found.results, *(f"{first} less {second}" for first, second in found.pairs)]
 
 
-def _cell(own: Estimate, count: int, better: str | None) -> Element:
-    """A value with its interval; with ``better`` a difference, bold where it is clear of 0."""
-    if not own.known:
-        return element("td", number(None), class_="none")
-    small = interval(own) + (f", n = {own.n:,}" if own.n != count else "")
-    clear = better is not None and (clear_of_zero(own, better) or clear_of_zero(-own, better))
-    return element("td", element("b" if clear else "span", number(own.value)), element("small", small))
+def _counts(lines: Sequence[_Line], columns: int) -> list[int]:
+    """The n that most estimates of each column have."""
+    rows = [[*line.values, *line.differences] for line in lines]
+    return [common_n(row[column] for row in rows) for column in range(columns)]
 
 
-def _table(head: Sequence[Element], rows: Sequence[Element]) -> Element:
-    return element("table", element("thead", element("tr", *head)), element("tbody", *rows))
-
-
-def _title(found: CheckpointComparison, key: str) -> str:
-    return f"IoU, threshold rule: {IOU_RULES[key]}" if key in IOU_RULES else found.first.title(key)
+def _row(line: _Line, counts: Sequence[int], better: str | None) -> Row:
+    values = len(line.values)
+    cells = [estimate_cell(value, count) for value, count in zip(line.values, counts[:values], strict=True)]
+    cells += [
+        difference_cell(difference, better, count)
+        for difference, count in zip(line.differences, counts[values:], strict=True)
+    ]
+    return Row(line.name, cells)

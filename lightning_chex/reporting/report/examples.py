@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
-from xml.etree.ElementTree import Element
 
 import numpy as np
 import torch
@@ -16,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_chex.reporting.pictures import signed_overlay
-from lightning_chex.reporting.report.charts import Look
-from lightning_chex.reporting.report.markup import element, section
+from lightning_chex.reporting.report.charts import Style
+from lightning_chex.reporting.report.views import Box, Example, Outline, Picture, Score, Section
 from lightning_chex.reporting.results import Results, number
 
 LONGEST = 256
@@ -31,7 +30,7 @@ class ExampleRow:
     """One explained image with the maps of every method, for the page; all tensors on the CPU.
 
     Attributes:
-        rank: which place the image takes in the order of ``ranked_by``'s IoU (or other measure).
+        rank: the place of the image in the order of ``ranked_by``'s IoU (or other measure).
         ranked_by: the method whose values chose the image.
         image: grey values in [0, 1], float (H, W).
         target_name: what is explained, for people.
@@ -67,7 +66,9 @@ class ExampleRow:
         if self.rank not in ("best", "median", "worst"):
             raise ValueError(f"rank={self.rank!r} is unknown; choose best, median or worst")
         size = tuple(self.image.shape)
-        drawn = {**self.maps, **{k: v for k, v in (("region", self.region),) if v is not None}}
+        drawn = dict(self.maps)
+        if self.region is not None:
+            drawn["region"] = self.region
         if self.zones is not None:
             if self.scores is None or len(self.scores) != len(self.zones):
                 raise ValueError(f"scores={self.scores!r} do not match {len(self.zones)} zones: give one score a zone")
@@ -77,36 +78,29 @@ class ExampleRow:
                 raise ValueError(f"{name!r} is {tuple(each.shape)}, but the image is {size}: resize it to the image")
 
 
-def examples(rows: Sequence[ExampleRow], results: Results, looks: Mapping[str, Look]) -> Element | None:
-    """The section of example images, in the order given; None without any."""
+def examples(rows: Sequence[ExampleRow], results: Results, styles: Mapping[str, Style]) -> Section | None:
+    """Build the section of example images, in the order given; None without any."""
     if not rows:
         return None
-    first = rows[0]
-    return section(
+    return Section(
         "examples",
         "Example maps",
-        f"Nobody chose these images: they are the best, the median and the worst by {first.measure} of "
-        f"{first.ranked_by}. Bright colours mark the strongest pixels of each map, scaled to itself, blue its "
-        "negative ones; a map that is the same everywhere leaves the X-ray as it is, and controls have dashed frames.",
-        *(_row(row, results, looks) for row in rows),
+        [_example(row, results, styles) for row in rows],
+        words={"measure": rows[0].measure, "method": rows[0].ranked_by},
     )
 
 
-def _row(row: ExampleRow, results: Results, looks: Mapping[str, Look]) -> Element:
+def _example(row: ExampleRow, results: Results, styles: Mapping[str, Style]) -> Example:
     grey = np.round(255 * torch.nan_to_num(row.image.float()).clamp(0, 1).numpy()).astype(np.uint8)
-    plain = np.repeat(grey[..., None], 3, axis=2)
-    names = [name for name in [*results.names, *row.maps] if name in row.maps]
-    cells = [_picture(row, plain, "X-ray", None, "xray", scores=True)]
-    for name in dict.fromkeys(names):
-        kind = "control" if name in looks and looks[name].control else "method"
-        value = f"{row.measure} {number(row.iou[name])}" if name in row.iou else None
-        cells.append(_picture(row, signed_overlay(row.image, row.maps[name]), name, value, kind))
-    return element(
-        "div",
-        element("h3", f"{row.rank.capitalize()}: {row.target_name}", element("small", f" {_facts(row, results)}")),
-        element("div", *cells, class_="strip"),
-        class_="example",
-    )
+    xray = np.repeat(grey[..., None], 3, axis=2)
+    pictures = [_picture(row, xray, "X-ray", "", "xray", scores=True)]
+    for name in dict.fromkeys([*results.names, *row.maps]):
+        if name not in row.maps:
+            continue
+        css = "control" if name in styles and styles[name].control else "method"
+        value = f"{row.measure} {number(row.iou[name])}" if name in row.iou else ""
+        pictures.append(_picture(row, signed_overlay(row.image, row.maps[name]), name, value, css))
+    return Example(f"{row.rank.capitalize()}: {row.target_name}", _facts(row, results), pictures)
 
 
 def _facts(row: ExampleRow, results: Results) -> str:
@@ -117,39 +111,44 @@ def _facts(row: ExampleRow, results: Results) -> str:
     return f"predicted probability {row.prediction:.2f}, labelled {'positive' if row.truth else 'negative'}"
 
 
-def _picture(
-    row: ExampleRow, rgb: NDArray[np.uint8], name: str, value: str | None, kind: str, scores: bool = False
-) -> Element:
-    height, width = rgb.shape[:2]
-    marks: list[Element] = []
-    if row.region is not None:
-        marks.append(element("path", d=outline(row.region), class_="region"))
-    if row.zones is not None:
-        marks += _zones(row, scores)
-    for x1, y1, x2, y2 in row.boxes.tolist() if row.boxes is not None else []:
-        marks.append(element("rect", x=x1, y=y1, width=max(x2 - x1, 0.0), height=max(y2 - y1, 0.0), class_="region"))
-    drawn = element(
-        "svg",
-        element("image", href=_data(rgb), width=width, height=height),
-        *marks,
-        viewBox=f"0 0 {width} {height}",
-        role="img",
-        aria_label=f"{name}, {row.rank} by {row.measure}",
+def _picture(row: ExampleRow, rgb: NDArray[np.uint8], name: str, value: str, css: str, scores: bool = False) -> Picture:
+    outlines = [] if row.region is None else [Outline(outline(row.region), "region")]
+    written = []
+    for zone, score in _scored_zones(row):
+        outlines.append(Outline(outline(zone), f"region z{min(3, max(0, round(score)))}"))
+        if scores and zone.any():
+            written.append(_score(zone, score))
+    return Picture(
+        name,
+        value,
+        css,
+        _data(rgb),
+        width=rgb.shape[1],
+        height=rgb.shape[0],
+        label=f"{name}, {row.rank} by {row.measure}",
+        outlines=outlines,
+        boxes=[_box(corners) for corners in (row.boxes.tolist() if row.boxes is not None else [])],
+        scores=written,
     )
-    caption = element("figcaption", element("span", name), element("small", value) if value else None)
-    return element("figure", drawn, caption, class_=kind)
 
 
-def _zones(row: ExampleRow, scores: bool) -> list[Element]:
-    made: list[Element] = []
-    for zone, score in zip(row.zones if row.zones is not None else [], row.scores or [], strict=True):
-        made.append(element("path", d=outline(zone), class_=f"region z{min(3, max(0, round(float(score))))}"))
-        places = zone.nonzero().float()
-        if scores and len(places):
-            y, x = places.mean(0).tolist()
-            size = 0.08 * max(zone.shape)
-            made.append(element("text", f"{float(score):g}", x=x, y=y + 0.35 * size, font_size=size, class_="score"))
-    return made
+def _scored_zones(row: ExampleRow) -> list[tuple[Tensor, float]]:
+    if row.zones is None or row.scores is None:
+        return []
+    return [(zone, float(score)) for zone, score in zip(row.zones, row.scores, strict=True)]
+
+
+def _score(zone: Tensor, score: float) -> Score:
+    """Write a zone's score at its centre."""
+    y, x = zone.nonzero().float().mean(0).tolist()
+    size = 0.08 * max(zone.shape)
+    # text stands on its baseline: about a third of its height lower it is centred
+    return Score(f"{score:g}", f"{x:.6g}", f"{y + 0.35 * size:.6g}", f"{size:.6g}")
+
+
+def _box(corners: Sequence[float]) -> Box:
+    x1, y1, x2, y2 = corners
+    return Box(f"{x1:.6g}", f"{y1:.6g}", f"{max(x2 - x1, 0.0):.6g}", f"{max(y2 - y1, 0.0):.6g}")
 
 
 def _data(rgb: NDArray[np.uint8]) -> str:

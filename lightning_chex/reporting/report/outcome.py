@@ -3,68 +3,61 @@
 from collections.abc import Sequence
 
 from lightning_chex.reporting.comparison import beaten, judged, withheld
-from lightning_chex.reporting.report.markup import counted
-from lightning_chex.reporting.results import IOU_RULES, Results, number
+from lightning_chex.reporting.report.views import Answers, counted
+from lightning_chex.reporting.results import Results, number
+
+_MOST = 2
+"""Number of measures that answer a question at most."""
 
 
-def outcome(results: Results) -> list[tuple[str, list[str]]]:
-    """Up to three questions with their answers: place, use by the network, dependence on the weights.
+def outcome(results: Results) -> list[Answers]:
+    """Answer up to three questions: place, use by the network, dependence on the weights.
 
     A question whose measures were not taken is left out.
     """
-    said = [_place(results), _use(results), _weights(results)]
-    return [sentence for sentence in said if sentence]
-
-
-def _place(results: Results) -> tuple[str, list[str]] | None:
-    parts = []
-    if results.headline:
-        parts.append((f"Mean IoU, threshold rule “{IOU_RULES[results.headline]}”", results.headline))
-    if results.has("severity_correlation"):
-        parts.append(("Correlation with the zone scores", "severity_correlation"))
+    place = _main_measures(results, "localization", "severity")
     if results.task == "regression":
-        parts.reverse()
-    return _sentences(results, "Do the maps lie on the findings?", parts)
-
-
-def _use(results: Results) -> tuple[str, list[str]] | None:
-    parts = [
-        (words, key)
-        for words, key in (
-            ("Strongest pixels shown first (insertion AUC)", "insertion_auc"),
-            ("Strongest pixels removed first (deletion AUC)", "deletion_auc"),
-        )
-        if results.has(key)
+        place.reverse()
+    answered = [
+        _sentences(results, "Do the maps lie on the findings?", place),
+        _sentences(results, "Does the network use what the maps mark?", _main_measures(results, "perturbation")),
+        _weights(results),
     ]
-    if not parts and results.has("sensitivity_n"):
-        parts = [("Sensitivity-N", "sensitivity_n")]
-    return _sentences(results, "Does the network use what the maps mark?", parts)
+    return [answers for answers in answered if answers is not None]
 
 
-def _weights(results: Results) -> tuple[str, list[str]] | None:
+def _main_measures(results: Results, *groups: str) -> list[str]:
+    return [key for key in results.keys_with("outcome") if results.measure(key).group in groups][:_MOST]
+
+
+def _weights(results: Results) -> Answers | None:
     means = {name: results.estimate(name, "randomization") for name in results.methods}
     known = {name: mean.value for name, mean in means.items() if mean.known}
     if not known:
         return None
-    low, high = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
+    low = min(known, key=lambda name: known[name])
+    high = max(known, key=lambda name: known[name])
     if low == high:
         span = f"by {number(known[low])} for {low}"
     else:
         span = f"by {number(known[low])} ({low}) to {number(known[high])} ({high})"
     counts = _counted(results, "randomization")
-    return (
+    return Answers(
         "Do the maps depend on what was learnt?",
         [
-            f"Weights drawn anew, from the last layer to all: they correlate with the originals {span} on average "
-            f"({counts})."
+            "With weights drawn anew, from the last layer to all, the maps correlate with the originals "
+            f"{span} on average ({counts})."
         ],
     )
 
 
-def _sentences(results: Results, question: str, parts: Sequence[tuple[str, str]]) -> tuple[str, list[str]] | None:
-    if not parts or not results.methods:
+def _sentences(results: Results, question: str, keys: Sequence[str]) -> Answers | None:
+    if not keys or not results.methods:
         return None
-    return question, [f"{words} ({_counted(results, key)}): {_comparison(results, key)}." for words, key in parts]
+    sentences = [
+        f"{results.measure(key).outcome} ({_counted(results, key)}): {_comparison(results, key)}." for key in keys
+    ]
+    return Answers(question, sentences)
 
 
 def _counted(results: Results, key: str) -> str:
@@ -72,7 +65,7 @@ def _counted(results: Results, key: str) -> str:
 
 
 def _comparison(results: Results, key: str) -> str:
-    """Which methods do better than which controls, and than which methods the best one does."""
+    """Say which methods do better than which controls, and which other methods the best one beats."""
     controls = judged(results, key)
     methods = [name for name in results.methods if results.estimate(name, key).known]
     if not methods:
@@ -100,7 +93,7 @@ def _comparison(results: Results, key: str) -> str:
 
 
 def _among(results: Results, methods: Sequence[str], key: str) -> str:
-    """Which other methods the one with the best value does better than."""
+    """Say which other methods the one with the best value does better than."""
     if len(methods) < 2:
         return ""
     sign = -1.0 if results.better(key) == "lower" else 1.0
@@ -112,7 +105,7 @@ def _among(results: Results, methods: Sequence[str], key: str) -> str:
     if len(below) == len(others):
         return f". Among the methods, {best} does better than every other"
     apart = [name for name in others if name not in below]
-    return f". Among the methods, {best} does better than {words(below)}, and is not told from {words(apart)}"
+    return f". Among the methods, {best} does better than {words(below)}, with no sure difference from {words(apart)}"
 
 
 def _best_control(results: Results, key: str) -> str:

@@ -1,37 +1,51 @@
-"""The whole page: one HTML file without external resources."""
+"""The report as one HTML file without scripts and external resources: templates rendered from view objects."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree.ElementTree import Element
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from lightning_chex.files import write_whole
 from lightning_chex.reporting.comparison import MIN_PATIENTS
-from lightning_chex.reporting.report.charts import looks
+from lightning_chex.reporting.explanation import BITS_NOTE
+from lightning_chex.reporting.report.charts import assign_styles
 from lightning_chex.reporting.report.differences import differences
 from lightning_chex.reporting.report.examples import ExampleRow, examples
-from lightning_chex.reporting.report.faithfulness import CONVERGENCE, LABELS, PARAMETERS, PERTURBATION, faithfulness
-from lightning_chex.reporting.report.localization import ACCURACY, OTHER, SEVERITY, localization, severity
-from lightning_chex.reporting.report.markup import Child, element, explained, section, to_html
+from lightning_chex.reporting.report.faithfulness import faithfulness
+from lightning_chex.reporting.report.localization import localization, severity
 from lightning_chex.reporting.report.outcome import outcome
-from lightning_chex.reporting.report.protocol import facts, full_protocol, glossary, left_out, terms
+from lightning_chex.reporting.report.protocol import facts, full_protocol, glossary, left_out
 from lightning_chex.reporting.report.tables import Column, measure_table
+from lightning_chex.reporting.report.views import Link, Section, explained
 from lightning_chex.reporting.results import Curve, Results
 
-_STYLE = Path(__file__).with_name("style.css")
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+TABLES = frozenset(
+    {
+        "iou",
+        "place",
+        "found",
+        "severity",
+        "perturbation",
+        "sensitivity_n",
+        "randomization",
+        "label_randomization",
+        "convergence",
+    }
+)
+"""Tables of the page that a measure can be declared for; measures of no such table are in "Further measures"."""
 
-_SHOWN = (
-    "iou",
-    *OTHER,
-    *ACCURACY,
-    *PERTURBATION,
-    *SEVERITY,
-    "sensitivity_n",
-    f"{PARAMETERS}_blank",
-    PARAMETERS,
-    f"{LABELS}_blank",
-    LABELS,
-    *CONVERGENCE,
+_FOLDER = Path(__file__).parent
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_FOLDER / "templates"),
+    # class names, image ids and paths are other people's words: they must never become HTML
+    autoescape=True,
+    # a misspelt name is an error, not an empty place on the page
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 
 
@@ -46,106 +60,63 @@ def write_report(
         curves: those of methods that are not in ``results`` are left out.
         examples: explained images, chosen by rank.
     """
-    write_page(path, report_page(results, curves, examples))
+    write_page(
+        path,
+        "report.html",
+        title=f"Evaluation of attribution maps: {_subject(results)}",
+        sections=report_sections(results, curves, examples),
+        outcome=outcome(results),
+        facts=facts(results),
+        methods=glossary(results),
+        bits=BITS_NOTE,
+    )
 
 
-def report_page(results: Results, curves: Sequence[Curve], rows: Sequence[ExampleRow]) -> Element:
-    """The page as a tree; sections without data are left out."""
-    look = looks(results.methods, results.controls)
+def report_sections(results: Results, curves: Sequence[Curve], rows: Sequence[ExampleRow]) -> list[Section]:
+    """Build the sections of the page; those without data are left out."""
+    styles = assign_styles(results)
     sections = [
         differences(results),
-        *localization(results, curves, look),
-        severity(results, curves, look),
-        *faithfulness(results, curves, look),
+        *localization(results, curves, styles),
+        severity(results, curves, styles),
+        *faithfulness(results, curves, styles),
         _further(results),
-        examples(rows, results, look),
+        examples(rows, results, styles),
         left_out(results),
         full_protocol(results),
     ]
-    known = [each for each in sections if each is not None]
-    title = f"Evaluation of attribution maps: {_subject(results)}"
-    links = [element("li", element("a", each.findtext("h2"), href=f"#{each.get('id')}")) for each in known]
-    header = [element("header", *_opening(title, results)), element("nav", element("ul", *links))]
-    return document(title, *header, *known)
+    return [section for section in sections if section is not None]
 
 
-def document(title: str, *content: Child) -> Element:
-    """A whole page with its style, of which the browser fetches and runs nothing."""
-    return element(
-        "html",
-        element(
-            "head",
-            element("meta", charset="utf-8"),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            # the browser enforces that nothing is fetched or run
-            element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-            element("meta", name="color-scheme", content="light dark"),
-            element("title", title),
-            element("style", _STYLE.read_text(encoding="utf-8")),
-        ),
-        element("body", element("main", *content)),
-        lang="en",
+def write_page(
+    path: Path, template: str, *, title: str, sections: Sequence[Section], links: Sequence[Link] = (), **content: Any
+) -> None:
+    """Render a template and write the page; its folder is made.
+
+    Args:
+        path: of the page.
+        template: its file below ``templates``.
+        title: of the page.
+        sections: in order; the navigation links to them.
+        links: further links of the navigation.
+        content: whatever else the template shows.
+    """
+    style = Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))  # our own file: a style has no escapes
+    page = _TEMPLATES.get_template(template).render(
+        title=title, sections=sections, links=links, style=style, min_patients=MIN_PATIENTS, **content
     )
-
-
-def write_page(path: Path, page: Element) -> None:
-    """Write a page; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # a lone surrogate, as in a file name that is not UTF-8, cannot be encoded
-    write_whole(path, f"<!DOCTYPE html>\n{to_html(page)}\n".encode(errors="replace"))
+    write_whole(path, f"{page.strip()}\n".encode(errors="replace"))
 
 
-def _opening(title: str, results: Results) -> list[Element]:
-    said = outcome(results)
-    sentences = [
-        element("li", element("b", question), *(element("p", answer) for answer in answers))
-        for question, answers in said
-    ]
-    return [
-        element("h1", title),
-        element(
-            "p",
-            "A trained network reads chest X-rays; attribution methods say which pixels its output rests on. This "
-            "page measures how far these maps can be believed, beside controls: maps that know nothing of the "
-            "network and any method must beat. The experiments are those of Khakzar et al., Explaining COVID-19 and "
-            "Thoracic Pathology Model Predictions by Identifying Informative Input Features (MICCAI 2021); the "
-            "paper's own figures stand beside ours where there are any, but were measured on other data and other "
-            "weights.",
-            class_="lede",
-        ),
-        element("h2", "The outcome"),
-        element("ul", *sentences, class_="outcome")
-        if said
-        else element("p", "Nothing was measured that could be compared."),
-        element(
-            "p",
-            "“Better” means: the 95 % interval of the mean difference on the same cases, of "
-            f"{MIN_PATIENTS} patients or more, is clear of 0; the intervals are not corrected for their number. Where "
-            "one holds 0, nothing is shown, which does not mean that two methods are equal.",
-            class_="note",
-        ),
-        element("h2", "What was evaluated"),
-        facts(results),
-        *([known] if (known := glossary(results)) is not None else []),
-        terms(),
-    ]
-
-
-def _further(results: Results) -> Element | None:
-    """The measures that no other section shows."""
-    shown = results.keys(*_SHOWN)
-    rest = [key for key in results.keys(*results.measures) if key not in shown]
-    if not rest:
+def _further(results: Results) -> Section | None:
+    """Measures that no other section shows."""
+    keys = [key for key in results.measured() if results.measure(key).table not in TABLES]
+    if not keys:
         return None
-    table = measure_table(results, "Further measures", [Column(results.title(key), key) for key in dict.fromkeys(rest)])
-    return section(
-        "further",
-        "Further measures",
-        "Measures beside those of the paper. What each one means, and which direction is better, stands below the "
-        "table.",
-        table,
-        explained(results, rest),
-    )
+    table = measure_table(results, "Further measures", [Column.of_measure(results, key) for key in keys])
+    return Section("further", "Further measures", [table], explanations=explained(results, keys))
 
 
 def _subject(results: Results) -> str:

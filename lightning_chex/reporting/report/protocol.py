@@ -1,161 +1,114 @@
-"""What was evaluated, and how, and what methods, controls and terms mean: the head of the page and its end."""
+"""Facts about the evaluation and its methods for the head of the page, and the protocol at its end."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from xml.etree.ElementTree import Element
 
-from lightning_chex.reporting.comparison import MIN_PATIENTS
-from lightning_chex.reporting.explanation import BITS_NOTE
-from lightning_chex.reporting.report.markup import Child, details, element, section
+from lightning_chex.reporting.report.views import Entries, Entry, Section, Tree
 from lightning_chex.reporting.results import Results
 
-_REGRESSION = "IBA for a network that predicts a score; what is left must"
-
-METHODS = {
-    "IBA": "Information bottleneck: noise replaces the features of a layer wherever the prediction can do without. "
-    "The map is the information that is left, in bits.",
-    "InverseIBA": "Information bottleneck the other way round: it finds the features without which the prediction "
-    "breaks down.",
-    "MultiLayerIBA": "Information bottlenecks at several depths; what all of them mark is kept.",
-    "RegressionIBA_MSE": f"{_REGRESSION} lead to the true score.",
-    "RegressionIBA_RM": f"{_REGRESSION} lead to a high score.",
-    "RegressionIBA_DV": f"{_REGRESSION} lead to the score the network gave to the whole image.",
-    "RegressionInverseIBA": "Inverse IBA for a network that predicts a score.",
-    "GradCAM": "The feature channels of a deep layer, weighted by how the output follows them; coarse.",
-    "IntegratedGradients": "Gradients of the output by the pixels, summed on the way from an empty image to this one.",
-    "Gradient": "How strongly the output follows each pixel.",
-    "LRP": "Layer-wise relevance propagation: the output is shared out, layer by layer, back to the pixels.",
-}
-
-CONTROLS = {
-    "EveryPixel": "marks every pixel alike",
-    "RandomMap": "noise",
-    "PriorMap": "the mean region of other images, whatever this one shows",
-    "LungField": "marks the lungs",
+_REFERENCES = {
+    "boxes": "boxes drawn around the findings",
+    "masks": "masks of the findings",
+    "zones": "six zones of the lungs, each with its severity score",
 }
 
 
-TERMS = {
-    "n": "How many maps a mean is over. It stands below the heading of a column, and in every cell that has another "
-    "one; every figure says its own. Measures that cost much are taken on fewer images, so one table can hold means of "
-    "very different weight, and a mean of fewer than ten maps says little.",
-    "95 % interval": "Where the mean over all patients like these lies, by redrawing patients, each with all of their "
-    "maps (studentised bootstrap). It stays wide with few patients, and may reach beyond what a value can be.",
-    "Better": f"The 95 % interval of the mean difference on the same cases, of {MIN_PATIENTS} patients or more, is "
-    "clear of 0. With fewer patients nothing is called better. Where it is not clear of 0, nothing is shown, which "
-    "does not mean that two methods are equal. Intervals are not corrected for their number.",
-    "Bits": BITS_NOTE,
-}
+_NO_REFERENCE = "none: no regions are known, so localisation is not measured"
 
 
-def facts(results: Results) -> Element:
-    """Data, split, model, threshold rule and feature statistics, as a list."""
+def facts(results: Results) -> list[Entry]:
+    """List data, split, model, threshold rule and feature statistics."""
     protocol = results.protocol
     data = _mapping(protocol.get("data"))
     checkpoint = _mapping(protocol.get("checkpoint"))
-    fingerprint, digest = str(data.get("fingerprint") or "")[:12], str(checkpoint.get("sha256") or "")[:12]
+    fingerprint = str(data.get("fingerprint") or "")[:12]
+    digest = str(checkpoint.get("sha256") or "")[:12]
     counts = [
         _count(data[key], key[:-1]) for key in ("images", "targets", "patients") if isinstance(data.get(key), int)
     ]
     tuning = data.get("tuning_images")
-    rows: list[tuple[str, Child]] = [
-        ("Data", _joined([data.get("module"), f"fingerprint {fingerprint}" if fingerprint else None])),
-        ("Split", _joined([protocol.get("split")])),
-        ("Judged", ", ".join(counts)),
-        ("Against", _against(results)),
-        ("Kept for tuning", _count(tuning, "other image") if isinstance(tuning, int) and tuning else ""),
-        ("Model", _joined([checkpoint.get("file"), f"SHA-256 {digest}" if digest else None])),
-        ("Image size", _image_size(protocol)),
-        ("Threshold rule", _joined([protocol.get("threshold_rule")])),
-        ("Statistics", "; ".join(_statistics(_mapping(protocol.get("statistics"))))),
-        ("Methods", ", ".join(results.methods)),
-        ("Controls", controls_described(results) or "none"),
-    ]
-    parts = [part for name, value in rows if value for part in (element("dt", name), element("dd", value))]
-    return element("dl", *parts, class_="facts")
+    entries = {
+        "Data": _joined([data.get("module"), f"fingerprint {fingerprint}" if fingerprint else None]),
+        "Split": _joined([protocol.get("split")]),
+        "Evaluated": ", ".join(counts),
+        "Reference": _REFERENCES.get(results.regions or "", _NO_REFERENCE),
+        "Kept for tuning": _count(tuning, "other image") if isinstance(tuning, int) and tuning else "",
+        "Model": _joined([checkpoint.get("file"), f"SHA-256 {digest}" if digest else None]),
+        "Image size": _image_size(protocol),
+        "Threshold rule": _joined([protocol.get("threshold_rule")]),
+        "Statistics": "; ".join(_statistics(_mapping(protocol.get("statistics")))),
+        "Methods": ", ".join(results.methods),
+        "Controls": _controls(results) or "none",
+    }
+    return [Entry(term, text) for term, text in entries.items() if text]
 
 
-def left_out(results: Results) -> Element | None:
-    """Methods that could not be evaluated, with the reasons."""
+def left_out(results: Results) -> Section | None:
+    """Build the section of methods that could not be evaluated, with the reasons; None without any."""
     if not results.left_out:
         return None
-    parts = [part for name, why in results.left_out.items() for part in (element("dt", name), element("dd", str(why)))]
-    return section(
-        "left-out",
-        "Left out",
-        "These methods were asked for and could not be evaluated. They stand in no table, which is no judgement of "
-        "them.",
-        element("dl", *parts, class_="facts"),
-    )
+    entries = [Entry(name, str(reason)) for name, reason in results.left_out.items()]
+    return Section("left-out", "Left out", [Entries(entries)])
 
 
-def full_protocol(results: Results) -> Element | None:
-    """The complete protocol, folded; None without any."""
+def full_protocol(results: Results) -> Section | None:
+    """Build the section of the complete protocol; None without any."""
     if not results.protocol:
         return None
-    return section(
-        "protocol",
-        "Protocol",
-        "All settings of this evaluation, as they stand in results.json. With them and the same data it can be "
-        "repeated.",
-        details("The protocol in full", _tree(results.protocol)),
-    )
+    return Section("protocol", "Protocol", [_tree(results.protocol)])
 
 
-def terms() -> Element:
-    """Definitions of the terms on the page, folded."""
-    parts = [part for name, meaning in TERMS.items() for part in (element("dt", name), element("dd", meaning))]
-    return details("What n, intervals, “better” and bits mean here", element("dl", *parts))
+def glossary(results: Results) -> list[Entry]:
+    """Describe the evaluated methods; those without a description are left out."""
+    entries = []
+    for name in results.methods:
+        described = results.description(name)
+        if described.description:
+            entries.append(Entry(name, described.description, described.title if described.title != name else ""))
+    return entries
 
 
-def glossary(results: Results) -> Element | None:
-    """Descriptions of the evaluated methods, folded; None where none is known."""
-    known = [name for name in results.methods if name in METHODS]
-    parts = [part for name in known for part in (element("dt", name), element("dd", METHODS[name]))]
-    return details("What the methods are", element("dl", *parts)) if parts else None
+def _controls(results: Results) -> str:
+    """The controls in a line, each with its description."""
+    names = []
+    for name in results.controls:
+        description = results.description(name).description
+        names.append(f"{name} ({description})" if description else name)
+    return ", ".join(names)
 
 
-def controls_described(results: Results) -> str:
-    """The controls in a line, each with a description."""
-    return ", ".join(f"{name} ({CONTROLS[name]})" if name in CONTROLS else name for name in results.controls)
-
-
-def _tree(value: Any, inner: bool = False) -> Element:
-    """Nested mappings and lists as nested lists of terms, the innermost ones in a line."""
+def _tree(value: Any, inner: bool = False) -> Tree:
+    """Nested mappings and lists; the innermost ones become one line of text."""
     if isinstance(value, Mapping):
-        if inner and value and not any(isinstance(v, Mapping | list | tuple) for v in value.values()):
-            return element("span", ", ".join(f"{k}: {_word(v)}" for k, v in value.items()))
-        parts = [part for k, v in value.items() for part in (element("dt", str(k)), element("dd", _tree(v, True)))]
-        return element("dl", *parts)
+        flat = not any(isinstance(each, Mapping | list | tuple) for each in value.values())
+        if inner and flat:
+            return Tree(", ".join(f"{name}: {_word(each)}" for name, each in value.items()))
+        return Tree(terms=[(str(name), _tree(each, True)) for name, each in value.items()])
     if isinstance(value, Sequence) and not isinstance(value, str):
         if any(isinstance(each, Mapping) for each in value):
-            return element("ul", *(element("li", _tree(each, True)) for each in value))
-        return element("span", ", ".join(map(_word, value)) or "–")
-    return element("span", _word(value))
+            return Tree(items=[_tree(each, True) for each in value])
+        return Tree(", ".join(map(_word, value)) or "–")
+    return Tree(_word(value))
 
 
 def _word(value: Any) -> str:
-    return "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    if value is None:
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _statistics(layers: Mapping[str, Any]) -> list[str]:
-    said = []
-    for layer, facts_ in layers.items():
-        known = _mapping(facts_)
-        images, source = known.get("images"), known.get("from")
-        said.append(
-            " ".join(
-                filter(
-                    None,
-                    [
-                        layer,
-                        f"from {_count(images, 'image')}" if isinstance(images, int) else "",
-                        f"({source})" if source else "",
-                    ],
-                )
-            )
-        )
-    return said
+    """Say for each layer how many images its statistics rest on."""
+    sentences = []
+    for layer, about in layers.items():
+        known = _mapping(about)
+        parts = [layer]
+        if isinstance(known.get("images"), int):
+            parts.append(f"from {_count(known['images'], 'image')}")
+        if known.get("from"):
+            parts.append(f"({known['from']})")
+        sentences.append(" ".join(parts))
+    return sentences
 
 
 def _image_size(protocol: Mapping[str, Any]) -> str:
@@ -165,15 +118,8 @@ def _image_size(protocol: Mapping[str, Any]) -> str:
 
 
 def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
-
-
-def _against(results: Results) -> str:
-    return {
-        "boxes": "boxes drawn around the findings",
-        "masks": "masks of the findings",
-        "zones": "six zones of the lungs, each with its severity score",
-    }.get(results.regions or "", "nothing: no regions are known, so nothing is said of place")
+    plural = "" if number == 1 else "s"
+    return f"{number:,} {word}{plural}"
 
 
 def _joined(parts: Sequence[Any]) -> str:

@@ -3,16 +3,46 @@
 import io
 import re
 from collections.abc import Mapping
-from xml.etree.ElementTree import Element, fromstring
+from xml.etree.ElementTree import Element, fromstring, tostring
 
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-
-from lightning_chex.reporting.report.markup import element
 
 # variables of style.css; matplotlib draws each with a placeholder colour
 _VARIABLES = ("paper", "ink", "soft", "line", *(f"s{k}" for k in range(9)), *(f"c{k}" for k in range(4)))
 _PLACEHOLDER = re.compile("#00([0-9a-f]{2})fe")
+
+
+def element(tag: str, *children: Element | str | None, **attributes: object) -> Element:
+    """Build an element with its children; children and attributes of None are left out.
+
+    Args:
+        tag: its name.
+        children: elements and texts in order.
+        attributes: ``class_`` becomes ``class``, ``stroke_width`` becomes ``stroke-width``.
+
+    Example:
+        >>> str(to_markup(element("text", "a < b", class_="label")))
+        '<text class="label">a &lt; b</text>'
+    """
+    made = Element(tag)
+    for name, value in attributes.items():
+        if value is not None:
+            made.set(name.rstrip("_").replace("_", "-"), str(value))
+    for child in children:
+        if isinstance(child, Element):
+            made.append(child)
+        elif child and len(made):
+            made[-1].tail = (made[-1].tail or "") + child
+        elif child:
+            made.text = (made.text or "") + child
+    return made
+
+
+def to_markup(tree: Element) -> Markup:
+    """Write a drawing for a template, which does not escape it once more: its texts are escaped here."""
+    return Markup(tostring(tree, encoding="unicode", method="html"))
 
 
 def color(variable: str) -> str:
@@ -21,7 +51,7 @@ def color(variable: str) -> str:
 
 
 def drawing(figure: Figure) -> list[Element]:
-    """The contents of a figure's SVG, with colours of the page and without ids: many of them stand on one page."""
+    """Return the contents of a figure's SVG, with colours of the page; without ids, as one page has many figures."""
     buffer = io.BytesIO()
     figure.patch.set_visible(False)
     for axes in figure.axes:

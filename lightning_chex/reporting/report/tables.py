@@ -1,16 +1,14 @@
 """Tables of measures: one row a method, controls in a group below them, the paper's figures set apart."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, TypeGuard
-from xml.etree.ElementTree import Element
 
-from lightning_chex.estimates import Estimate
 from lightning_chex.reporting.comparison import best_method, common_n, judged, withheld
 from lightning_chex.reporting.report import paper
-from lightning_chex.reporting.report.markup import element
-from lightning_chex.reporting.results import Results, number
+from lightning_chex.reporting.report.views import Cell, Heading, Row, RowGroup, Table, estimate_cell
+from lightning_chex.reporting.results import Results
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,6 @@ class Column:
         group: a heading above neighbouring columns that share it.
         class_name: the class whose mean it is; None for the mean over all maps.
         over_classes: it is the mean over classes.
-        marked: whether the best method is marked.
     """
 
     heading: str
@@ -31,7 +28,12 @@ class Column:
     group: str = ""
     class_name: str | None = None
     over_classes: bool = False
-    marked: bool = True
+
+    @classmethod
+    def of_measure(cls, results: Results, key: str) -> "Column":
+        """Build the column of a measure as its declaration says."""
+        measure = results.measure(key)
+        return cls(measure.heading or results.title(key), key, measure.heading_group)
 
     @property
     def of(self) -> dict[str, Any]:
@@ -58,145 +60,138 @@ class PaperColumn:
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of figures from the paper, by index of the column."""
+    """A row of figures from the paper.
+
+    Attributes:
+        name: of the row.
+        values: index of the column -> figure.
+    """
 
     name: str
     values: Mapping[int, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Marks:
+    """The best methods of a column, and whether they do better than every control."""
+
+    best: frozenset[str] = frozenset()
+    above_controls: bool = False
+
+
+AnyColumn = Column | PaperColumn
+
+
 def measure_table(
     results: Results,
     caption: str,
-    columns: Sequence[Column | PaperColumn],
+    columns: Sequence[AnyColumn],
     *,
     paper_rows: Sequence[PaperRow] = (),
     notes: Sequence[str] = (),
-) -> Element:
-    """Write a table of means, and below it the meaning of its marks."""
+    summary: str = "",
+) -> Table:
+    """Build a table of means; its notes explain the marks.
+
+    Args:
+        results: of the evaluation.
+        caption: above the table.
+        columns: of the table, in order.
+        paper_rows: rows below the others with figures of the paper.
+        notes: further sentences below the table.
+        summary: text to click on where the table is folded.
+    """
     marks = [_marks(results, column) for column in columns]
-    counts = [
-        0
-        if isinstance(column, PaperColumn)
-        else common_n(results.estimate(name, column.key, **column.of) for name in results.names)
-        for column in columns
-    ]
-    rows = [_row(results, name, columns, marks, counts) for name in results.methods]
-    bodies = [element("tbody", *rows)]
-    width = str(len(columns) + 1)
+    counts = [_column_n(results, column) for column in columns]
+
+    def rows(names: Iterable[str]) -> list[Row]:
+        return [_row(results, name, columns, marks, counts) for name in names]
+
+    groups = [RowGroup(rows(results.methods))]
     if results.controls:
-        head = _band("Controls: maps that know nothing of the network", width)
-        below = [_row(results, name, columns, marks, counts) for name in results.controls]
-        bodies.append(element("tbody", element("tr", head), *below, class_="controls"))
+        title = "Controls: maps that use no knowledge of the network"
+        groups.append(RowGroup(rows(results.controls), title, "controls"))
     if paper_rows:
-        head = _band(f"From the {paper.HEADING}: not comparable", width)
-        bodies.append(
-            element("tbody", element("tr", head), *(_paper_row(row, columns) for row in paper_rows), class_="paper")
-        )
-    table = element("table", element("thead", *_head(columns, counts)), *bodies)
-    return scrolling(caption, table, [*_signs(results, columns, marks), *notes])
-
-
-def scrolling(caption: str, table: Element, notes: Sequence[str]) -> Element:
-    """A table that scrolls by itself, with its caption above and notes below it."""
-    return element(
-        "div",
-        # outside the table, which may be wider than the screen
-        element("p", caption, class_="caption"),
-        element("div", table, class_="scroll", tabindex="0", role="region", aria_label=caption),
-        element("p", " ".join(notes), class_="note"),
-        class_="table",
+        published = [_paper_row(row, columns) for row in paper_rows]
+        groups.append(RowGroup(published, f"From the {paper.HEADING}: not comparable", "paper"))
+    return Table(
+        caption,
+        _headings(columns, counts),
+        groups,
+        [*_notes(results, columns, marks), *notes],
+        _heading_groups(columns),
+        summary=summary,
     )
 
 
-def _band(words: str, width: str) -> Element:
-    """A heading over all columns that stays visible where the table scrolls."""
-    return element("th", element("span", words), colspan=width, scope="rowgroup")
+def _column_n(results: Results, column: AnyColumn) -> int:
+    """The n that most means of a column have; 0 for the paper's."""
+    if isinstance(column, PaperColumn):
+        return 0
+    return common_n(results.estimate(name, column.key, **column.of) for name in results.names)
 
 
-def _marks(results: Results, column: Column | PaperColumn) -> tuple[frozenset[str], bool]:
+def _marks(results: Results, column: AnyColumn) -> _Marks:
     if not _markable(column, results):
-        return frozenset(), False
-    return best_method(results, column.key, over_classes=column.over_classes)
+        return _Marks()
+    return _Marks(*best_method(results, column.key, over_classes=column.over_classes))
 
 
-def _markable(column: Column | PaperColumn, results: Results) -> TypeGuard[Column]:
+def _markable(column: AnyColumn, results: Results) -> TypeGuard[Column]:
     """Whether a best method may be marked: not without controls, nor for single classes, many of few patients each."""
     return (
         isinstance(column, Column)
-        and column.marked
+        and results.measure(column.key).comparable
         and column.class_name is None
         and results.better(column.key) is not None
         and bool(judged(results, column.key, over_classes=column.over_classes))
     )
 
 
-def _head(columns: Sequence[Column | PaperColumn], counts: Sequence[int]) -> list[Element]:
-    grouped = any(column.group for column in columns)
-    rows = []
-    if grouped:
-        spans = [(group, list(run)) for group, run in groupby(columns, key=lambda column: column.group)]
-        cells = [element("th", group, colspan=len(run), scope="colgroup", class_="group") for group, run in spans]
-        rows.append(element("tr", element("th", "", class_="name"), *cells))
-    cells = [
-        element(
-            "th",
-            column.heading,
-            element("small", f"n = {count:,}") if count else None,
-            scope="col",
-            class_="paper" if isinstance(column, PaperColumn) else None,
-        )
-        for column, count in zip(columns, counts, strict=True)
-    ]
-    rows.append(element("tr", element("th", "method", scope="col", class_="name"), *_divided(cells, columns)))
-    return rows
+def _headings(columns: Sequence[AnyColumn], counts: Sequence[int]) -> list[Heading]:
+    headings = []
+    for index, (column, count) in enumerate(zip(columns, counts, strict=True)):
+        css = "paper" if isinstance(column, PaperColumn) else ""
+        small = f"n = {count:,}" if count else ""
+        headings.append(Heading(column.heading, small, _divided(css, columns, index)))
+    return headings
+
+
+def _heading_groups(columns: Sequence[AnyColumn]) -> list[Heading]:
+    if not any(column.group for column in columns):
+        return []
+    runs = [(group, len(list(run))) for group, run in groupby(columns, key=lambda column: column.group)]
+    return [Heading(group, css="group", span=length) for group, length in runs]
 
 
 def _row(
-    results: Results,
-    name: str,
-    columns: Sequence[Column | PaperColumn],
-    marks: Sequence[tuple[frozenset[str], bool]],
-    counts: Sequence[int],
-) -> Element:
+    results: Results, name: str, columns: Sequence[AnyColumn], marks: Sequence[_Marks], counts: Sequence[int]
+) -> Row:
     cells = []
-    for column, (best, above), count in zip(columns, marks, counts, strict=True):
+    for index, (column, mark, count) in enumerate(zip(columns, marks, counts, strict=True)):
         if isinstance(column, PaperColumn):
             sign = "*" if name in column.noted else ""
-            cells.append(element("td", f"{_published(column.values.get(name))}{sign}", class_="paper"))
+            cell = Cell(_published(column.values.get(name)), sign=sign, css="paper")
         else:
-            cells.append(_cell(results.estimate(name, column.key, **column.of), name in best, above, count))
-    return element("tr", element("th", name, scope="row", class_="name"), *_divided(cells, columns))
+            best = name in mark.best
+            mean = results.estimate(name, column.key, **column.of)
+            bold = best and mark.above_controls
+            cell = estimate_cell(mean, count, bold=bold, sign="†" if best and not bold else "")
+        cells.append(replace(cell, css=_divided(cell.css, columns, index)))
+    return Row(name, cells)
 
 
-def _cell(mean: Estimate, best: bool, above: bool, count: int) -> Element:
-    value = number(mean.value)
-    if not mean.known:
-        return element("td", value, class_="none")
-    small = interval(mean) + (f", n = {mean.n:,}" if mean.n != count else "")
-    shown = element("b", value) if best and above else element("span", value, "†" if best else None)
-    return element("td", shown, element("small", small))
+def _paper_row(row: PaperRow, columns: Sequence[AnyColumn]) -> Row:
+    cells = [
+        Cell(_published(row.values.get(index)), css=_divided("paper", columns, index)) for index in range(len(columns))
+    ]
+    return Row(row.name, cells)
 
 
-def interval(mean: Estimate) -> str:
-    """Both ends of the interval, as text."""
-    if not mean.has_interval:
-        return "no interval"
-    # a dash beside a minus is hard to read
-    joint = "–" if mean.ci_low >= 0 else " to "
-    return f"{number(mean.ci_low)}{joint}{number(mean.ci_high)}"
-
-
-def _paper_row(row: PaperRow, columns: Sequence[Column | PaperColumn]) -> Element:
-    cells = [element("td", _published(row.values.get(k)), class_="paper") for k in range(len(columns))]
-    return element("tr", element("th", row.name, scope="row", class_="name"), *_divided(cells, columns))
-
-
-def _divided(cells: Sequence[Element], columns: Sequence[Column | PaperColumn]) -> Sequence[Element]:
-    """Mark the first cell of each group, which has a line before it."""
-    for cell, column, before in zip(cells[1:], columns[1:], columns[:-1], strict=True):
-        if column.group != before.group:
-            cell.set("class", f"{cell.get('class', '')} first".strip())
-    return cells
+def _divided(css: str, columns: Sequence[AnyColumn], index: int) -> str:
+    """Add the class of the first column of a group, which has a line before it."""
+    starts_group = index > 0 and columns[index].group != columns[index - 1].group
+    return f"{css} first".strip() if starts_group else css
 
 
 def _published(value: float | None) -> str:
@@ -204,17 +199,15 @@ def _published(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}".removesuffix("0")
 
 
-def _signs(
-    results: Results, columns: Sequence[Column | PaperColumn], marks: Sequence[tuple[frozenset[str], bool]]
-) -> list[str]:
-    said = ["Small print: 95 % interval, bootstrap by patient; – stands for no value."]
-    if any(best and above for best, above in marks):
-        said.append("Bold: the best method, better than every control by the paired differences.")
-    if any(best and not above for best, above in marks):
-        said.append("† the best method, but not better than every control by the paired differences.")
+def _notes(results: Results, columns: Sequence[AnyColumn], marks: Sequence[_Marks]) -> list[str]:
+    notes = ["Small print: 95 % interval, bootstrap by patient; – stands for no value."]
+    if any(mark.best and mark.above_controls for mark in marks):
+        notes.append("Bold: the best method, better than every control by the paired differences.")
+    if any(mark.best and not mark.above_controls for mark in marks):
+        notes.append("† the best method, but not better than every control by the paired differences.")
     if not results.controls:
-        said.append("No control was evaluated, so no value is set bold.")
+        notes.append("No control was evaluated, so no value is set bold.")
     reasons = [withheld(results, column.key) for column in columns if _markable(column, results)]
     if any(reasons):
-        said.append(f"Not marked: {'; '.join(dict.fromkeys(filter(None, reasons)))}.")
-    return said
+        notes.append(f"Not marked: {'; '.join(dict.fromkeys(filter(None, reasons)))}.")
+    return notes
