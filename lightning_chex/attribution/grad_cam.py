@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from captum.attr import LayerGradCam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,6 +41,9 @@ class GradCAM(Attributor):
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """Compute Grad-CAM, (N, H, W)."""
+        # here, not above: captum takes about as long to import as torch
+        from captum.attr import LayerGradCam
+
         module = get_layer(model, self.layer)
         calls = 0
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from captum.attr import IntegratedGradients as CaptumIntegratedGradients
-from captum.attr import Saliency
 from torch import Tensor, nn
 
 from lightning_chex.attribution.attributor import Attributor
@@ -40,6 +38,8 @@ class Gradient(Attributor):
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """Compute the largest absolute gradient over the channels, (N, H, W)."""
+        # here, not above: captum takes about as long to import as torch
+        from captum.attr import Saliency
 
         def output(images: Tensor) -> Tensor:
             # a copy, so that an in-place first layer does not meet the leaf
@@ -106,6 +106,8 @@ class IntegratedGradients(Attributor):
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """Compute the integrated gradients, (N, H, W)."""
+        # here, not above: captum takes about as long to import as torch
+        from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 
         def output(images: Tensor, target: Tensor | None) -> Tensor:
             return explained_output(model(images.clone()), target)

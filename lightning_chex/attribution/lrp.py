@@ -8,14 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from zennit.composites import SpecialFirstLayerMapComposite
-from zennit.core import stabilize
-from zennit.rules import Epsilon, Flat, Pass, ZPlus
-from zennit.types import Activation, BatchNorm, Convolution, Linear
 
 from lightning_chex.attribution.attributor import Attributor
 from lightning_chex.attribution.gradients import Sign, check_sign, signed_map
-from lightning_chex.attribution.lrp_canonizers import MergeFollowedBatchNorm, PoolBeforePointwise
 from lightning_chex.attribution.targets import explained_output
 from lightning_chex.attribution.unwrapping import frozen, named_layers
 
@@ -57,6 +52,9 @@ class LRP(Attributor):
 
     def check(self, model: nn.Module, images: Tensor | None = None) -> None:
         """Raise a ValueError if a module with weights has no rule."""
+        # here, not above: zennit imports torchvision, which takes seconds
+        from zennit.types import BatchNorm, Linear
+
         for name, module in named_layers(model).items():
             ruled = isinstance(module, (Linear, BatchNorm))
             if not ruled and next(module.parameters(recurse=False), None) is not None:
@@ -79,6 +77,13 @@ class LRP(Attributor):
     @contextmanager
     def _rules(self, model: nn.Module, example: Tensor) -> Iterator[None]:
         """The network with zennit's hooks and in canonical form; both are taken back, also after an exception."""
+        # here, not above: zennit imports torchvision, which takes seconds
+        from zennit.composites import SpecialFirstLayerMapComposite
+        from zennit.rules import Epsilon, Flat, Pass, ZPlus
+        from zennit.types import Activation, BatchNorm, Convolution
+
+        from lightning_chex.attribution.lrp_canonizers import MergeFollowedBatchNorm, PoolBeforePointwise
+
         composite = SpecialFirstLayerMapComposite(
             layer_map=[
                 (Activation, Pass()),
@@ -132,6 +137,9 @@ class _Proportional(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor | None, ...]:
+        # here, not above: zennit imports torchvision, which takes seconds
+        from zennit.core import stabilize
+
         inputs = [value.detach().requires_grad_() for value in ctx.saved_tensors]
         with torch.enable_grad():
             output = ctx.function(*inputs)

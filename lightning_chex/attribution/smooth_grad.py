@@ -1,7 +1,6 @@
 """SmoothGrad: the gradient, averaged over noisy copies of the image."""
 
 import torch
-from captum.attr import Saliency
 from torch import Tensor, nn
 
 from lightning_chex.attribution.attributor import Attributor
@@ -38,6 +37,8 @@ class SmoothGrad(Attributor):
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """Compute the largest absolute mean gradient over the channels, (N, H, W)."""
+        # here, not above: captum takes about as long to import as torch
+        from captum.attr import Saliency
 
         def output(noisy: Tensor) -> Tensor:
             # a copy, so that an in-place first layer does not meet the leaf
