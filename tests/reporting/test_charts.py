@@ -348,3 +348,12 @@ def test_an_example_that_does_not_fit_is_refused(changes, words):
 def test_a_curve_of_unequal_lists_is_refused():
     with pytest.raises(ValueError, match="curve 'insertion' of 'IBA' has 2 places and 1 means"):
         Curve("IBA", "insertion", [0, 1], [Estimate(0.5, 0.4, 0.6, 3, 3)])
+
+
+def test_tables_show_that_they_scroll():
+    css = (Path(write_report.__code__.co_filename).parent / "style.css").read_text()
+    layers = re.findall(r"\.scroll\{background:([^}]*)\}", css)
+    # a shade that stays at the edge, and above it a cover that moves with the table
+    assert len(layers) == 1 and "local" in layers[0].partition("var(--shade)")[0] and "scroll" in layers[0]
+    # an opaque cell would hide the shade
+    assert not re.search(r"td[^{]*\{[^}]*background:var\(--(tint|paper)\)", css)
