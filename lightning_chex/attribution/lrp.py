@@ -51,17 +51,24 @@ class LRP(Attributor):
         self.epsilon = epsilon
 
     def check(self, model: nn.Module, images: Tensor | None = None) -> None:
-        """Raise a ValueError if a module with weights has no rule."""
+        """Raise a ValueError if a module with weights has no rule, or if a hook of an unknown kind sets its weight."""
         # here, not above: zennit imports torchvision, which takes seconds
         from zennit.types import BatchNorm, Linear
 
-        for name, module in named_layers(model).items():
-            ruled = isinstance(module, (Linear, BatchNorm))
-            if not ruled and next(module.parameters(recurse=False), None) is not None:
-                raise ValueError(
-                    f"LRP has no rule for {name or 'the model itself'}, a {type(module).__name__} with weights of its "
-                    "own; it has rules for convolutions, linear layers and batch normalisation"
-                )
+        with frozen(model) as network:
+            for name, module in named_layers(network).items():
+                what = f"{name or 'the model itself'}, a {type(module).__name__}"
+                ruled = isinstance(module, (Linear, BatchNorm))
+                if not ruled and next(module.parameters(recurse=False), None) is not None:
+                    raise ValueError(
+                        f"LRP has no rule for {what} with weights of its own; it has rules for convolutions, linear "
+                        "layers and batch normalisation"
+                    )
+                if ruled and "weight" not in module._parameters:
+                    raise ValueError(
+                        f"LRP has to replace the weight of {what}, which is no parameter of it but set by other code, "
+                        "such as a forward pre-hook: compute it with torch.nn.utils.parametrize instead"
+                    )
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """Compute the relevance of the pixels, (N, H, W)."""

@@ -44,7 +44,10 @@ class MergeFollowedBatchNorm(MergeBatchNorm):
 
 
 def followed(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module]]:
-    """Pairs of a linear module and the batch normalisation that alone reads its output, each running once."""
+    """Pairs of a linear module and the batch normalisation that alone reads its output.
+
+    Both run once in a forward pass and share no parameter with another module.
+    """
     outputs: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensors are kept, so that no id is reused
     inputs: list[tuple[nn.Module, int]] = []
     runs: Counter[nn.Module] = Counter()
@@ -64,10 +67,16 @@ def followed(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Modu
                 stack.enter_context(hooked(module, note))
         stack.enter_context(readers)
         model(example.clone())
+    users = Counter(id(own) for module in model.modules() for own in module._parameters.values() if own is not None)
+
+    def is_alone(module: nn.Module) -> bool:
+        # a parameter that two modules share would change in both
+        return runs[module] == 1 and all(users[id(own)] == 1 for own in module.parameters(recurse=False))
+
     return [
         (outputs[key][0], norm)
         for norm, key in inputs
-        if key in outputs and readers.count[key] == 1 and runs[norm] == runs[outputs[key][0]] == 1
+        if key in outputs and readers.count[key] == 1 and is_alone(norm) and is_alone(outputs[key][0])
     ]
 
 

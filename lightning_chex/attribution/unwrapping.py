@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from lightning_chex.attribution.recomputed import plain_weights
+
 _MODULE_WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel)
 """They compute what their ``module`` computes."""
 
@@ -172,7 +174,8 @@ _plain_torch = _Shared(_uncompiled, _not_checkpointed)
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """Evaluation mode, no parameter gradients, autograd usable; everything restored afterwards, also on an exception.
 
-    Yields the network as its author wrote it, see `as_written`. Leaves inference mode too, so that it can be entered
+    Yields the network as its author wrote it, see `as_written`, but with pruned, normalised and parametrised weights as
+    plain parameters, see `plain_weights`. Leaves inference mode too, so that it can be entered
     from a Lightning validation hook. ``.grad`` is never touched. Threads take turns, or one would restore what another
     had changed.
     """
@@ -196,7 +199,8 @@ def _frozen(model: nn.Module) -> Iterator[None]:
                 module.training = False
             for parameter, _ in requires_grad:
                 parameter.requires_grad_(False)
-            yield
+            with plain_weights(model):
+                yield
         finally:
             for module, mode in training:
                 module.training = mode

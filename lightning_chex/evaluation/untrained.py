@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_chex.attribution import frozen
+from lightning_chex.attribution.recomputed import current_weight, deep_copy, reset_parameters, set_weight
 from lightning_chex.explaining import Shuffled, Weights, load_weights, origin
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -79,10 +79,10 @@ def initial_weights(network: nn.Module, build: Callable[[], nn.Module] | None, s
         shapes = {name: value.shape for name, value in network.state_dict().items()}
         if fresh is not None and {name: value.shape for name, value in fresh.state_dict().items()} == shapes:
             return fresh.state_dict(), "the network's own"
-        copy = deepcopy(network).cpu()
-        for module in copy.modules():
+        copy = deep_copy(network).cpu()
+        for module in list(copy.modules()):
             if hasattr(module, "reset_parameters"):
-                module.reset_parameters()  # type: ignore[operator]
+                reset_parameters(module)
         return copy.state_dict(), "torch's"
 
 
@@ -114,7 +114,8 @@ def with_weights(network: nn.Module, weights: Weights, layers: Sequence[str] | N
 def _own(network: nn.Module, layer: str) -> list[str]:
     module = network.get_submodule(layer)
     own = [*module._parameters, *module._buffers]
-    return [name for name in own if name in module.state_dict()]
+    # the tensors that a parametrised weight is computed from lie in a submodule
+    return [name for name in module.state_dict() if name in own or name.startswith("parametrizations.")]
 
 
 def recalibrate(network: nn.Module, layers: Sequence[str], images: Tensor) -> None:
@@ -172,11 +173,11 @@ def match_spread(network: nn.Module, layer: str, images: Tensor, wanted: float) 
         The spread before and after.
     """
     before = spread_of_outputs(network, images)
-    weight = getattr(network.get_submodule(layer), "weight", None)
-    if not isinstance(weight, Tensor) or not before > 0:
+    module = network.get_submodule(layer)
+    weight = current_weight(module)
+    if weight is None or not before > 0:
         return before, before
-    with torch.no_grad():
-        weight.mul_(wanted / before)
+    set_weight(module, "weight", weight * (wanted / before))
     return before, spread_of_outputs(network, images)
 
 
