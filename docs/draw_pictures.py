@@ -109,7 +109,7 @@ def draw_demo_maps(sheet: Path, path: Path) -> None:
     if len(tall) <= SHEET_ROWS:
         raise SystemExit(f"{sheet} has {len(tall)} rows of pictures, at least {SHEET_ROWS + 1} are needed")
     below = int(starts[starts > tall[-1]][0]) - 12
-    parts = [page.crop((0, 0, page.width, int(tall[SHEET_ROWS - 1]) + 4))]
+    parts = [page.crop((0, 0, page.width, int(tall[SHEET_ROWS - 1]) + 1))]
     parts.append(page.crop((0, below, page.width, page.height)))
     joined = Image.new("RGB", (page.width, sum(part.height for part in parts)), "white")
     top = 0
