@@ -247,7 +247,7 @@ def test_a_wheel_holds_every_file_of_the_package():
     project = tomllib.loads((root.parent / "pyproject.toml").read_text())
     patterns = project["tool"]["setuptools"]["package-data"]["lightning_chex"]
     data = {path for path in root.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
-    assert root / "reporting" / "report" / "style.css" in data
+    assert {"style.css", "page.html", "default.yaml"} <= {path.name for path in data}
     assert data == {path for pattern in patterns for path in root.glob(pattern)}
 
 

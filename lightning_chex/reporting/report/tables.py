@@ -138,7 +138,7 @@ def _marks(results: Results, column: AnyColumn) -> _Marks:
 
 
 def _markable(column: AnyColumn, results: Results) -> TypeGuard[Column]:
-    """Whether a best method may be marked: not without controls, nor for single classes, many of few patients each."""
+    """Say whether a best method may be marked: not without controls, nor for single classes, which have few patients."""
     return (
         isinstance(column, Column)
         and results.measure(column.key).comparable
