@@ -138,7 +138,7 @@ def _marks(results: Results, column: AnyColumn) -> _Marks:
 
 
 def _markable(column: AnyColumn, results: Results) -> TypeGuard[Column]:
-    """Say whether a best method may be marked: not without controls, nor for single classes, which have few patients."""
+    """Say whether a best method may be marked: not without controls, nor for single classes (few patients)."""
     return (
         isinstance(column, Column)
         and results.measure(column.key).comparable
