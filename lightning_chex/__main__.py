@@ -1,6 +1,19 @@
-"""``python -m lightning_chex fit | validate | test | predict``."""
+"""``python -m lightning_chex fit | validate | test | predict | inspect | prepare | evaluate | explain``."""
 
-from lightning_chex.cli import main
+import sys
+
+from lightning_chex.help_pages import help_page, unknown_command
 
 if __name__ == "__main__":
-    main()
+    given = sys.argv[1:]
+    if error := unknown_command(given):
+        print(error, file=sys.stderr)
+        raise SystemExit(2)
+    page = help_page(given)
+    if page is not None:
+        print(page, end="")
+    else:
+        # here, not above: it imports every library the package uses, and a help page needs none
+        from lightning_chex.cli import main
+
+        main()

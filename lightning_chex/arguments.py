@@ -109,7 +109,14 @@ A configuration can name any class and so run code: only use configurations you 
 Everything a run writes lies under --trainer.default_root_dir (runs), its configuration too."""
 
 
-class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+class FixedWidth(DefaultHelpFormatter):
+    """The parser's own, for 80 columns whatever the terminal has, as the help pages that the package ships are."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"width": 78})
+
+
+class HelpFormatter(RawDescriptionHelpFormatter, FixedWidth):
     """The parser's own, which leaves the lines of the description as they are."""
 
 
@@ -129,6 +136,9 @@ set_loader("yaml", _load_in_bounds, exceptions=(yaml.YAMLError,))  # of every fi
 
 class Parser(LightningArgumentParser):
     """The parser of all commands and of each: files may name classes, and what is wrong is told in one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"formatter_class": FixedWidth} | kwargs)
 
     def add_method_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
         """Let an argument that takes a class, such as ``--attributor``, take a file of its settings too."""

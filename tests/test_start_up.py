@@ -1,9 +1,15 @@
 """Start-up imports what it needs and no more."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import lightning_chex
+from lightning_chex import help_pages
+from lightning_chex.help_pages import COMMANDS, help_page, installed_versions, unknown_command
 
 HEAVY = (
     "albumentations", "captum", "cv2", "matplotlib", "mlflow", "pandas", "pytorch_lightning", "scipy",
@@ -29,3 +35,83 @@ def test_attribution_imports_no_library_that_single_methods_use():
 def test_constructing_a_method_imports_no_library(method):
     imported = imported_by(f"from lightning_chex.attribution import {method}\n{method}()")
     assert imported.isdisjoint(HEAVY)
+
+
+PACKAGE = Path(lightning_chex.__file__).parent
+PAGES = PACKAGE / "help"
+
+
+@pytest.fixture
+def pages_of_installed_versions():
+    shipped = json.loads((PAGES / "versions.json").read_text())
+    if shipped != installed_versions():
+        pytest.skip(f"the help pages were written with other versions: {shipped}")
+
+
+def run_main(*arguments: str) -> subprocess.CompletedProcess:
+    """Run the package as ``python -m`` does, with a list of what it imports on standard error."""
+    command = [sys.executable, "-X", "importtime", "-m", "lightning_chex", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def check_imports(listed: str) -> None:
+    imported = {line.rpartition("|")[2].strip() for line in listed.splitlines()}
+    assert "lightning_chex.help_pages" in imported  # the list is one of this package
+    assert imported.isdisjoint({*HEAVY, "torch", "numpy", "jsonargparse"})
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["fit", "--help"], ["explain", "-h"]])
+def test_help_imports_neither_torch_nor_lightning(arguments, pages_of_installed_versions):
+    done = run_main(*arguments)
+    assert done.returncode == 0 and done.stdout.startswith("usage: python -m lightning_chex")
+    check_imports(done.stderr)
+
+
+def test_a_misspelt_command_imports_neither_torch_nor_lightning():
+    done = run_main("fitt", "--trainer.max_epochs=1")
+    assert done.returncode == 2 and "invalid choice: 'fitt'" in done.stderr
+    check_imports(done.stderr)
+
+
+def test_help_pages_are_those_of_the_parser(tmp_path, pages_of_installed_versions):
+    # in a process of its own: the pages list classes, and tests define some
+    script = PACKAGE.parent / "docs" / "write_help_pages.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in PAGES.iterdir()}
+    for path in tmp_path.iterdir():
+        assert path.read_text() == (PAGES / path.name).read_text(), "run python docs/write_help_pages.py"
+
+
+def test_there_is_a_help_page_for_each_command():
+    from lightning_chex.cli import ChexCLI
+
+    assert set(COMMANDS) == set(ChexCLI.subcommands())
+
+
+def test_a_misspelt_command_is_refused_as_the_parser_refuses_it(capsys):
+    from lightning_chex.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["fitt"])
+    said = capsys.readouterr().err.strip()
+    told = unknown_command(["fitt"])
+    assert told is not None
+    # the parser's list of commands has quotes or none, by the version of Python
+    assert told.replace("'", "") == said.replace("'", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["fit"], ["--config", "fitt"], ["--help"]])
+def test_what_may_be_a_command_is_left_to_the_parser(arguments):
+    assert unknown_command(arguments) is None
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["fit"], ["fitt", "--help"], ["fit", "--data.help"], ["fit", "--config", "--help"]]
+)
+def test_the_parser_answers_what_is_no_plain_request_for_help(arguments):
+    assert help_page(arguments) is None
+
+
+def test_the_parser_answers_if_other_versions_are_installed(monkeypatch):
+    monkeypatch.setattr(help_pages, "installed_versions", lambda: {"python": "3.0"})
+    assert help_page(["fit", "--help"]) is None
