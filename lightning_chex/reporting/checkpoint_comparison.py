@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -129,7 +129,7 @@ class CheckpointComparison:
                 },
                 "cases": {"common": self.common, "alone": dict(self.alone)},
                 "warnings": self.warnings(),
-                "measures": {key: asdict(own) for key, own in self.first.measures.items() if key in self.measured},
+                "measures": {key: own.to_json() for key, own in self.first.measures.items() if key in self.measured},
                 "values": {
                     key: {
                         name: {

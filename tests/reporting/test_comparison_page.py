@@ -1,11 +1,14 @@
 """The page that compares checkpoints, on made-up values: what is called better, what is bold, what is warned of."""
 
+import json
 import math
+from dataclasses import replace
 
 import pytest
 from made_up import made_up_results
 from page_reader import read_page
 
+from lightning_chex.evaluation import MEASURES
 from lightning_chex.reporting import CheckpointComparison, Results, Summary, comparison_text, write_comparison
 from lightning_chex.reporting.results import Estimate
 
@@ -80,6 +83,13 @@ def test_the_file_holds_plain_values_and_no_nan():
     assert own["per_class"]["Mass"]["ci_low"] == 0.011 and own["class_mean"]["n"] == 240
     assert written["checkpoints"][WEIGHTED]["scores"] == {"auroc": 0.7, "ap": None}
     assert written["checkpoints"][PLAIN]["sha256"] == "ab" * 32
+
+
+def test_the_functions_of_measures_are_not_written():
+    found = comparison({"IBA": BETTER})
+    results = {name: replace(own, measures=MEASURES) for name, own in found.results.items()}
+    written = json.loads(json.dumps(replace(found, results=results).to_json(), allow_nan=False))
+    assert written["measures"]["road"]["title"] == MEASURES["road"].title
 
 
 def test_the_terminal_shows_ascii_alone():
