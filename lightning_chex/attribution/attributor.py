@@ -8,13 +8,20 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor, nn
 
+from lightning_chex.attribution.arguments import check_images, check_model, images_for, row_tensor, target_tensor
 from lightning_chex.attribution.chunks import in_chunks
 from lightning_chex.attribution.feature_learning import LayerLearner, fitted_statistics, observed_statistics
 from lightning_chex.attribution.layers import LayerError, feature_map_layers, features_at, get_layer
+from lightning_chex.attribution.outputs import tensor_output
 from lightning_chex.attribution.statistics import FeatureStatistics
 from lightning_chex.attribution.targets import Targets
 from lightning_chex.attribution.unwrapping import frozen
 from lightning_chex.method_description import COLORS, MethodDescription
+
+Target = Tensor | int | Sequence[Any] | None
+"""Class indices or scores as a user may give them; a numpy array too."""
+
+Rows = Tensor | Sequence[int] | None
 
 NOT_CONVERGED = 0.1
 """A map whose `Attribution.convergence` is larger is called not converged; a smaller one is no proof that it has."""
@@ -125,7 +132,8 @@ class Attributor:
         """Compute the maps of N targets, one per image: the hook of a method.
 
         Args:
-            model: the network, frozen, in evaluation mode, as its author wrote it: no wrapper, nothing compiled.
+            model: the network, frozen, in evaluation mode, as its author wrote it: no wrapper, nothing compiled. It
+                returns a tensor, see `output_tensor`.
             images: (N, C, H, W), copies outside of inference mode and of any graph.
             target: a copy too: a class index or a score each, (N,); None where none was given.
 
@@ -160,47 +168,51 @@ class Attributor:
         return Attribution(maps, maps.new_full((len(maps),), torch.nan))
 
     @final
-    def attribute(
-        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
-    ) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, target: Target = None, rows: Rows = None) -> Tensor:
         """Compute one saliency map per target.
 
         Args:
-            model: the network to explain; left bit for bit as it was found, also after an exception.
-            images: (B, C, H, W), on the model's device.
-            target: one class index per image, (B,), or several, (B, T); with ``rows``, any N of them, (N,). None or
-                floats for a score, as the objective asks.
-            rows: the image each target belongs to, int64 (N,).
+            model: the network to explain; left bit for bit as it was found, also after an exception. It returns a
+                tensor, or something that holds a single tensor or has ``logits``.
+            images: (B, C, H, W), finite floats on the model's device; converted to the precision of its weights.
+            target: one class index per image, (B,), or several, (B, T); with ``rows``, any N of them, (N,). A tensor of
+                any integer type, a list or a numpy array; one integer for all. None or floats for a score, as the
+                objective asks.
+            rows: the image each target belongs to, integers (N,).
 
         Returns:
             float32 (B, H, W), (B, T, H, W), or (N, H, W) with ``rows``, in `unit`, on the images' device; no map
             depends on the other images.
 
         Raises:
+            TypeError: model, images, target or rows are of another type.
             ValueError: shapes of images, target, rows and the model's output do not fit.
         """
         return self.explain(model, images, target, rows).maps
 
     @final
-    def explain(
-        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
-    ) -> Attribution:
+    def explain(self, model: nn.Module, images: Tensor, target: Target = None, rows: Rows = None) -> Attribution:
         """Compute the maps as `attribute` does, and tell how well they have converged."""
         with self._prepared(model, images, target, rows) as (network, clean, targets):
             found = self.compute(network, clean, targets)
-        if rows is not None or target is None:
-            return found
-        cells = None if found.cells is None else found.cells.view(*target.shape, *found.cells.shape[1:])
-        maps = found.maps.view(*target.shape, *images.shape[-2:])
-        return Attribution(maps, found.convergence.view(target.shape), cells)
+        cells = None if found.cells is None else found.cells.view(*targets.shape, *found.cells.shape[1:])
+        maps = found.maps.view(*targets.shape, *images.shape[-2:])
+        return Attribution(maps, found.convergence.view(targets.shape), cells)
 
     @contextmanager
     def _prepared(
-        self, model: nn.Module, images: Tensor, target: Tensor | None, rows: Tensor | None
+        self, model: nn.Module, images: Tensor, target: Target, rows: Rows
     ) -> Iterator[tuple[nn.Module, Tensor, Targets]]:
-        """The network, frozen and out of its wrappers; the images and targets detached and free of inference mode."""
-        targets = Targets.of(images, target, rows)
-        with frozen(model) as network:
+        """Check and convert all arguments, in this place alone.
+
+        The network is frozen, out of its wrappers and returns a tensor; images and targets are detached and free of
+        inference mode.
+        """
+        images = images_for(check_model(model), images)
+        row_index = row_tensor(rows)
+        count = len(images) if row_index is None else len(row_index)
+        targets = Targets.of(images, target_tensor(target, count), row_index)
+        with frozen(model) as network, tensor_output(network):
             yield network, images.clone() if images.is_inference() else images.detach(), targets
 
     def about(self) -> MethodDescription:
@@ -222,9 +234,10 @@ class Attributor:
             LayerError: the model lacks one of `layers` or, with images, its output is no feature map.
         """
         for layer in self.layers:
-            get_layer(model, layer)
+            get_layer(check_model(model), layer)
         if images is None or not self.layers:
             return
+        check_images(images)
         with frozen(model) as network, torch.no_grad():
             try:
                 features_at(network, self.layers, images)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lightning_chex.attribution.arguments import check_images
 from lightning_chex.attribution.execution import precision
 from lightning_chex.attribution.layers import check_feature_map, features_at, get_layer, hooked
 from lightning_chex.attribution.partition import Partition, partition
@@ -129,7 +130,7 @@ def fitted_statistics(
     with frozen(model) as network, torch.no_grad(), precision(device, learners[0].bfloat16):
         parts: Partition | None = None
         for images in batches:
-            images = images.to(device)
+            images = check_images(images).to(device)
             if len(layers) == 1:
                 parts = parts or partition(network, layers[0], images)
                 features = [parts.below(images)[0]]

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_chex.attribution.attributor import Attribution, Attributor
+from lightning_chex.attribution.attributor import Attribution, Attributor, Rows, Target
 from lightning_chex.attribution.bottleneck import ALPHA_LIMIT, Bottleneck
 from lightning_chex.attribution.closed_form import ClosedForm
 from lightning_chex.attribution.objectives import (
@@ -185,9 +185,7 @@ class IBA(Attributor):
         """
         return layer_maps([self], model, images, targets)[0]
 
-    def report(
-        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
-    ) -> BottleneckReport:
+    def report(self, model: nn.Module, images: Tensor, target: Target = None, rows: Rows = None) -> BottleneckReport:
         """Explain as `attribute` does, and return mask, capacity and the course of the optimisation too.
 
         Args:
@@ -210,8 +208,8 @@ class IBA(Attributor):
         self,
         model: nn.Module,
         images: Tensor,
-        target: Tensor | None = None,
-        rows: Tensor | None = None,
+        target: Target = None,
+        rows: Rows = None,
         seeds: Iterable[int] = range(5),
     ) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the maps over noise seeds.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_chex.attribution.attributor import Attribution, Attributor
+from lightning_chex.attribution.attributor import Attribution, Attributor, Rows, Target
 from lightning_chex.attribution.iba import IBA
 from lightning_chex.attribution.solving import layer_maps
 from lightning_chex.attribution.targets import Targets
@@ -78,12 +78,12 @@ class MultiLayerIBA(Attributor):
         return Attribution(self._combine(torch.stack([own.maps for own in found])), convergence)
 
     def layer_maps(
-        self, model: nn.Module, images: Tensor, target: Tensor | None = None, rows: Tensor | None = None
+        self, model: nn.Module, images: Tensor, target: Target = None, rows: Rows = None
     ) -> dict[str, Tensor]:
         """Compute the maps that are combined, bits per pixel, by layer; shaped as in `attribute`."""
         with self._prepared(model, images, target, rows) as (network, clean, targets):
             maps = [own.maps for own in layer_maps(self.members, network, clean, targets)]
-        shape = maps[0].shape if rows is not None or target is None else (*target.shape, *images.shape[-2:])
+        shape = (*targets.shape, *images.shape[-2:])
         return {member.layer: own.reshape(shape) for member, own in zip(self.members, maps, strict=True)}
 
     def _combine(self, maps: Tensor) -> Tensor:

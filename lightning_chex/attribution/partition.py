@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, fx, nn
 
 from lightning_chex.attribution.layers import LayerError, check_feature_map, get_layer, hooked, plain_name
+from lightning_chex.attribution.outputs import TensorOutput, output_tensor
 from lightning_chex.attribution.replay import NotReplayable, ReplayPartition
 from lightning_chex.attribution.unwrapping import named_layers, unwrap
 
@@ -82,6 +83,8 @@ class _GraphPartition:
         self._layer = layer
         if model._forward_hooks or model._forward_pre_hooks:  # those of other modules are traced with them
             raise _NotCuttable("it has forward hooks of its own, which torch.fx leaves out")
+        if not _runs_forward_of_class(model):
+            raise _NotCuttable("its forward was replaced on the object, which torch.fx leaves out")
         try:
             graph = _ContainerTracer(layer).trace(model)
         except Exception as error:  # tracing runs the model's own code, which may raise anything
@@ -107,7 +110,16 @@ class _GraphPartition:
         return self.below(images)[1] if self._carries else ()
 
     def above(self, features: Tensor, carried: tuple[Any, ...]) -> Tensor:
-        return self._above(features, *carried)
+        return output_tensor(self._above(features, *carried))  # the graph is that of the class's own forward
+
+
+def _runs_forward_of_class(model: nn.Module) -> bool:
+    """Whether the model's forward is its class's, possibly compiled or with its output taken to a tensor."""
+    forward = model.forward
+    if isinstance(forward, TensorOutput):
+        forward = forward.forward
+    forward = getattr(forward, "_torchdynamo_orig_callable", forward)  # of a forward that torch.compile has wrapped
+    return getattr(forward, "__func__", None) is type(model).forward
 
 
 def _runnable(model: nn.Module, graph: fx.Graph) -> Callable[..., Any]:

@@ -66,7 +66,11 @@ def explained_output(output: Tensor, target: Tensor | None) -> Tensor:
             f"target of dtype {target.dtype} does not suit an output of shape {tuple(output.shape)}: give integer "
             "indices for (B, K) outputs, and target=None for a single score"
         )
-    if not 0 <= int(target.min()) <= int(target.max()) < output.shape[1]:
+    if len(output) != len(target):
+        raise ValueError(
+            f"the model's output has shape {tuple(output.shape)} for {len(target)} images: it must have a row per image"
+        )
+    if len(target) and not 0 <= int(target.min()) <= int(target.max()) < output.shape[1]:
         raise ValueError(
             f"target lies between {int(target.min())} and {int(target.max())}; the model has outputs 0 to "
             f"{output.shape[1] - 1}"
@@ -81,38 +85,41 @@ class Targets:
     Attributes:
         rows: the image each target belongs to, int64 (N,).
         values: a class index or a score each, (N,); None where the objective needs none.
+        shape: in which they were given, of N entries: (B,), (B, T) or (N,).
     """
 
     rows: Tensor
     values: Tensor | None
+    shape: tuple[int, ...]
 
     @classmethod
     def of(cls, images: Tensor, target: Tensor | None, rows: Tensor | None) -> Self:
-        """Read the arguments of ``attribute``.
+        """Match images, targets and rows of ``attribute``.
+
+        Args:
+            images: (B, C, H, W).
+            target: int64 or floats, see `target_tensor`.
+            rows: int64 (N,), see `row_tensor`.
 
         Raises:
             ValueError: their shapes do not fit each other.
         """
-        if images.ndim != 4:
-            raise ValueError(f"images have shape {tuple(images.shape)}, not (B, C, H, W)")
         if rows is not None:
-            if rows.ndim != 1 or rows.is_floating_point() or rows.dtype == torch.bool:
-                raise ValueError(f"rows must be integers (N,), not {rows.dtype} {tuple(rows.shape)}")
             if target is not None and target.shape != rows.shape:
                 raise ValueError(f"target has shape {tuple(target.shape)}; {len(rows)} rows need ({len(rows)},)")
             if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(images):
                 raise ValueError(f"rows must lie between 0 and {len(images) - 1}, the images given")
-            return cls(rows.to(images.device), _on(target, images))
+            return cls(rows.to(images.device), _on(target, images), (len(rows),))
         every = torch.arange(len(images), device=images.device)
         if target is None:
-            return cls(every, None)
+            return cls(every, None, (len(images),))
         if target.ndim not in (1, 2) or len(target) != len(images):
             raise ValueError(
                 f"target has shape {tuple(target.shape)}; {len(images)} images need ({len(images)},), or "
                 f"({len(images)}, T) for T targets each"
             )
         per_image = target.shape[1] if target.ndim == 2 else 1
-        return cls(every.repeat_interleave(per_image), _on(target.flatten(), images))
+        return cls(every.repeat_interleave(per_image), _on(target.flatten(), images), tuple(target.shape))
 
     def __len__(self) -> int:
         return len(self.rows)
