@@ -186,6 +186,8 @@ def stopped_on_one_rank(folder: Path) -> tuple:
     from lightning_chex.callbacks import keep_newest_state
 
     rank = int(os.environ.get("LOCAL_RANK", "0"))
+    # set by seed_everything in an earlier test: Lightning would give all processes this seed when it connects them
+    os.environ.pop("PL_GLOBAL_SEED", None)
 
     def run(name: str, moment: int, resume: Path | None) -> tuple:
         torch.manual_seed(rank)
