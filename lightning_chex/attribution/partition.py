@@ -118,8 +118,10 @@ def _runs_forward_of_class(model: nn.Module) -> bool:
     forward = model.forward
     if isinstance(forward, TensorOutput):
         forward = forward.forward
-    forward = getattr(forward, "_torchdynamo_orig_callable", forward)  # of a forward that torch.compile has wrapped
-    return getattr(forward, "__func__", None) is type(model).forward
+    # torch.compile(model.forward) wraps it in several functions of its own, which call it unchanged
+    while getattr(forward, "__globals__", {}).get("__name__", "").startswith("torch._dynamo"):
+        forward = getattr(forward, "__wrapped__", None)
+    return getattr(forward, "__func__", forward) is type(model).forward
 
 
 def _runnable(model: nn.Module, graph: fx.Graph) -> Callable[..., Any]:
