@@ -115,7 +115,7 @@ class _GraphPartition:
 
 def _runs_forward_of_class(model: nn.Module) -> bool:
     """Whether the model's forward is its class's, possibly compiled or with its output taken to a tensor."""
-    forward = model.forward
+    forward: Any = model.forward
     if isinstance(forward, TensorOutput):
         forward = forward.forward
     # torch.compile(model.forward) wraps it in several functions of its own, which call it unchanged
