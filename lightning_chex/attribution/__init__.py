@@ -20,6 +20,7 @@ from lightning_chex.attribution.solution import BottleneckReport, bits_per_pixel
 from lightning_chex.attribution.statistics import FEW_IMAGES, FeatureStatistics
 from lightning_chex.attribution.targets import Targets, explained_output, positive_labels, top_classes
 from lightning_chex.attribution.unwrapping import frozen
+from lightning_chex.emptiness import OFTEN_EMPTY, empty_maps, empty_warning, least_bits
 
 __all__ = [
     "FEW_IMAGES",
@@ -27,6 +28,7 @@ __all__ = [
     "LRP",
     "NOT_CONVERGED",
     "OBJECTIVES",
+    "OFTEN_EMPTY",
     "Attribution",
     "Attributor",
     "Counting",
@@ -50,8 +52,11 @@ __all__ = [
     "SmoothGrad",
     "Targets",
     "bits_per_pixel",
+    "empty_maps",
+    "empty_warning",
     "explained_output",
     "frozen",
+    "least_bits",
     "positive_labels",
     "shared_features",
     "top_classes",

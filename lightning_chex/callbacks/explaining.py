@@ -8,9 +8,17 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 
-from lightning_chex.attribution import Attribution, Attributor, EveryPixel, RandomMap, frozen, shared_features
+from lightning_chex.attribution import (
+    Attribution,
+    Attributor,
+    EveryPixel,
+    RandomMap,
+    empty_maps,
+    frozen,
+    shared_features,
+)
 from lightning_chex.callbacks.places import PlaceShares
 from lightning_chex.data.contract import names_of, subgroups_of_batch
 from lightning_chex.explaining import Cases, LungNetwork, Regions, cases_of, grey_pictures, region_kind
@@ -57,6 +65,9 @@ class Explainer:
         classes = max(1, len(class_names))
         self.iou = {name: LocalizationIoU(classes, fraction).to(device) for name in self.attributors}
         self.places = {name: PlaceShares(classes, device) for name in self.attributors}
+        # empty maps and all maps, summed over the processes when they are logged
+        self.empty_shares: dict[str, float] = {}
+        self.empty = {name: MeanMetric().to(device) for name in self.attributors}
         # what a map that does not depend on the model scores under the same rule
         self.controls = MetricCollection({name: LocalizationIoU(classes, fraction) for name in CONTROLS}).to(device)
 
@@ -85,6 +96,7 @@ class Explainer:
             people = names_of(named.get("patient_id", named["image_id"]))
             patients = [str(people[row]) for row in rows]
             for name, found in self._found(cases).items():
+                self.empty[name].update(empty_maps(found.maps, self.attributors[name].unit).float())
                 self.iou[name].update(found.maps[marked], boxed.regions, boxed.classes)
                 self.places[name].update(found.maps, cases.classes, lungs, groups, patients)
                 yield from self._explanations(name, cases, found, grey, batch)
@@ -166,6 +178,9 @@ class Explainer:
                 logged[f"{method}_{key}"] = float(value)
             for key, value in self.shares(method).items():
                 pl_module.log(f"{prefix}/{method}_{key}", value, sync_dist=several)
+            empty = self.empty[method].compute()
+            pl_module.log(f"{prefix}/{method}_empty", empty, sync_dist=several)
+            self.empty_shares[method] = float(empty)
         if not logged and self.class_names:
             rank_zero_warn("no image explained has an expert box or another region: maps are drawn, IoU is not logged")
         return logged

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_chex.attribution import Attributor
+from lightning_chex.attribution import Attributor, empty_warning
 from lightning_chex.callbacks.arranging import before_averaging, check_arguments, check_names, lung_network, methods_of
 from lightning_chex.callbacks.cost import Cost, counted
 from lightning_chex.callbacks.explaining import Explainer
@@ -33,9 +33,11 @@ class IBACallback(pl.Callback):
     ``ModelCheckpoint`` and ``EarlyStopping`` to monitor them: ``val/iba_iou`` (mean over maps),
     ``val/iba_iou_class_mean``, ``val/iba_iou/NAME`` per class, and beside them what a random map and a map that marks
     every pixel score, ``val/iba_iou_random`` and ``val/iba_iou_every_pixel``; and the shares of the maps that lie where
-    no finding does, ``val/iba_corners`` and so on (see `PlaceShares`). Then pictures, film strips, curves and a table
-    are written into the run's folder, ``explanations``, and shown by all its loggers. ``test`` does the same with the
-    test images. What it costs is ``val/iba_seconds`` and, as a share of the wall time, ``val/iba_time_share``: all that
+    no finding does, ``val/iba_corners`` and so on (see `PlaceShares`). ``val/iba_empty`` is the share of empty maps
+    (``lightning_chex/emptiness.py``): they enter these figures like any other map, pictures and tables name them, and a
+    warning at the end of the run names the remedy if they are more than 5 %. Then pictures, film strips, curves and a
+    table are written into the run's folder, ``explanations``, and shown by all its loggers. ``test`` does the same with
+    the test images. What it costs is ``val/iba_seconds`` and, as a share of the wall time, ``val/iba_time_share``: all that
     the callback has done since they were logged last, or since ``fit`` began, the last pictures included.
 
     A compiled network is explained as it was written, and without gradient checkpointing, so validations that are
@@ -109,6 +111,7 @@ class IBACallback(pl.Callback):
         self._images = ShownImages(num_images, batch_size)
         self._explanations: list[Explanation] = []
         self._scores: dict[str, float] = {}
+        self._empty_shares: dict[str, float] = {}
         self._first: Tensor | None = None
 
     @property
@@ -218,10 +221,13 @@ class IBACallback(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write and log the pictures."""
         self._show(trainer, "validate")
+        if trainer.state.fn != "fit":
+            self._warn_of_empty_maps()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log what is of the whole training."""
+        """Log what is of the whole training, and warn of empty maps at its last validation."""
         self._showing.end(trainer)
+        self._warn_of_empty_maps()
 
     # test: the statistics are those of the last validation or of the checkpoint
 
@@ -237,6 +243,7 @@ class IBACallback(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write and log the pictures."""
         self._show(trainer, "test")
+        self._warn_of_empty_maps()
 
     # whatever happens, no hook stays behind
 
@@ -293,6 +300,12 @@ class IBACallback(pl.Callback):
                 marks = self.cost.account(trainer, pl_module, self.name, marks, self._images.planned(trainer, stage))
             self._images.choose(trainer, list(marks.values()))
         self._scores = explainer.log(trainer, pl_module, "val" if stage == "validate" else "test")
+        self._empty_shares = explainer.empty_shares
+
+    def _warn_of_empty_maps(self) -> None:
+        warning = empty_warning(self._empty_shares)
+        if warning:
+            rank_zero_warn(warning)
 
     def _show(self, trainer: pl.Trainer, stage: Stage) -> None:
         explanations, self._explanations = self._explanations, []

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor
 
-from lightning_chex.attribution import Attribution, Attributor
+from lightning_chex.attribution import Attribution, Attributor, empty_warning
 from lightning_chex.callbacks.processes import on_process_0
 from lightning_chex.data.adapter import data_of, name_of
 from lightning_chex.data.contract import lacks, names_of, outputs_of
@@ -259,11 +259,21 @@ class MapWriter(pl.Callback):
         trainer.strategy.barrier("maps are written")
         if trainer.is_global_zero:
             self._files.consolidate(self.image_ids)
+            self._report_empty_maps()
         trainer.strategy.barrier("maps are indexed")
         if self.overlays:
             self._draw(trainer)
 
     # parts of the above
+
+    def _report_empty_maps(self) -> None:
+        empty, count = self._files.count_empty()
+        if not empty:
+            return
+        rank_zero_info(f"empty maps: {empty} of {count}; column empty of {self.folder / 'index.csv'}")
+        warning = empty_warning({type(self.attributor).__name__: empty / count})
+        if warning:
+            rank_zero_warn(warning)
 
     def _draw(self, trainer: pl.Trainer) -> None:
         """Draw the overlays, each process a share of them."""

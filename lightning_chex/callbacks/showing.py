@@ -70,7 +70,9 @@ class Showing:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what a checkpoint holds."""
-        self.tops, self.rows = dict(state["tops"]), [list(row) for row in state["rows"]]
+        self.tops = dict(state["tops"])
+        # rows of an earlier version lack the last columns
+        self.rows = [[*row, *[None] * (len(TABLE_COLUMNS) - len(row))] for row in state["rows"]]
         self.scores = [dict(row) for row in state["scores"]]
 
     def begin(self, trainer: pl.Trainer) -> None:

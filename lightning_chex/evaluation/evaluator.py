@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_chex.attribution import Attribution, Attributor, frozen
+from lightning_chex.attribution import Attribution, Attributor, empty_maps, frozen
 from lightning_chex.evaluation.measuring import Perturbation, Values, correlate_with_severity, localize
 from lightning_chex.evaluation.plan import Plan
 from lightning_chex.evaluation.records import Key, Records
@@ -190,7 +190,10 @@ class Evaluator:
         values, curves = localize(saliency, chosen, self.plan.fraction)
         more_values, more_curves = correlate_with_severity(saliency, chosen)
         followed = {} if convergence.isnan().all() else {"convergence": convergence}
-        self._keep("localization", name, chosen, values | more_values | followed, curves | more_curves)
+        # of controls, which are flat on purpose, it would say nothing
+        method = self.methods.get(name)
+        empty = {} if method is None else {"empty": empty_maps(saliency, method.unit).float()}
+        self._keep("localization", name, chosen, values | more_values | empty | followed, curves | more_curves)
 
     def _missing(self, part: str, name: str, cases: Cases) -> list[int]:
         known = self.records.of(part, name)

@@ -439,6 +439,19 @@ MEASURES: dict[str, ComputedMeasure] = {
         source="maps",
         function=lambda maps: is_constant(maps.saliency.float().flatten(1)).float(),
     ),
+    "empty": ComputedMeasure(
+        title="Empty maps",
+        explanation=(
+            "Share of maps that hold too little to say anything: in bits, fewer in the whole map than log2 of its "
+            "number of pixels, which it takes to name one pixel; in another unit, the same value everywhere. They "
+            "enter all means of this page like any other map. A smaller beta leaves fewer of a bottleneck's maps empty."
+        ),
+        comparable=False,
+        better=None,
+        group="further",
+        range=_SHARE,
+        source="records",
+    ),
     "convergence": ComputedMeasure(
         title="Change at the end",
         better=None,

@@ -193,6 +193,11 @@ def evaluate(
         limit,
     )
     account |= {check: records.noted(check) for check in (PARAMETERS, LABELS) if check in assembly.measured}
+    account["empty_maps"] = {
+        name: {"empty": int(sum(values)), "maps": len(values), "in_means": True}
+        for name in chosen
+        if (values := [value for value in assembly.values(name, "empty") if value == value])
+    }
     results = results_of(assembly, kind, left_out, account, descriptions)
     curves = assembly.curves(example.shape[-2] * example.shape[-1], settings.sensitivity_sizes)
     write_json(folder / "results.json", results.to_json())

@@ -22,12 +22,12 @@ from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from lightning_chex.attribution import Attribution, bits_per_pixel
+from lightning_chex.attribution import Attribution, bits_per_pixel, empty_maps
 from lightning_chex.data.contract import names_of
 from lightning_chex.explaining.map_store import Added, Entry, MapStore, read_entries, read_map
 from lightning_chex.files import safe_name, write_whole
 from lightning_chex.reporting.explanation import BITS, BITS_NOTE
-from lightning_chex.reporting.pictures import overlay
+from lightning_chex.reporting.pictures import overlay, with_note
 from lightning_chex.reporting.scale import SATURATED, shared_scale_limit
 
 RECORD = "explanation.json"
@@ -35,16 +35,17 @@ RECORD = "explanation.json"
 XRAYS = "overlay_xrays"
 """Folder of the grey X-rays under the overlays."""
 
-FORMAT = 2
-"""Of the files; 1 was one file a map."""
+FORMAT = 3
+"""Of the files; 1 was one file a map, 2 had no column ``empty``."""
 
-COLUMNS = ("prediction", "truth", "total", "convergence", "pixels", "width", "height", "targets")
+COLUMNS = ("prediction", "truth", "total", "empty", "convergence", "pixels", "width", "height", "targets")
 """What the index says of a map beside its image, target, file and row.
 
 ===============  ============================================================================================
 ``prediction``   the model's probability of the class, or its score
 ``truth``        the label, empty where it is not known
 ``total``        sum of the map; the column is called ``bits`` where that is the unit, else ``sum``
+``empty``        1 for a map that holds too little to say anything, see ``lightning_chex/emptiness.py``; else 0
 ``convergence``  see `Attribution`; empty for methods that do not iterate
 ``pixels``       height x width of the map, those of the network's input
 ``width``        of the image file, empty where it is not known; ``reporting/frames.py`` leads back to it
@@ -163,6 +164,11 @@ class MapFolder:
                 return False
         return True
 
+    def count_empty(self) -> tuple[int, int]:
+        """Number of empty maps in the index, and of all maps."""
+        entries = read_index(self.folder)
+        return sum(entry["empty"] == "1" for entry in entries), len(entries)
+
     def has_xray(self, image: str) -> bool:
         """Whether the X-ray under the overlays of an image is there."""
         return self._xray(image).is_file()
@@ -193,7 +199,8 @@ class MapFolder:
                 continue
             with Image.open(xray) as picture:
                 grey = torch.from_numpy(np.array(picture, np.float32) / 255)
-            drawn = Image.fromarray(overlay(grey, read_saliency(self.folder, entry), limit or 1.0))
+            shown = overlay(grey, read_saliency(self.folder, entry), limit or 1.0)
+            drawn = Image.fromarray(with_note(shown, "empty map") if entry["empty"] == "1" else shown)
             write_whole(path, partial(drawn.save, format="png"))
 
     def record_scale(self, limit: float) -> None:
@@ -240,8 +247,9 @@ def entries_of(
     maps_of = torch.bincount(rows, minlength=count).tolist()
     columns = {name: k for k, name in enumerate(class_names)}
     totals, converged = found.maps.double().sum((1, 2)).tolist(), found.convergence.tolist()
+    empty = empty_maps(found.maps, BITS if unit == "bits" else unit).tolist()
     described = []
-    for at, target, total, convergence in zip(rows.tolist(), targets, totals, converged, strict=True):
+    for at, target, total, nothing, convergence in zip(rows.tolist(), targets, totals, empty, converged, strict=True):
         k = columns.get(target, 0)
         height, width = map(str, sizes[at])
         described.append(
@@ -251,6 +259,7 @@ def entries_of(
                 "prediction": f"{predicted[at][k]:.6g}",
                 "truth": "" if truths is None or math.isnan(truths[at][k]) else f"{truths[at][k]:g}",
                 unit: f"{total:.6g}",
+                "empty": str(int(nothing)),
                 "convergence": "" if math.isnan(convergence) else f"{convergence:.3g}",
                 "pixels": "x".join(map(str, found.maps.shape[1:])),
                 "width": width,

@@ -24,10 +24,11 @@ AMOUNTS = {1: 0.5, 2: 1.0, 3: 2.0, 4: 4.0, 5: 8.0}
 
 TABLE_COLUMNS = [
     *("epoch", "number", "target", "prediction", "truth", "bits", "convergence", "iou"),
-    *("pointing", "rank", "method", "step", "rule"),
+    *("pointing", "rank", "method", "step", "rule", "empty"),
 ]
 """Of the table of single maps; see ``BITS_NOTE`` for what bits compare with. ``rank`` is the place among the maps of a
-method at a step by IoU, 1 the best; ``rule`` says which pixels count as marked."""
+method at a step by IoU, 1 the best; ``rule`` says which pixels count as marked; ``empty`` is 1 for a map that holds too
+little to say anything, see ``lightning_chex/emptiness.py``."""
 
 _BOX_RGB = tuple(int(BOX_COLOR[i : i + 2], 16) for i in (1, 3, 5))
 
@@ -58,7 +59,7 @@ def table_rows(explanations: Sequence[Explanation], epoch: int, step: int = 0, r
     return [
         [
             *(epoch, number, e.target_name, e.prediction, e.truth, e.bits, e.convergence, e.iou),
-            *(e.pointing, rank.get(number), e.method, step, rule),
+            *(e.pointing, rank.get(number), e.method, step, rule, int(e.empty)),
         ]
         for number, e in enumerate(explanations)
     ]

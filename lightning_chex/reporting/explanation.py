@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-BITS = "bits per pixel"
+from lightning_chex.emptiness import BITS_PER_PIXEL, empty_maps
+
+BITS = BITS_PER_PIXEL
 """The unit in which maps of different images, epochs and bottlenecks of one setting compare."""
 
 BITS_NOTE = (
@@ -61,9 +63,15 @@ class Explanation:
         return float(self.saliency.sum())
 
     @property
+    def empty(self) -> bool:
+        """Whether the map holds too little to say anything, see ``lightning_chex/emptiness.py``."""
+        return bool(empty_maps(self.saliency, self.unit))
+
+    @property
     def amount(self) -> str:
-        """How much the map holds, for people."""
-        return f"{self.bits:.0f} bits" if self.unit == BITS else f"sum {self.bits:.3g}"
+        """How much the map holds, for people; ``empty map`` where that is too little to say anything."""
+        amount = f"{self.bits:.0f} bits" if self.unit == BITS else f"sum {self.bits:.3g}"
+        return f"empty map, {amount}" if self.empty else amount
 
     @property
     def figures(self) -> list[str]:

@@ -44,7 +44,8 @@ class Frame:
         images: grey values, uint8 (N, SIDE, SIDE).
         maps: float16 (N, SIDE, SIDE).
         boxes: number of the map and corners of each expert box, float32 (M, 5).
-        said: the model's prediction, the map's sum and its IoU, NaN where it is unknown, float32 (N, 3).
+        said: the model's prediction, the map's sum, its IoU, NaN where it is unknown, and 1 for an empty map, float32
+            (N, 4); (N, 3) in files that earlier versions wrote.
         unit: of the maps.
     """
 
@@ -69,7 +70,9 @@ def write_frame(folder: Path, explanations: Sequence[Explanation], epoch: int, s
         "images": np.stack([np.round(255 * _small(e.image.clamp(0, 1))).astype(np.uint8) for e in shown]),
         "maps": np.stack([_small(e.saliency).astype(np.float16) for e in shown]),
         "boxes": np.array([box for i, e in enumerate(shown) for box in _boxes(i, e)], np.float32).reshape(-1, 5),
-        "said": np.array([[e.prediction, e.bits, np.nan if e.iou is None else e.iou] for e in shown], np.float32),
+        "said": np.array(
+            [[e.prediction, e.bits, np.nan if e.iou is None else e.iou, float(e.empty)] for e in shown], np.float32
+        ),
         "unit": np.array(shown[0].unit, np.str_),
     }
     file = io.BytesIO()
@@ -151,10 +154,12 @@ def film_strip(frames: Sequence[Frame], title: str, top: float | None = None) ->
 
 
 def _said(frame: Frame, at: int) -> str:
-    prediction, total, iou = (float(value) for value in frame.said[at])
+    prediction, total, iou, *empty = (float(value) for value in frame.said[at])
     amount = f"{total:.0f} bits" if frame.unit == BITS else f"sum {total:.2g}"
     # a prediction is a score or a probability here: frames do not tell
     first_line = f"{prediction:.2f}  {amount}"
+    if any(empty):
+        first_line = f"empty map\n{first_line}"
     return first_line if np.isnan(iou) else f"{first_line}\nIoU {iou:.2f}"
 
 

@@ -215,6 +215,24 @@ def with_label(picture: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
     return np.concatenate([np.asarray(band), picture])
 
 
+def with_note(picture: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    """Write white text on a black ground into the upper left corner of a picture, whose size stays.
+
+    Args:
+        picture: RGB, uint8 (H, W, 3).
+        text: a few words; their letters are `LABEL_HEIGHT` of the width.
+
+    Returns:
+        RGB, uint8 (H, W, 3).
+    """
+    drawing = Image.fromarray(picture)
+    pen = ImageDraw.Draw(drawing)
+    font = ImageFont.truetype(LABEL_FONT, max(LABEL_HEIGHT * picture.shape[1], 1.0))
+    pen.rectangle(pen.textbbox((2, 2), text, font=font), fill="black")
+    pen.text((2, 2), text, font=font, fill="white")
+    return np.asarray(drawing)
+
+
 def write_figure(path: Path, made: Figure, dpi: float) -> None:
     """Write a figure in the format its suffix names, whole or not at all."""
     write_whole(path, lambda file: made.savefig(file, format=path.suffix[1:], dpi=dpi))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lightning_chex.emptiness import empty_warning
 from lightning_chex.reporting.checkpoint_comparison import CheckpointComparison, score_titles
 from lightning_chex.reporting.comparison import MIN_PATIENTS, beaten, common_n, judged, withheld
 from lightning_chex.reporting.results import Results, number
@@ -47,6 +48,10 @@ def summary(
                 f"  {'  a random map':<42} {metrics[f'{stage}/{name}_iou_random']:.3f}",
                 f"  {'  a map that marks every pixel':<42} {metrics[f'{stage}/{name}_iou_every_pixel']:.3f}",
             ]
+    for key in sorted(metrics):
+        if key.startswith(f"{stage}/") and key.endswith("_empty") and metrics[key] > 0:
+            name = key.removeprefix(f"{stage}/").removesuffix("_empty")
+            lines.append(f"  {f'{name} empty maps, share':<42} {metrics[key]:.3f}")
     lines += [f"  alarm       {alarm}" for alarm in alarms]
     lines += [f"  pictures    {sheet}" for sheet in sheets]
     if checkpoint:
@@ -88,6 +93,16 @@ def results_text(results: Results) -> str:
         if (share := results.estimate(name, "unconverged")).known and share.value > 0
     ]:
         lines.append(f"maps whose optimisation has not converged: {', '.join(shares)}")
+    empty = {name: results.estimate(name, "empty") for name in results.methods}
+    if found := [
+        f"{name} {round(share.value * share.n):,} of {share.n:,} ({share.value:.0%})"
+        for name, share in empty.items()
+        if share.known and share.value > 0
+    ]:
+        lines.append(f"empty maps, which enter the means above: {', '.join(found)}")
+    warning = empty_warning({name: share.value for name, share in empty.items() if share.known})
+    if warning:
+        lines.append(f"warning: {warning}")
     lines += [f"left out: {name}: {why}" for name, why in results.left_out.items()]
     return "\n".join(lines)
 

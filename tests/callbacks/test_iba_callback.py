@@ -1,5 +1,7 @@
 """What the callback explains and logs, through the real Trainer."""
 
+import warnings
+
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
@@ -38,6 +40,20 @@ def test_validate_logs_what_direct_attribution_gives(tmp_path):
     assert logged["val/iba_iou_class_mean"] == pytest.approx(sum(by_class) / 2, abs=1e-5)
     assert [logged[f"val/iba_iou/{name}"] for name in CLASS_NAMES] == pytest.approx(by_class, abs=1e-5)
     assert 0 < logged["val/iba_iou"] < 1 and by_class[0] != pytest.approx(by_class[1])
+
+
+@pytest.mark.parametrize(("beta", "expected"), [(1e6, 1.0), (1e-6, 0.0)])
+def test_share_of_empty_maps_is_logged_and_a_warning_names_the_remedy(tmp_path, beta, expected):
+    explaining = IBACallback(IBA(layer=LAYER, steps=20, beta=beta), num_images=-1)
+    task, data = TinyTask(), TinyData()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (logged,) = tiny_trainer(tmp_path, explaining).validate(task, data, verbose=False)
+    sums = explaining.attributor.attribute(task.model, data.val.images, data.val.targets).sum((1, 2))
+    share = float((sums < 8).float().mean())  # log2 of 16 x 16 pixels
+    assert logged["val/iba_empty"] == pytest.approx(share) == expected
+    told = [str(one.message) for one in caught if "empty maps" in str(one.message)]
+    assert len(told) == (expected > 0) and all("100% of iba" in one and "smaller beta" in one for one in told)
 
 
 def test_controls_score_what_knows_nothing(tmp_path):

@@ -107,8 +107,8 @@ def test_maps_and_index_say_what_attribute_and_the_model_say(whole):
     expected = [(i, k) for i in range(30) for k in range(8) if test.labels[i, k]]
     assert [(row["image"], row["target"]) for row in rows] == [(test.image_ids[i], NAMES[k]) for i, k in expected]
     assert len(expected) > 12 and list(rows[0]) == [
-        "image", "target", "prediction", "truth", "bits", "convergence", "pixels", "width", "height", "targets", "file",
-        "row",
+        "image", "target", "prediction", "truth", "bits", "empty", "convergence", "pixels", "width", "height",
+        "targets", "file", "row",
     ]  # fmt: skip
     for (i, k), row in zip(expected, rows, strict=True):
         image = test[i]["image"][None]
@@ -118,6 +118,7 @@ def test_maps_and_index_say_what_attribute_and_the_model_say(whole):
         np.testing.assert_allclose(saliency, by_hand.maps[0], rtol=2e-3, atol=1e-5)
         assert float(row["convergence"]) == pytest.approx(float(by_hand.convergence), rel=2e-2)
         assert float(row["bits"]) == pytest.approx(float(saliency.sum()), rel=1e-4)
+        assert row["empty"] == ("1" if float(saliency.sum()) < 10 else "0")  # log2 of 32 x 32
         with torch.no_grad():
             assert float(row["prediction"]) == pytest.approx(float(task.model(image).sigmoid()[0, k]), rel=1e-4)
         assert row["truth"] == "1" and int(row["targets"]) == int(test.labels[i].sum())
@@ -430,7 +431,7 @@ def test_an_index_torn_at_any_byte_leaves_whole_images_only(tmp_path):
     small = np.zeros((2, 2), np.float32)
 
     def entry(image, target):
-        rest = {"prediction": "0.5", "truth": "1", "bits": "3", "convergence": "", "pixels": "2x2"}
+        rest = {"prediction": "0.5", "truth": "1", "bits": "3", "empty": "1", "convergence": "", "pixels": "2x2"}
         return {"image": image, "target": target, **rest, "width": "1", "height": "1", "targets": "12"}
 
     files.write([Drawn(entry(image, f"ü{i}"), small) for image in "ab" for i in range(12)])

@@ -77,7 +77,7 @@ def test_every_method_and_control_has_every_measure(whole):
         assert found["iou/oracle"]["value"] >= found["iou/tuned"]["value"]
         assert sum(own["n"] for own in found["iou/otsu"]["per_class"].values()) == targets
     for found in results["controls"].values():
-        unmeasured = {"randomization", "randomization_blank", "convergence", "unconverged"}
+        unmeasured = {"randomization", "randomization_blank", "convergence", "unconverged", "empty"}
         assert set(found) == set(results["measures"]) - unmeasured
     assert results["controls"]["EveryPixel"]["blank"]["value"] == 1 > results["methods"]["Gradient"]["blank"]["value"]
     assert (folder / "report.html").stat().st_size > 10_000
@@ -428,4 +428,9 @@ def test_how_far_maps_had_converged_goes_from_the_method_into_the_report(whole):
         share = np.mean([value > NOT_CONVERGED for value in own])
         assert found["unconverged"]["value"] == pytest.approx(share)
     assert "convergence" not in results["methods"]["Gradient"]
+    for name, found in results["methods"].items():
+        empty = [float(row["empty"]) for row in rows if row["method"] == name]
+        assert found["empty"]["value"] == pytest.approx(np.mean(empty)) and found["empty"]["n"] == len(empty)
+        counted = {"empty": sum(empty), "maps": len(empty), "in_means": True}
+        assert results["protocol"]["empty_maps"][name] == counted
     assert 'id="convergence"' in (folder / "report.html").read_text()

@@ -131,7 +131,7 @@ def test_a_caption_says_what_is_shown():
     severity = explanation(
         saliency=torch.zeros(4, 4), target_name="severity", prediction=9.25, truth=7.5, iou=None, target=None
     )
-    assert severity.caption == "severity | score 9.25 | true 7.5 | 0 bits"
+    assert severity.caption == "severity | score 9.25 | true 7.5 | empty map, 0 bits"
 
 
 def test_a_label_is_a_readable_band_above_the_picture():
