@@ -37,8 +37,8 @@ class IBACallback(pl.Callback):
     (``lightning_chex/emptiness.py``): they enter these figures like any other map, pictures and tables name them, and a
     warning at the end of the run names the remedy if they are more than 5 %. Then pictures, film strips, curves and a
     table are written into the run's folder, ``explanations``, and shown by all its loggers. ``test`` does the same with
-    the test images. What it costs is ``val/iba_seconds`` and, as a share of the wall time, ``val/iba_time_share``: all that
-    the callback has done since they were logged last, or since ``fit`` began, the last pictures included.
+    the test images. What it costs is ``val/iba_seconds`` and, as a share of the wall time, ``val/iba_time_share``: all
+    that the callback has done since they were logged last, or since ``fit`` began, the last pictures included.
 
     A compiled network is explained as it was written, and without gradient checkpointing, so validations that are
     explained run uncompiled (see ``every_n_epochs``); nothing is compiled for it, or anew after it.
