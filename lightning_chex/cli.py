@@ -140,6 +140,7 @@ class ChexCLI(WeightsAlone, LightningCLI):
     """LightningCLI whose model learns its classes from the data and whose files all lie under one root."""
 
     _checkpoints: dict[str, dict[str, Any]] = {}  # what each holds, by path, until they are checked against the model
+    _root: str | None = None  # of all runs, which commands without a run use too
     _own_settings: Any = None  # of a run that has a name or is resumed, without what follows from that
     _same_run = False  # whether a run is resumed in its own folder
 
@@ -198,6 +199,7 @@ class ChexCLI(WeightsAlone, LightningCLI):
         command, config = str(self.subcommand), self._given
         configuration.refuse_addresses(config)
         if command in DATA_COMMANDS:
+            self._root = str(config.trainer.default_root_dir)
             for unused in ("model", "trainer"):
                 del config[unused]
             return
@@ -241,7 +243,9 @@ class ChexCLI(WeightsAlone, LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer; ``fit`` ends where the weights are lost, ``predict`` also writes its table."""
         if self.subcommand in DATA_COMMANDS:
-            return ChexTrainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+            return ChexTrainer(
+                accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, default_root_dir=self._root
+            )
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except RuntimeError as error:

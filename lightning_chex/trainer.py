@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.attribution import IBA, Attributor
 from lightning_chex.callbacks import IBACallback, MapWriter, check_place, undisturbed
+from lightning_chex.data import ChestXrayDataModule
 from lightning_chex.data.adapter import adapted
 from lightning_chex.data.contract import outputs_of
 from lightning_chex.evaluation import Evaluated, EvaluationSettings, evaluate
@@ -119,12 +120,17 @@ class ChexTrainer(pl.Trainer):
         Raises:
             MisconfigurationException: no data module, or one that cannot do that, or a folder that cannot be written.
         """
-        folder, data = Path(output_dir).expanduser(), adapted(datamodule)
+        folder = Path(output_dir).expanduser()
+        data = adapted(datamodule)
         check_place(folder, "output_dir")
+        if isinstance(datamodule, ChestXrayDataModule):
+            # the record of checked files lies in the trainer's root, where a training finds it
+            datamodule.trainer = self
         proposal = None if write_config is None else data.proposal()
         if write_config is not None and Path(write_config).expanduser().exists():
             raise MisconfigurationException(f"write_config is {write_config!r}, which exists: give another name")
-        found = data.overview()
+        with _existing(Path(self.default_root_dir)):
+            found = data.overview()
         print(overview_text(found))
         print(f"\npictures        {write_overview(found, folder)}")
         if write_config is not None and proposal is not None:
@@ -296,6 +302,20 @@ class ChexTrainer(pl.Trainer):
             file = writer.folder / "segmentations.json" if rle is True else Path(rle).expanduser()
             count = write_segmentations(file, explained_maps(writer.folder, rows), class_names, rule)
             print(f"masks: {count} images in {file}")
+
+
+@contextmanager
+def _existing(folder: Path) -> Iterator[None]:
+    """Make a folder for the time of the context, and remove it at the end if nothing was put into it."""
+    made = not folder.exists()
+    with suppress(OSError):  # without the folder nothing is recorded, which is no reason to stop
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):  # not empty, or never made
+                folder.rmdir()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.files import Held, hold, write_whole
+from lightning_chex.json_text import load_json
 from lightning_chex.lightning_private import CALLBACKS_LEFT_OUT, callbacks_of, is_trial, set_callbacks
 
 RUN_RECORD = "run.json"
@@ -139,10 +140,36 @@ class RunRecord(pl.Callback):
 def read_record(folder: Path) -> dict[str, Any]:
     """Read ``run.json``; empty where there is none, as in folders of older versions."""
     path = folder / RUN_RECORD
+    if not path.exists():
+        return {}
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
+        record = load_json(path)
+        _check_record(record)
     except ValueError as error:
         raise MisconfigurationException(f"cannot read {path} ({error}): remove it") from error
+    return record
+
+
+def _check_record(record: Mapping[str, Any]) -> None:
+    """Raise a ValueError unless the values of ``run.json`` have the types that this package writes."""
+    finished = record.get("finished")
+    if finished is not None:
+        counts = isinstance(finished, dict) and all(type(finished.get(key)) is int for key in ("epochs", "steps"))
+        if not counts or not isinstance(finished.get("stopped_early"), bool):
+            raise ValueError(
+                f"'finished' is {finished!r}, neither null nor an object with epochs, steps, stopped_early"
+            )
+    loggers = record.get("loggers", [])
+    if not isinstance(loggers, list):
+        raise ValueError(f"'loggers' is {loggers!r}, not a list")
+    for logger in loggers:
+        if not isinstance(logger, dict):
+            raise ValueError(f"'loggers' holds {logger!r}, not an object")
+        for key in ("class", "name", "version"):
+            value = logger.get(key)
+            # name and version are folders below the root, and a resumed run writes there
+            if not isinstance(value, str) or Path(value).is_absolute() or ".." in Path(value).parts:
+                raise ValueError(f"a logger's {key!r} is {value!r}, not a name below the folder of the runs")
 
 
 def _version(version: int | str | None) -> str:

@@ -1,6 +1,5 @@
 """Fitting of the methods, saved so that a resumed evaluation makes the same maps."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from lightning_chex.evaluation.results import write_json
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.explaining import Subject, feature_statistics, training_batches
 from lightning_chex.files import write_whole
+from lightning_chex.json_text import load_json
 
 
 def learn(
@@ -46,7 +46,7 @@ def learn(
     """
     place = folder / "statistics"
     note = place / "statistics.json"
-    known = json.loads(note.read_text()) if note.exists() else {}
+    known = _read_note(note)
     files = {name: place / f"{name}.safetensors" for name in chosen}
     for name, method in chosen.items():
         if files[name].exists():
@@ -73,3 +73,13 @@ def learn(
 
 def _any_learns(methods: Mapping[str, Attributor]) -> bool:
     return any(method.num_observed is not None and method.num_observed < 2 for method in methods.values())
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    """Read what an earlier call noted of its statistics; empty where there is no such file."""
+    if not path.exists():
+        return {}
+    try:
+        return load_json(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): remove {path.parent} to learn the statistics anew") from error

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_chex.explaining import Added, Key, MapStore, to_pixels
 from lightning_chex.explaining.map_store import remove_torn_line
 from lightning_chex.files import remove_unfinished, write_whole
+from lightning_chex.json_text import parse_json
 
 _IDENTITY = "evaluation.json"
 
@@ -152,12 +153,9 @@ class Records:
 def _json(path: Path, content: bytes) -> dict[str, Any]:
     """The object a file or a line of it holds; raises a ValueError that names the file if there is none."""
     try:
-        found = json.loads(content)
+        return parse_json(content)
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): remove it to measure anew, or give another folder") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}, not an object: give another folder")
-    return found
 
 
 def _make_parents(path: Path) -> None:

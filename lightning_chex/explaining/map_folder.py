@@ -26,6 +26,7 @@ from lightning_chex.attribution import Attribution, bits_per_pixel, empty_maps
 from lightning_chex.data.contract import names_of
 from lightning_chex.explaining.map_store import Added, Entry, MapStore, read_entries, read_map
 from lightning_chex.files import safe_name, write_whole
+from lightning_chex.json_text import load_json
 from lightning_chex.reporting.explanation import BITS, BITS_NOTE
 from lightning_chex.reporting.pictures import overlay, with_note
 from lightning_chex.reporting.scale import SATURATED, shared_scale_limit
@@ -112,7 +113,7 @@ class MapFolder:
         if not path.exists():
             raise MisconfigurationException(f"{folder} holds maps but no {RECORD} that says of what: {remedy}")
         try:
-            theirs = dict(_flat(json.loads(path.read_text(encoding="utf-8"))["settings"]))
+            theirs = dict(_flat(load_json(path)["settings"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise MisconfigurationException(f"cannot read {path} ({error}): {remedy}") from error
         ours = dict(_flat(json.loads(json.dumps(settings))))
@@ -135,7 +136,14 @@ class MapFolder:
     def recorded(self) -> dict[str, Any]:
         """What ``explanation.json`` says; empty if there is none."""
         path = self.folder / RECORD
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            return load_json(path)
+        except ValueError as error:
+            raise MisconfigurationException(
+                f"cannot read {path} ({error}): remove {self.folder}, or give another --output_dir"
+            ) from error
 
     def write(self, maps: Sequence[Drawn]) -> None:
         """Write maps, and what is wanted beside them."""

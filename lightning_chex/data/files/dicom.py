@@ -81,8 +81,11 @@ def dicom_size(path: str | Path) -> tuple[int, int]:
         return int(header.Columns), int(header.Rows)
 
 
-def check_dicom(path: str | Path) -> None:
+def check_dicom(path: str | Path) -> str:
     """Check, without decoding, that a DICOM file holds a complete image that can be read.
+
+    Returns:
+        Name of its transfer syntax.
 
     Raises:
         DataError: see ``read_dicom``.
@@ -91,6 +94,7 @@ def check_dicom(path: str | Path) -> None:
         header = _open(path, defer_size=1024)
         check_header(header)
         check_length(header, os.path.getsize(path))
+        return syntax_name(header.file_meta.TransferSyntaxUID)
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from tqdm import tqdm
 
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.dicom import check_dicom, dicom_size, is_dicom, read_dicom
+from lightning_chex.data.files.dicom_header import MAX_PIXELS, stream_size
 
 ImageReader = Callable[[str | Path], np.ndarray]
 """Reads the grey image, uint8 (H, W), of a path; raises a DataError if it cannot."""
@@ -24,6 +27,7 @@ _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # the l
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _FORMATS = ("PNG", "JPEG", "GIF")  # Pillow's others may run external programs
+_JPEG_HEADER = 2**16  # profiles and thumbnails may stand before the size, in segments of up to 64 KiB
 _AT_ONCE = 256  # files a thread takes at a time: one by one, handing them over takes longer than looking at them
 _SILENT_SECONDS = 2.0
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # all that Pillow raises
@@ -176,33 +180,84 @@ def image_size(path: str | Path) -> tuple[int, int]:
         raise DataError(f"cannot read image {path}: {error}; replace it with an intact copy") from error
 
 
-def check_images(paths: Sequence[str | Path], count: int | None = None) -> None:
-    """Check, before training, that image files are complete, without decoding most of them; 100,000 take seconds.
+DECODED = 32
+"""Image files that `examine` decodes, beside the first one of each format."""
 
-    A PNG or JPEG passes by its first and last bytes; one with another end is decoded. For DICOM see ``check_dicom``.
-    On a terminal, a progress bar is shown if it takes more than two seconds.
+
+@dataclass(frozen=True)
+class Examined:
+    """Result of a check of image files.
+
+    Attributes:
+        problems: why a file cannot be used, by its place in the list.
+        decoded: how many files were decoded.
+    """
+
+    problems: Mapping[int, str]
+    decoded: int
+
+
+def check_images(paths: Sequence[str | Path], count: int | None = None) -> None:
+    """Check image files before training, see `examine`.
 
     Args:
         paths: of the files.
         count: of all images, for messages, where the others are known to be complete.
 
     Raises:
-        DataError: some are missing, empty, truncated or no images; with their number and the first names.
+        DataError: some cannot be used; with their number and the first names.
     """
-    problems: list[str] = []
+    refuse_images(examine(paths).problems, count or len(paths))
+
+
+def refuse_images(problems: Mapping[int, str], count: int) -> None:
+    """Raise a DataError if there are problems with some of ``count`` images."""
+    if problems:
+        raise DataError(
+            f"{len(problems)} of {count} images cannot be read: {first_few(problems.values())}; "
+            "replace them with intact copies, or remove them from disk and from the table"
+        )
+
+
+def examine(paths: Sequence[str | Path]) -> Examined:
+    """Check that image files are complete and of a usable size, and decode a sample; 100,000 take seconds.
+
+    A PNG or JPEG passes by its first and last bytes and the size in its header; one with another end is decoded. For
+    DICOM see ``check_dicom``. Of the files that pass, `DECODED` spread evenly over the list are decoded, and the first
+    one of each format: PNG, JPEG, and each transfer syntax of DICOM. On a terminal, a progress bar is shown if it takes
+    more than two seconds.
+
+    Args:
+        paths: of the files.
+    """
+    problems: dict[int, str] = {}
+    first_of_format: dict[str, int] = {}
     with (
         ThreadPoolExecutor(max_workers=16) as pool,  # the time goes into waiting for the disk
         tqdm(total=len(paths), desc="check images", unit="image", delay=_SILENT_SECONDS, disable=None) as bar,
     ):
-        parts = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
-        for part, found in zip(parts, pool.map(_problems, parts), strict=True):
-            problems += found
+        starts = range(0, len(paths), _AT_ONCE)
+        parts = [paths[start : start + _AT_ONCE] for start in starts]
+        for start, part, found in zip(starts, parts, pool.map(_formats_of, parts), strict=True):
+            for place, (file_format, problem) in enumerate(found, start):
+                if problem is not None:
+                    problems[place] = problem
+                else:
+                    first_of_format.setdefault(file_format, place)
             bar.update(len(part))
-    if problems:
-        raise DataError(
-            f"{len(problems)} of {count or len(paths)} images cannot be read: {first_few(problems)}; "
-            "replace them with intact copies, or remove them from disk and from the table"
-        )
+        sample = _sample(len(paths), first_of_format.values()) - problems.keys()
+        places = sorted(sample)
+        decodings = pool.map(_decoding, [paths[place] for place in places])
+        for place, problem in zip(places, decodings, strict=True):
+            if problem is not None:
+                problems[place] = problem
+    return Examined(dict(sorted(problems.items())), len(sample))
+
+
+def _sample(count: int, always: Iterable[int]) -> set[int]:
+    """Return `DECODED` places spread evenly over ``count``, and those of ``always``."""
+    spread = {round(place) for place in np.linspace(0, count - 1, DECODED)} if count else set()
+    return spread | set(always)
 
 
 def check_regular(path: str | Path) -> None:
@@ -236,31 +291,53 @@ def _holds_dicom(path: str | Path) -> bool:
     return suffix.group(1).lower() in ("dcm", "dicom") if suffix else is_dicom(path)
 
 
-def _problems(paths: Sequence[str | Path]) -> list[str]:
-    return [problem for problem in map(_problem, paths) if problem]
+def _formats_of(paths: Sequence[str | Path]) -> list[tuple[str, str | None]]:
+    return [_format_of(path) for path in paths]
 
 
-def _problem(path: str | Path) -> str | None:
+def _format_of(path: str | Path) -> tuple[str, str | None]:
+    """Return the format of an image file, and why it cannot be used; None if nothing speaks against it."""
     try:
         check_regular(path)
         with open(path, "rb") as file:
             start = file.read(24)
             if not start:
-                return f"{path} (empty)"
+                return "", f"{path} (empty)"
             file.seek(-min(12, len(start)), os.SEEK_END)
             end = file.read()
         if _holds_dicom(path):
-            check_dicom(path)
-            return None
-        # a PNG's width and height follow its signature and the name of its first chunk
-        is_png = start.startswith(_PNG_START) and start[12:16] == b"IHDR" and any(start[16:20]) and any(start[20:24])
-        if (is_png and end == _PNG_END) or (start.startswith(_JPEG_START) and end.endswith(_JPEG_END)):
-            return None
+            return check_dicom(path), None
+        if start.startswith(_PNG_START) and start[12:16] == b"IHDR" and end == _PNG_END:
+            # width and height follow the signature and the name of the first chunk
+            width, height = struct.unpack(">2I", start[16:24])
+            return "PNG", _size_problem(path, width, height)
+        if start.startswith(_JPEG_START) and end.endswith(_JPEG_END):
+            with open(path, "rb") as file:
+                size = stream_size(file.read(_JPEG_HEADER))
+            if size is not None:
+                return "JPEG", _size_problem(path, size[1], size[0])
         read_grey(path)
     except OSError as error:
-        return f"{path} ({error.strerror})"
+        return "", f"{path} ({error.strerror})"
     except DataError as error:
-        return f"{path} ({error.__cause__ or 'no regular file'})"
+        return "", f"{path} ({error.__cause__ or 'no regular file'})"
+    return "another format", None
+
+
+def _size_problem(path: str | Path, width: int, height: int) -> str | None:
+    # Pillow refuses to decode more than twice its limit of pixels
+    most = min(MAX_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS))
+    if width > 0 and height > 0 and width * height <= most:
+        return None
+    return f"{path} (its header says {width} x {height}; images of up to {most:,} pixels are read)"
+
+
+def _decoding(path: str | Path) -> str | None:
+    """Decode an image; return why that fails, None if it does not."""
+    try:
+        read_grey(path)
+    except DataError as error:
+        return f"{path} ({error.__cause__ or error})"
     return None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lightning_chex.data.files.images import check_images
+from lightning_chex.data.files.images import examine, refuse_images
 
 RECORD = "checked_images.bin"
 """In the trainer's ``default_root_dir``: a checksum of 16 bytes, then one number a file that has passed, uint64."""
@@ -21,7 +21,7 @@ RECORD = "checked_images.bin"
 WORTHWHILE = 2_000
 """Fewer files are opened every time."""
 
-_CHECKS = 1  # raise it when a check finds more than before: what is known then no longer counts
+_CHECKS = 2  # raise it when a check finds more than before: what is known then no longer counts
 _AT_ONCE = 1_000
 _SUM = 16
 
@@ -38,14 +38,17 @@ def check_once(paths: Sequence[str], trainer: pl.Trainer | None) -> None:
     """
     root = "" if trainer is None else str(trainer.default_root_dir)
     if len(paths) < WORTHWHILE or not os.path.isdir(root):
-        check_images(paths)
+        refuse_images(examine(paths).problems, len(paths))
         return
     marks, record = marks_of(paths), Path(root) / RECORD
     known = _read(record)
     new = (~np.isin(marks, known) | (marks == 0)).nonzero()[0]
-    check_images([paths[place] for place in new], count=len(paths))
-    if len(new) and trainer is not None and trainer.is_global_zero:
-        _write(record, np.union1d(known, marks))
+    problems = examine([paths[place] for place in new]).problems
+    # recorded before a damaged file ends the run, so that the next start opens that one alone again
+    passed = np.delete(marks, new[list(problems)])
+    if len(problems) < len(new) and trainer is not None and trainer.is_global_zero:
+        _write(record, np.union1d(known, passed))
+    refuse_images(problems, len(paths))
 
 
 def marks_of(paths: Sequence[str]) -> np.ndarray:

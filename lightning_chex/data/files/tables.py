@@ -55,6 +55,8 @@ def find_file(root: Path, *names: str) -> Path:
     for name in names:
         if (root / name).is_file():
             return root / name
+        if (root / name).exists():
+            raise DataError(f"{root / name} is a folder, a pipe or a device: put the publisher's file there")
     plain = [name for name in names if not name.endswith(".gz")]
     raise DataError(
         f"no {' or '.join(plain)} in {root}, which holds {contents(root)}: "

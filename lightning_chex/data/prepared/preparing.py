@@ -30,6 +30,7 @@ from lightning_chex.data.prepared.reading import (
 from lightning_chex.data.transforms import ImageTransform
 from lightning_chex.data.unreadable import OnUnreadable, check_share
 from lightning_chex.files import hold, remove_unfinished, write_whole
+from lightning_chex.json_text import load_json
 
 _CHUNK = 16  # images per message of a worker
 _SCAFFOLD = ("plan.json", "progress.csv", "lock")
@@ -176,7 +177,7 @@ def _begin(work: Path, names: list[str], size: int) -> None:
     plan = {"size": size, "images": len(names), "names": hashlib.sha256("\n".join(names).encode()).hexdigest()}
     path = work / "plan.json"
     if path.is_file():
-        if json.loads(path.read_text()) != plan:
+        if _read_plan(path) != plan:
             raise DataError(
                 f"{work} holds the beginning of a copy of other images or of another size: delete it, or give another "
                 "output_dir"
@@ -194,6 +195,14 @@ def _begin(work: Path, names: list[str], size: int) -> None:
             images.unlink()  # it may hold all the room that was left
             raise
     write_whole(path, json.dumps(plan), sync=True)
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    """Read the plan of an unfinished copy; raises a DataError for a damaged one."""
+    try:
+        return load_json(path)
+    except ValueError as error:
+        raise DataError(f"cannot read {path}: {error}; delete {path.parent} and prepare anew") from error
 
 
 def _recall(work: Path, paths: list[str]) -> dict[int, IndexRow]:

@@ -10,7 +10,6 @@ A complete copy alone has its final name: while it is made (``data/prepared/prep
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from lightning_chex.csv_text import plain_cell
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.images import ImageReader, first_few
 from lightning_chex.data.transforms import ImageTransform
+from lightning_chex.json_text import load_json
 
 FORMAT = "lightning_chex prepared copy, version 1"
 
@@ -178,9 +178,13 @@ def read_manifest(folder: Path) -> Manifest:
             f"make one with `python -m lightning_chex prepare --output_dir {folder}` and your data options"
         )
     try:
-        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        manifest = Manifest(**load_json(path))
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"cannot read {path}: {error}; delete the copy and prepare anew") from error
+    for name, expected in Manifest.__annotations__.items():
+        value = getattr(manifest, name)
+        if type(value) is not expected:
+            raise DataError(f"{path} says {name}={value!r}, not {expected.__name__}: delete the copy and prepare anew")
     if manifest.format != FORMAT:
         raise DataError(f"{path} says {manifest.format!r}, but this version reads {FORMAT!r}: prepare another copy")
     return manifest

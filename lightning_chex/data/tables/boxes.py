@@ -11,7 +11,7 @@ import pandas as pd
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.contract import DataError
-from lightning_chex.data.files.images import first_few, image_size
+from lightning_chex.data.files.images import MAX_PIXELS, first_few, image_size
 from lightning_chex.data.tables.reading import numbers, refuse_rows
 from lightning_chex.data.tables.words import is_healthy, plain
 
@@ -153,12 +153,22 @@ def read_boxes(table: pd.DataFrame, path: Path, columns: BoxColumns, names: Sequ
     if unit == "share":
         return boxes.assign(width=1.0, height=1.0)
     if columns.original is not None:
+        original_width, original_height = columns.original
+        if not (original_width > 0 and original_height > 0 and original_width * original_height <= MAX_PIXELS):
+            raise DataError(
+                f"data.box_columns.original is {columns.original}: give width and height of an image, of at most "
+                f"{MAX_PIXELS:,} pixels"
+            )
         return boxes.assign(width=float(columns.original[0]), height=float(columns.original[1]))
     for k, name in enumerate(("width", "height")):
         size = numbers(table[columns.frame[k]]) if columns.frame else pd.Series(np.nan, table.index)
         if columns.frame:
-            refuse_rows(path, columns.frame[k], table[columns.frame[k]], ~(size > 0), "is no size in pixels")
+            wrong = ~((size > 0) & (size <= MAX_PIXELS))
+            refuse_rows(path, columns.frame[k], table[columns.frame[k]], wrong, "is no size in pixels")
         boxes[name] = size
+    if columns.frame:
+        too_large = boxes["width"] * boxes["height"] > MAX_PIXELS
+        refuse_rows(path, columns.frame[0], table[columns.frame[0]], too_large, "is the width of no image: too large")
     return boxes
 
 

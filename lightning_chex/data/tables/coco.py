@@ -1,12 +1,12 @@
 """Images and boxes in one JSON file, as the COCO data set has them."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.tables import intact
+from lightning_chex.json_text import load_json
 
 IMAGE_COLUMNS = ["image", "width", "height"]
 BOX_COLUMNS = ["image", "category", "x", "y", "w", "h", "width", "height"]
@@ -27,7 +27,7 @@ def read_coco(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         DataError: no such file, or an annotation of an image or a category that it does not list.
     """
     with intact(path, "JSON as of COCO"):
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        found = load_json(path)
     try:
         sizes = {own["id"]: [str(own[key]) for key in ("file_name", "width", "height")] for own in found["images"]}
         names = {own["id"]: str(own["name"]) for own in found["categories"]}

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lightning_chex.data.contract import DataError
-from lightning_chex.data.files.images import first_few, read_grey
+from lightning_chex.data.files.images import MAX_PIXELS, first_few, read_grey
 from lightning_chex.data.files.lung_files import find_masks
 from lightning_chex.data.tables.reading import refuse_rows
 from lightning_chex.data.tables.words import plain
@@ -127,7 +127,7 @@ def decode_runs(text: str, height: int, width: int, form: MaskForm) -> np.ndarra
         bool (height, width).
 
     Raises:
-        ValueError: no such text, or runs that leave the image.
+        ValueError: no such text, runs that leave the image, or an image of more than `MAX_PIXELS`.
 
     Example:
         >>> decode_runs("1 2", 2, 2, "siim").astype(int).tolist()
@@ -148,36 +148,61 @@ def marked_pixels(text: str, height: int, width: int, form: MaskForm) -> int:
 
 def _runs(text: str, height: int, width: int, form: MaskForm) -> tuple[np.ndarray, np.ndarray]:
     """First pixels of the runs, column by column, and those after their last ones."""
+    check_frame(height, width)
     if text.strip().lower() in NO_MASK:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     if form == "coco":
         runs = _coco_counts(text)
-        edges = np.cumsum(runs)
+        edges = _cumulated(runs, height * width)
         starts, ends = edges[:-1:2], edges[1::2]
         whole = int(edges[-1]) == height * width
     else:
-        pairs = np.array(text.split(), dtype=np.int64)
-        if len(pairs) % 2 or (pairs[1::2] < 0).any():
+        pairs = [int(number) for number in text.split()]
+        if len(pairs) % 2 or any(length < 0 for length in pairs[1::2]):
             raise ValueError("run lengths come in pairs of a place and a length")
         if form == "siim":
-            ends = np.cumsum(pairs)[1::2]
-            starts = np.cumsum(pairs)[::2]
+            edges = _cumulated(pairs, height * width)
+            starts, ends = edges[::2], edges[1::2]
         else:
-            starts = pairs[::2] - 1
-            ends = starts + pairs[1::2]
+            bounded = np.array(_bounded(pairs, height * width), dtype=np.int64)
+            starts = bounded[::2] - 1
+            ends = starts + bounded[1::2]
         whole = True
     if not whole or (len(ends) and (starts.min() < 0 or ends.max() > height * width)):
         raise ValueError(f"its runs are not those of {width} x {height} pixels")
     return starts[: len(ends)], ends
 
 
-def _coco_counts(text: str) -> np.ndarray:
-    """Run lengths of COCO's text, background first; see ``reporting/rle.py`` for the code."""
+def check_frame(height: int, width: int) -> None:
+    """Raise a ValueError for a size that is no image's, before anything of that size is allocated."""
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise ValueError(f"its size is {width} x {height}; 1 to {MAX_PIXELS:,} pixels can be read")
+
+
+def _bounded(numbers: Sequence[int], most: int) -> Sequence[int]:
+    """Return the numbers, or raise a ValueError if one cannot be a place or length among ``most`` pixels.
+
+    Without the bound, numbers near the end of int64 would overflow in sums and look like small ones.
+    """
+    for number in numbers:
+        if not -most <= number <= most:
+            raise ValueError(f"one of its numbers is {number}, and the image has {most:,} pixels")
+    return numbers
+
+
+def _cumulated(numbers: Sequence[int], most: int) -> np.ndarray:
+    """Sum run lengths up to each place, int64 (N,); raises a ValueError for numbers beyond the image."""
+    return np.cumsum(np.array(_bounded(numbers, most), dtype=np.int64))
+
+
+def _coco_counts(text: str) -> list[int]:
+    """Return the run lengths of COCO's text, background first; see ``reporting/rle.py`` for the code."""
     counts: list[int] = []
     value = shift = 0
     for letter in text.encode():
         group = letter - 48
-        if not 0 <= group < 64:
+        # no run is as long as 2^60 pixels: more groups would only build numbers of unbounded size
+        if not 0 <= group < 64 or shift > 60:
             raise ValueError("it is no compressed text of COCO")
         value |= (group & 31) << shift
         shift += 5
@@ -188,7 +213,7 @@ def _coco_counts(text: str) -> np.ndarray:
             value = shift = 0
     if shift or any(count < 0 for count in counts):
         raise ValueError("it is no compressed text of COCO, or a part of one")
-    return np.array(counts, dtype=np.int64)
+    return counts
 
 
 def fitted(mask: np.ndarray, height: int, width: int) -> np.ndarray:

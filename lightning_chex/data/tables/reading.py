@@ -20,6 +20,7 @@ _SEPARATORS = ",;\t|"
 _EXCEL, _PARQUET = (".xlsx", ".xlsm", ".xls", ".ods"), (".parquet", ".pq")
 _ENGINES = {".xls": "xlrd", ".ods": "odfpy"}
 _LOOKED_AT = 2**16
+_MOST_COLUMNS = 2_000
 _WHOLE = r"[+-]?\d+(\.0*)?"
 
 
@@ -36,8 +37,14 @@ def table_path(table: str | None, root: Path, name: str = "table") -> Path:
     for candidate in (path, below):
         if candidate.is_file():
             return candidate
-    found = "is a folder" if path.is_dir() else "does not exist"
-    raise DataError(f"{name} is {table!r}, which {found}, here and in {root}: give the file")
+    for candidate in (path, below):
+        if candidate.is_dir():
+            raise DataError(f"{name} is {table!r}, and {candidate} is a folder: give a file in it")
+        if candidate.exists():
+            raise DataError(f"{name} is {table!r}, and {candidate} is a pipe or a device: give a regular file")
+        if candidate.is_symlink():
+            raise DataError(f"{name} is {table!r}, and {candidate} is a link to a file that does not exist")
+    raise DataError(f"{name} is {table!r}, which does not exist, here and in {root}: give the file")
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
@@ -136,12 +143,19 @@ def _read_csv(path: Path) -> pd.DataFrame:
     except UnicodeDecodeError as error:
         raise ValueError(f"{error.reason} at byte {error.start}: save it as UTF-8") from error
     if "\0" in text:
-        raise ValueError("it holds bytes that no text has")
+        raise ValueError("it contains NUL bytes; it is not a text file")
     lines = text.splitlines() if len(start) < _LOOKED_AT else text.splitlines()[:-1]
+    if not lines and text:
+        raise ValueError(
+            f"its first line, which should name the columns, is longer than {_LOOKED_AT:,} bytes: keep the columns "
+            "that are needed"
+        )
     if not any(line.strip() for line in lines[:1]):
         raise ValueError("its first line is empty: it should name the columns")
     separator = _separator(lines[:50])
     header = next(csv.reader(lines, delimiter=separator))
+    if len(header) > _MOST_COLUMNS:
+        raise ValueError(f"it has {len(header):,} columns, more than {_MOST_COLUMNS:,}: keep those that are needed")
     options: dict[str, Any] = {"encoding": encoding, "dtype": str, "keep_default_na": False, "header": None}
     names = range(len(header) + 1)  # one more, so that a longer row is seen and not cut
     table = pd.read_csv(

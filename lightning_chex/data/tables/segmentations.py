@@ -1,6 +1,5 @@
 """Masks of findings in one JSON file, ``{image: {class: {size, counts}}}``, as CheXlocalize publishes them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.images import first_few
 from lightning_chex.data.files.tables import intact
 from lightning_chex.data.tables.words import plain
+from lightning_chex.json_text import load_json
 
 
 def read_segmentations(path: Path, names: Sequence[str], other_names: Mapping[str, str]) -> pd.DataFrame:
@@ -28,7 +28,7 @@ def read_segmentations(path: Path, names: Sequence[str], other_names: Mapping[st
         DataError: no such file, or none of the classes in it.
     """
     with intact(path, "JSON, {image: {class: {size, counts}}}"):
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        found = load_json(path)
     index = {plain(other_names.get(name, name)): k for k, name in enumerate(names)}
     rows, places, strange = [], [], set()
     try:
@@ -43,7 +43,7 @@ def read_segmentations(path: Path, names: Sequence[str], other_names: Mapping[st
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} does not hold {{image: {{class: {{size: [height, width], counts: text}}}}}}: {error!r} after "
-            f"{places[-1] if places else 'no mask'}; get an intact copy"
+            f"{places[-1] if places else 'no mask'}; the file looks incomplete: download it again"
         ) from error
     if strange and not rows:
         raise DataError(f"{path} has masks of {first_few(sorted(strange), 12)} alone, none of {first_few(names, 12)}")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lightning_chex.data import DataError
 from lightning_chex.data.files import known_files
-from lightning_chex.data.files.images import check_images
+from lightning_chex.data.files.images import examine
 from lightning_chex.data.files.known_files import RECORD, check_once
 
 
@@ -20,11 +20,11 @@ def opened(monkeypatch):
     """Paths of the files that were opened, call by call; every number of files is worthwhile."""
     calls: list[list[str]] = []
 
-    def spy(paths, count=None):
+    def spy(paths):
         calls.append([Path(path).name for path in paths])
-        check_images(paths, count)
+        return examine(paths)
 
-    monkeypatch.setattr(known_files, "check_images", spy)
+    monkeypatch.setattr(known_files, "examine", spy)
     monkeypatch.setattr(known_files, "WORTHWHILE", 1)
     return calls
 
@@ -71,6 +71,16 @@ def test_a_damaged_and_a_missing_file_are_found_beside_known_ones(files, tmp_pat
         with pytest.raises(DataError, match="2 of 4 images cannot be read: .*b.png.*d.png"):
             check_once(files, trainer(tmp_path))
     assert opened[1:] == [["b.png", "d.png"]] * 2
+
+
+def test_a_damaged_file_keeps_no_other_from_being_recorded(files, tmp_path, opened):
+    whole = Path(files[1]).read_bytes()
+    Path(files[1]).write_bytes(whole[:40])
+    with pytest.raises(DataError, match="1 of 4 images cannot be read: .*b.png"):
+        check_once(files, trainer(tmp_path))
+    Path(files[1]).write_bytes(whole)
+    check_once(files, trainer(tmp_path))
+    assert opened == [["a.png", "b.png", "c.png", "d.png"], ["b.png"]]
 
 
 def test_other_sets_stay_known_and_relative_paths_are_the_same_files(files, tmp_path, opened, monkeypatch):

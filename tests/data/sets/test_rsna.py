@@ -54,3 +54,42 @@ def test_inspect_recognises_the_folder(tmp_path, monkeypatch, capsys):
     (root / "stage_2_train_labels.csv").unlink()
     with pytest.raises(DataError, match="no stage_2_train_labels.csv in .*rsna, which holds stage_2_test_images"):
         RSNADataModule(str(root)).look()
+
+
+def with_boxes_of(root, corners, images=40, size=256):
+    """Copies of ``size`` pixels with one box each, ``x, y, width, height``."""
+    (root / "stage_2_train_images").mkdir(parents=True)
+    lines = ["patientId,x,y,width,height,Target"]
+    for number in range(images):
+        name = f"{number:08x}"
+        write_dicom(root / "stage_2_train_images" / f"{name}.dcm", np.full((size, size), number, dtype=np.uint16))
+        lines.append(f"{name},{corners},1")
+    (root / "stage_2_train_labels.csv").write_text("\n".join(lines) + "\n")
+    return str(root)
+
+
+def first_box(data):
+    data.setup()
+    return data.dataset("val")[0]["boxes"][0]
+
+
+def test_boxes_of_smaller_copies_are_taken_as_theirs_and_that_is_said(tmp_path):
+    root = with_boxes_of(tmp_path / "rsna", "64,32,128,96")
+    with pytest.warns(UserWarning, match="all 40 boxes lie within the 256 x 256 pixels .* --data.frame original"):
+        box = first_box(RSNADataModule(root, size=256))
+    assert box.tolist() == [64, 32, 192, 128]
+    assert first_box(RSNADataModule(root, size=256, frame="original")).tolist() == [16, 8, 48, 32]
+
+
+def test_boxes_beyond_a_smaller_copy_are_of_the_originals(tmp_path):
+    root = with_boxes_of(tmp_path / "rsna", "512,256,256,128")
+    assert first_box(RSNADataModule(root, size=256)).tolist() == [128, 64, 192, 96]
+
+
+def test_few_boxes_that_could_be_of_either_have_to_be_decided(tmp_path):
+    root = with_boxes_of(tmp_path / "rsna", "64,32,128,96", images=12)
+    with pytest.raises(DataError, match="its 12 boxes could be .*: give --data.frame copy or --data.frame original"):
+        RSNADataModule(root, size=256).setup()
+    assert first_box(RSNADataModule(root, size=256, frame="copy")).tolist() == [64, 32, 192, 128]
+    with pytest.raises(DataError, match="frame is 'half': give original or copy"):
+        RSNADataModule(root, frame="half")
