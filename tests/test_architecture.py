@@ -15,7 +15,17 @@ import lightning_chex
 ROOT = Path(lightning_chex.__file__).parent
 
 # what every part may import: leaves that know nothing of images or models
-LEAVES = {"checkpoints", "class_names", "csv_text", "estimates", "files", "messages", "method_description", "yaml_text"}
+LEAVES = {
+    "checkpoints",
+    "class_names",
+    "csv_text",
+    "estimates",
+    "files",
+    "json_text",
+    "messages",
+    "method_description",
+    "yaml_text",
+}
 
 # what a part may import of the others; it may always import itself
 ALLOWED: dict[str, set[str]] = {
@@ -24,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "csv_text": set(),
     "estimates": set(),
     "files": set(),
+    "json_text": set(),
     "messages": set(),
     "method_description": set(),
     "yaml_text": set(),

@@ -19,6 +19,7 @@ from lightning_chex.data.tables.reading import read_text_table, table_path
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 LARGEST = "9223372036854775807"
+RUNS = [f"{LARGEST} 1", f"1 {LARGEST}", f"{LARGEST} {LARGEST}", "1 65", "99999999999999999999 1"]
 
 
 def coco_text(count):
@@ -33,9 +34,7 @@ def coco_text(count):
 
 
 @pytest.mark.parametrize("form", ["siim", "pixels"])
-@pytest.mark.parametrize(
-    "text", [f"{LARGEST} 1", f"1 {LARGEST}", f"{LARGEST} {LARGEST}", "1 65", "99999999999999999999 1"]
-)
+@pytest.mark.parametrize("text", RUNS)
 def test_runs_that_overflow_or_leave_the_image_are_refused(text, form):
     for read in (decode_runs, marked_pixels):
         with pytest.raises(ValueError, match="one of its numbers is|its runs are not those of 8 x 8 pixels"):
@@ -88,9 +87,10 @@ def test_masks_of_impossible_sizes_are_one_error_before_any_work(masked, capsys,
     monkeypatch.chdir(masked)
     (masked / "masks.json").write_text(json.dumps({"1": {"Nodule": content}}))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    options = ["--trainer.logger=false", "--trainer.callbacks=null"] if command == "fit" else []
     error = the_error(
         capsys, command, "--data=TableDataModule", f"--data.root={masked}", "--data.table=table.csv",
-        "--data.masks.runs=masks.json", *([] if command == "inspect" else ["--trainer.logger=false", "--trainer.callbacks=null"]),
+        "--data.masks.runs=masks.json", *options,
     )  # fmt: skip
     assert words in error and "masks.json" in error
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -109,9 +109,8 @@ def test_frames_of_boxes_are_bounded(tmp_path):
     frame = boxes_with(wide=["1000000"], high=["1000000"])
     with pytest.raises(DataError, match="row 2, column 'wide': '1000000' is the width of no image: too large"):
         read_boxes(frame, tmp_path, BoxColumns(**box, frame=["wide", "high"]), ["Nodule"])
-    read = read_boxes(
-        frame.assign(wide="1024", high="1024"), tmp_path, BoxColumns(**box, frame=["wide", "high"]), ["N"]
-    )
+    usual = frame.assign(wide="1024", high="1024")
+    read = read_boxes(usual, tmp_path, BoxColumns(**box, frame=["wide", "high"]), ["Nodule"])
     assert read["width"].tolist() == [1024.0]
 
 

@@ -26,24 +26,29 @@ _AT_ONCE = 1_000
 _SUM = 16
 
 
-def check_once(paths: Sequence[str], trainer: pl.Trainer | None) -> None:
+def check_once(paths: Sequence[str], trainer: pl.Trainer | None, decode: bool = True) -> None:
     """Check image files as ``check_images`` does, without opening those that an earlier run has found complete.
 
     A file is known by its path, size, place on disk and the times of its last changes, of which the file system keeps
     one that copying cannot set. Files are opened again without a trainer, whose ``default_root_dir`` holds the record,
     and where that folder does not exist yet.
 
+    Args:
+        paths: of the files.
+        trainer: its ``default_root_dir`` holds the record.
+        decode: decode a sample of the files that are opened; not where a run goes on without unreadable ones.
+
     Raises:
         DataError: some are missing, empty, truncated or no images; with their number and the first names.
     """
     root = "" if trainer is None else str(trainer.default_root_dir)
     if len(paths) < WORTHWHILE or not os.path.isdir(root):
-        refuse_images(examine(paths).problems, len(paths))
+        refuse_images(examine(paths, decode).problems, len(paths))
         return
     marks, record = marks_of(paths), Path(root) / RECORD
     known = _read(record)
     new = (~np.isin(marks, known) | (marks == 0)).nonzero()[0]
-    problems = examine([paths[place] for place in new]).problems
+    problems = examine([paths[place] for place in new], decode).problems
     # recorded before a damaged file ends the run, so that the next start opens that one alone again
     passed = np.delete(marks, new[list(problems)])
     if len(problems) < len(new) and trainer is not None and trainer.is_global_zero:

@@ -61,9 +61,8 @@ def test_pixels_that_cannot_be_decoded_are_found_where_a_file_is_decoded(tmp_pat
 
 
 def test_a_dicom_stream_that_cannot_be_decoded_is_found(tmp_path):
-    write_dicom(
-        tmp_path / "a.dcm", b"\xff\x4f\xff\x51" + bytes(40), 12, JPEG2000Lossless, Rows=8, Columns=8, BitsAllocated=16
-    )
+    stream = b"\xff\x4f\xff\x51" + bytes(40)
+    write_dicom(tmp_path / "a.dcm", stream, 12, JPEG2000Lossless, Rows=8, Columns=8, BitsAllocated=16)
     with pytest.raises(DataError, match="1 of 1 images cannot be read: .*a.dcm"):
         check_images([tmp_path / "a.dcm"])
 

@@ -20,9 +20,9 @@ def opened(monkeypatch):
     """Paths of the files that were opened, call by call; every number of files is worthwhile."""
     calls: list[list[str]] = []
 
-    def spy(paths):
+    def spy(paths, decode):
         calls.append([Path(path).name for path in paths])
-        return examine(paths)
+        return examine(paths, decode)
 
     monkeypatch.setattr(known_files, "examine", spy)
     monkeypatch.setattr(known_files, "WORTHWHILE", 1)
