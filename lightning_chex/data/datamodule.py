@@ -226,6 +226,14 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
         return dict(zip(self._images["image_id"], self._images["path"], strict=True))
 
     @property
+    def decodes_sample(self) -> bool:
+        """Whether the check before a run decodes some images.
+
+        False where the run goes on without unreadable ones, or reads a prepared copy instead of the files.
+        """
+        return self.on_unreadable == "error" and self.prepared is None
+
+    @property
     def pos_weight(self) -> torch.Tensor:
         """Negatives over positives of each class in the train split, float32 (K,); see ``data/labels.py``.
 

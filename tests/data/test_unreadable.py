@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_chex.callbacks import IBACallback
 from lightning_chex.data import PATHOLOGIES, DataError, NIHDataModule
+from lightning_chex.data.files import images as image_files
 from lightning_chex.data.files.images import examine
 from lightning_chex.data.unreadable import ReadableLoader, SkipUnreadable, check_share, collate_readable
 
@@ -106,6 +107,12 @@ def test_other_errors_are_not_swallowed():
 # a run
 
 
+@pytest.fixture(autouse=True)
+def one_decoded(monkeypatch):
+    """Let the check before a training decode the first image alone, so that the others are met while it runs."""
+    monkeypatch.setattr(image_files, "DECODED", 1)
+
+
 @pytest.fixture
 def nih(tmp_path):
     """Noisy images in the layout of NIH: one for training, one for test (with a box) damaged in the middle."""
@@ -121,14 +128,14 @@ def data_of(root: Path, **options) -> NIHDataModule:
 
 
 def damaged(root: Path, split: str) -> str:
-    """Damage the first image of a split, and return its id."""
+    """Damage the last image of a split, which the check before a training does not decode, and return its id."""
     data = data_of(root)
     data.setup()
     dataset = data.dataset(split)
     assert not examine(dataset.paths).problems
-    damage(Path(dataset.paths[0]))
+    damage(Path(dataset.paths[-1]))
     assert not examine(dataset.paths, decode=False).problems  # its header and its end are whole
-    return dataset.image_ids[0]
+    return dataset.image_ids[-1]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

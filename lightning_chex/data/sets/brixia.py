@@ -78,7 +78,7 @@ class BrixIADataModule(ChestXrayDataModule):
         found = find_images(root, folders, self.follow_links)
         paths = locate(images["image_id"], found, where, self.allow_missing)
         images = images.loc[paths.index].assign(path=paths)
-        check_once(images["path"].tolist(), self.trainer, decode=self.on_unreadable == "error")
+        check_once(images["path"].tolist(), self.trainer, self.decodes_sample)
         self._images = images
 
     def build(self, split: Split, transform: ImageTransform) -> BrixIA:

@@ -105,7 +105,7 @@ class CohenDataModule(ChestXrayDataModule):
             scores["image_id"], find_images(root, [folder], self.follow_links), str(folder), self.allow_missing
         )
         images = scores.loc[paths.index].assign(path=paths)
-        check_once(images["path"].tolist(), self.trainer, decode=self.on_unreadable == "error")
+        check_once(images["path"].tolist(), self.trainer, self.decodes_sample)
         self._masks, self._outlined = {}, {}
         if self.lung_masks or (root / _MASK_FOLDER).is_dir():
             self._masks = find_masks(root, f"{_MASK_FOLDER}/{{id}}.png", self.follow_links)

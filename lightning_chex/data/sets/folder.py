@@ -83,7 +83,7 @@ class ImageFolderDataModule(ChestXrayDataModule):
         if not found:
             raise DataError(f"no PNG, JPEG or DICOM image in {root}, which holds {contents(root)}: give another {name}")
         if self.on_unreadable == "error":
-            check_once(list(found.values()), self.trainer)
+            check_once(list(found.values()), self.trainer, self.decodes_sample)
         return pd.DataFrame({"image_id": list(found), "path": list(found.values())})
 
     def build(self, split: Split, transform: ImageTransform) -> UnlabelledXrays:

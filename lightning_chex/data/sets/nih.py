@@ -139,7 +139,7 @@ class NIHDataModule(ChestXrayDataModule):
         where = f"the image folders of {root}"
         paths = locate(images["image_id"], found, where, self.allow_missing, images["split"])
         images = images.loc[paths.index].assign(path=paths)
-        check_once(images["path"].tolist(), self.trainer, decode=self.on_unreadable == "error")
+        check_once(images["path"].tolist(), self.trainer, self.decodes_sample)
         _check_square(images[images["image_id"].isin(boxes["image_id"])])
 
         # index in PATHOLOGIES to index in the classes asked for

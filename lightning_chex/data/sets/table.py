@@ -164,7 +164,7 @@ class TableDataModule(ChestXrayDataModule):
         there = images.index.isin(paths.index)
         images, labels = images[there].assign(path=paths), labels[there]
         refuse_one_file_twice(images, reading.path, column)
-        check_once(images["path"].tolist(), self.trainer, decode=self.on_unreadable == "error")
+        check_once(images["path"].tolist(), self.trainer, self.decodes_sample)
         self._labels = labels[:, 0] if not reading.names and labels.shape[1] == 1 else labels
         self._images = images.reset_index(drop=True)
         self._find_annotations()
