@@ -286,6 +286,11 @@ class ChexCLI(WeightsAlone, LightningCLI):
         if command != "fit" and not weights:
             rank_zero_warn(f"{command} without --ckpt_path: the weights are those a training would start from")
 
+    def before_inspect(self) -> None:
+        """Let the data module find the record of checked files, which lies in the trainer's root."""
+        if isinstance(self.datamodule, ChestXrayDataModule):
+            self.datamodule.trainer = self.trainer
+
     before_fit = before_validate = before_test = before_predict = before_explain = before_evaluate = look_at_data
 
     # say what came out

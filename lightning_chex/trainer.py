@@ -11,7 +11,6 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.attribution import IBA, Attributor
 from lightning_chex.callbacks import IBACallback, MapWriter, check_place, undisturbed
-from lightning_chex.data import ChestXrayDataModule
 from lightning_chex.data.adapter import adapted
 from lightning_chex.data.contract import outputs_of
 from lightning_chex.evaluation import Evaluated, EvaluationSettings, evaluate
@@ -123,9 +122,6 @@ class ChexTrainer(pl.Trainer):
         folder = Path(output_dir).expanduser()
         data = adapted(datamodule)
         check_place(folder, "output_dir")
-        if isinstance(datamodule, ChestXrayDataModule):
-            # the record of checked files lies in the trainer's root, where a training finds it
-            datamodule.trainer = self
         proposal = None if write_config is None else data.proposal()
         if write_config is not None and Path(write_config).expanduser().exists():
             raise MisconfigurationException(f"write_config is {write_config!r}, which exists: give another name")

@@ -13,7 +13,8 @@ from PIL import Image
 import lightning_chex.data.overview
 from lightning_chex.cli import main
 from lightning_chex.data import PATHOLOGIES, CohenDataModule, NIHDataModule
-from lightning_chex.data.files.images import read_grey
+from lightning_chex.data.files import known_files
+from lightning_chex.data.files.images import examine, read_grey
 from lightning_chex.reporting import overview_text
 
 PHANTOM = ["--data.num_train=12", "--data.num_val=8", "--data.num_test=6", "--data.size=64"]
@@ -183,3 +184,24 @@ def test_the_real_prevalences_come_out(place, capsys, chex_data):
 def test_the_real_scores_come_out(place, capsys, chex_data):
     said = inspected(capsys, "--data.root", str(chex_data / "brixia_cohen"))
     assert row(said, "images")[-1] == "120" and Path("inspect/CohenDataModule.png").is_file()
+
+
+def test_inspect_uses_and_writes_the_record_of_checked_files(place, capsys, monkeypatch):
+    monkeypatch.setattr(known_files, "WORTHWHILE", 1)
+    opened = []
+
+    def spy(paths, decode):
+        opened.append(len(paths))
+        return examine(paths, decode)
+
+    monkeypatch.setattr(known_files, "examine", spy)
+    root = write_nih(place / "nih")
+    for _ in range(2):
+        inspected(capsys, "--data.root", str(root), f"--trainer.default_root_dir={place / 'runs'}")
+    assert opened == [47, 0]
+    assert [path.name for path in (place / "runs").iterdir()] == [known_files.RECORD]
+
+
+def test_inspect_of_few_files_leaves_no_folder_of_runs(place, capsys):
+    inspected(capsys, "--data.root", str(write_nih(place / "nih")), f"--trainer.default_root_dir={place / 'runs'}")
+    assert not (place / "runs").exists()
