@@ -49,9 +49,11 @@ from lightning_chex.lightning_private import (
     concise,
     let_start_quietly,
     parser_of_command,
+    started_run,
 )
 from lightning_chex.messages import one_line, way_out
 from lightning_chex.reporting import summary
+from lightning_chex.reporting.loggers.wandb import discard_run
 from lightning_chex.tasks import ChestXrayTask
 from lightning_chex.trainer import ChexTrainer
 
@@ -66,6 +68,9 @@ UNTRAINED = {
     "evaluate": "evaluate needs --ckpt_path, a .ckpt file a run has written: an untrained model has nothing to explain",
 }
 """What the commands say that do not take an untrained model."""
+
+REFUSALS = (DataError, LayerError, NotFiniteError, CheckpointError, MisconfigurationException)
+"""Errors of what the user gave: data, checkpoints and settings, each told in one line."""
 
 EXTRAS = ("tensorboard", "mlflow")
 """Packages of loggers that are installed on request."""
@@ -97,7 +102,7 @@ def main(args: Sequence[str] | None = None) -> None:
             parser_kwargs=arguments.HELP,
             load_from_checkpoint_support=False,  # hyper-parameters stay plain; load_from_checkpoint works with those
         )
-    except (DataError, LayerError, NotFiniteError, CheckpointError, MisconfigurationException) as error:
+    except REFUSALS as error:
         # a DataLoader worker wraps the error into its traceback, which ends with the message
         message = re.split(r"\.(?:DataError|MisconfigurationException): ", str(error))[-1].strip()
         if LOADER_BY_POSITION in message:
@@ -156,6 +161,20 @@ class ChexCLI(WeightsAlone, LightningCLI):
             if error.errno and error.filename is None and hasattr(self, "trainer"):  # a failed write knows no name
                 error.filename = self._given.get("output_dir") or self._given.trainer.default_root_dir
             raise
+        except REFUSALS:
+            self._discard_empty_runs()
+            raise
+
+    def _discard_empty_runs(self) -> None:
+        """Remove the W&B runs of a command that is refused before anything is logged.
+
+        Lightning begins the runs of its loggers before callbacks and modules are set up, where the last checks are.
+        """
+        trainer = getattr(self, "trainer", None)
+        if trainer is None or trainer.global_step or trainer.callback_metrics:
+            return
+        for run in filter(None, map(started_run, trainer.loggers)):
+            discard_run(run)
 
     def _end_by_signal(self, number: int) -> NoReturn:
         """End a training whose state is saved: complete the loggers' files, have SLURM start the job anew, and exit.

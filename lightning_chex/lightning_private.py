@@ -83,6 +83,12 @@ def let_start_quietly(loggers: Iterable[Any]) -> None:
             del settings["anonymous"]
 
 
+def started_run(logger: Any) -> Any:
+    """Return the W&B run that a ``WandbLogger`` has begun, None before: ``logger.experiment`` would begin one."""
+    run = getattr(logger, "_experiment", None)
+    return run if hasattr(run, "settings") else None  # in other processes than the first it is a dummy
+
+
 def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
     """The trainer's own list, so that changing it changes who takes part: callbacks are added, moved and taken out."""
     return trainer.callbacks  # type: ignore[attr-defined]

@@ -167,3 +167,13 @@ def test_a_misspelt_class_is_told_the_nearest_ones(capsys, arguments, nearest):
 def test_a_name_like_no_class_is_named(capsys):
     error = the_error(capsys, "fit", "--data", "Qwertz")
     assert error.startswith("error: --data Qwertz is the name of no class; one of your own is given as MODULE.CLASS")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_command_refused_after_the_logger_began_leaves_no_wandb_run(place, capsys):
+    # IBACallback finds at its set-up that the network lacks the layer; Lightning has begun the run by then
+    small = ["--model.backbone=test_resnet", "--data.size=64", "--data.num_train=8", "--data.num_val=4"]
+    error = the_error(capsys, "fit", *small, f"--trainer.default_root_dir={place / 'runs'}")
+    assert "is not a module of ResNet" in error
+    wandb = place / "runs" / "wandb"
+    assert wandb.is_dir() and not list(wandb.glob("*run*")) and not [own for own in wandb.iterdir() if own.is_symlink()]

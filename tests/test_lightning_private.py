@@ -46,6 +46,7 @@ from lightning_chex.lightning_private import (
     parser_at_fault,
     parser_of_command,
     set_callbacks,
+    started_run,
     state_key,
     trainer_of,
 )
@@ -240,6 +241,14 @@ def test_wandb_is_not_given_a_setting_that_it_warns_of(tmp_path):
     asked = WandbLogger(save_dir=tmp_path, offline=True, anonymous=True)
     let_start_quietly([asked])
     assert asked._wandb_init["anonymous"] == "allow"
+
+
+def test_a_wandb_run_is_known_once_it_has_begun(tmp_path):
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    assert started_run(logger) is None and started_run(CSVLogger(tmp_path)) is None
+    run = logger.experiment
+    assert started_run(logger) is run, "_experiment changed: refused commands leave empty W&B runs"
+    run.finish()
 
 
 def test_callbacks_take_part_when_they_are_in_the_trainers_list(tmp_path):

@@ -5,6 +5,7 @@ has a slider over the steps.
 """
 
 import hashlib
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,22 @@ def _masks(run: Any, key: str, picture: Picture) -> dict[str, Any]:
         made.bind_to_run(run, key, run.step)
         found[name] = made.to_json(run)
     return found
+
+
+def discard_run(run: Any) -> None:
+    """End an offline run in which nothing was logged, and remove its folder and the links that led to it.
+
+    A run that goes to a server is ended and stays, with the exit code of a failure.
+
+    Args:
+        run: the W&B run.
+    """
+    folder = Path(run.dir).parent
+    offline = run.offline
+    run.finish(exit_code=2)
+    if not offline or not folder.name.startswith("offline-run-"):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for link in folder.parent.iterdir():  # latest-run and the logs of the latest run
+        if link.is_symlink() and not link.exists():
+            link.unlink()
