@@ -425,7 +425,7 @@ FILES = {
     "no rows": (b"file,Mass\n", "has a header but no rows"),
     "nothing": (b"", "is empty"),
     "archive": (b"PK\x03\x04abc", "it is an archive, maybe an Excel file"),
-    "zeros": (b"\x00" * 64, "no text"),
+    "zeros": (b"\x00" * 64, "contains NUL bytes"),
 }
 
 
