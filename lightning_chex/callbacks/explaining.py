@@ -19,6 +19,7 @@ from lightning_chex.attribution import (
     frozen,
     shared_features,
 )
+from lightning_chex.callbacks.batches import log_odds
 from lightning_chex.callbacks.places import PlaceShares
 from lightning_chex.data.contract import names_of, subgroups_of_batch
 from lightning_chex.explaining import Cases, LungNetwork, Regions, cases_of, grey_pictures, region_kind
@@ -42,6 +43,7 @@ class Explainer:
         precision: makes the context the network runs in; images are read and maps are measured outside of it.
         regions: what maps are measured against, see ``region_kind``.
         lungs: outlines the lungs of images without masks of them.
+        exclusive: the classes exclude each other, so that a softmax of the outputs gives their probabilities.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class Explainer:
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
         regions: Regions = "auto",
         lungs: LungNetwork | None = None,
+        exclusive: bool = False,
     ) -> None:
+        self.exclusive = exclusive
         self.lungs = None if lungs is None else lungs.to(device)
         self.attributors = {"iba": attributors} if isinstance(attributors, Attributor) else dict(attributors)
         self.network = network
@@ -79,6 +83,8 @@ class Explainer:
         for batch in batches:
             with frozen(self.network), self.precision(), torch.no_grad():
                 output = self.network(batch["image"]).float()
+            if self.exclusive:
+                output = log_odds(output)
             named = {"image_id": [f"image {place}" for place in batch["place"]], **batch}
             kind = region_kind(batch, self.class_names, self.regions)
             cases = cases_of(named, output, self.class_names, kind, likeliest=True)

@@ -5,20 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_warn
+import torch
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_chex.attribution import Attributor, empty_warning
+from lightning_chex.attribution import IBA, Attributor, empty_warning, frozen
 from lightning_chex.callbacks.arranging import before_averaging, check_arguments, check_names, lung_network, methods_of
+from lightning_chex.callbacks.batches import Inferred, infer, named_batch, seen_in, with_class_labels
 from lightning_chex.callbacks.cost import Cost, counted
 from lightning_chex.callbacks.explaining import Explainer
 from lightning_chex.callbacks.observation import Observation
-from lightning_chex.callbacks.processes import gathered
+from lightning_chex.callbacks.processes import gathered, gathered_rows
 from lightning_chex.callbacks.showing import Format, Scale, Showing
 from lightning_chex.callbacks.shown import ShownImages
 from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import Stage, outputs_of
-from lightning_chex.explaining import COURSE, Regions, check_batch, check_model, network_of
+from lightning_chex.explaining import COURSE, Regions, check_batch, check_model, check_target, network_of
 from lightning_chex.lightning_private import callbacks_of, state_key
 from lightning_chex.reporting import Explanation
 from lightning_chex.tasks import unrepeated_rows
@@ -113,6 +115,9 @@ class IBACallback(pl.Callback):
         self._scores: dict[str, float] = {}
         self._empty_shares: dict[str, float] = {}
         self._first: Tensor | None = None
+        self._chosen_by_user = attributor is not None or attributors is not None
+        self._inferred: Inferred | None = None
+        self._exclusive = False
 
     @property
     def sheets(self) -> list[Path]:
@@ -147,8 +152,14 @@ class IBACallback(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a wrong layer or objective, and step before a weight averaging that would swap weights too early."""
+        if stage in ("fit", "validate"):
+            self._inferred = None
+            self._exclusive = False
         for attributor in self.attributors.values():
-            check_model(pl_module, outputs_of(pl_module, data_of(trainer)), self.network, attributor)
+            if self._is_declared(trainer, pl_module):
+                check_model(pl_module, outputs_of(pl_module, data_of(trainer)), self.network, attributor)
+            else:  # the first validation batch tells what the outputs stand for
+                attributor.check(self._network(pl_module))
         self._lungs = None if self.lungs is None else lung_network(self.lungs)
         first = self._images.check(trainer, self._class_names(trainer, pl_module), self.regions, stage)
         self._first = first if stage == "fit" else None
@@ -186,6 +197,8 @@ class IBACallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Leave out of the statistics the images that will be explained, and what a distributed sampler repeats."""
+        batch = named_batch(batch)
+        self._infer(trainer, pl_module, batch)
         if self._is_due(trainer) and isinstance(batch, dict) and "image" in batch:
             own = unrepeated_rows(trainer, batch, len(batch["image"]), batch_idx, dataloader_idx)
             self._observation.begin_batch(own & self._images.unexplained(trainer, batch, own))
@@ -197,6 +210,7 @@ class IBACallback(pl.Callback):
     ) -> None:  # fmt: skip
         """Without a data module that offers images, keep the first ones seen; the sanity check tries one."""
         self._observation.end_batch()
+        batch = self._with_labels(trainer, pl_module, batch)
         check_batch(batch, self._class_names(trainer, pl_module))
         if self._images.offers(trainer):
             return
@@ -268,7 +282,48 @@ class IBACallback(pl.Callback):
         return network_of(pl_module, self.network)
 
     @staticmethod
-    def _class_names(trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[str]:
+    def _is_declared(trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        """Whether the model or its data say what the outputs stand for."""
+        said = [getattr(pl_module, name, None) for name in ("class_names", "score_names")]
+        data = data_of(trainer)
+        return any(one is not None for one in (*said, data.class_names, data.score_names))
+
+    def _infer(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
+        """Find out from a validation batch, of the sanity check if there is one, what the outputs stand for."""
+        if self._inferred is not None or self._is_declared(trainer, pl_module):
+            return
+        check_batch(batch, ())
+        with frozen(self._network(pl_module)) as network, trainer.precision_plugin.forward_context(), torch.no_grad():
+            output = network(batch["image"])
+        # processes must agree, and each sees other labels
+        found = infer(gathered_rows([seen_in(output, batch["label"])]))
+        if not self._chosen_by_user and isinstance(self.attributor, IBA) and found.kind in ("multi-class", "score"):
+            objective = "softmax_cross_entropy" if found.kind == "multi-class" else "deviation"
+            # in place: what it learns of this validation is on its way already
+            fitting = IBA(objective=objective)
+            for name in ("objective", "explains_class", "beta"):
+                setattr(self.attributor, name, getattr(fitting, name))
+        for attributor in self.attributors.values():
+            check_target(pl_module, attributor, bool(found.class_names))
+        names = f", named {found.class_names[0]} to {found.class_names[-1]}" if len(found.class_names) > 1 else ""
+        rank_zero_info(
+            f"{type(pl_module).__name__} has no class_names: its outputs {tuple(output.shape[1:])} and labels show "
+            f"{found.kind}{names}. Set class_names on it for other names, an empty list for a score"
+        )
+        self._inferred = found
+
+    def _with_labels(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> Any:
+        """A batch as a dict, class indices as rows of 0 and 1."""
+        batch = named_batch(batch)
+        if not isinstance(batch, dict) or not isinstance(batch.get("label"), Tensor):
+            return batch
+        labelled, exclusive = with_class_labels(batch, len(self._class_names(trainer, pl_module)))
+        self._exclusive = self._exclusive or exclusive
+        return labelled
+
+    def _class_names(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[str]:
+        if self._inferred is not None:
+            return self._inferred.class_names
         # the model decides: one that says it has no classes predicts a score, whatever the data are
         return outputs_of(pl_module, data_of(trainer)).class_names
 
@@ -284,6 +339,7 @@ class IBACallback(pl.Callback):
             trainer.precision_plugin.forward_context,
             self.regions,
             self._lungs,
+            self._exclusive,
         )
         limited = stage == "validate" and self.cost.budget is not None
         batches = self._images.batches(trainer, stage, in_order=limited)

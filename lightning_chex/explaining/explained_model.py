@@ -15,16 +15,28 @@ from lightning_chex.data.contract import PAGE, Outputs
 def network_of(pl_module: pl.LightningModule, name: str) -> nn.Module:
     """Return the network to which layer names refer, out of its wrappers; the LightningModule itself for an empty name.
 
+    A LightningModule without a module of the default name ``model`` may have any other: its only child with parameters
+    is the network, or where there are several, the LightningModule itself, if it has a ``forward``.
+
     Raises:
         MisconfigurationException: it has no such module.
     """
     network = getattr(pl_module, name, None) if name else pl_module
+    if name == "model" and not isinstance(network, nn.Module):
+        network = _only_network(pl_module)
     if not isinstance(network, nn.Module):
         raise MisconfigurationException(
             f"network={name!r} is not a module of {type(pl_module).__name__}; "
             f"it has {', '.join(name for name, _ in pl_module.named_children()) or 'none'}; see {PAGE}"
         )
     return unwrap(network)
+
+
+def _only_network(pl_module: pl.LightningModule) -> nn.Module | None:
+    learning = [child for child in pl_module.children() if next(child.parameters(), None) is not None]
+    if len(learning) == 1:
+        return learning[0]
+    return None if type(pl_module).forward is pl.LightningModule.forward else pl_module
 
 
 def check_scores(pl_module: pl.LightningModule, outputs: Outputs) -> None:
@@ -65,8 +77,8 @@ def check_batch(batch: Any, class_names: Sequence[str]) -> None:
     if not isinstance(batch, dict) or not {"image", "label"} <= batch.keys():
         found = f"a dict with {', '.join(map(repr, batch))}" if isinstance(batch, dict) else type(batch).__name__
         raise MisconfigurationException(
-            "IBACallback explains batches that are dicts with an 'image' (B, C, H, W) and a 'label', (B, K) in "
-            f"{{0, 1}} or scores (B,), not {found}"
+            "IBACallback explains batches that are tuples (image, label) or dicts with an 'image' (B, C, H, W) and a "
+            f"'label', (B, K) in {{0, 1}}, integer class indices (B,) or scores (B,), not {found}"
         )
     classes = len(class_names)
     if classes and tuple(batch["label"].shape[1:]) != (classes,):
