@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_chex.attribution import IBA, Attributor, empty_warning, frozen
+from lightning_chex.attribution.objectives import ObjectiveName
 from lightning_chex.callbacks.arranging import before_averaging, check_arguments, check_names, lung_network, methods_of
 from lightning_chex.callbacks.batches import Inferred, infer, named_batch, seen_in, with_class_labels
 from lightning_chex.callbacks.cost import Cost, counted
@@ -298,7 +299,7 @@ class IBACallback(pl.Callback):
         # processes must agree, and each sees other labels
         found = infer(gathered_rows([seen_in(output, batch["label"])]))
         if not self._chosen_by_user and isinstance(self.attributor, IBA) and found.kind in ("multi-class", "score"):
-            objective = "softmax_cross_entropy" if found.kind == "multi-class" else "deviation"
+            objective: ObjectiveName = "softmax_cross_entropy" if found.kind == "multi-class" else "deviation"
             # in place: what it learns of this validation is on its way already
             fitting = IBA(objective=objective)
             for name in ("objective", "explains_class", "beta"):
