@@ -215,9 +215,7 @@ def test_what_fits_no_kind_stops_before_the_first_step(tmp_path):
         def training_step(self, batch, batch_idx):
             raise AssertionError("a step was taken")
 
-    with pytest.raises(
-        MisconfigurationException, match=r"outputs of shape \('B', 3\).*from 0 to 4.*class_names"
-    ):
+    with pytest.raises(MisconfigurationException, match=r"outputs of shape \('B', 3\).*from 0 to 4.*class_names"):
         fit(tmp_path, ThreeScores, (4.0 * MULTI_HOT,), IBACallback(IBA("2")))
 
 
