@@ -5,8 +5,9 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from difflib import get_close_matches
 from importlib.resources import files
+from inspect import signature
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import yaml
 from jsonargparse import DefaultHelpFormatter, get_loader, set_loader
@@ -18,7 +19,7 @@ import lightning_chex.data
 import lightning_chex.tasks
 from lightning_chex.configuration import refuse_address
 from lightning_chex.data.files.tables import recognise
-from lightning_chex.lightning_private import concise, parser_at_fault
+from lightning_chex.lightning_private import concise, declared_type, parser_at_fault
 from lightning_chex.messages import one_line
 from lightning_chex.yaml_text import check_size
 
@@ -148,17 +149,46 @@ class Parser(LightningArgumentParser):
         """Print one line and exit with 2; a nested parser, whose errors another one reports, raises them."""
         if not self.exit_on_error:
             super().error(message, ex)
-        message = _no_class(message) or concise(message)
-        command = (parser_at_fault(ex) or self).prog.replace(" [options]", "")
+        at_fault = parser_at_fault(ex) or self
+        message = _no_class(message, at_fault) or _class_not_given(message, at_fault) or concise(message)
+        command = at_fault.prog.replace(" [options]", "")
         self.exit(2, f"error: {one_line(message).removesuffix('.')}; {command} --help lists the options\n")
 
 
-def _no_class(message: str) -> str | None:
+def _class_not_given(message: str, parser: ArgumentParser) -> str | None:
+    """Message for an option of a class that was not chosen, with classes that have it; None for other messages.
+
+    Without a choice the parser takes the class that the option is declared with, such as Attributor.
+    """
+    key = re.search(r'Parser key "([\w.]+)"', message)
+    name = re.search(r"Option '([\w.]+)' is not accepted", message)
+    given = set(re.findall(r"Problem with given class_path '([\w.]+)'", message))
+    if key is None or name is None or not given:
+        return None
+    declared = declared_type(parser, key[1])
+    bases = [own for own in (declared, *get_args(declared)) if isinstance(own, type)]
+    if not all(_found(path) in bases for path in given):
+        return None
+    offered = [getattr(module, own) for module in _OFFERED.get(key[1], ()) for own in module.__all__]
+    kinds = [own for own in offered if isinstance(own, type) and issubclass(own, tuple(bases))]
+    having = [own.__name__ for own in kinds if name[1] in signature(own).parameters]
+    examples = f", for example --{key[1]} {having[0]}" if having else ""
+    return f"--{key[1]}.{name[1]} is an option of a class that is not given: name it with --{key[1]} CLASS{examples}"
+
+
+def _found(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(sys.modules.get(module), name, None)
+
+
+def _no_class(message: str, parser: ArgumentParser) -> str | None:
     """What to say of a name that is no class, with the nearest ones; None if the message is of other things."""
     option = re.search(r'Parser key "([\w.]+)"', message)
     name = re.search(r"Expected a dot import path string: (\w+)\s*$", message, re.MULTILINE)
     if option is None or name is None:
         return None
+    if name[1] == parser.get_default(option[1]):  # not typed, so an option below it was
+        return f"--{option[1]} is {name[1]!r}, which takes no options: name a class with --{option[1]} CLASS first"
     offered = _OFFERED.get(option[1], ())
     near = get_close_matches(name[1], [own for module in offered for own in module.__all__ if own[0].isupper()], n=3)
     hint = f" (nearest: {', '.join(near)})" if near else ""

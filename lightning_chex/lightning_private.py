@@ -6,6 +6,7 @@ Nothing else in the package touches such a part. Each says why it is needed, and
 
 import signal
 import traceback
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,11 @@ def parser_of_command(cli: "LightningCLI") -> "LightningArgumentParser":
 def parser_at_fault(error: Exception | None) -> Any:
     """The parser of the command whose arguments are wrong, None for those before it: its help lists the options."""
     return getattr(error, "subcommand_parser", None)
+
+
+def declared_type(parser: ArgumentParser, option: str) -> Any:
+    """Return the type that an option was declared with, such as ``Attributor | None``; None if there is none."""
+    return next((getattr(own, "_typehint", None) for own in parser._actions if own.dest == option), None)
 
 
 def concise(message: str) -> str:
@@ -78,8 +84,9 @@ OF_NO_USE = (
 
 def let_start_quietly(loggers: Iterable[Any]) -> None:
     """Have W&B not warn of a setting that a ``WandbLogger`` gives it unasked, and that has no effect any more."""
-    for settings in (getattr(logger, "_wandb_init", {}) for logger in loggers):
-        if settings.get("anonymous", "") is None:
+    for settings in (getattr(logger, "_wandb_init", None) for logger in loggers):
+        # with fast_dev_run Lightning's loggers are dummies, which have any attribute
+        if isinstance(settings, dict) and settings.get("anonymous", "") is None:
             del settings["anonymous"]
 
 

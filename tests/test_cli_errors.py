@@ -177,3 +177,25 @@ def test_a_command_refused_after_the_logger_began_leaves_no_wandb_run(place, cap
     assert "is not a module of ResNet" in error
     wandb = place / "runs" / "wandb"
     assert wandb.is_dir() and not list(wandb.glob("*run*")) and not [own for own in wandb.iterdir() if own.is_symlink()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["explain", "--attributor.steps=5"], "--attributor.steps is an option of a class that is not given: name it "
+         "with --attributor CLASS, for example --attributor IBA;"),
+        (["explain", "--attributor.layers=5"], "for example --attributor MultiLayerIBA;"),
+        (["explain", "--attributor.stepz=5"], "--attributor.stepz is an option of a class that is not given"),
+        (["fit", "--optimizer.lr=1"], "--optimizer.lr is an option of a class that is not given: name it with "
+         "--optimizer CLASS;"),
+        (["fit", "--lr_scheduler.gamma=1"], "name it with --lr_scheduler CLASS;"),
+        (["fit", "--trainer.strategy.find=1"], "--trainer.strategy is 'auto', which takes no options: name a class"),
+    ],
+)  # fmt: skip
+def test_an_option_of_a_class_that_is_not_given_asks_for_the_class(capsys, arguments, words):
+    assert words in the_error(capsys, *arguments)
+
+
+def test_a_misspelt_option_of_a_given_class_is_not_taken_for_a_missing_class(capsys):
+    error = the_error(capsys, "explain", "--attributor=IBA", "--attributor.stepz=5")
+    assert "Option 'stepz' is not accepted" in error and "not given" not in error

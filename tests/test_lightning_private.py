@@ -8,6 +8,7 @@ import logging
 import re
 import warnings
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import pytorch_lightning as pl
@@ -18,6 +19,7 @@ from pytorch_lightning import cli as lightning_cli
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.trainer.connectors import data_connector
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.rank_zero import WarningCache
@@ -27,6 +29,7 @@ from torch.utils.data import BatchSampler, DistributedSampler, SequentialSampler
 
 import lightning_chex
 from lightning_chex.arguments import Parser
+from lightning_chex.attribution import Attributor
 from lightning_chex.callbacks import IBACallback
 from lightning_chex.checkpoints import stray_path
 from lightning_chex.lightning_private import (
@@ -40,6 +43,7 @@ from lightning_chex.lightning_private import (
     batch_sampler_of,
     callbacks_of,
     concise,
+    declared_type,
     is_process_0,
     is_trial,
     let_start_quietly,
@@ -236,7 +240,7 @@ def test_messages_of_no_use_begin_as_is_known(tmp_path, caplog, monkeypatch):
 def test_wandb_is_not_given_a_setting_that_it_warns_of(tmp_path):
     logger = WandbLogger(save_dir=tmp_path, offline=True)
     assert "anonymous" in logger._wandb_init, "_wandb_init changed: W&B may warn of what nobody has set"
-    let_start_quietly([logger, CSVLogger(tmp_path)])
+    let_start_quietly([logger, CSVLogger(tmp_path), DummyLogger()])
     assert "anonymous" not in logger._wandb_init
     asked = WandbLogger(save_dir=tmp_path, offline=True, anonymous=True)
     let_start_quietly([asked])
@@ -348,3 +352,12 @@ def test_no_other_file_touches_a_private_part():
             if isinstance(name, str) and name in private:
                 found.append((path.relative_to(ROOT).as_posix(), name))
     assert {path for path, _ in found} == {"lightning_private.py"}, found
+
+
+def test_the_declared_type_of_an_option_is_found():
+    parser = Parser(prog="x")
+    parser.add_argument("--method", type=Attributor | None)
+    assert Attributor in get_args(declared_type(parser, "method")), (
+        "jsonargparse keeps the type of an option elsewhere: --attributor.steps without a class is not explained"
+    )
+    assert declared_type(parser, "other") is None

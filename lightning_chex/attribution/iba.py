@@ -1,6 +1,7 @@
 """Information bottleneck attribution: how many bits of each image region the model needs for its output."""
 
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Literal
 
@@ -129,13 +130,13 @@ class IBA(Attributor):
         self.statistics = FeatureStatistics(statistics_per)
         limit = f"{ALPHA_LIMIT:g}"
         for name, fits, wanted in (
-            ("beta", self.beta >= 0, "must be at least 0"),
+            ("beta", 0 <= self.beta < math.inf, "must be a number, at least 0"),
             ("steps", steps >= 1, "must be at least 1"),
-            ("lr", lr > 0, "must be greater than 0"),
+            ("lr", 0 < lr < math.inf, "must be a number greater than 0"),
             ("lr_schedule", lr_schedule in ("linear", "constant"), "is unknown; choose linear or constant"),
             ("adam_betas", [0 <= value < 1 for value in adam_betas] == [True, True], "must be two numbers in [0, 1)"),
             ("noise_samples", noise_samples >= 1, "must be at least 1"),
-            ("blur_sigma", blur_sigma >= 0, "must be at least 0"),
+            ("blur_sigma", 0 <= blur_sigma < math.inf, "must be a number, at least 0"),
             ("initial_alpha", abs(initial_alpha) <= ALPHA_LIMIT, f"must lie between -{limit} and {limit}"),
             ("update", update in IBA.updates, "is unknown; choose adam or closed_form"),
             ("update", update in self.updates, f"is not offered by {type(self).__name__}; choose adam"),

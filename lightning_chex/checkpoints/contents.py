@@ -121,11 +121,14 @@ def _odd_part(content: Any, parts: Mapping[str, type]) -> str | None:
 
 
 def not_a_number(weights: Mapping[str, Tensor]) -> str | None:
-    """Say which weights are not numbers any more."""
-    odd = [name for name, value in weights.items() if value.is_floating_point() and value.isnan().any()]
-    if not odd:
-        return None
-    return (
-        f"{len(odd)} of its {len(weights)} tensors hold NaN ({odd[0]} for one), so its training had diverged; give an "
-        "earlier one, or train again with a lower lr"
-    )
+    """Say which weights hold NaN or infinity; a mask may hold the latter."""
+    floats = {name: value for name, value in weights.items() if value.is_floating_point()}
+    lost = [name for name, value in floats.items() if value.isnan().any()]
+    unbounded = [name for name, value in floats.items() if value.isinf().any() and not name.endswith("mask")]
+    for odd, what in ((lost, "NaN"), (unbounded, "infinite values")):
+        if odd:
+            return (
+                f"{len(odd)} of its {len(weights)} tensors hold {what} ({odd[0]} for one), so its training had "
+                "diverged; give an earlier one, or train again with a lower lr"
+            )
+    return None

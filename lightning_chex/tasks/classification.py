@@ -1,5 +1,6 @@
 """Multi-label classification: pathologies, or the three BrixIA severity detectors."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
@@ -135,7 +136,23 @@ class ClassificationTask(ChestXrayTask):
                 raise MisconfigurationException(
                     "loss='weighted_bce' needs a data module with a pos_weight (C,); use loss: bce"
                 )
-            self.pos_weight.copy_(torch.as_tensor(weights))
+            self.pos_weight.copy_(self._checked_weights(torch.as_tensor(weights)))
+
+    def _checked_weights(self, weights: Tensor) -> Tensor:
+        if weights.shape != self.pos_weight.shape:
+            raise MisconfigurationException(
+                f"the data's pos_weight has shape {tuple(weights.shape)}; {len(self.class_names)} classes need "
+                f"({len(self.class_names)},)"
+            )
+        values = zip(self.class_names, weights.tolist(), strict=True)
+        odd = {name: value for name, value in values if not 0 < value < math.inf}
+        if odd:
+            found = ", ".join(f"{value} for {name}" for name, value in odd.items())
+            raise MisconfigurationException(
+                f"the data's pos_weight is {found}; weights must be finite and greater than 0: leave out classes "
+                "without positive or negative training images, or use loss: bce"
+            )
+        return weights
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
         """Binary cross entropy, mean over images and classes; pos_weight is all ones unless weighted.

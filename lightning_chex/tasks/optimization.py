@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -48,6 +49,11 @@ class Optimization:
     layer_decay: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("lr", "head_lr", "weight_decay", "momentum", "warmup", "layer_decay"):
+            value = getattr(self, name)
+            may_lack = name in ("head_lr", "layer_decay")
+            if not (value is None and may_lack) and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise ValueError(f"{name}={value!r} is a {type(value).__name__}: give a number")
         for name, value in (("lr", self.lr), ("head_lr", self.head_lr)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name}={value!r} must be a number greater than 0")

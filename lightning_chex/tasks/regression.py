@@ -1,5 +1,6 @@
 """Regression of a severity score, or of the scores it is the sum of."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,8 +78,8 @@ class RegressionTask(ChestXrayTask):
     ) -> None:
         check_one_start(weights, pretrained)
         low, high = score_range
-        if not low < high:
-            raise ValueError(f"score_range={tuple(score_range)!r} must rise")
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"score_range={tuple(score_range)!r} must rise, and be finite")
         if not score_names:
             raise ValueError("score_names is empty: a regression needs a score; for classes use ClassificationTask")
         network: Any = create_backbone(backbone, len(score_names), pretrained)

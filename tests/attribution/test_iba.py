@@ -411,7 +411,9 @@ def test_wrong_use_is_named(network):
     with pytest.raises(ValueError, match="NaN or infinite"):
         iba.attribute(network, images * float("nan"), target)
     for arguments, name in (
-        ({"beta": -1}, "beta=-1"), ({"steps": 0}, "steps=0"), ({"noise_samples": 0}, "noise_samples=0"),
+        ({"beta": -1}, "beta=-1"), ({"beta": float("inf")}, "beta=inf"), ({"lr": float("nan")}, "lr=nan"),
+        ({"blur_sigma": float("inf")}, "blur_sigma=inf"), ({"steps": 0}, "steps=0"),
+        ({"noise_samples": 0}, "noise_samples=0"),
         ({"lr": 0}, "lr=0"), ({"objective": "mse"}, "objective='mse'"), ({"batch_size": 0}, "batch_size=0"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=name):

@@ -126,6 +126,22 @@ def test_weighted_bce_without_class_weights_says_what_to_do(tmp_path):
         tiny_trainer(tmp_path).fit(ClassificationTask(CLASS_NAMES, SMALL, loss="weighted_bce"), TinyData())
 
 
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ([math.inf, 1.0], "pos_weight is inf for left; weights must be finite"),
+        ([1.0, math.nan], "pos_weight is nan for right"),
+        ([-1.0, 0.0], "pos_weight is -1.0 for left, 0.0 for right"),
+        ([1.0, 1.0, 1.0], r"pos_weight has shape \(3,\); 2 classes need \(2,\)"),
+    ],
+)
+def test_impossible_class_weights_are_named(tmp_path, weights, words):
+    data = TinyData()
+    data.pos_weight = torch.tensor(weights)
+    with pytest.raises(MisconfigurationException, match=words):
+        tiny_trainer(tmp_path).fit(ClassificationTask(CLASS_NAMES, SMALL, loss="weighted_bce"), data)
+
+
 @pytest.mark.parametrize("run", ["fit", "validate", "test"])
 def test_other_classes_than_the_datas_are_refused(tmp_path, run):
     task = ClassificationTask(["right", "left"], SMALL)

@@ -94,7 +94,7 @@ def test_data_of_classes_are_refused(tmp_path):
         tiny_trainer(tmp_path).fit(RegressionTask(backbone=SMALL), TinyData())
 
 
-@pytest.mark.parametrize("score_range", [(18.0, 0.0), (3.0, 3.0)])
-def test_a_range_that_does_not_rise_is_named(score_range):
+@pytest.mark.parametrize("score_range", [(18.0, 0.0), (3.0, 3.0), (0.0, float("inf")), (float("nan"), 1.0)])
+def test_a_range_that_does_not_rise_or_end_is_named(score_range):
     with pytest.raises(ValueError, match=r"score_range=\(.*\) must rise"):
         RegressionTask(score_range, SMALL)

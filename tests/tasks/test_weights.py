@@ -360,6 +360,7 @@ def test_shuffled_labels_are_told(tmp_path):
         ("list.pt", "it holds a list where weights are kept by name"),
         ("settings.pt", "it holds no tensors by name"),
         ("nan.pt", "1 of its 1 tensors hold NaN"),
+        ("infinite.pt", r"1 of its 2 tensors hold infinite values \(w for one\)"),
     ],
 )
 def test_files_of_other_kinds_are_refused(place, capsys, path, words):
@@ -369,6 +370,8 @@ def test_files_of_other_kinds_are_refused(place, capsys, path, words):
     torch.save([1], "list.pt")
     torch.save({"lr": 3}, "settings.pt")
     torch.save({"w": torch.tensor([torch.nan])}, "nan.pt")
+    unbounded = torch.tensor([-torch.inf])
+    torch.save({"w": unbounded, "attention_mask": unbounded}, "infinite.pt")
     before = written(place / "work")
     error = the_error(capsys, "fit", *PHANTOM, f"--model.backbone={SMALL}", f"--model.weights={path}")
     assert re.search(words, error) and f"weights='{path}'" in error
