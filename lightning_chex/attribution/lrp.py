@@ -1,5 +1,6 @@
 """Layer-wise relevance propagation through zennit, for networks as they are written."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -69,6 +70,11 @@ class LRP(Attributor):
                         f"LRP has to replace the weight of {what}, which is no parameter of it but set by other code, "
                         "such as a forward pre-hook: compute it with torch.nn.utils.parametrize instead"
                     )
+                if isinstance(module, Linear) and not _is_linear_in_weight(module):
+                    raise ValueError(
+                        f"LRP has no rule for {what}: its output is not proportional to its weight, which "
+                        "it normalises when it runs; use another method, such as GradCAM"
+                    )
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """Compute the relevance of the pixels, (N, H, W)."""
@@ -106,6 +112,34 @@ class LRP(Attributor):
             yield
         finally:
             composite.remove()
+
+
+def _is_linear_in_weight(module: Any) -> bool:
+    """Whether twice the weight gives twice the output, biases aside; the rules replace the weight and rely on it.
+
+    Convolutions and linear layers of torch itself are not tried.
+    """
+    if type(module).forward.__module__.startswith("torch.nn."):
+        return True
+    if isinstance(module, nn.Linear):
+        size = (1, module.in_features)
+    else:
+        reach = [(side - 1) * gap + 1 for side, gap in zip(module.kernel_size, module.dilation, strict=True)]
+        size = (1, module.in_channels, *reach)
+    weight = module.weight
+    # other values everywhere, without random numbers
+    example = torch.linspace(0.1, 1.0, math.prod(size), device=weight.device).sin().view(size).to(weight.dtype)
+
+    def output(factor: float) -> Tensor:
+        return torch.func.functional_call(module, {"weight": factor * weight}, (example,))
+
+    with torch.no_grad():
+        try:
+            without, once, twice = (output(factor) for factor in (0.0, 1.0, 2.0))
+        except (RuntimeError, TypeError, ValueError):  # it takes other inputs, and cannot be tried alone
+            return True
+    once, twice = once - without, twice - without
+    return bool((twice - 2 * once).norm() <= 1e-2 * once.norm())
 
 
 def proportional_functions() -> AbstractContextManager[Any]:

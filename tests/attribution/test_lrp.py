@@ -2,6 +2,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.layers import Conv2dSame, ScaledStdConv2d, StdConv2d
 from tiny_models import Skip
 from torch import nn
 from unchanged import unchanged
@@ -175,3 +176,20 @@ def test_the_model_comes_back_after_an_exception(images):
     model = settled(Small())
     with unchanged(model), pytest.raises(ValueError, match="outputs 0 to 2"):
         LRP().attribute(model, images, torch.tensor([0, 3]))
+
+
+@pytest.mark.parametrize("kind", [StdConv2d, ScaledStdConv2d])
+def test_a_convolution_that_normalises_its_weight_is_refused(images, kind):
+    model = nn.Sequential(kind(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    with unchanged(model), pytest.raises(ValueError, match="no rule for 0, a .*StdConv2d: .* not proportional"):
+        LRP().attribute(model, images, torch.tensor([0, 1]))
+
+
+def test_a_convolution_of_ones_own_that_is_linear_in_its_weight_is_explained(images):
+    torch.manual_seed(0)
+    rest = (nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    plain, own = nn.Conv2d(3, 4, 3, padding=1), Conv2dSame(3, 4, 3)
+    own.load_state_dict(plain.state_dict())
+    expected = LRP("signed").attribute(nn.Sequential(plain, *rest), images, torch.tensor([0, 1]))
+    found = LRP("signed").attribute(nn.Sequential(own, *rest), images, torch.tensor([0, 1]))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
