@@ -199,8 +199,12 @@ class ChexCLI(WeightsAlone, LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the model the names of the data's classes or scores."""
-        parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        parser.link_arguments("data", "model.init_args.class_names", self._class_names, apply_on="instantiate")
         parser.link_arguments("data", "model.init_args.score_names", score_names, apply_on="instantiate")
+
+    def _class_names(self, data: Any) -> Any:
+        """Return the names of the data's classes; none for commands that build no model and look at undecided tables."""
+        return () if self.subcommand in DATA_COMMANDS else data.class_names
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; unlike the parent, without a warning that arguments given from Python differ from ``sys.argv``."""

@@ -107,7 +107,8 @@ class ChexTrainer(pl.Trainer):
     ) -> None:
         """Show what a data root holds: a table here, and a sheet of sample images in a file.
 
-        Missing images are counted, whatever data.allow_missing says; bad tables and files are errors.
+        Missing images are counted, whatever data.allow_missing says. What is undecided or wrong in a table of one's own
+        is listed, and its images are shown without labels if need be; other bad tables and files are errors.
 
         Args:
             model: not used.
@@ -129,6 +130,10 @@ class ChexTrainer(pl.Trainer):
             found = data.overview()
         print(overview_text(found))
         print(f"\npictures        {write_overview(found, folder)}")
+        points = found.get("to_decide", ())
+        if points:
+            print("\nto decide or correct before training")
+            print("\n".join(f"{number:>3}. {point}" for number, point in enumerate(points, 1)))
         if write_config is not None and proposal is not None:
             words, config = proposal
             path = Path(write_config).expanduser()

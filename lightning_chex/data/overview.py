@@ -20,6 +20,7 @@ key               meaning
 ``samples``       a dict for each sample image: ``image_id``, ``part``, ``image`` (grey, float32 (H, W), 0 to 1),
                   ``label`` (words), ``boxes`` (x1, y1, x2, y2 in pixels of ``image``), ``box_names``, ``zones`` (the
                   six scores, or None), ``lungs`` (bool (2, H, W), or None)
+``to_decide``     of a table of one's own: sentences that say what a person has to decide or correct
 ================  ==================================================================================================
 """
 

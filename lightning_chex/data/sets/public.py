@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from lightning_chex.data.datamodule import ChestXrayDataModule
 from lightning_chex.data.files.tables import data_root
 from lightning_chex.data.sets.table import TableDataModule
 from lightning_chex.data.tables.boxes import BoxColumns
@@ -83,6 +84,10 @@ class PublicDataModule(TableDataModule):
         table, path, columns, boxes = self.published(root)
         return read(path, columns, boxes, self.classes, None, table)
 
+    def overview(self, num_samples: int = 12) -> dict[str, Any]:
+        """Summarise what is on disk; a publisher's table that cannot be used is an error."""
+        return ChestXrayDataModule.overview(self, num_samples)
+
     def proposal(self) -> tuple[list[str], str]:
         """Say in words what was read, and write a configuration of a training on it."""
         reading = self.reading
@@ -91,4 +96,4 @@ class PublicDataModule(TableDataModule):
         settings = {name: getattr(self, name) for name in (*self.options, *shared)}
         settings = {"root": os.path.abspath(data_root(self.root)), "classes": list(reading.names), **settings}
         config = proposed_config(f"lightning_chex.data.{type(self).__name__}", settings, reading.columns, [], [])
-        return described_reading(reading, reading.boxes, self.uncertain, self.missing), config
+        return described_reading(reading, reading.boxes, self.uncertain, self.missing or "ignore"), config

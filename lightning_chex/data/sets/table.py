@@ -1,5 +1,6 @@
 """X-rays of any folder with a table: whatever the columns are called, by configuration alone."""
 
+import copy
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,12 +12,13 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import Dataset, Subset
 
 from lightning_chex.class_names import SCORE
-from lightning_chex.data.contract import DataError, Samples, Split, Stage
+from lightning_chex.data.contract import DataError, LabelledDataset, Samples, Split, Stage
 from lightning_chex.data.datamodule import ChestXrayDataModule
 from lightning_chex.data.files.known_files import check_once
 from lightning_chex.data.files.tables import data_root, locate
 from lightning_chex.data.fingerprint import fingerprint
 from lightning_chex.data.labels import varied_order
+from lightning_chex.data.sets.folder import UnlabelledXrays
 from lightning_chex.data.sets.table_xrays import TableXrays
 from lightning_chex.data.splits import check_fractions
 from lightning_chex.data.tables.annotations import MaskSources, Names, find_boxes, find_masks, mask_files, read_box_file
@@ -28,6 +30,7 @@ from lightning_chex.data.tables.masks import Masks
 from lightning_chex.data.tables.proposal import described_reading, proposed_config, score_values
 from lightning_chex.data.tables.readers import ReaderRule, check_rule
 from lightning_chex.data.tables.reading import table_path, whole_numbers
+from lightning_chex.data.tables.recognition import FileIndex
 from lightning_chex.data.tables.rows import Reading, filtered_views, image_rows, read
 from lightning_chex.data.transforms import ImageTransform
 
@@ -48,7 +51,8 @@ class TableDataModule(ChestXrayDataModule):
         view: only images of these views, such as ``[PA, AP]``.
         uncertain: what the labels -1 and ``u`` count as: ``ignore`` leaves them out of loss and scores, ``positive``,
             ``negative``.
-        missing: what empty labels count as, likewise. An image without any known label, or score, is left out.
+        missing: what empty labels count as, likewise; by default ``ignore``, but for findings as text, where no cell
+            says that there is none, it has to be given. An image without any known label, or score, is left out.
         boxes: a table of boxes, a row each; by default those of ``table``, if it has columns of them.
         box_columns: which of its columns is what.
         masks: masks of the findings.
@@ -60,6 +64,7 @@ class TableDataModule(ChestXrayDataModule):
         patient_pattern: regular expression of the patient in the image's path, where no column tells, such as
             ``patient[0-9]+``; folders of CheXpert's and MIMIC's kind are recognised.
         allow_missing: leave out images, boxes and masks that have no counterpart with a warning, instead of raising.
+        sheet: of an Excel file; by default the one whose values match most image files.
         kwargs: see ``ChestXrayDataModule``.
 
     Raises:
@@ -74,7 +79,7 @@ class TableDataModule(ChestXrayDataModule):
         classes: list[str] | None = None,
         view: list[str] | None = None,
         uncertain: Policy = "ignore",
-        missing: Policy = "ignore",
+        missing: Policy | None = None,
         boxes: str | None = None,
         box_columns: BoxColumns = BoxColumns(),  # noqa: B008
         masks: Masks = Masks(),  # noqa: B008
@@ -84,10 +89,11 @@ class TableDataModule(ChestXrayDataModule):
         split_seed: int = 0,
         patient_pattern: str | None = None,
         allow_missing: bool = False,
+        sheet: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_policies(uncertain=uncertain, missing=missing)
+        check_policies(uncertain=uncertain, missing=missing or "ignore")
         check_rule(readers)
         check_fractions(val_fraction, test_fraction)
         self.root = root
@@ -97,7 +103,8 @@ class TableDataModule(ChestXrayDataModule):
         self.patient_pattern = checked_pattern(patient_pattern)
         self.view = view
         self.uncertain: Policy = uncertain
-        self.missing: Policy = missing
+        self.missing: Policy | None = missing
+        self.sheet = sheet
         self.boxes = boxes
         self.box_columns = box_columns
         self.masks = masks
@@ -107,6 +114,8 @@ class TableDataModule(ChestXrayDataModule):
         self.split_seed = split_seed
         self.allow_missing = allow_missing
         self._read: Reading | None = None
+        self._problems: list[str] | None = None  # a list while inspect collects them
+        self._without_labels = False
         self._labels = np.zeros((0, 0), np.float32)
         self._boxes: pd.DataFrame | None = None
         self._masks: MaskSources | None = None
@@ -121,12 +130,22 @@ class TableDataModule(ChestXrayDataModule):
     def read_table(self, root: Path) -> Reading:
         """Read the table and find its columns; a child may make it of several."""
         own = self.box_columns if self.boxes in (None, self.table) else None
-        return read(table_path(self.table, root), self.columns, own, self.classes, self.patient_pattern)
+        return read(
+            table_path(self.table, root),
+            self.columns,
+            own,
+            self.classes,
+            self.patient_pattern,
+            files=FileIndex(find_below(root, self.follow_links)),
+            missing=self.missing,
+            sheet=self.sheet,
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]  # the table tells them
         """Names of the classes; empty for a score."""
-        return self.reading.names
+        self._require_decisions()
+        return () if self._without_labels else self.reading.names
 
     @property
     def score_names(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -134,19 +153,76 @@ class TableDataModule(ChestXrayDataModule):
         names = columns_of(self.reading.columns, "score")
         return tuple(names) if len(names) > 1 else (SCORE,)
 
+    def _require_decisions(self) -> None:
+        """Raise a DataError with all that is undecided, unless ``inspect`` looks at the table."""
+        points = self.reading.open
+        if points and self._problems is None:
+            listed = "; ".join(f"({number}) {point}" for number, point in enumerate(points, 1))
+            raise DataError(f"{self.reading.path}: to decide before training: {listed}")
+
     def check(self) -> None:
         """Read the tables, find the images and check that they match; raises a DataError otherwise."""
+        self._require_decisions()
         root, reading = data_root(self.root), self.reading
         if reading.recognised.guessed:
             rank_zero_warn(
                 f"{reading.path}: columns were recognised ({', '.join(reading.recognised.guessed)}): inspect shows "
                 "them, and writes them down by --write_config"
             )
+        try:
+            images, labels = self._labelled_images(root)
+        except DataError as error:
+            if self._problems is None:
+                raise
+            self._problems.append(str(error))
+            self._without_labels = True
+            self._images = self._images_alone(root)
+            self._boxes = self._masks = None
+            check_once(self._images["path"].tolist(), self.trainer, self.decodes_sample)
+            return
+        check_once(images["path"].tolist(), self.trainer, self.decodes_sample)
+        self._labels = labels[:, 0] if not reading.names and labels.shape[1] == 1 else labels
+        self._images = images.reset_index(drop=True)
+        try:
+            self._find_annotations()
+        except DataError as error:
+            if self._problems is None:
+                raise
+            self._problems.append(str(error))
+            self._boxes = self._masks = None
+
+    def overview(self, num_samples: int = 12) -> dict[str, Any]:
+        """Summarise what is on disk; what is undecided or wrong in the table is listed under ``to_decide``."""
+        fresh = copy.copy(self)
+        fresh._problems = []
+        found = super(TableDataModule, fresh).overview(num_samples)
+        return found | {"to_decide": [*map(str, self.reading.open), *fresh._problems]}
+
+    def parts(self) -> dict[str, LabelledDataset]:
+        """Return the three splits, or all images where ``inspect`` finds no labels that can be read."""
+        if self._without_labels:
+            return {"images": UnlabelledXrays(self._images, self._plain, self.read)}
+        return super().parts()
+
+    def _images_alone(self, root: Path) -> pd.DataFrame:
+        """Return ``image_id`` and ``path`` of the images in the table, of all below the root if it names none."""
+        found = find_below(root, self.follow_links)
+        column = column_of(self.reading.columns, "image")
+        named = None if column is None else FileIndex(found).matched(self.reading.table[column]).dropna()
+        chosen = {name: path for name, path in found.items() if named is None or path in set(named)} or found
+        return pd.DataFrame({"image_id": list(chosen), "path": list(chosen.values())})
+
+    def _labelled_images(self, root: Path) -> tuple[pd.DataFrame, np.ndarray]:
+        """Return the images in use, with ``path``, and their labels; raises a DataError if the table is wrong."""
+        reading = self.reading
+        undecided = [point for point in reading.open if point.option in ("columns.image", "columns.labels")]
+        if undecided:
+            raise DataError(f"{reading.path}: image or labels are undecided, so images are shown without labels")
         images, labels = image_rows(
             reading,
             root,
             self.uncertain,
-            self.missing,
+            self.missing or "ignore",
             self.val_fraction,
             self.test_fraction,
             self.split_seed,
@@ -164,10 +240,7 @@ class TableDataModule(ChestXrayDataModule):
         there = images.index.isin(paths.index)
         images, labels = images[there].assign(path=paths), labels[there]
         refuse_one_file_twice(images, reading.path, column)
-        check_once(images["path"].tolist(), self.trainer, self.decodes_sample)
-        self._labels = labels[:, 0] if not reading.names and labels.shape[1] == 1 else labels
-        self._images = images.reset_index(drop=True)
-        self._find_annotations()
+        return images, labels
 
     def build(self, split: Split, transform: ImageTransform) -> TableXrays:
         """Make the dataset of one split."""
@@ -196,14 +269,16 @@ class TableDataModule(ChestXrayDataModule):
         reading = self.reading
         root = data_root(self.root)
         boxes = reading.boxes if self.boxes is None else read_box_file(self.boxes, root, self.box_columns)[2]
+        undecided = {point.option.removeprefix("columns.") for point in reading.open}
+        undecided |= {"score"} if "labels" in undecided else set()
         settings: dict[str, Any] = {
             "root": os.path.abspath(root),
             "table": os.path.abspath(reading.path),
-            "columns": asdict(reading.columns),
+            "columns": {name: own for name, own in asdict(reading.columns).items() if name not in undecided},
             "classes": list(reading.names) or None,
             "view": self.view,
             "uncertain": self.uncertain,
-            "missing": self.missing,
+            "missing": None if "missing" in undecided else self.missing or "ignore",
             "boxes": None if self.boxes is None else os.path.abspath(table_path(self.boxes, root)),
             "box_columns": None if boxes is None else asdict(boxes),
             "masks": asdict(self.masks) if self.masks != Masks() else None,
@@ -213,6 +288,7 @@ class TableDataModule(ChestXrayDataModule):
             "split_seed": self.split_seed,
             "patient_pattern": reading.pattern,
             "allow_missing": self.allow_missing,
+            "sheet": self.sheet,
             "follow_links": self.follow_links,
             "size": self.size,
             "batch_size": self.batch_size,
@@ -220,8 +296,10 @@ class TableDataModule(ChestXrayDataModule):
         }
         scores = columns_of(reading.columns, "score")
         names = self.score_names if scores else ()
-        config = proposed_config(_CLASS_PATH, settings, reading.columns, names, score_values(reading, scores))
-        return described_reading(reading, boxes, self.uncertain, self.missing), config
+        config = proposed_config(
+            _CLASS_PATH, settings, reading.columns, names, score_values(reading, scores), reading.open
+        )
+        return described_reading(reading, boxes, self.uncertain, self.missing or "ignore"), config
 
     def _dataset(self, chosen: pd.Series, transform: ImageTransform) -> TableXrays:
         labels = self._labels[chosen.to_numpy()]

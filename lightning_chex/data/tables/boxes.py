@@ -43,6 +43,8 @@ _LABELS = [
 _FRAMES = (("imagewidth", "imageheight"), ("originalwidth", "originalheight"), ("origwidth", "origheight"),
            ("width", "height"), ("cols", "rows"), ("columns", "rows"))  # fmt: skip
 
+_NUMBER = r"[-+\d.eE]+"
+
 
 @dataclass(frozen=True)
 class BoxColumns:
@@ -97,9 +99,7 @@ def box_columns(table: pd.DataFrame, path: Path, given: BoxColumns) -> BoxColumn
         else:
             form, box = found[0], [by_name[name] for name in found[1]]
     if form is None:
-        raise DataError(
-            f"{path}: nobody has said what the numbers of {box!r} are: --data.box_columns.form xywh or xyxy"
-        )
+        raise DataError(f"{path}: box format of column {box!r} is ambiguous: set --data.box_columns.form xywh or xyxy")
     if not isinstance(box, str) and len(box) != 4:
         raise DataError(f"data.box_columns.box names {len(box)} columns: give four, or one that holds all of them")
     used = {box} if isinstance(box, str) else set(box)
@@ -133,7 +133,7 @@ def read_boxes(table: pd.DataFrame, path: Path, columns: BoxColumns, names: Sequ
     Raises:
         DataError: a number that is none, a box without extent or outside of its frame, or a class nobody knows.
     """
-    parts = _four(table, path, columns)
+    parts = _checked_four(table, path, columns)
     filled = (parts != "").any(axis=1)
     table, parts = table[filled], parts[filled]
     values = parts.apply(numbers)
@@ -206,16 +206,35 @@ def framed(boxes: pd.DataFrame, paths: Mapping[str, str], path: Path) -> pd.Data
     return boxes
 
 
-def _four(table: pd.DataFrame, path: Path, columns: BoxColumns) -> pd.DataFrame:
+def _checked_four(table: pd.DataFrame, path: Path, columns: BoxColumns) -> pd.DataFrame:
     """The four numbers of each row as text."""
-    if not isinstance(columns.box, str):
-        return table[list(columns.box or ())]
-    cells = table[columns.box]
-    pieces = cells.str.findall(r"[-+\d.eE]+")
-    wrong = (cells != "") & (pieces.map(len) != 4)
-    refuse_rows(path, columns.box, cells, wrong, "is no box: give four numbers, [x, y, w, h]")
+    if isinstance(columns.box, str):
+        cells = table[columns.box]
+        wrong = (cells != "") & (cells.str.findall(_NUMBER).map(len) != 4)
+        refuse_rows(path, columns.box, cells, wrong, "is no box: give four numbers, [x, y, w, h]")
+    return four_numbers(table, columns.box or [])
+
+
+def four_numbers(table: pd.DataFrame, box: str | list[str]) -> pd.DataFrame:
+    """Return the four numbers of each row as text, empty where a cell does not hold four."""
+    if not isinstance(box, str):
+        return table[list(box)]
+    pieces = table[box].str.findall(_NUMBER)
     four = [own if len(own) == 4 else [""] * 4 for own in pieces]
-    return pd.DataFrame(four, index=table.index, columns=[f"{columns.box}, number {k}" for k in range(4)])
+    return pd.DataFrame(four, index=table.index, columns=[f"{box}, number {k}" for k in range(4)])
+
+
+def has_box_names(table: pd.DataFrame) -> bool:
+    """Whether four columns have names that tell the form of boxes."""
+    names = {plain(name) for name in table.columns}
+    return any(names >= set(four) for several in _FORMS.values() for four in several)
+
+
+def box_column_named(table: pd.DataFrame) -> str | None:
+    """Return the column whose name says that a cell holds a whole box, but not in which form."""
+    if has_box_names(table):
+        return None
+    return next((name for name in table.columns if plain(name) in ("bbox", "box", "bboxes")), None)
 
 
 def _labels(table: pd.DataFrame, path: Path, columns: BoxColumns, names: Sequence[str]) -> pd.Series:

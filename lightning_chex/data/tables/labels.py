@@ -18,7 +18,7 @@ Policy = Literal["ignore", "positive", "negative"]
 """What an entry counts as: left out of loss and scores (NaN), 1, or 0."""
 
 _VALUES = {"ignore": np.nan, "positive": 1.0, "negative": 0.0}
-_MARKS = "|;,"  # no slash: it is a part of names such as Nodule/Mass
+_MARKS = "|;,；，、"  # no slash: it is a part of names such as Nodule/Mass
 _MOST_CLASSES = 200
 
 
@@ -119,13 +119,17 @@ def unknown_words(table: pd.DataFrame, columns: Columns, names: Sequence[str]) -
 
 
 def _findings(table: pd.DataFrame, columns: Columns) -> list[str]:
-    cells = table[str(columns.labels)]
+    return list(counted_findings(table[str(columns.labels)]))
+
+
+def counted_findings(cells: pd.Series) -> dict[str, int]:
+    """Count the findings of a column of text, most frequent first, without words for none."""
     mark = _mark(cells)
     counts: dict[str, int] = {}
     for cell, count in cells.value_counts().items():
         for name in _cut(str(cell), mark):
             counts[name] = counts.get(name, 0) + int(count)
-    return sorted(counts, key=lambda name: (-counts[name], name))
+    return {name: counts[name] for name in sorted(counts, key=lambda name: (-counts[name], name))}
 
 
 def _cut(cell: str, mark: str) -> list[str]:

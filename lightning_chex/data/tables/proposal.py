@@ -1,5 +1,6 @@
 """What was recognised in a table, in words and as a configuration."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,9 +9,10 @@ import yaml
 from lightning_chex.data.files.images import first_few
 from lightning_chex.data.subgroups import ATTRIBUTES
 from lightning_chex.data.tables.boxes import BoxColumns
-from lightning_chex.data.tables.columns import Columns, column_of, described_columns
+from lightning_chex.data.tables.columns import Columns, column_of
 from lightning_chex.data.tables.labels import unknown_words
 from lightning_chex.data.tables.reading import numbers
+from lightning_chex.data.tables.recognition import OpenPoint, described_columns
 from lightning_chex.data.tables.rows import Reading
 
 _POLICIES = {
@@ -68,7 +70,12 @@ def described_reading(reading: Reading, boxes: BoxColumns | None, uncertain: str
 
 
 def proposed_config(
-    data_class: str, settings: Mapping[str, Any], columns: Columns, score_names: Sequence[str], scores: Sequence[float]
+    data_class: str,
+    settings: Mapping[str, Any],
+    columns: Columns,
+    score_names: Sequence[str],
+    scores: Sequence[float],
+    points: Sequence[OpenPoint] = (),
 ) -> str:
     """Write a configuration that trains and explains, like those in ``configs/``.
 
@@ -78,6 +85,7 @@ def proposed_config(
         columns: of the table.
         score_names: names of the scores, empty for classes.
         scores: the (summed) score of every image, whose range the training begins in the middle of.
+        points: what is undecided, which becomes comments.
     """
     attributor: dict[str, Any] = {"layer": "features.denseblock3"}
     monitor: dict[str, Any] = {"monitor": "val/auroc", "mode": "max"}
@@ -102,8 +110,20 @@ def proposed_config(
         monitor=_flow({**monitor, "filename": "best", "auto_insert_metric_name": False}),
         subgroups=_SUBGROUPS if any(told) else "",
         model=_block(model),
-        data=_block(data),
+        data=_block(data) + "".join(f"    {line}\n" for line in _comments(points)),
     )
+
+
+def _comments(points: Sequence[OpenPoint]) -> list[str]:
+    """The undecided points, each with lines of YAML to choose from."""
+    lines = []
+    for number, point in enumerate(points, 1):
+        lines.append(f"# UNDECIDED {number}: {re.sub(chr(10), ' ', point.question)}. fit refuses until it is set:")
+        parent, _, name = point.option.rpartition(".")
+        for answer in point.answers:
+            own = f"{parent}: {{{name}: {answer}}}" if parent else f"{name}: {answer}"
+            lines.append(f"#   {own}" + (f"   (add {name} to {parent} above)" if parent else ""))
+    return lines
 
 
 def score_values(reading: Reading, columns: Sequence[str]) -> list[float]:

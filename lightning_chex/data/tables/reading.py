@@ -4,7 +4,7 @@ import codecs
 import csv
 import gzip
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,19 @@ def table_path(table: str | None, root: Path, name: str = "table") -> Path:
     raise DataError(f"{name} is {table!r}, which does not exist, here and in {root}: give the file")
 
 
-def read_text_table(path: Path) -> pd.DataFrame:
+SheetScore = Callable[[pd.DataFrame], int]
+"""Number of values in a sheet that match image files."""
+
+
+def read_text_table(path: Path, sheet: str | None = None, matches: SheetScore | None = None) -> pd.DataFrame:
     """Read a table as text.
 
     Separator, byte order mark, ends of lines, and a first column that only counts the rows are recognised.
 
     Args:
-        path: ``.xlsx``, ``.xls`` or ``.ods`` (first sheet), ``.parquet``, or text in UTF-8 (UTF-16 with its mark).
+        path: ``.xlsx``, ``.xls`` or ``.ods``, ``.parquet``, or text in UTF-8, UTF-16 with its mark, or Windows-1252.
+        sheet: of an Excel file; None takes the one with most ``matches``, and the first without them.
+        matches: counts the values of a sheet that match image files.
 
     Returns:
         Every cell a string without blanks around it, empty where there is nothing. The index is the number of the row
@@ -66,7 +72,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
     check_regular(path)
     kind = path.suffix.lower()
     if kind in _EXCEL or kind in _PARQUET:
-        table = _from_engine(path, kind)
+        table = _from_engine(path, kind, sheet, matches)
     else:
         with intact(path, "a table with a header"):
             table = _read_csv(path)
@@ -94,12 +100,12 @@ def refuse_rows(path: Path, column: str, cells: pd.Series, wrong: pd.Series, rea
         raise DataError(f"{path}, row {row}, column {column!r}: {cells[row]!r} {reason}{more}")
 
 
-def _from_engine(path: Path, kind: str) -> pd.DataFrame:
+def _from_engine(path: Path, kind: str, sheet: str | None, matches: SheetScore | None) -> pd.DataFrame:
     excel = kind in _EXCEL
     engine = _ENGINES.get(kind, "openpyxl") if excel else "pyarrow"
     try:
         with intact(path, "an Excel table" if excel else "a Parquet table"):
-            table = _read_excel(path, engine) if excel else pd.read_parquet(path, engine="pyarrow")
+            table = _read_excel(path, engine, sheet, matches) if excel else pd.read_parquet(path, engine="pyarrow")
     except ImportError as error:
         raise DataError(
             f"{path} needs the package {engine}: pip install {engine}, or save the table as CSV (UTF-8)"
@@ -114,13 +120,21 @@ def _from_engine(path: Path, kind: str) -> pd.DataFrame:
     return cells.astype(str).set_axis(header.tolist(), axis=1).set_axis(range(2, len(cells) + 2), axis=0)
 
 
-def _read_excel(path: Path, engine: Any) -> pd.DataFrame:
+def _read_excel(path: Path, engine: Any, sheet: str | None, matches: SheetScore | None) -> pd.DataFrame:
     named = engine.removesuffix("py") if engine == "odfpy" else engine
     with pd.ExcelFile(path, engine=named) as book:
-        first, *others = map(str, book.sheet_names)
-        if others:
-            rank_zero_warn(f"{path} has {len(others) + 1} sheets; the first, {first!r}, is read")
-        return pd.read_excel(book, dtype=str, keep_default_na=False)
+        names = [str(name) for name in book.sheet_names]
+        if sheet is not None and sheet not in names:
+            raise DataError(f"{path} has no sheet {sheet!r}, which data.sheet names; it has {first_few(names, 12)}")
+        wanted = names if sheet is None else [sheet]
+        read = {name: pd.read_excel(book, sheet_name=name, dtype=str, keep_default_na=False) for name in wanted}
+    if len(read) == 1:
+        return read[wanted[0]]
+    counts = {name: 0 if matches is None else matches(table) for name, table in read.items()}
+    chosen = max(names, key=lambda name: counts[name])  # the first, where several match as well
+    why = f"{counts[chosen]:,} of its values match files" if counts[chosen] else "the first one"
+    rank_zero_warn(f"{path} has {len(names)} sheets; {chosen!r} is read ({why}); data.sheet names another")
+    return read[chosen]
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -141,7 +155,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
         # a character may be cut at the end of what was read
         text = codecs.getincrementaldecoder(encoding)().decode(start)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{error.reason} at byte {error.start}: save it as UTF-8") from error
+        encoding = _windows_encoding(path, start, error)
+        text = codecs.getincrementaldecoder(encoding)().decode(start)
     if "\0" in text:
         raise ValueError("it contains NUL bytes; it is not a text file")
     lines = text.splitlines() if len(start) < _LOOKED_AT else text.splitlines()[:-1]
@@ -175,6 +190,18 @@ def _read_csv(path: Path) -> pd.DataFrame:
             f"{separator!r}; put quotes around cells that hold the separator"
         )
     return table.iloc[:, :-1].set_axis(header, axis=1)
+
+
+def _windows_encoding(path: Path, start: bytes, error: UnicodeDecodeError) -> str:
+    """Return the encoding that spreadsheets of western languages write where it is not UTF-8, with a warning."""
+    if error.encoding != "utf-8" or b"\0" in start:
+        raise ValueError(f"{error.reason} at byte {error.start}: save it as UTF-8") from error
+    rank_zero_warn(f"{path} is not UTF-8 and is read as Windows-1252 (Latin-1): check its accented letters")
+    try:
+        start.decode("cp1252")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "cp1252"
 
 
 def _separator(lines: list[str]) -> str:

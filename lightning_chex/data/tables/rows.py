@@ -1,7 +1,7 @@
 """From a table to one row an image: names, patients, splits and labels, with all that could be wrong said at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +10,14 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.images import first_few
+from lightning_chex.data.tables.box_recognition import recognise_boxes
 from lightning_chex.data.tables.boxes import BoxColumns, box_columns
-from lightning_chex.data.tables.columns import (
-    Columns,
-    Recognised,
-    column_of,
-    columns_of,
-    likely_patients,
-    patient_pattern,
-    recognise_columns,
-)
+from lightning_chex.data.tables.columns import NONE, Columns, column_of, columns_of, is_text, patient_pattern
 from lightning_chex.data.tables.labels import Policy, class_labels, class_names_of, severity_scores
 from lightning_chex.data.tables.locating import names_of_images
 from lightning_chex.data.tables.readers import ReaderRule, merge_labels
 from lightning_chex.data.tables.reading import numbers, read_text_table, refuse_rows, whole_numbers
+from lightning_chex.data.tables.recognition import FileIndex, OpenPoint, Recognised, empty_labels, recognise_columns
 from lightning_chex.data.tables.splitting import check_sides, drawn_split, named_split
 
 
@@ -38,6 +32,7 @@ class Reading:
         names: of the K classes; empty for scores.
         boxes: the columns of boxes, where it has some.
         pattern: of the patient in the image's path, where no column tells.
+        open: what is undecided.
     """
 
     table: pd.DataFrame
@@ -46,6 +41,7 @@ class Reading:
     names: tuple[str, ...]
     boxes: BoxColumns | None
     pattern: str | None = None
+    open: tuple[OpenPoint, ...] = ()
 
     @property
     def columns(self) -> Columns:
@@ -60,18 +56,42 @@ def read(
     classes: Sequence[str] | None,
     pattern: str | None = None,
     table: pd.DataFrame | None = None,
+    files: FileIndex | None = None,
+    missing: Policy | None = None,
+    sheet: str | None = None,
 ) -> Reading:
     """Recognise the columns of a table, which is read unless it is given.
 
-    Without ``boxes`` those of boxes are not looked for.
+    Without ``boxes`` those of boxes are not looked for. With ``files``, the images below the root, columns are
+    recognised by their cells too. Without ``missing`` it is a question what empty cells of findings mean.
     """
-    table = read_text_table(path) if table is None else table
-    own = None if boxes is None else box_columns(table, path, boxes)
+    if table is None:
+        table = read_text_table(path, sheet, None if files is None else files.most_matches)
+    points: list[OpenPoint] = []
+    own = None
+    if boxes is not None:
+        if files is not None:
+            used = {name for field in vars(columns) for name in columns_of(columns, field)}
+            boxes, question = recognise_boxes(table, boxes, files, column_of(columns, "image"), used)
+            points += [] if question is None else [question]
+        own = None if points else box_columns(table, path, boxes)
     ignored = [] if own is None else [*([own.box] if isinstance(own.box, str) else own.box or ()), *(own.frame or ())]
-    recognised = recognise_columns(table, path, columns, ignored)
-    if pattern is None and "patient" in recognised.lacking:
-        pattern = patient_pattern(table[str(recognised.columns.image)])
-    return Reading(table, path, recognised, class_names_of(table, path, recognised.columns, classes), own, pattern)
+    recognised = recognise_columns(table, path, columns, ignored, files)
+    found = recognised.columns
+    if own is not None and own.label is None and is_text(table, found):
+        own = replace(own, label=str(found.labels))
+    image = column_of(found, "image")
+    if pattern is None and image is not None and columns.patient is None and found.patient == NONE:
+        pattern = patient_pattern(table[image])
+    points = [
+        *(point for point in recognised.open if pattern is None or point.option != "columns.patient"),
+        *points,
+    ]
+    if missing is None and (question := empty_labels(table, found)) is not None:
+        points.append(question)
+    labelled = columns_of(found, "labels") or columns_of(found, "score")
+    names = class_names_of(table, path, found, classes) if labelled else tuple(classes or ())
+    return Reading(table, path, recognised, names, own, pattern, tuple(points))
 
 
 def _patients_of(ids: pd.Series, pattern: str, path: Path, column: str) -> pd.Series:
@@ -126,11 +146,9 @@ def image_rows(
     if patient is None and reading.pattern is not None:
         patients = _patients_of(ids, reading.pattern, path, str(columns.image))
     elif "patient" in reading.recognised.lacking:
-        likely = likely_patients(table, columns)
-        hint = "" if likely is None else f" ({likely} may be patients)"
         rank_zero_warn(
-            f"{path}: no column tells whose image is whose, so every image counts as a patient of its own{hint}; name "
-            "it by --data.columns.patient, or say none there"
+            f"{path}: no patient column found; each image is treated as its own patient: name the column by "
+            "--data.columns.patient, or say none there"
         )
     patients = patients.where(patients != "", own)
     images = pd.DataFrame({"image_id": ids, "patient_id": patients, "row": table.index}, index=table.index)

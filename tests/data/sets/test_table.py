@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from fakes_brixia import write_dicom
 from PIL import Image
 from pydicom import dcmread
@@ -80,6 +81,7 @@ WAYS = {
     "semicolons, BOM, CRLF": (b"\xef\xbb\xbf" + rows().to_csv(index=False, sep=";").replace("\n", "\r\n").encode(), {}),
     "tabs, with an index column": (rows().to_csv(sep="\t"), {}),
     "UTF-16": (rows().to_csv(index=False, sep="\t").encode("utf-16"), {}),
+    "Windows-1252": (rows().assign(Größe="ä").to_csv(index=False).encode("cp1252"), {}),
     "packed": (gzip.compress(rows().to_csv(index=False).encode()), {}),
     "blanks and empty lines": (rows().to_csv(index=False).replace(",", " , ") + "\n\n", {}),
     "decimals": (rows().astype({"Edema": float, "Mass": float}).to_csv(index=False), {}),
@@ -347,7 +349,9 @@ BAD = {
     "unknown column": (
         lambda t: t, {"columns": Columns(image="nix")},
         "no column 'nix', which data.columns.image names"),
-    "two images": (lambda t: t.assign(path=t["file"]), {}, "'file' and 'path' could all be the image: name the right"),
+    "two images": (
+        lambda t: t.assign(path=t["file"].to_numpy()[::-1]), {},
+        "'file' and 'path' could all be the image: set --data.columns.image 'file' or 'path'"),
     "no image": (lambda t: t.drop(columns="file"), {}, "no column that looks like the image's file"),
     "no labels": (lambda t: t[["file", "PatientID"]], {}, "no column that looks like labels"),
     "two labels": (lambda t: t.assign(findings="Mass"), {}, "several columns that could be the labels"),
@@ -420,7 +424,6 @@ def test_bad_tables_are_one_error_that_names_the_place(root, case):
 
 FILES = {
     "longer row": (b"file,Mass\nx0,1\nx1,1,2\n", "row 3 has more cells than the 2 of the header"),
-    "Latin-1": ("file,Mäss\nx0,1\n".encode("latin-1"), "save it as UTF-8"),
     "twice": (b"file,Mass,Mass\nx0,1,1\n", "has the column 'Mass' more than once"),
     "no rows": (b"file,Mass\n", "has a header but no rows"),
     "nothing": (b"", "is empty"),
@@ -452,37 +455,39 @@ def test_excel_and_parquet_are_read_or_the_package_for_it_is_named(root, name, e
     assert all_labels(TableDataModule(str(root), str(path), size=24)) == EXPECTED
 
 
-def test_a_column_that_may_be_the_patients_is_named_and_not_taken(root):
+def test_a_column_that_may_be_the_patients_has_to_be_named(root):
     table = (
         rows()
         .rename(columns={"PatientID": "Fall"})
         .assign(site=["A", "B"] * 12, note="", uid=range(24), Alter=[20 + 3 * (i % 20) for i in range(24)])
     )
     data = module(root, table)
-    with pytest.warns(UserWarning, match=r"patient of its own \(the 12 values of 'Fall' in 24 rows may be patients\)"):
+    question = r"the 12 values of 'Fall' in 24 rows may be patients .*: set --data.columns.patient 'Fall' or 'none'"
+    with pytest.raises(DataError, match=question):
         data.look()
-    parts = data.parts().values()
-    assert sorted(name for part in parts for name in part.patient_ids) == sorted(f"image:x{i}" for i in range(24))
-    words, config = data.proposal()
-    said = [line for line in words if line.startswith("patient")]
-    assert any(
-        "the 12 values of 'Fall' in 24 rows may be patients; data.columns.patient names it" in own for own in said
-    )
+    config = data.proposal()[1]
+    assert "# UNDECIDED 1: the 12 values of 'Fall'" in config
+    assert "patient" not in yaml.safe_load(config)["data"]["init_args"]["columns"]
     for columns in (Columns(patient="none"), Columns(patient="Fall")):
-        assert "may be" not in " ".join(module(root, table, columns=columns).proposal()[0])
+        chosen = module(root, table, columns=columns)
+        chosen.look()
+        assert not chosen.reading.open and "UNDECIDED" not in chosen.proposal()[1]
     plain = module(root, table.drop(columns="Fall"))
-    with pytest.warns(UserWarning, match="patient of its own; name it"):
+    with pytest.warns(UserWarning, match="no patient column found; each image is treated as its own patient"):
         plain.look()
 
 
-def test_of_several_sheets_the_first_is_read_and_that_is_said(root):
+def test_of_several_sheets_the_one_that_names_images_is_read(root):
     path = root.parent / "T.xlsx"
     with pd.ExcelWriter(path) as book:
+        pd.DataFrame({"about": ["a study"]}).to_excel(book, sheet_name="README", index=False)
         rows().to_excel(book, sheet_name="images", index=False)
-        pd.DataFrame({"about": ["a study"]}).to_excel(book, sheet_name="notes", index=False)
-    with pytest.warns(UserWarning, match="T.xlsx has 2 sheets; the first, 'images', is read"):
+    with pytest.warns(UserWarning, match=r"T.xlsx has 2 sheets; 'images' is read \(24 of its values match files\)"):
         data = TableDataModule(str(root), str(path), size=24)
         assert all_labels(data) == EXPECTED
+    assert "README" not in data.reading.table
+    with pytest.raises(DataError, match="has no sheet 'pictures', which data.sheet names; it has README, images"):
+        TableDataModule(str(root), str(path), sheet="pictures").look()
     path.write_bytes(b"PK no archive")
     with pytest.raises(DataError, match="cannot read .*T.xlsx: BadZipFile; get an intact copy"):
         TableDataModule(str(root), str(path)).look()
