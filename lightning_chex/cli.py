@@ -203,7 +203,7 @@ class ChexCLI(WeightsAlone, LightningCLI):
         parser.link_arguments("data", "model.init_args.score_names", score_names, apply_on="instantiate")
 
     def _class_names(self, data: Any) -> Any:
-        """Return the names of the data's classes; none for commands that build no model and look at undecided tables."""
+        """Return the names of the data's classes; none for commands that build no model."""
         return () if self.subcommand in DATA_COMMANDS else data.class_names
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

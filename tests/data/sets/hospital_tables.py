@@ -126,7 +126,8 @@ CASES = {
     ),
     "German, columns of yes and no": Case(
         pd.DataFrame({
-            "Datei": names(), "PatID": patients(), "Erguss": binary(2, "ja", "nein"), "Stauung": binary(3, "ja", "nein"),
+            "Datei": names(), "PatID": patients(),
+            "Erguss": binary(2, "ja", "nein"), "Stauung": binary(3, "ja", "nein"),
         }),
         {"image": "Datei", "patient": "PatID", "labels": ["Erguss", "Stauung"]},
         {"Erguss", "Stauung"}, separator=";",

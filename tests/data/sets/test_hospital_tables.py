@@ -20,7 +20,8 @@ def test_roles_and_open_points_are_recognised_by_content(tmp_path, name):
     found = {role: own for role, own in vars(reading.columns).items() if own not in (None, NONE)}
     assert found == case.roles
     assert tuple(point.option for point in reading.open) == case.open
-    assert f"{len(reading.table):,} of {len(reading.table):,} values match files" in reading.recognised.evidence["image"]
+    rows = len(reading.table)
+    assert f"{rows:,} of {rows:,} values match files" in reading.recognised.evidence["image"]
     if case.box is not None:
         assert (reading.boxes.box, reading.boxes.form) == case.box
 
