@@ -169,16 +169,16 @@ class TableDataModule(ChestXrayDataModule):
                 f"{reading.path}: columns were recognised ({', '.join(reading.recognised.guessed)}): inspect shows "
                 "them, and writes them down by --write_config"
             )
+        if any(point.option in ("columns.image", "columns.labels") for point in reading.open):
+            self._show_images_alone(root)
+            return
         try:
             images, labels = self._labelled_images(root)
         except DataError as error:
             if self._problems is None:
                 raise
             self._problems.append(str(error))
-            self._without_labels = True
-            self._images = self._images_alone(root)
-            self._boxes = self._masks = None
-            check_once(self._images["path"].tolist(), self.trainer, self.decodes_sample)
+            self._show_images_alone(root)
             return
         check_once(images["path"].tolist(), self.trainer, self.decodes_sample)
         self._labels = labels[:, 0] if not reading.names and labels.shape[1] == 1 else labels
@@ -204,20 +204,20 @@ class TableDataModule(ChestXrayDataModule):
             return {"images": UnlabelledXrays(self._images, self._plain, self.read)}
         return super().parts()
 
-    def _images_alone(self, root: Path) -> pd.DataFrame:
-        """Return ``image_id`` and ``path`` of the images in the table, of all below the root if it names none."""
+    def _show_images_alone(self, root: Path) -> None:
+        """Take the images that the table names, or all below the root if it names none, without labels."""
         found = find_below(root, self.follow_links)
         column = column_of(self.reading.columns, "image")
-        named = None if column is None else FileIndex(found).matched(self.reading.table[column]).dropna()
-        chosen = {name: path for name, path in found.items() if named is None or path in set(named)} or found
-        return pd.DataFrame({"image_id": list(chosen), "path": list(chosen.values())})
+        named = set() if column is None else set(FileIndex(found).matched(self.reading.table[column]).dropna())
+        chosen = {name: path for name, path in found.items() if path in named} or found
+        self._without_labels = True
+        self._images = pd.DataFrame({"image_id": list(chosen), "path": list(chosen.values())})
+        self._boxes = self._masks = None
+        check_once(self._images["path"].tolist(), self.trainer, self.decodes_sample)
 
     def _labelled_images(self, root: Path) -> tuple[pd.DataFrame, np.ndarray]:
         """Return the images in use, with ``path``, and their labels; raises a DataError if the table is wrong."""
         reading = self.reading
-        undecided = [point for point in reading.open if point.option in ("columns.image", "columns.labels")]
-        if undecided:
-            raise DataError(f"{reading.path}: image or labels are undecided, so images are shown without labels")
         images, labels = image_rows(
             reading,
             root,

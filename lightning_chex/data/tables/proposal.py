@@ -1,6 +1,5 @@
 """What was recognised in a table, in words and as a configuration."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -118,11 +117,11 @@ def _comments(points: Sequence[OpenPoint]) -> list[str]:
     """The undecided points, each with lines of YAML to choose from."""
     lines = []
     for number, point in enumerate(points, 1):
-        lines.append(f"# UNDECIDED {number}: {re.sub(chr(10), ' ', point.question)}. fit refuses until it is set:")
         parent, _, name = point.option.rpartition(".")
-        for answer in point.answers:
-            own = f"{parent}: {{{name}: {answer}}}" if parent else f"{name}: {answer}"
-            lines.append(f"#   {own}" + (f"   (add {name} to {parent} above)" if parent else ""))
+        place = f"{name} under {parent}" if parent else name
+        lines.append(f"# UNDECIDED {number}: {point.question}".replace("\n", " "))
+        lines.append(f"#   fit refuses until {place} is set, to one of:")
+        lines += [f"#     {name}: {answer}" for answer in point.answers]
     return lines
 
 

@@ -117,7 +117,8 @@ class OpenPoint:
     answers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.question}: set --data.{self.option} {' or '.join(self.answers)}".rstrip()
+        mark = "" if self.question.endswith("?") else ":"
+        return f"{self.question}{mark} set --data.{self.option} {' or '.join(self.answers)}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -216,15 +217,16 @@ def recognise_columns(
 
 def empty_labels(table: pd.DataFrame, columns: Columns) -> OpenPoint | None:
     """Ask for the meaning of empty cells in a column of findings where no cell says that there is none."""
-    if not is_text(table, columns):
-        return None
-    cells = table[str(columns.labels)]
+    return _empty_findings(table[str(columns.labels)]) if is_text(table, columns) else None
+
+
+def _empty_findings(cells: pd.Series) -> OpenPoint | None:
     empty = int((cells == "").sum())
     if not empty or any(is_healthy(cell) for cell in cells.unique()):
         return None
     return OpenPoint(
         "missing",
-        f"{empty:,} of {len(cells):,} cells of {columns.labels!r} are empty: normal (negative) or unknown (ignore)?",
+        f"{empty:,} of {len(cells):,} cells of {cells.name!r} are empty: normal (negative) or unknown (ignore)?",
         ("negative", "ignore"),
     )
 
@@ -405,6 +407,7 @@ class _Search:
                     tuple(answer for answer in answers if answer) or ("A",),
                 )
             )
+            self._ask_empty(text)
         elif scores:
             values = numbers(self.table[scores[0]])
             why = f"numbers from {values.min():g} to {values.max():g}"
@@ -423,6 +426,12 @@ class _Search:
         hint = f"; text of few words: {first_few(shown, 6)}" if shown else ""
         hint += f"; numbers: {first_few(map(repr, numeric), 6)} (--data.columns.score)" if numeric else ""
         self.ask("labels", f"no column that looks like labels{hint}; it has {columns}", text)
+        self._ask_empty(text)
+
+    def _ask_empty(self, candidates: Sequence[str]) -> None:
+        """Ask for empty cells of the columns that may be the labels, together with the question for the labels."""
+        questions = (_empty_findings(self.table[name]) for name in candidates)
+        self.open += [question for question in questions if question is not None][:1]
 
 
 def _names_files(cells: pd.Series) -> bool:

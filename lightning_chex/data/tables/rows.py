@@ -87,6 +87,7 @@ def read(
         *(point for point in recognised.open if pattern is None or point.option != "columns.patient"),
         *points,
     ]
+    points = [point for point in points if missing is None or point.option != "missing"]
     if missing is None and (question := empty_labels(table, found)) is not None:
         points.append(question)
     labelled = columns_of(found, "labels") or columns_of(found, "score")

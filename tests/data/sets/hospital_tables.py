@@ -202,7 +202,7 @@ CASES = {
         }),
         {"image": "Scan"},
         {"red", "blue"},
-        ("columns.patient", "columns.labels"),
+        ("columns.patient", "columns.labels", "missing"),
         {"columns.patient": "Case", "columns.labels": "Group", "missing": "negative"}, suffix=".xlsx",
     ),
 }  # fmt: skip

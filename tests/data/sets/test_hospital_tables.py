@@ -68,6 +68,7 @@ def test_fit_names_all_open_points_at_once_and_trains_once_they_are_answered(tmp
     (tmp_path / "mine.yaml").write_text(text.replace("features.denseblock3", "layer2"), encoding="utf-8")
     error = the_error(capsys, "fit", "--config=mine.yaml", *TINY)
     assert "--data.columns.patient 'Case' or 'none'" in error and "--data.columns.labels 'Group' or 'Device'" in error
+    assert "--data.missing negative or ignore" in error
     answers = ["--data.columns.patient=Case", "--data.columns.labels=Group", "--data.missing=negative"]
     main(["fit", "--config=mine.yaml", *TINY, *answers])
     assert list(tmp_path.glob("runs/lightning_chex/*/checkpoints/last.ckpt"))
