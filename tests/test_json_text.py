@@ -10,7 +10,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 import lightning_chex
 from lightning_chex import json_text
 from lightning_chex.callbacks import read_record
-from lightning_chex.evaluation.learning import _read_note
+from lightning_chex.evaluation.learning import _read_layers
 from lightning_chex.json_text import load_json, parse_json
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -88,9 +88,9 @@ def test_a_damaged_record_of_a_run_is_one_error(tmp_path, text):
 
 def test_notes_of_statistics_are_read_with_the_same_care(tmp_path):
     (tmp_path / "statistics.json").write_text(DEEP)
-    with pytest.raises(ValueError, match="is damaged .*nested .* remove .* to learn the statistics anew"):
-        _read_note(tmp_path / "statistics.json")
-    assert _read_note(tmp_path / "none.json") == {}
+    with pytest.raises(ValueError, match="is damaged .*nested .* remove .* to fit the statistics again"):
+        _read_layers(tmp_path / "statistics.json")
+    assert _read_layers(tmp_path / "none.json") == {}
 
 
 def test_every_json_file_goes_through_this_reader():
