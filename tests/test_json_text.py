@@ -46,6 +46,11 @@ def test_other_values_than_objects_are_named(text, kind):
         parse_json(text)
 
 
+def test_a_name_that_is_there_twice_is_refused():
+    with pytest.raises(ValueError, match="has the name 'a' more than once"):
+        parse_json('{"b": {"a": 1, "a": 2}}')
+
+
 def test_a_byte_order_mark_is_read_and_other_encodings_are_not(tmp_path):
     (tmp_path / "bom.json").write_bytes(b"\xef\xbb\xbf{}")
     assert load_json(tmp_path / "bom.json") == {}
