@@ -15,7 +15,7 @@ from lightning_fabric.plugins.environments import SLURMEnvironment
 from lightning_fabric.utilities.distributed import DistributedSamplerWrapper
 from pytorch_lightning.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import CombinedLoader, rank_zero_only
 from torch.utils.data import DataLoader, DistributedSampler
 
 if TYPE_CHECKING:  # importing it lets every jsonargparse parser read files from anywhere
@@ -207,6 +207,18 @@ def train_loaders(trainer: pl.Trainer) -> list[Any]:
     """The loaders of training in use; empty before there are any."""
     loaders = trainer.fit_loop._combined_loader
     return [] if loaders is None else list(loaders.flattened)
+
+
+def validation_loaders(trainer: pl.Trainer) -> list[Any]:
+    """The loaders that a training will validate on, before it has made its own; empty where there are none.
+
+    A LightningModule's or data module's ``val_dataloader`` is called for it.
+    """
+    source = trainer.fit_loop.epoch_loop.val_loop._data_source
+    if source.instance is None or not source.is_defined():
+        return []
+    loaders = source.dataloader()
+    return [] if loaders is None else list(CombinedLoader(loaders).flattened)
 
 
 def set_batch_sampler(loader: DataLoader, batch_sampler: Any) -> None:

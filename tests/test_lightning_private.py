@@ -53,6 +53,7 @@ from lightning_chex.lightning_private import (
     started_run,
     state_key,
     trainer_of,
+    validation_loaders,
 )
 
 ROOT = Path(lightning_chex.__file__).parent
@@ -361,3 +362,26 @@ def test_the_declared_type_of_an_option_is_found():
         "jsonargparse keeps the type of an option elsewhere: --attributor.steps without a class is not explained"
     )
     assert declared_type(parser, "other") is None
+
+
+@pytest.mark.parametrize("given", ["loaders", "data module", "nothing"])
+def test_validation_loaders_are_known_when_a_training_begins(tmp_path, given):
+    seen = []
+
+    class Looking(pl.Callback):
+        def on_fit_start(self, trainer, pl_module):
+            seen.append(validation_loaders(trainer))
+
+    data = TinyData()
+    loaders = [data.val_dataloader()]
+    source = {
+        "loaders": (data.train_dataloader(), loaders),
+        "data module": (data,),
+        "nothing": (data.train_dataloader(),),
+    }
+    tiny_trainer(tmp_path, Looking()).fit(TinyTask(), *source[given])
+    message = "Lightning keeps its loaders elsewhere: IBACallback cannot infer classes before the first step"
+    if given == "loaders":
+        assert len(seen[0]) == 1 and seen[0][0] is loaders[0], message
+    else:
+        assert [own.dataset for own in seen[0]] == ([data.val] if given == "data module" else []), message

@@ -19,10 +19,10 @@ from lightning_chex.attribution import (
     frozen,
     shared_features,
 )
-from lightning_chex.callbacks.batches import log_odds
+from lightning_chex.attribution.outputs import output_tensor
 from lightning_chex.callbacks.places import PlaceShares
 from lightning_chex.data.contract import names_of, subgroups_of_batch
-from lightning_chex.explaining import Cases, LungNetwork, Regions, cases_of, grey_pictures, region_kind
+from lightning_chex.explaining import Cases, LungNetwork, Regions, cases_of, column_output, grey_pictures, region_kind
 from lightning_chex.metrics import LocalizationIoU, intersection_over_union, pointing_game, top_fraction_mask
 from lightning_chex.reporting import Explanation
 
@@ -43,7 +43,8 @@ class Explainer:
         precision: makes the context the network runs in; images are read and maps are measured outside of it.
         regions: what maps are measured against, see ``region_kind``.
         lungs: outlines the lungs of images without masks of them.
-        exclusive: the classes exclude each other, so that a softmax of the outputs gives their probabilities.
+        exclusive: the classes exclude each other, and the network gives the logits of a softmax.
+        top_alone: explain the class the model finds likeliest instead of those marked or labelled.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class Explainer:
         regions: Regions = "auto",
         lungs: LungNetwork | None = None,
         exclusive: bool = False,
+        top_alone: bool = False,
     ) -> None:
-        self.exclusive = exclusive
         self.lungs = None if lungs is None else lungs.to(device)
         self.attributors = {"iba": attributors} if isinstance(attributors, Attributor) else dict(attributors)
         self.network = network
         self.class_names = class_names
+        self.exclusive = exclusive
+        self.top_alone = top_alone
         self.fraction = fraction
         self.precision = precision
         self.regions = regions
@@ -82,12 +85,20 @@ class Explainer:
         """
         for batch in batches:
             with frozen(self.network), self.precision(), torch.no_grad():
-                output = self.network(batch["image"]).float()
-            if self.exclusive:
-                output = log_odds(output)
+                output = output_tensor(self.network(batch["image"])).float()
+            flat = bool(self.class_names) and output.ndim == 1  # one class without a dimension for it
+            output = output[:, None] if flat else output
             named = {"image_id": [f"image {place}" for place in batch["place"]], **batch}
             kind = region_kind(batch, self.class_names, self.regions)
-            cases = cases_of(named, output, self.class_names, kind, likeliest=True)
+            cases = cases_of(
+                named,
+                output,
+                self.class_names,
+                kind,
+                likeliest=True,
+                exclusive=self.exclusive,
+                top_alone=self.top_alone,
+            )
             marked = cases.regions.flatten(1).any(1)
             boxed = cases.select(marked.nonzero()[:, 0].tolist())
             for control, made in CONTROLS.items():
@@ -101,7 +112,9 @@ class Explainer:
             groups = None if told is None else [told[row] for row in rows]
             people = names_of(named.get("patient_id", named["image_id"]))
             patients = [str(people[row]) for row in rows]
-            for name, found in self._found(cases).items():
+            with column_output(self.network) if flat else nullcontext():
+                attributions = self._found(cases)
+            for name, found in attributions.items():
                 self.empty[name].update(empty_maps(found.maps, self.attributors[name].unit).float())
                 self.iou[name].update(found.maps[marked], boxed.regions, boxed.classes)
                 self.places[name].update(found.maps, cases.classes, lungs, groups, patients)

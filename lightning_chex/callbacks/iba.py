@@ -2,26 +2,47 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_chex.attribution import IBA, Attributor, empty_warning, frozen
-from lightning_chex.attribution.objectives import ObjectiveName
-from lightning_chex.callbacks.arranging import before_averaging, check_arguments, check_names, lung_network, methods_of
-from lightning_chex.callbacks.batches import Inferred, infer, named_batch, seen_in, with_class_labels
+from lightning_chex.attribution import Attributor, empty_warning, frozen
+from lightning_chex.callbacks.arranging import (
+    before_averaging,
+    check_arguments,
+    check_choice,
+    check_names,
+    lung_network,
+    methods_of,
+)
 from lightning_chex.callbacks.cost import Cost, counted
 from lightning_chex.callbacks.explaining import Explainer
+from lightning_chex.callbacks.first_batch import first_batch
 from lightning_chex.callbacks.observation import Observation
 from lightning_chex.callbacks.processes import gathered, gathered_rows
 from lightning_chex.callbacks.showing import Format, Scale, Showing
 from lightning_chex.callbacks.shown import ShownImages
 from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import Stage, outputs_of
-from lightning_chex.explaining import COURSE, Regions, check_batch, check_model, check_target, network_of
+from lightning_chex.explaining import (
+    COURSE,
+    Meaning,
+    Regions,
+    agreed,
+    check_model,
+    check_target,
+    explain_exclusive,
+    explain_score,
+    explained_labels,
+    given_meaning,
+    infer_meaning,
+    named_batch,
+    named_classes,
+    network_of,
+)
 from lightning_chex.lightning_private import callbacks_of, state_key
 from lightning_chex.reporting import Explanation
 from lightning_chex.tasks import unrepeated_rows
@@ -46,6 +67,13 @@ class IBACallback(pl.Callback):
     A compiled network is explained as it was written, and without gradient checkpointing, so validations that are
     explained run uncompiled (see ``every_n_epochs``); nothing is compiled for it, or anew after it.
 
+    A LightningModule need not be written for it: batches may be tuples (image, label, ...), images without ids are
+    numbered, and without ``class_names`` the meaning of the outputs is inferred from a validation batch (see
+    ``explaining/model_outputs.py``): labels (B, K) are K classes ``class_0`` and so on, integers (B,) one of K
+    exclusive classes, and with one output 0 and 1 are one class, ``class_1``, and other numbers a score. A line in the
+    log says so. For exclusive classes, named or not, a method with the objective ``binary_cross_entropy`` is given
+    ``softmax_cross_entropy``; where no method was chosen, a score is explained with ``deviation``.
+
     The sanity check is skipped, the model is left bit for bit as it was, and the global random state is not touched.
 
     Args:
@@ -59,7 +87,8 @@ class IBACallback(pl.Callback):
         top_fraction: share of a map's pixels, the strongest, that is compared with the boxes. ``evaluate`` takes the
             mean share of its tuning regions for ``iou/fixed_share`` unless it is given this one.
         network: name of the LightningModule's attribute that is the network, to which layer names refer; empty for
-            the LightningModule itself.
+            the LightningModule itself. Where it has no ``model``, that stands for the only attribute that holds all
+            parameters, else for the LightningModule itself.
         name: of the method and the table in logged keys; set it when several callbacks explain.
         regions: what maps are compared with: expert ``boxes`` of the class, the exact ``masks`` of the phantom, or the
             lung ``zones`` with the Brixia scores the model looks for; ``auto`` takes the zones where samples have
@@ -76,6 +105,8 @@ class IBACallback(pl.Callback):
             explained, whose number is ``val/iba_images``. Processes stop together. A test is explained as a whole.
         lungs: checkpoint of a `SegmentationTask` that outlines the lungs of images without masks of them, for
             ``val/iba_outside_lungs``.
+        targets: of an image explain its ``positive`` labels or what is marked on it, and where there is nothing the
+            likeliest class; or the likeliest class alone, ``top``.
     """
 
     def __init__(
@@ -96,8 +127,10 @@ class IBACallback(pl.Callback):
         picture_format: Format = "png",
         time_budget: float | None = None,
         lungs: str | None = None,
+        targets: Literal["positive", "top"] = "positive",
     ) -> None:
         super().__init__()
+        check_choice("targets", targets, Literal["positive", "top"])
         check_arguments(num_images, every_n_epochs, batch_size, top_fraction, regions, time_budget)
         self.attributors = methods_of(name, attributor, attributors)
         self.attributor = next(iter(self.attributors.values()))
@@ -106,6 +139,10 @@ class IBACallback(pl.Callback):
         self.network = network
         self.name = name
         self.regions = regions
+        self.targets = targets
+        self._is_default = attributor is None and attributors is None
+        self._named: list[str] | None = None
+        self._meaning: Meaning | None = None
         self.line_up_statistics, self.lungs = line_up_statistics, lungs
         rule = f"strongest {100 * top_fraction:.3g} % of the pixels"
         self._showing = Showing(name, list(self.attributors), rule, save_pictures, scale, picture_dpi, picture_format)
@@ -116,9 +153,6 @@ class IBACallback(pl.Callback):
         self._scores: dict[str, float] = {}
         self._empty_shares: dict[str, float] = {}
         self._first: Tensor | None = None
-        self._chosen_by_user = attributor is not None or attributors is not None
-        self._inferred: Inferred | None = None
-        self._exclusive = False
 
     @property
     def sheets(self) -> list[Path]:
@@ -153,16 +187,14 @@ class IBACallback(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a wrong layer or objective, and step before a weight averaging that would swap weights too early."""
-        if stage in ("fit", "validate"):
-            self._inferred = None
-            self._exclusive = False
+        self._named, self._meaning = named_classes(pl_module, data_of(trainer)), None
         for attributor in self.attributors.values():
-            if self._is_declared(trainer, pl_module):
-                check_model(pl_module, outputs_of(pl_module, data_of(trainer)), self.network, attributor)
-            else:  # the first validation batch tells what the outputs stand for
+            if self._named is None:
                 attributor.check(self._network(pl_module))
+            else:
+                check_model(pl_module, outputs_of(pl_module, data_of(trainer)), self.network, attributor)
         self._lungs = None if self.lungs is None else lung_network(self.lungs)
-        first = self._images.check(trainer, self._class_names(trainer, pl_module), self.regions, stage)
+        first = self._images.check(trainer, self._named or [], self.regions, stage)
         self._first = first if stage == "fit" else None
         before_averaging(trainer, self)
         explaining = [own for own in callbacks_of(trainer) if isinstance(own, IBACallback)]
@@ -175,11 +207,14 @@ class IBACallback(pl.Callback):
             self._observation.add_line_up(self._network(pl_module))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a layer whose output is no feature map, before an epoch is spent."""
+        """Refuse a layer whose output is no feature map, and outputs of no known meaning, before an epoch is spent."""
         self.cost.begin()
         if self._first is not None:
             self._check_image(trainer, pl_module, self._first[None])
             self._first = None
+        batch = first_batch(trainer) if self._named is None else None
+        if batch is not None:
+            self._sample(trainer, pl_module, batch)
 
     # validation: watch, explain, show
 
@@ -198,11 +233,10 @@ class IBACallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Leave out of the statistics the images that will be explained, and what a distributed sampler repeats."""
-        batch = named_batch(batch)
-        self._infer(trainer, pl_module, batch)
-        if self._is_due(trainer) and isinstance(batch, dict) and "image" in batch:
-            own = unrepeated_rows(trainer, batch, len(batch["image"]), batch_idx, dataloader_idx)
-            self._observation.begin_batch(own & self._images.unexplained(trainer, batch, own))
+        if self._is_due(trainer):
+            sample = self._sample(trainer, pl_module, batch)
+            own = unrepeated_rows(trainer, sample, len(sample["image"]), batch_idx, dataloader_idx)
+            self._observation.begin_batch(own & self._images.unexplained(trainer, sample, own))
 
     @counted
     def on_validation_batch_end(
@@ -211,15 +245,14 @@ class IBACallback(pl.Callback):
     ) -> None:  # fmt: skip
         """Without a data module that offers images, keep the first ones seen; the sanity check tries one."""
         self._observation.end_batch()
-        batch = self._with_labels(trainer, pl_module, batch)
-        check_batch(batch, self._class_names(trainer, pl_module))
+        sample = self._sample(trainer, pl_module, batch)
         if self._images.offers(trainer):
             return
         if trainer.sanity_checking:
-            self._check_image(trainer, pl_module, batch["image"][:1])
+            self._check_image(trainer, pl_module, sample["image"][:1])
         elif self._is_due(trainer):
-            rows = unrepeated_rows(trainer, batch, len(batch["image"]), batch_idx, dataloader_idx)
-            self._images.keep(trainer, batch, rows)
+            rows = unrepeated_rows(trainer, sample, len(sample["image"]), batch_idx, dataloader_idx)
+            self._images.keep(trainer, sample, rows)
 
     @counted
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -248,8 +281,20 @@ class IBACallback(pl.Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the images of an earlier stage."""
+        self._offered_at_test = self._images.offered(trainer, "test") is not None
         self._images.forget()
         self._explanations = []
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Without a data module that offers images, keep the first ones seen."""
+        if not self._offered_at_test or self._meaning is None:
+            sample = self._sample(trainer, pl_module, batch)
+        if not self._offered_at_test:
+            rows = unrepeated_rows(trainer, sample, len(sample["image"]), batch_idx, dataloader_idx)
+            self._images.keep(trainer, sample, rows)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Explain the test images and log their localisation."""
@@ -280,70 +325,76 @@ class IBACallback(pl.Callback):
         return trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def _network(self, pl_module: pl.LightningModule) -> nn.Module:
-        return network_of(pl_module, self.network)
+        layers = [layer for attributor in self.attributors.values() for layer in attributor.layers]
+        return network_of(pl_module, self.network, layers)
 
-    @staticmethod
-    def _is_declared(trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
-        """Whether the model or its data say what the outputs stand for."""
-        said = [getattr(pl_module, name, None) for name in ("class_names", "score_names")]
-        data = data_of(trainer)
-        return any(one is not None for one in (*said, data.class_names, data.score_names))
+    def _sample(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> dict[str, Any]:
+        """A batch as a dict with labels as all else takes them; the first one tells the meaning of the outputs."""
+        sample = named_batch(batch)
+        if self._meaning is None:
+            if self._named is None:
+                self._meaning = self._inferred(trainer, pl_module, sample)
+            else:
+                self._meaning = given_meaning(self._named, sample["label"])
+            changed = self._meaning.exclusive and any([explain_exclusive(own) for own in self.attributors.values()])
+            sample["label"] = explained_labels(sample, self._meaning)
+            self._tell(pl_module, changed)
+            return sample
+        return sample | {"label": explained_labels(sample, self._meaning)}
 
-    def _infer(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
-        """Find out from a validation batch, of the sanity check if there is one, what the outputs stand for."""
-        if self._inferred is not None or self._is_declared(trainer, pl_module):
-            return
-        check_batch(batch, ())
-        with frozen(self._network(pl_module)) as network, trainer.precision_plugin.forward_context(), torch.no_grad():
-            output = network(batch["image"])
-        # processes must agree, and each sees other labels
-        found = infer(gathered_rows([seen_in(output, batch["label"])]))
-        if not self._chosen_by_user and isinstance(self.attributor, IBA) and found.kind in ("multi-class", "score"):
-            objective: ObjectiveName = "softmax_cross_entropy" if found.kind == "multi-class" else "deviation"
-            # in place: what it learns of this validation is on its way already
-            fitting = IBA(objective=objective)
-            for name in ("objective", "explains_class", "beta"):
-                setattr(self.attributor, name, getattr(fitting, name))
+    def _inferred(self, trainer: pl.Trainer, pl_module: pl.LightningModule, sample: Mapping[str, Any]) -> Meaning:
+        self._check_image(trainer, pl_module, sample["image"][:1])
+        images = trainer.precision_plugin.convert_input(sample["image"][:2])
+        network = self._network(pl_module)
+        with frozen(network), trainer.precision_plugin.forward_context(), torch.no_grad():
+            output = network(images)
+        # processes must agree, and each may see other labels
+        meaning = agreed(gathered_rows([infer_meaning(output, sample["label"], type(pl_module).__name__)]))
+        if self._is_default and not meaning.class_names:
+            explain_score(self.attributor)
         for attributor in self.attributors.values():
-            check_target(pl_module, attributor, bool(found.class_names))
-        names = f", named {found.class_names[0]} to {found.class_names[-1]}" if len(found.class_names) > 1 else ""
-        rank_zero_info(
-            f"{type(pl_module).__name__} has no class_names: its outputs {tuple(output.shape[1:])} and labels show "
-            f"{found.kind}{names}. Set class_names on it for other names, an empty list for a score"
-        )
-        self._inferred = found
+            check_target(pl_module, attributor, bool(meaning.class_names))
+        return meaning
 
-    def _with_labels(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> Any:
-        """A batch as a dict, class indices as rows of 0 and 1."""
-        batch = named_batch(batch)
-        if not isinstance(batch, dict) or not isinstance(batch.get("label"), Tensor):
-            return batch
-        labelled, exclusive = with_class_labels(batch, len(self._class_names(trainer, pl_module)))
-        self._exclusive = self._exclusive or exclusive
-        return labelled
-
-    def _class_names(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[str]:
-        if self._inferred is not None:
-            return self._inferred.class_names
-        # the model decides: one that says it has no classes predicts a score, whatever the data are
-        return outputs_of(pl_module, data_of(trainer)).class_names
+    def _tell(self, pl_module: pl.LightningModule, changed: bool) -> None:
+        """Say in a line what was inferred, and by which attribute to say otherwise."""
+        told = []
+        if self._meaning is not None and self._meaning.inferred:
+            names = self._meaning.class_names
+            named = f", {' to '.join(dict.fromkeys([names[0], names[-1]]))}" if names else ""
+            told.append(
+                f"{type(pl_module).__name__} has no class_names; by its outputs and the labels it predicts "
+                f"{self._meaning.kind}{named}. The attribute class_names of the module or data module overrides this "
+                "([] for a score)"
+            )
+        if changed:
+            told.append("the objective is softmax_cross_entropy, as the classes are exclusive")
+        if told:
+            rank_zero_info(f"IBACallback: {'; '.join(told)}")
 
     def _explain(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
         if not self._observation.suffices(stage):
             return
+        if self._meaning is None:
+            rank_zero_warn(f"nothing was explained: there was no batch at {stage}")
+            return
         explainer = Explainer(
             self.attributors,
             self._network(pl_module),
-            self._class_names(trainer, pl_module),
+            self._meaning.class_names,
             self.top_fraction,
             pl_module.device,
             trainer.precision_plugin.forward_context,
             self.regions,
             self._lungs,
-            self._exclusive,
+            self._meaning.exclusive,
+            self.targets == "top",
         )
         limited = stage == "validate" and self.cost.budget is not None
         batches = self._images.batches(trainer, stage, in_order=limited)
+        meaning = self._meaning
+        if self._images.offered(trainer, stage) is not None:  # others were brought to this form as they passed
+            batches = (batch | {"label": explained_labels(batch, meaning)} for batch in batches)
         batches = self.cost.within_budget(trainer, batches) if limited else batches
         self._explanations = gathered(list(explainer.explain(batches)))
         self._scores = {}

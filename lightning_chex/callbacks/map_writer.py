@@ -150,7 +150,7 @@ class MapWriter(pl.Callback):
             MisconfigurationException: there are no statistics, or the model gives neither classes nor a score.
         """
         data = data_of(trainer)
-        network, image = network_of(pl_module, self.network), None
+        network, image = network_of(pl_module, self.network, self.attributor.layers), None
         size = data.size
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             if size is not None:
@@ -313,7 +313,8 @@ class MapWriter(pl.Callback):
         if not len(rows):
             return Attribution(torch.zeros(0, *images.shape[-2:]), torch.zeros(0))
         with trainer.precision_plugin.forward_context():
-            found = self.attributor.explain(network_of(pl_module, self.network), images, values, rows)
+            network = network_of(pl_module, self.network, self.attributor.layers)
+            found = self.attributor.explain(network, images, values, rows)
         cells = None if found.cells is None else found.cells.float().cpu()
         return Attribution(found.maps.float().cpu(), found.convergence.cpu(), cells)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -17,7 +18,7 @@ from lightning_chex.callbacks.processes import gathered_rows
 from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import Samples, Stage, XrayDataModule, described, names_of
 from lightning_chex.data.contract_checks import Checked, check_sample, first_of
-from lightning_chex.explaining import Regions, region_kind
+from lightning_chex.explaining import Regions, region_kind, repeated
 
 
 class ShownImages:
@@ -142,7 +143,18 @@ class ShownImages:
             rows = list(wanted)
             marks = [mark_of(batch["image"][row]) for row in rows]
             kept = {key: _rows_of(value, rows) for key, value in batch.items()}
+            self._refuse_repeated([*self._kept, kept])
             self._kept.append(kept | {"place": list(wanted.values()), "mark": marks})
+
+    @staticmethod
+    def _refuse_repeated(batches: Sequence[dict[str, Any]]) -> None:
+        names = [str(name) for batch in batches for name in names_of(batch.get("image_id", []))]
+        name = repeated(names)
+        if name is not None:
+            raise MisconfigurationException(
+                f"two of the images to explain have the image_id {name!r}, which names their pictures and rows: give "
+                "each image an id of its own, or none, for numbers"
+            )
 
     def planned(self, trainer: pl.Trainer, stage: Stage) -> dict[int, str]:
         """Places of all images to explain, in order, with marks where these are known before a sample is read.
@@ -164,7 +176,10 @@ class ShownImages:
         dataset = self.offered(trainer, stage)
         kept = self._kept_in_order() if in_order else iter(self._kept)
         for batch in kept if dataset is None else self._read(trainer, dataset):
-            moved = trainer.strategy.batch_to_device(batch)
+            if dataset is None:  # the module has changed these already, on their way to the device
+                moved = move_data_to_device(batch, trainer.strategy.root_device)
+            else:
+                moved = trainer.strategy.batch_to_device(batch)
             # the image alone: boxes and scores would be rounded
             yield moved | {"image": trainer.precision_plugin.convert_input(moved["image"])}
 

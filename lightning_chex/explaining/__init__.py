@@ -13,7 +13,6 @@ from lightning_chex.explaining.checkpoint import (
 )
 from lightning_chex.explaining.chosen_targets import ChosenTargets
 from lightning_chex.explaining.explained_model import (
-    check_batch,
     check_model,
     check_output,
     check_scores,
@@ -34,17 +33,31 @@ from lightning_chex.explaining.map_folder import (
     to_pixels,
 )
 from lightning_chex.explaining.map_store import Added, Entry, Key, MapStore, read_entries, read_map
+from lightning_chex.explaining.model_outputs import (
+    Meaning,
+    agreed,
+    column_output,
+    explain_exclusive,
+    explain_score,
+    explained_labels,
+    given_meaning,
+    infer_meaning,
+    named_batch,
+    named_classes,
+    repeated,
+)
 from lightning_chex.explaining.provenance import describe, digest_of_folder, origin, versions
 from lightning_chex.explaining.several_checkpoints import Given, named_checkpoints, paths_of, read_checkpoints
 from lightning_chex.explaining.subject import Images, Shuffled, Subject, Weights, tuning_half
 
 __all__ = [
-    "Added", "Cases", "CheckpointError", "ChosenTargets", "Drawn", "Entry", "FORMAT", "Given", "Images", "Key",
-    "COURSE", "LINE_UP", "LungFinder", "LungNetwork", "MapFolder", "MapStore", "OTHERS", "RegionKind", "Regions",
-    "Saved", "Shuffled",
-    "Subject", "Weights", "cases_of", "check_batch", "check_fits", "check_model", "check_output", "check_scores",
-    "check_target", "describe", "digest_of_folder", "entries_of", "feature_statistics", "grey_pictures", "holds_maps",
-    "is_address", "load_weights", "map_name", "named_checkpoints", "network_of", "observe", "origin", "paths_of",
-    "read_checkpoint", "read_checkpoints", "read_entries", "read_index", "read_map", "read_saliency", "region_kind",
-    "saved_statistics", "to_pixels", "trained_size", "training_batches", "tuning_half", "versions",
+    "Added", "COURSE", "Cases", "CheckpointError", "ChosenTargets", "Drawn", "Entry", "FORMAT", "Given", "Images",
+    "Key", "LINE_UP", "LungFinder", "LungNetwork", "MapFolder", "MapStore", "Meaning", "OTHERS", "RegionKind",
+    "Regions", "Saved", "Shuffled", "Subject", "Weights", "agreed", "cases_of", "check_fits", "check_model",
+    "check_output", "check_scores", "check_target", "column_output", "describe", "digest_of_folder", "entries_of",
+    "explain_exclusive", "explain_score", "explained_labels", "feature_statistics", "given_meaning", "grey_pictures",
+    "holds_maps", "infer_meaning", "is_address", "load_weights", "map_name", "named_batch", "named_checkpoints",
+    "named_classes", "network_of", "observe", "origin", "paths_of", "read_checkpoint", "read_checkpoints",
+    "read_entries", "read_index", "read_map", "read_saliency", "region_kind", "repeated", "saved_statistics",
+    "to_pixels", "trained_size", "training_batches", "tuning_half", "versions",
 ]  # fmt: skip

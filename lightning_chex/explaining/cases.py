@@ -111,6 +111,8 @@ def cases_of(
     kind: RegionKind,
     find_lungs: LungFinder | None = None,
     likeliest: bool = False,
+    exclusive: bool = False,
+    top_alone: bool = False,
 ) -> Cases:
     """Choose what of a batch is explained.
 
@@ -125,15 +127,19 @@ def cases_of(
         find_lungs: outlines the lungs of images without masks; None leaves them unknown.
         likeliest: explain the class the model finds likeliest where an image has neither region nor label; else it is
             left out.
+        exclusive: probabilities are a softmax over the classes, else a sigmoid of each.
+        top_alone: of each image explain the class the model finds likeliest, and no other.
     """
     images, ids = batch["image"], names_of(batch["image_id"])
     size = (images.shape[-2], images.shape[-1])
     zones = _zones(batch, size, find_lungs) if "zones" in batch and kind == "zones" else None
     rows, target, regions, boxes = [], [], [], []
     nothing = torch.zeros(size, dtype=torch.bool), torch.zeros(0, 4)
-    top = output.argmax(1).tolist() if class_names and likeliest else []
+    top = output.argmax(1).tolist() if class_names and (likeliest or top_alone) else []
     for row in range(len(images)):
         found = _targets(batch, row, class_names, kind, zones, size)
+        if top_alone and class_names:
+            found = [own for own in found if own[0] == top[row]]
         if not found and top:
             found = [(top[row], *nothing)]
         for value, region, own in found:
@@ -145,7 +151,8 @@ def cases_of(
     output, label = output.float(), batch["label"].float()
     if class_names:
         values = torch.tensor(target, dtype=torch.int64, device=images.device)
-        prediction, truth = output.sigmoid()[index, values], label[index, values]
+        probability = output.softmax(1) if exclusive else output.sigmoid()
+        prediction, truth = probability[index, values], label[index, values]
     else:
         values = torch.tensor(target, dtype=torch.float32, device=images.device)
         prediction, truth = output.reshape(-1)[index], values

@@ -1,6 +1,6 @@
 """Checks that a model, its outputs and a batch can be explained, before any long work begins."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 import pytorch_lightning as pl
@@ -8,22 +8,30 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lightning_chex.attribution import Attributor
-from lightning_chex.attribution.unwrapping import unwrap
+from lightning_chex.attribution.unwrapping import named_layers, unwrap
 from lightning_chex.data.contract import PAGE, Outputs
 
+DEFAULT_NETWORK = "model"
+"""Name of the attribute that is taken for the network unless another one is given."""
 
-def network_of(pl_module: pl.LightningModule, name: str) -> nn.Module:
-    """Return the network to which layer names refer, out of its wrappers; the LightningModule itself for an empty name.
 
-    A LightningModule without a module of the default name ``model`` may have any other: its only child with parameters
-    is the network, or where there are several, the LightningModule itself, if it has a ``forward``.
+def network_of(pl_module: pl.LightningModule, name: str, layers: Collection[str] = ()) -> nn.Module:
+    """Return the network to which layer names refer, out of its wrappers.
+
+    Args:
+        pl_module: whose.
+        name: of its attribute; empty for the LightningModule itself. Where there is no attribute of the name ``model``
+            it is the only child that holds all parameters, else the LightningModule itself.
+        layers: names that a network found in this way should have; it is the LightningModule itself if only this does.
 
     Raises:
         MisconfigurationException: it has no such module.
     """
     network = getattr(pl_module, name, None) if name else pl_module
-    if name == "model" and not isinstance(network, nn.Module):
-        network = _only_network(pl_module)
+    if name == DEFAULT_NETWORK and not isinstance(network, nn.Module):
+        candidates = _whole_networks(pl_module)
+        fitting = [own for own in candidates if named_layers(own).keys() >= set(layers)]
+        network = next(iter([*fitting, *candidates]), None)
     if not isinstance(network, nn.Module):
         raise MisconfigurationException(
             f"network={name!r} is not a module of {type(pl_module).__name__}; "
@@ -32,11 +40,19 @@ def network_of(pl_module: pl.LightningModule, name: str) -> nn.Module:
     return unwrap(network)
 
 
-def _only_network(pl_module: pl.LightningModule) -> nn.Module | None:
-    learning = [child for child in pl_module.children() if next(child.parameters(), None) is not None]
-    if len(learning) == 1:
-        return learning[0]
-    return None if type(pl_module).forward is pl.LightningModule.forward else pl_module
+def _whole_networks(pl_module: pl.LightningModule) -> list[nn.Module]:
+    """What computes the outputs of a LightningModule with all of its parameters, by the names of its layers."""
+    every = {id(parameter) for parameter in pl_module.parameters()}
+    whole = [
+        child
+        for child in pl_module.children()
+        if every and {id(parameter) for parameter in child.parameters()} == every
+        if not isinstance(child, nn.ModuleList | nn.ModuleDict)
+    ]
+    found = whole if len(whole) == 1 else []
+    if type(pl_module).forward is not pl.LightningModule.forward:
+        found.append(pl_module)
+    return found
 
 
 def check_scores(pl_module: pl.LightningModule, outputs: Outputs) -> None:
@@ -57,7 +73,7 @@ def check_model(pl_module: pl.LightningModule, outputs: Outputs, network: str, a
         MisconfigurationException: several scores, or an objective for something else.
     """
     check_scores(pl_module, outputs)
-    attributor.check(network_of(pl_module, network))
+    attributor.check(network_of(pl_module, network, attributor.layers))
     check_target(pl_module, attributor, bool(outputs.class_names))
 
 
@@ -70,22 +86,6 @@ def check_target(
     except ValueError as error:
         predicts = "classes" if has_classes else "a score (it has no class_names)"
         raise MisconfigurationException(f"{type(pl_module).__name__} predicts {predicts}; {error}") from error
-
-
-def check_batch(batch: Any, class_names: Sequence[str]) -> None:
-    """Raise a MisconfigurationException unless a batch holds images, and a label for each class, or scores."""
-    if not isinstance(batch, dict) or not {"image", "label"} <= batch.keys():
-        found = f"a dict with {', '.join(map(repr, batch))}" if isinstance(batch, dict) else type(batch).__name__
-        raise MisconfigurationException(
-            "IBACallback explains batches that are tuples (image, label) or dicts with an 'image' (B, C, H, W) and a "
-            f"'label', (B, K) in {{0, 1}}, integer class indices (B,) or scores (B,), not {found}"
-        )
-    classes = len(class_names)
-    if classes and tuple(batch["label"].shape[1:]) != (classes,):
-        raise MisconfigurationException(
-            f"the labels have shape {tuple(batch['label'].shape)}, but there are {classes} class_names: "
-            f"give labels (B, {classes}) in {{0, 1}}"
-        )
 
 
 def check_output(output: Any, pl_module: pl.LightningModule, outputs: Outputs) -> None:

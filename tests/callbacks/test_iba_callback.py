@@ -229,14 +229,16 @@ def test_a_resume_in_mid_epoch_explains(tmp_path):
     assert torch.isfinite(trainer.callback_metrics["val/iba_iou"])
 
 
-def test_a_batch_that_is_no_dict_is_refused_by_its_type(tmp_path):
-    loader = DataLoader([(torch.zeros(3, 16, 16), torch.zeros(2))])
+def test_a_batch_without_images_is_refused_by_its_parts(tmp_path):
+    loader = DataLoader([(torch.zeros(16), torch.zeros(2))])
 
     class Pairs(TinyTask):
         def validation_step(self, batch, batch_idx) -> None:
             pass
 
-    with pytest.raises(Exception, match="dicts with an 'image'.*not list"):
+    with pytest.raises(
+        Exception, match=r"a tuple \(image, label, ...\) or a dict.*not a list of Tensor \(1, 16\), Tensor \(1, 2\)"
+    ):
         tiny_trainer(tmp_path, callback()).validate(Pairs(), loader, verbose=False)
 
 
