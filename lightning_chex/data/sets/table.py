@@ -114,6 +114,7 @@ class TableDataModule(ChestXrayDataModule):
         self.split_seed = split_seed
         self.allow_missing = allow_missing
         self._read: Reading | None = None
+        self._found: dict[str, str] | None = None
         self._problems: list[str] | None = None  # a list while inspect collects them
         self._without_labels = False
         self._labels = np.zeros((0, 0), np.float32)
@@ -127,6 +128,12 @@ class TableDataModule(ChestXrayDataModule):
             self._read = self.read_table(data_root(self.root))
         return self._read
 
+    def _files_below(self, root: Path) -> dict[str, str]:
+        """List the images below the root, once."""
+        if self._found is None:
+            self._found = find_below(root, self.follow_links)
+        return self._found
+
     def read_table(self, root: Path) -> Reading:
         """Read the table and find its columns; a child may make it of several."""
         own = self.box_columns if self.boxes in (None, self.table) else None
@@ -136,7 +143,7 @@ class TableDataModule(ChestXrayDataModule):
             own,
             self.classes,
             self.patient_pattern,
-            files=FileIndex(find_below(root, self.follow_links)),
+            files=FileIndex(self._files_below(root)),
             missing=self.missing,
             sheet=self.sheet,
         )
@@ -206,7 +213,7 @@ class TableDataModule(ChestXrayDataModule):
 
     def _show_images_alone(self, root: Path) -> None:
         """Take the images that the table names, or all below the root if it names none, without labels."""
-        found = find_below(root, self.follow_links)
+        found = self._files_below(root)
         column = column_of(self.reading.columns, "image")
         named = set() if column is None else set(FileIndex(found).matched(self.reading.table[column]).dropna())
         chosen = {name: path for name, path in found.items() if path in named} or found
@@ -233,7 +240,7 @@ class TableDataModule(ChestXrayDataModule):
         images, labels = images[kept], labels[kept]
         column = str(reading.columns.image)
         masks = mask_files(self.masks, root, reading.names, self.follow_links)
-        found = {name: path for name, path in find_below(root, self.follow_links).items() if path not in masks}
+        found = {name: path for name, path in self._files_below(root).items() if path not in masks}
         matched = match_files(images["image_id"], found, reading.path, column)
         where = f"{root}, as {reading.path}, column {column!r}, names them"
         paths = locate(images["image_id"], matched, where, self.allow_missing, images["split"])

@@ -60,9 +60,9 @@ def recognise_boxes(
 
 def _matched(table: pd.DataFrame, files: FileIndex, image: str | None) -> pd.Series | None:
     names = [image] if image in table.columns else list(table.columns)
-    matched = {name: files.matched(table[name]) for name in names}
-    best = max(matched, key=lambda name: matched[name].notna().sum())
-    return matched[best] if matched[best].notna().mean() >= 0.5 else None
+    shares = {name: files.share_matched(table[name]) for name in names}
+    best = max(shares, key=lambda name: shares[name])
+    return files.matched(table[best]) if shares[best] >= 0.5 else None
 
 
 def _windows(table: pd.DataFrame, used: set[str]) -> list[list[str]]:

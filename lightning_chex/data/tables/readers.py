@@ -1,4 +1,4 @@
-"""Findings of several readers of one image, brought together by a rule that has a name."""
+"""Findings of several readers of one image, merged by a named rule: any, majority or all."""
 
 from collections.abc import Mapping
 from typing import Literal, get_args

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lightning_chex.data.contract import DataError
@@ -99,6 +100,8 @@ _SMALL = 150
 _NEARLY = 0.8
 """A column of which so many cells are 0 and 1 is taken for a class."""
 _MOST_FINDINGS = 60
+_LOOKED_AT = 2000
+"""Cells of a column that are compared with the names of files to find out whether it names images."""
 _COUNTED = ("split", "view", "sex")
 
 
@@ -109,7 +112,7 @@ class OpenPoint:
     Attributes:
         option: the argument of the data module that answers it, such as ``columns.labels``.
         question: a clause for a message.
-        answers: values to choose from, as they are written on the command line.
+        answers: values to choose from, as they are written in YAML.
     """
 
     option: str
@@ -118,7 +121,8 @@ class OpenPoint:
 
     def __str__(self) -> str:
         mark = "" if self.question.endswith("?") else ":"
-        return f"{self.question}{mark} set --data.{self.option} {' or '.join(self.answers)}".rstrip()
+        answers = [f"'{answer}'" if answer.startswith("[") else answer for answer in self.answers]  # for the shell
+        return f"{self.question}{mark} set --data.{self.option} {' or '.join(answers)}"
 
 
 @dataclass(frozen=True)
@@ -150,26 +154,32 @@ class FileIndex:
     """
 
     def __init__(self, found: Mapping[str, str]) -> None:
-        self._names = {name.lower(): path for name, path in found.items()}
+        self._names = dict(found)
         for name, path in found.items():
             for end in ends(name):
-                self._names.setdefault(end.lower(), path)
+                self._names.setdefault(end, path)
 
     def file_of(self, cell: str) -> str | None:
         """Return the path of the file that a cell names; None where there is none."""
         text = cell.replace("\\", "/").strip()
         folder, mark, name = text.rpartition("/")
-        wanted = (folder + mark + image_id(name)).lower() if name else ""
+        wanted = folder + mark + image_id(name) if name else ""
         return next((self._names[own] for own in (wanted, *ends(wanted)) if own and own in self._names), None)
 
     def matched(self, cells: pd.Series) -> pd.Series:
         """Return the file of each cell, None where there is none."""
         return cells.map({cell: self.file_of(cell) for cell in cells.unique()}).astype(object)
 
+    def share_matched(self, cells: pd.Series) -> float:
+        """Return the share of cells that name a file; of long columns evenly spaced cells are looked at."""
+        step = -(-len(cells) // _LOOKED_AT) or 1
+        return float(self.matched(cells[::step]).notna().mean()) if len(cells) else 0.0
+
     def most_matches(self, table: pd.DataFrame) -> int:
         """Return the number of matching cells in the column that has most."""
         cells = table.astype(str)
-        return max((int(self.matched(cells.iloc[:, k]).notna().sum()) for k in range(cells.shape[1])), default=0)
+        shares = [self.share_matched(cells.iloc[:, k]) for k in range(cells.shape[1])]
+        return int(self.matched(cells.iloc[:, int(np.argmax(shares))]).notna().sum()) if shares else 0
 
 
 def recognise_columns(
@@ -297,7 +307,10 @@ class _Search:
 
     def _image(self, named: list[str]) -> None:
         count = len(self.table)
-        files = {} if self.files is None else {name: self.files.matched(self.table[name]) for name in self.free}
+        files = {}
+        if self.files is not None:
+            possible = [name for name in self.free if name in named or self.files.share_matched(self.table[name]) > 0.4]
+            files = {name: self.files.matched(self.table[name]) for name in possible}
         shares = {name: float(own.notna().mean()) for name, own in files.items()}
         best = max(shares.values(), default=0.0)
         if best >= 0.5:
@@ -316,7 +329,7 @@ class _Search:
         if len(candidates) == 1:
             matched = int(files[candidates[0]].notna().sum()) if candidates[0] in files else 0
             why = f"by name or suffix; {matched:,} of {count:,} values match files below the root"
-            self.take("image", candidates[0], "unsure" if files else "likely", why)
+            self.take("image", candidates[0], "likely" if self.files is None else "unsure", why)
         elif candidates:
             self._ask_image(candidates)
         else:
@@ -399,7 +412,7 @@ class _Search:
         if not ways:
             self._ask_labels(possible, findings, [name for name in other if numeric[name].mean() > 0.5])
         elif len(ways) > 1 or len(text) > 1 or len(scores) > 1:
-            answers = ["'[A,B]'" if binary else "", *text]
+            answers = [f"[{', '.join(binary)}]" if binary else "", *map(repr, text)]
             self.open.append(
                 OpenPoint(
                     "columns.labels",

@@ -148,8 +148,8 @@ def image_rows(
         patients = _patients_of(ids, reading.pattern, path, str(columns.image))
     elif "patient" in reading.recognised.lacking:
         rank_zero_warn(
-            f"{path}: no patient column found; each image is treated as its own patient: name the column by "
-            "--data.columns.patient, or say none there"
+            f"{path}: no patient column found; each image is treated as its own patient: set "
+            "--data.columns.patient, or none there"
         )
     patients = patients.where(patients != "", own)
     images = pd.DataFrame({"image_id": ids, "patient_id": patients, "row": table.index}, index=table.index)

@@ -1,9 +1,12 @@
 """Tables as hospitals and companies export them: roles, open points, the configuration written, and training."""
 
+from dataclasses import replace
+
+import pandas as pd
 import pytest
 import yaml
 from commands import TINY, the_error
-from hospital_tables import CASES, IMAGES
+from hospital_tables import CASES, IMAGES, binary, names, patients
 
 from lightning_chex.cli import main
 from lightning_chex.data import DataError, TableDataModule
@@ -72,3 +75,46 @@ def test_fit_names_all_open_points_at_once_and_trains_once_they_are_answered(tmp
     answers = ["--data.columns.patient=Case", "--data.columns.labels=Group", "--data.missing=negative"]
     main(["fit", "--config=mine.yaml", *TINY, *answers])
     assert list(tmp_path.glob("runs/lightning_chex/*/checkpoints/last.ckpt"))
+
+
+def plain_table() -> pd.DataFrame:
+    return pd.DataFrame({"Datei": names(), "PatID": patients(), "Erguss": binary(2), "Masse": binary(3)})
+
+
+FAULTS = {
+    "no image column": (plain_table().drop(columns="Datei"), "--data.columns.image NAME"),
+    "other images": (plain_table().assign(Datei=[f"z{i}.png" for i in range(IMAGES)]), "48 of the 48 images"),
+    "an empty name": (plain_table().assign(Datei=["", *names()[1:]]), "row 2, column 'Datei': the cell is empty"),
+    "out of the root": (
+        plain_table().assign(Datei=["../../x.png", *names()[1:]]), "'../../x.png' leads out of the data root"),
+    "a row twice": (pd.concat([plain_table(), plain_table()[:1]]), "row 50, column 'Datei': image 'img_000' is in"),
+    "no labels": (plain_table()[["Datei", "PatID"]], "no column that looks like labels"),
+    "a wrong label": (
+        plain_table().assign(Erguss=["banana", *binary(2)[1:]]), "row 2, column 'Erguss': 'banana' is no label"),
+    "labels of two kinds": (
+        plain_table().assign(finding="Masse"), "--data.columns.labels '[Erguss, Masse]' or 'finding'"),
+    "one patient in two splits": (plain_table().assign(split=["train", "test"] * 24), "patient 'P1000' is in test"),
+    "boxes of any form": (plain_table().assign(bbox="[3, 4, 20, 30]"), "box format of 'bbox' is ambiguous"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_table_that_can_be_read_is_shown_with_what_to_correct(tmp_path, name):
+    table, point = FAULTS[name]
+    path = replace(CASES["Chinese"], rows=table).write(tmp_path)
+    data = TableDataModule(str(tmp_path / "xrays"), str(path), size=32)
+    found = data.overview(num_samples=2)
+    assert any(point in own for own in found["to_decide"]) and len(found["samples"]) == 2
+    config = data.proposal()[1]
+    assert yaml.safe_load(config)["data"]["init_args"]["table"] == str(path)
+    with pytest.raises(DataError) as caught:
+        data.setup("fit")
+    assert point in str(caught.value)
+
+
+def test_boxes_outside_of_their_images_are_told_and_labels_still_counted(tmp_path):
+    table = plain_table().drop(columns="Masse").assign(x=1, y=1, w=5, h=500)
+    path = replace(CASES["Chinese"], rows=table).write(tmp_path)
+    found = TableDataModule(str(tmp_path / "xrays"), str(path), size=32).overview(num_samples=2)
+    assert "lies outside of its 80 x 100 image" in found["to_decide"][0]
+    assert [part["images"] for part in found["parts"]] == [32, 8, 8] and found["class_names"] == ["Erguss"]
