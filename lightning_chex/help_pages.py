@@ -4,12 +4,12 @@ Building it imports every library that the package uses. The pages are files. ``
 from the parser itself, and a test compares them.
 """
 
-import json
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources import files
 
+from lightning_chex.json_text import parse_json
 from lightning_chex.messages import one_line
 
 COMMANDS = ("fit", "validate", "test", "predict", "inspect", "prepare", "evaluate", "explain")
@@ -29,7 +29,7 @@ def help_page(arguments: Sequence[str]) -> str | None:
     if last not in ("-h", "--help") or len(command) > 1 or not set(command) <= set(COMMANDS):
         return None
     folder = files("lightning_chex") / "help"
-    if json.loads((folder / "versions.json").read_text()) != installed_versions():
+    if parse_json((folder / "versions.json").read_text()) != installed_versions():
         return None
     return (folder / f"{command[0] if command else 'commands'}.txt").read_text()
 

@@ -60,12 +60,22 @@ def parse_json(content: bytes | str) -> dict[str, Any]:
     if depth > MOST_LEVELS:
         raise ValueError(f"it is nested {depth} levels deep, more than the {MOST_LEVELS} that are read")
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:  # malformed text can be deeper for the parser than for `_depth`
         raise ValueError("it is nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError(f"its outermost value is a {_NAMES.get(type(value), type(value).__name__)}, not an object")
     return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Join the members of an object; raises a ValueError for a name that is there twice, of which one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object in it has the name {twice!r} more than once")
+    return found
 
 
 _NAMES = {list: "list", str: "text", int: "number", float: "number", bool: "truth value", type(None): "null"}

@@ -23,6 +23,7 @@ from lightning_chex.files import hold
 from lightning_chex.lightning_private import FOLDER_IN_USE, is_process_0
 from lightning_chex.messages import one_line
 from lightning_chex.slurm import job_id
+from lightning_chex.yaml_text import load_yaml
 
 _LOGGERS = {
     "WandbLogger": ("project", "id"),
@@ -257,20 +258,17 @@ def _finished(run: Path, max_epochs: int | None, max_steps: int) -> str:
 def _check_settings(run: Path, config: Any) -> None:
     """Raise a MisconfigurationException for a configuration of another model or other data than the run's."""
     path = run / "config.yaml"
-    try:
-        theirs = yaml.safe_load(path.read_text()) if path.is_file() else None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MisconfigurationException(f"cannot read {path}: {error}") from error
+    theirs = _read_settings(path)
     changed = []
     for part in ("model", "data"):
-        before = ((theirs or {}).get(part) or {}).get("class_path")
+        before = theirs[part].get("class_path")
         now = getattr(config.get(part), "class_path", None)
         if before and now and before != now:
             raise MisconfigurationException(
                 f"{run} was begun with {part} {before}, not {now}: leave --config out to go on with its own settings, "
                 "or give the folder of the run you mean"
             )
-        settings = ((theirs or {}).get(part) or {}).get("init_args") or {}
+        settings = theirs[part].get("init_args") or {}
         given = getattr(config.get(part), "init_args", None) or Namespace()
         for name, old in settings.items():
             new = given.get(name)
@@ -287,6 +285,30 @@ def _check_settings(run: Path, config: Any) -> None:
         rank_zero_info(one_line(f"settings changed since {run} began: {'; '.join(changed)}", 1000))
     if any(change.startswith("model.lr=") for change in changed):
         rank_zero_info("model.lr has no effect here: the optimizer goes on with the learning rate of the checkpoint")
+
+
+def _read_settings(path: Path) -> dict[str, dict[str, Any]]:
+    """Read what ``config.yaml`` of a run says of ``model`` and ``data``; nothing of either where there is no file.
+
+    Raises:
+        MisconfigurationException: it is no YAML, or a part of it is no mapping.
+    """
+    parts: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
+    if not path.is_file():
+        return parts
+    try:
+        settings = load_yaml(path.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError(f"it holds a {type(settings).__name__}, not a mapping of settings")
+        for part in parts:
+            found = settings.get(part) or {}
+            arguments = found.get("init_args") if isinstance(found, dict) else None
+            if not isinstance(found, dict) or not isinstance(arguments or {}, dict):
+                raise ValueError(f"its {part!r} is no class with init_args")
+            parts[part] = found
+    except (yaml.YAMLError, ValueError) as error:  # of a wrong encoding too
+        raise MisconfigurationException(f"cannot read {path}: {one_line(str(error))}; remove it or mend it") from error
+    return parts
 
 
 def _plain(value: Any) -> str:

@@ -14,7 +14,7 @@ from lightning_chex.callbacks import IBACallback, MapWriter, check_place, undist
 from lightning_chex.data.adapter import adapted
 from lightning_chex.data.contract import outputs_of
 from lightning_chex.evaluation import Evaluated, EvaluationSettings, evaluate
-from lightning_chex.evaluation.checkpoints import Measured, begin, compare
+from lightning_chex.evaluation.checkpoints import CheckpointResults, compare, start_comparison
 from lightning_chex.evaluation.chexlocalize import explained_maps, mask_rule, write_segmentations
 from lightning_chex.evaluation.examples import examples
 from lightning_chex.evaluation.results import write_json
@@ -206,13 +206,13 @@ class ChexTrainer(pl.Trainer):
                 found = evaluated(next(iter(checkpoints.values()), None), folder)
             else:
                 read_checkpoints(ckpt_path)
-                begin(folder, checkpoints)
+                start_comparison(folder, checkpoints)
                 measured = {}
                 for name, path in checkpoints.items():
                     print(f"\n{name}: {path}", flush=True)
                     with held(folder / name):
                         found = evaluated(path, folder / name)
-                        measured[name] = Measured.of(found)
+                        measured[name] = CheckpointResults.of(found)
                     told(found, folder / name, f"evaluation/{name}")
                 comparison = compare(measured, settings)
                 write_json(folder / "comparison.json", comparison.to_json())

@@ -10,7 +10,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 import lightning_chex
 from lightning_chex import json_text
 from lightning_chex.callbacks import read_record
-from lightning_chex.evaluation.learning import _read_note
+from lightning_chex.evaluation.learning import _read_layers
 from lightning_chex.json_text import load_json, parse_json
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -44,6 +44,11 @@ def test_64_levels_are_read():
 def test_other_values_than_objects_are_named(text, kind):
     with pytest.raises(ValueError, match=f"its outermost value is a {kind}, not an object"):
         parse_json(text)
+
+
+def test_a_name_that_is_there_twice_is_refused():
+    with pytest.raises(ValueError, match="has the name 'a' more than once"):
+        parse_json('{"b": {"a": 1, "a": 2}}')
 
 
 def test_a_byte_order_mark_is_read_and_other_encodings_are_not(tmp_path):
@@ -88,9 +93,9 @@ def test_a_damaged_record_of_a_run_is_one_error(tmp_path, text):
 
 def test_notes_of_statistics_are_read_with_the_same_care(tmp_path):
     (tmp_path / "statistics.json").write_text(DEEP)
-    with pytest.raises(ValueError, match="is damaged .*nested .* remove .* to learn the statistics anew"):
-        _read_note(tmp_path / "statistics.json")
-    assert _read_note(tmp_path / "none.json") == {}
+    with pytest.raises(ValueError, match="is damaged .*nested .* remove .* to fit the statistics again"):
+        _read_layers(tmp_path / "statistics.json")
+    assert _read_layers(tmp_path / "none.json") == {}
 
 
 def test_every_json_file_goes_through_this_reader():

@@ -12,8 +12,10 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from test_files import HOLDER, started
 
+from lightning_chex import resuming
 from lightning_chex.cli import main
 from lightning_chex.resuming import newest_state
 
@@ -186,3 +188,26 @@ def test_interrupted_from_the_keyboard_the_last_epoch_and_its_metrics_are_kept(t
     assert [path.name for path in (tmp_path / "runs" / "lightning_logs").iterdir()] == [run.name]
     assert {path.name for path in run.glob("*.csv")} == {"metrics.csv", "metrics_1.csv"}
     assert json.loads((run / "run.json").read_text())["finished"]["steps"] == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[1]", "it holds a list, not a mapping"),
+        ("model: 3", "its 'model' is no class with init_args"),
+        ("data: {init_args: [1]}", "its 'data' is no class with init_args"),
+        ("[" * 5_000, "nested too deeply"),
+        ("a: &a [1]\nb: &b [*a, *a]\nmodel: *c", "c"),
+        ("\xff", "cannot read"),
+    ],
+    ids=["list", "number", "arguments", "deep", "alias", "encoding"],
+)
+def test_settings_of_a_run_that_cannot_be_read_are_one_error(tmp_path, text, words):
+    (tmp_path / "config.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(MisconfigurationException, match="config.yaml") as caught:
+        resuming._read_settings(tmp_path / "config.yaml")
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_run_without_settings_says_nothing_of_them(tmp_path):
+    assert resuming._read_settings(tmp_path / "config.yaml") == {"model": {}, "data": {}}

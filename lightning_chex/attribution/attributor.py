@@ -16,6 +16,7 @@ from lightning_chex.attribution.outputs import tensor_output
 from lightning_chex.attribution.statistics import FeatureStatistics
 from lightning_chex.attribution.targets import Targets
 from lightning_chex.attribution.unwrapping import frozen
+from lightning_chex.extras import check_extra
 from lightning_chex.method_description import COLORS, MethodDescription
 
 Target = Tensor | int | Sequence[Any] | None
@@ -81,6 +82,9 @@ class Attributor:
 
     unit: str = "arbitrary units"
     """What a value of a map means."""
+
+    package: str | None = None
+    """Import name of a package that only this method needs, a key of `lightning_chex.extras.EXTRAS`."""
 
     explains_class: bool | None = True
     """Whether ``target`` is a class index; False: the method explains a score. None: it explains either."""
@@ -208,6 +212,7 @@ class Attributor:
         The network is frozen, out of its wrappers and returns a tensor; images and targets are detached and free of
         inference mode.
         """
+        self.check_installed()
         images = images_for(check_model(model), images)
         row_index = row_tensor(rows)
         count = len(images) if row_index is None else len(row_index)
@@ -233,6 +238,7 @@ class Attributor:
         Raises:
             LayerError: the model lacks one of `layers` or, with images, its output is no feature map.
         """
+        self.check_installed()
         for layer in self.layers:
             get_layer(check_model(model), layer)
         if images is None or not self.layers:
@@ -244,6 +250,11 @@ class Attributor:
             except LayerError as error:
                 names = ", ".join(feature_map_layers(network, images))
                 raise LayerError(f"{error}; layers with a feature map: {names}") from None
+
+    def check_installed(self) -> None:
+        """Raise a MissingExtraError if the package that the method needs is not installed."""
+        if self.package is not None:
+            check_extra(self.package, f"the method {type(self).__name__}")
 
     def check_target(self, has_classes: bool, has_labels: bool = True) -> None:
         """Raise a ValueError if this method does not explain what the model predicts.

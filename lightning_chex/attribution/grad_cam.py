@@ -29,6 +29,7 @@ class GradCAM(Attributor):
     )
     unit = "output, by Grad-CAM's weights"
     explains_class = None
+    package = "captum"
 
     def __init__(self, layer: str = "features.norm5", batch_size: int = 16) -> None:
         super().__init__(batch_size)

@@ -35,6 +35,7 @@ class Gradient(Attributor):
     description = "The gradient of the output with respect to each pixel."
     unit = "output per unit of the normalised image"
     explains_class = None
+    package = "captum"
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """Compute the largest absolute gradient over the channels, (N, H, W)."""
@@ -66,6 +67,7 @@ class IntegratedGradients(Attributor):
     description = "Gradients of the output by the pixels, summed on the way from an empty image to this one."
     unit = "output"
     explains_class = None
+    package = "captum"
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class IntegratedGradients(Attributor):
 
     def check(self, model: nn.Module, images: Tensor | None = None) -> None:
         """Raise a ValueError if the baseline does not suit the images."""
+        self.check_installed()
         if images is not None:
             self.baseline_of(images)
 

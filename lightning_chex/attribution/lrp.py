@@ -43,6 +43,7 @@ class LRP(Attributor):
     description = "The output is distributed, layer by layer, back to the pixels."
     unit = "output"
     explains_class = None
+    package = "zennit"
 
     def __init__(self, sign: Sign = "positive", epsilon: float = 1e-6, batch_size: int = 16) -> None:
         super().__init__(batch_size)
@@ -53,6 +54,7 @@ class LRP(Attributor):
 
     def check(self, model: nn.Module, images: Tensor | None = None) -> None:
         """Raise a ValueError if a module with weights has no rule, or if a hook of an unknown kind sets its weight."""
+        self.check_installed()
         # here, not above: zennit imports torchvision, which takes seconds
         from zennit.types import BatchNorm, Linear
 

@@ -24,6 +24,7 @@ class SmoothGrad(Attributor):
     description = "The mean gradient over noisy copies of the image."
     unit = "output per unit of the normalised image"
     explains_class = None
+    package = "captum"
 
     def __init__(self, samples: int = 25, noise: float = 0.15, seed: int = 0, batch_size: int = 16) -> None:
         super().__init__(batch_size)

@@ -19,28 +19,36 @@ from lightning_chex.reporting.frames import to_source_frame
 from lightning_chex.reporting.rle import encode_mask
 
 TASKS = (
-    "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion", "Airspace Opacity", "Edema", "Consolidation",
-    "Atelectasis", "Pneumothorax", "Pleural Effusion", "Support Devices",
-)  # fmt: skip
-"""The ten pathologies that are outlined there."""
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Lesion",
+    "Airspace Opacity",
+    "Edema",
+    "Consolidation",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Support Devices",
+)
+"""The ten pathologies that CheXlocalize outlines."""
 
 OTHER_NAMES = {"Effusion": "Pleural Effusion", "Lung Opacity": "Airspace Opacity"}
-"""What other data sets call some of them."""
+"""Names of other data sets -> names of CheXlocalize."""
 
 ExplainedMap = tuple[str, str, Callable[[], Tensor], tuple[int, int] | None]
-"""Image id, class, what reads the map (H, W), height and width of the image file if known."""
+"""Image id, class, function that reads the map (H, W), height and width of the image file if known."""
 
 
 def mask_rule(
     rle: bool | str, rule: Literal["otsu", "top_fraction"], fraction: float, class_names: Sequence[str]
 ) -> ThresholdRule:
-    """Choose what makes the masks, and see that they can be made and written; the arguments are those of ``explain``.
+    """Choose the threshold rule of the masks, and check that they can be written; for the arguments see ``explain``.
 
     Raises:
         ValueError: a fraction out of range, a model without classes, or a folder instead of a file.
     """
     if rle and not class_names:
-        raise ValueError("rle is for classes, but the model predicts a score: leave it out")
+        raise ValueError(f"rle={rle!r} needs classes, but the model predicts a score: leave rle out")
     if isinstance(rle, str) and Path(rle).expanduser().is_dir():
         raise ValueError(f"rle={rle!r} is a folder: give a file, such as {Path(rle) / 'masks.json'}")
     return Otsu() if rule == "otsu" else TopFraction(fraction)
@@ -58,9 +66,9 @@ def segmentations(
 ) -> dict[str, dict[str, Any]]:
     """Make masks of maps: into the frame of the image file first, then cut by the rule.
 
-    All tasks are looked up there for every image: one of the ten that was not explained gets an empty mask, which
-    stands for "not seen". Classes that are none of the ten are kept under their own names, which CheXlocalize passes
-    over. ``a/b/c`` becomes ``a_b_c``, as its ids are made of CheXpert's folders.
+    CheXlocalize reads all ten tasks of every image: a task that was not explained gets an empty mask, which stands for
+    "not seen". Other classes are kept under their own names, which CheXlocalize ignores. The image id ``a/b/c`` becomes
+    ``a_b_c``, since the ids of CheXlocalize are made from the folders of CheXpert.
 
     Args:
         maps: the maps.
@@ -68,19 +76,21 @@ def segmentations(
         rule: makes the masks.
 
     Returns:
-        Image id to task to ``size`` and ``counts``, see ``reporting/rle.py``.
+        Image id -> task -> ``size`` and ``counts``, see ``reporting/rle.py``.
     """
 
     def encoded(explained: ExplainedMap) -> tuple[str, str, dict[str, Any]]:
         image, target, read, size = explained
         saliency = read()
         if size is not None:
+            # before the threshold: a resized mask would have other edges
             saliency = to_source_frame(saliency, *size)
         mask = rule(saliency[None], torch.tensor([class_names.index(target)]))[0]
-        mask &= bool(saliency.max() > saliency.min())  # a flat map marks no place
+        mask &= bool(saliency.max() > saliency.min())  # a constant map marks nothing
         return image.replace("/", "_"), OTHER_NAMES.get(target, target), encode_mask(mask.numpy())
 
     result: dict[str, dict[str, Any]] = {}
+    # most of the time is spent in numpy and torch, which release the interpreter
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for image, task, mask in pool.map(encoded, maps):
             result.setdefault(image, {})[task] = mask
@@ -95,7 +105,7 @@ def segmentations(
 def write_segmentations(
     path: Path, maps: Iterable[ExplainedMap], class_names: Sequence[str], rule: ThresholdRule
 ) -> int:
-    """Write `segmentations` as JSON, whole or not at all.
+    """Write `segmentations` as JSON, completely or not at all.
 
     Returns:
         The number of images.

@@ -1,6 +1,8 @@
 """Fitting of the methods, saved so that a resumed evaluation makes the same maps."""
 
+import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,78 +10,85 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lightning_chex.attribution import Attributor
-from lightning_chex.data.contract import XrayDataModule
+from lightning_chex.evaluation.plan import Plan
 from lightning_chex.evaluation.results import write_json
-from lightning_chex.evaluation.settings import EvaluationSettings
-from lightning_chex.explaining import Subject, feature_statistics, training_batches
+from lightning_chex.explaining import feature_statistics, training_batches
 from lightning_chex.files import write_whole
 from lightning_chex.json_text import load_json
 
 
-def learn(
-    chosen: dict[str, Attributor],
-    left_out: dict[str, str],
-    named: bool,
-    subject: Subject,
-    data: XrayDataModule,
-    example: Tensor,
-    settings: EvaluationSettings,
-    folder: Path,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Learnt:
+    """Methods after fitting.
+
+    Attributes:
+        methods: by name, fitted.
+        unfitted: the same methods as they were before, for networks that they have to be fitted to again.
+        left_out: why methods could not be fitted, by name.
+        layers: for each layer how many images its statistics rest on, and where these came from.
+    """
+
+    methods: dict[str, Attributor]
+    unfitted: dict[str, Attributor]
+    left_out: dict[str, str]
+    layers: dict[str, Any]
+
+
+def learn(methods: Mapping[str, Attributor], plan: Plan, example: Tensor, folder: Path, are_named: bool) -> Learnt:
     """Fit methods, or load what they had learnt before an interruption.
 
     Args:
-        chosen: methods by name, fitted in place; those that find nothing to learn from are taken out.
-        left_out: gets the reason.
-        named: the user named these methods, so none may be left out.
-        subject: the model.
-        data: offers training images, if there are any.
+        methods: by name; fitted in place.
+        plan: with the model, and the data that offer training images, if there are any.
         example: an image to explain, (1, C, H, W).
-        settings: of the evaluation.
         folder: of the evaluation.
-
-    Returns:
-        For each layer how many images its statistics rest on, and where these came from.
+        are_named: the user named these methods, so none may be left out.
 
     Raises:
-        ValueError: a method that was asked for finds nothing to learn from.
+        ValueError: a named method has no images to be fitted on.
     """
-    place = folder / "statistics"
-    note = place / "statistics.json"
-    known = _read_note(note)
-    files = {name: place / f"{name}.safetensors" for name in chosen}
-    for name, method in chosen.items():
+    unfitted = copy.deepcopy(dict(methods))
+    statistics = folder / "statistics"
+    origins = statistics / "statistics.json"
+    recorded = _read_layers(origins)  # before the fit, so that a damaged file is found before long work
+    files = {name: statistics / f"{name}.safetensors" for name in methods}
+    waiting = {}
+    for name, method in methods.items():
         if files[name].exists():
             method.load_state_dict(load_file(files[name]))
-    waiting = {name: method for name, method in chosen.items() if not files[name].exists()}
-    batches = training_batches(data, settings.statistics_images, settings.seed) if _any_learns(waiting) else None
-    fitted = feature_statistics(subject.network, waiting, subject.saved, batches, image=example)
+        else:
+            waiting[name] = method
+    batches = None
+    if any(_needs_fit(method) for method in waiting.values()):
+        batches = training_batches(plan.data, plan.settings.statistics_images, plan.settings.seed)
+    fitted = feature_statistics(plan.subject.network, waiting, plan.subject.saved, batches, image=example)
     for name, reason in fitted.unfitted.items():
-        if named:
+        if are_named:
             raise ValueError(
                 f"method {name}: {reason}: leave it out of methods, or give a data root with training images"
             )
-        left_out[name] = reason
-        del chosen[name]
-    known |= fitted.layers
-    place.mkdir(exist_ok=True)
+    learnt = {name: method for name, method in methods.items() if name not in fitted.unfitted}
+    layers = recorded | fitted.layers
+    statistics.mkdir(exist_ok=True)
     for name, method in waiting.items():
-        if name in chosen and method.num_observed is not None:
+        if name in learnt and method.num_observed is not None:
             state = {key: value.contiguous() for key, value in method.state_dict().items()}
             write_whole(files[name], save(state), sync=True)
-    write_json(note, known)
-    return known
+    # last: the file names the origin of statistics that are all on disk
+    write_json(origins, layers)
+    return Learnt(learnt, {name: unfitted[name] for name in learnt}, dict(fitted.unfitted), layers)
 
 
-def _any_learns(methods: Mapping[str, Attributor]) -> bool:
-    return any(method.num_observed is not None and method.num_observed < 2 for method in methods.values())
+def _needs_fit(method: Attributor) -> bool:
+    # a variance needs two images
+    return method.num_observed is not None and method.num_observed < 2
 
 
-def _read_note(path: Path) -> dict[str, Any]:
-    """Read what an earlier call noted of its statistics; empty where there is no such file."""
+def _read_layers(path: Path) -> dict[str, Any]:
+    """Origins of the statistics of an earlier call; empty if there is none."""
     if not path.exists():
         return {}
     try:
         return load_json(path)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): remove {path.parent} to learn the statistics anew") from error
+        raise ValueError(f"{path} is damaged ({error}): remove {path.parent} to fit the statistics again") from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,11 +27,11 @@ LEVELS = torch.linspace(0, 1, 101)
 """The thresholds at which the IoU is taken, between a map's least and greatest value."""
 
 Values = dict[str, Tensor]
-"""Measure to one value a case, (N,); or curve to (N, X)."""
+"""Measure -> one value per case, (N,); or curve -> (N, X)."""
 
 
 def localize(saliency: Tensor, cases: Cases, fraction: float) -> tuple[Values, Values]:
-    """Measure how maps meet the regions.
+    """Measure how well maps agree with the regions.
 
     Args:
         saliency: (N, H, W).
@@ -41,14 +42,16 @@ def localize(saliency: Tensor, cases: Cases, fraction: float) -> tuple[Values, V
         Values (N,), and the IoU at every level (N, 101); NaN where there is no region.
     """
     maps = LocalizedMaps(saliency, cases, fraction)
-    empty = ~cases.regions.flatten(1).any(1)
-    values = {key: value.masked_fill(empty, torch.nan) for key, value in computed("regions", maps).items()}
+    # without a region every overlap would be 0, which is not a failure of the map
+    without_region = ~cases.regions.flatten(1).any(1)
+    values = {key: value.masked_fill(without_region, torch.nan) for key, value in computed("regions", maps).items()}
     curve = iou_at_levels(saliency, cases.regions, LEVELS.to(saliency.device))
-    return values | computed("maps", maps), {"iou_at_level": curve.masked_fill(empty[:, None], torch.nan)}
+    curves = {"iou_at_level": curve.masked_fill(without_region[:, None], torch.nan)}
+    return values | computed("maps", maps), curves
 
 
 def correlate_with_severity(saliency: Tensor, cases: Cases) -> tuple[Values, Values]:
-    """Measure how maps follow the zones' scores; nothing where there are no scores.
+    """Measure how well maps follow the scores of the zones; empty where there are no scores.
 
     Args:
         saliency: (N, H, W).
@@ -62,12 +65,13 @@ def correlate_with_severity(saliency: Tensor, cases: Cases) -> tuple[Values, Val
     maps = ScoredMaps(saliency, cases.zones, cases.zone_scores)
     lungs = cases.zones.any(1, keepdim=True)
     mean = zone_relevance(saliency, lungs)
+    # maps of different images and methods have no common unit
     relative = torch.where(mean > 0, maps.relevance / mean, torch.nan)
     return computed("zones", maps), {"zone_relevance": relative, "zone_scores": cases.zone_scores}
 
 
 class Perturbation:
-    """The perturbation measures of one network; what does not depend on the map is computed once per batch.
+    """The perturbation measures of one network.
 
     Args:
         network: raw outputs (B, K), or (B, 1) or (B,) for a score.
@@ -94,12 +98,13 @@ class Perturbation:
             output = self.network(images.contiguous(memory_format=torch.channels_last)).float()
         return output if self.is_class else output.reshape(-1)
 
-    def readable(self, images: Tensor) -> Tensor:
+    def interpretable(self, images: Tensor) -> Tensor:
         """Probabilities (R, K), or scores (R,)."""
-        return self.raw(images).sigmoid() if self.is_class else self.raw(images)
+        output = self.raw(images)
+        return output.sigmoid() if self.is_class else output
 
     def masked(self, cases: Cases) -> MaskedScores:
-        """Raw outputs of all cases under all random masks: shared by all maps of these cases."""
+        """Raw outputs of all cases under all random masks, which do not depend on the maps."""
         settings = self.settings
         pixels = cases.images.shape[-2] * cases.images.shape[-1]
         with frozen(self.network):
@@ -116,11 +121,12 @@ class Perturbation:
     def measure(self, saliency: Tensor, cases: Cases, masked: MaskedScores) -> tuple[Values, Values]:
         """Measure maps (N, H, W) of N cases; values (N,) and curves (N, X)."""
         settings = self.settings
-        images, target = cases.images[cases.rows], cases.column
+        images = cases.images[cases.rows]
+        target = cases.column
         pixels = images.shape[-2] * images.shape[-1]
         with frozen(self.network):
             exchanged = insertion_deletion(
-                self.readable,
+                self.interpretable,
                 images,
                 saliency,
                 target=target,
@@ -129,8 +135,8 @@ class Perturbation:
                 chunk=settings.chunk,
                 seed=settings.seed,
             )
-            filled = road(self.readable, images, saliency, target=target, chunk=settings.chunk, seed=settings.seed)
-        # up to the last step that is not beyond it: a step of 25 pixels does not meet half of 224 x 224
+            filled = road(self.interpretable, images, saliency, target=target, chunk=settings.chunk, seed=settings.seed)
+        # up to the last step within it: steps of 25 pixels do not end at half of 224 x 224
         half = exchanged.up_to(float(exchanged.share[exchanged.share <= 0.5 + 1e-6].max()))
         by_size = masked.sensitivity(saliency)
         values = computed("perturbation", PerturbedOutputs(exchanged, half, filled, by_size))
@@ -140,13 +146,35 @@ class Perturbation:
             "road_morf": filled.morf,
             "road_lerf": filled.lerf,
             "sensitivity_n": by_size,
-            # the axes go along, so that a record can be read by itself
-            **{f"{name}_share": exchanged.share.expand_as(exchanged.insertion) for name in ("insertion", "deletion")},
-            **{f"{name}_share": filled.share.expand_as(filled.morf) for name in ("road_morf", "road_lerf")},
+            # the axes are recorded too, so that a record can be read by itself
+            "insertion_share": exchanged.share.expand_as(exchanged.insertion),
+            "deletion_share": exchanged.share.expand_as(exchanged.insertion),
+            "road_morf_share": filled.share.expand_as(filled.morf),
+            "road_lerf_share": filled.share.expand_as(filled.morf),
         }
         return values, curves
 
 
+class PerturbedCases:
+    """Cases that perturbation is measured on, with the part that all methods share.
+
+    Args:
+        perturbation: the measures.
+        cases: N cases.
+    """
+
+    def __init__(self, perturbation: Perturbation, cases: Cases) -> None:
+        self.perturbation = perturbation
+        self.cases = cases
+
+    @cached_property
+    def masked(self) -> MaskedScores:
+        """Raw outputs under random masks; computed on first use, since all cases may be on record."""
+        return self.perturbation.masked(self.cases)
+
+
 def step_of(settings: EvaluationSettings, pixels: int) -> int:
-    """Pixels exchanged per step of insertion and deletion."""
-    return max(1, pixels // 32) if settings.step is None else settings.step
+    """Pixels exchanged per step of insertion and deletion, for images of so many pixels."""
+    if settings.step is not None:
+        return settings.step
+    return max(1, pixels // 32)

@@ -26,12 +26,12 @@ from lightning_chex.attribution.unwrapping import named_layers
 from lightning_chex.yaml_text import load_yaml
 
 CONTROLS = ("EveryPixel", "RandomMap", "PriorMap", "LungField")
-"""Maps that do not depend on the model; ``LungField`` where lungs are known. They are in every evaluation."""
+"""Names of the maps that do not depend on the model, which every evaluation has; ``LungField`` if lungs are known."""
 
 _YAML = (".yaml", ".yml")
 
 LAST_FEATURES = "features.norm5"
-"""What DenseNet-121 pools at its end, the layer of Grad-CAM."""
+"""Last feature map of DenseNet-121, the layer of Grad-CAM."""
 
 
 def line_up(layer: str, score: bool, seed: int = 0) -> dict[str, Attributor]:
@@ -66,19 +66,25 @@ def line_up(layer: str, score: bool, seed: int = 0) -> dict[str, Attributor]:
 
 
 def bottleneck_layer(attributors: Iterable[Attributor | None]) -> str:
-    """The layer at which callbacks explain, of several that of a single-layer method first; else the default one."""
-    found = [one.layers for one in attributors if isinstance(one, Attributor) and one.members]
-    return min(found, key=lambda layers: len(layers) > 1)[-1] if found else IBA().layer
+    """Return the layer at which callbacks explain: of a single-layer method if there is one, else the default layer."""
+    single: list[str] = []
+    several: list[str] = []
+    for attributor in attributors:
+        if not isinstance(attributor, Attributor) or not attributor.members:
+            continue  # it has no bottleneck
+        candidates = several if len(attributor.layers) > 1 else single
+        candidates.append(attributor.layers[-1])
+    return next(iter(single + several), IBA().layer)
 
 
 def choose_methods(
     names: Sequence[str] | None, layer: str, network: nn.Module, images: Tensor, score: bool, seed: int
 ) -> tuple[dict[str, Attributor], dict[str, str]]:
-    """Build the methods to compare and see whether they suit the network.
+    """Build the methods to compare, and check that they suit the network.
 
     Args:
-        names: of the line-up, or YAML files with a ``class_path`` and ``init_args``, whose method is called by the
-            file's name; None for the whole line-up.
+        names: of the line-up, or YAML files with a ``class_path`` and ``init_args``, whose method gets the file's
+            name; None for the whole line-up.
         layer: where IBA has its bottleneck.
         network: to explain.
         images: one image at least, (B, C, H, W), to try.
@@ -91,49 +97,62 @@ def choose_methods(
     Raises:
         ValueError: an unknown name, a file that builds no method, or a named method that does not suit the network.
     """
-    known = line_up(layer, score, seed)
+    built_in = line_up(layer, score, seed)
     if names is not None and not names:
-        raise ValueError(f"methods={list(names)} names none: choose from {', '.join(known)}, or leave it out for all")
-    methods, left_out = {}, {}
-    for name in known if names is None else names:
+        raise ValueError(f"methods={list(names)} is empty: choose from {', '.join(built_in)}, or leave it out for all")
+    methods: dict[str, Attributor] = {}
+    left_out: dict[str, str] = {}
+    for name in built_in if names is None else names:
         if name in CONTROLS:
-            continue  # they always take part
-        title, method = (name, known[name]) if name in known else (_title(name), _from_file(name, known))
+            continue  # every evaluation has them
+        if name in built_in:
+            title = name
+            method = built_in[name]
+        else:
+            title = _title(name)
+            method = _from_file(name, built_in)
         if title in methods or title in CONTROLS:
-            raise ValueError(f"methods names {title} twice, or a file that is called like a control: rename the file")
+            raise ValueError(f"methods has {title} twice, or a file with the name of a control: rename the file")
         try:
-            if title == "GradCAM" and title in known and not _has(network, LAST_FEATURES):
+            if title == "GradCAM" and title in built_in and LAST_FEATURES not in named_layers(network):
+                # another network than DenseNet: its own last feature map
                 with frozen(network):
                     method = GradCAM(feature_map_layers(network, images)[0])
             method.check_target(not score)
             method.check(network, images)
         except ValueError as error:
+            # a method the user named is an error; one of the default line-up is left out
             if names is not None:
                 raise ValueError(f"method {title}: {error}") from error
             left_out[title] = str(error)
             continue
         methods[title] = method
     if not methods and names is None:
-        raise ValueError(f"no method suits this network: {left_out}; name YAML files with layers of it in methods")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise ValueError(f"no method suits this network ({reasons}): give YAML files with layers of it as methods")
     return methods, left_out
 
 
 def _title(name: str) -> str:
-    """What a file's method is called; maps and records lie in folders and files of that name."""
+    """Name of the method of a file, which is also that of a folder of maps and of files of records."""
     title = Path(name).stem
     if Path(name).suffix in _YAML and not re.fullmatch(r"\w[\w.+ -]*", title):
-        raise ValueError(f"method {name!r} has a file name that no folder can bear: letters, digits and - _ . + only")
+        raise ValueError(
+            f"method {name!r} has a file name that is not allowed for a folder: use letters, digits and - _ . + only"
+        )
     return title
 
 
-def _has(network: nn.Module, layer: str) -> bool:
-    return layer in named_layers(network)
+def _from_file(name: str, built_in: Iterable[str]) -> Attributor:
+    """Build the method of a YAML file.
 
-
-def _from_file(name: str, known: dict[str, Attributor]) -> Attributor:
+    Args:
+        name: path of the file.
+        built_in: names of the line-up, for messages.
+    """
     path = Path(name).expanduser()
     if path.suffix not in _YAML:
-        raise ValueError(f"method {name!r} is unknown: choose from {', '.join(known)}, or give a YAML file")
+        raise ValueError(f"method {name!r} is unknown: choose from {', '.join(built_in)}, or give a YAML file")
     try:
         settings = load_yaml(path.read_text())
     except (OSError, yaml.YAMLError) as error:
@@ -143,8 +162,9 @@ def _from_file(name: str, known: dict[str, Attributor]) -> Attributor:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Attributor, "method", required=True)
     try:
+        # the parser prints its usage before it raises
         with redirect_stderr(io.StringIO()):
             built = parser.instantiate_classes(parser.parse_object({"method": settings}))
-    except Exception as error:  # the parser's own, or whatever the constructor raised
+    except Exception as error:  # the parser's own error, or any that the constructor raised
         raise ValueError(f"method {name!r} cannot be built: {' '.join(str(error).split())}") from error
     return built.method

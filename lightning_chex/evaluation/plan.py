@@ -1,7 +1,7 @@
 """Everything that determines an evaluation's results: to compare two of them, and to repeat one."""
 
 import platform
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -11,26 +11,26 @@ from lightning_chex.attribution import Attributor
 from lightning_chex.class_names import SCORE
 from lightning_chex.data.adapter import name_of
 from lightning_chex.data.contract import XrayDataModule
-from lightning_chex.evaluation.assembly import Explained
+from lightning_chex.evaluation.assembly import Assembly
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.evaluation.tuning import TuningRegions
-from lightning_chex.explaining import FORMAT, Key, LungFinder, RegionKind, Subject, describe
+from lightning_chex.explaining import FORMAT, LungFinder, RegionKind, Subject, describe
 
 PACKAGES = ("lightning-chex", "torch", "pytorch-lightning", "timm", "captum", "zennit", "numpy")
 
-HOW_MUCH = ("tuning_images", "perturbation_images", "randomization_images", "chunk", "resamples")
+EXTENT_SETTINGS = ("tuning_images", "perturbation_images", "randomization_images", "chunk", "resamples")
 """Settings that decide what is recorded, not what a record holds: they may change when an evaluation is resumed."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is evaluated and how; fixed before the first map is made.
+    """Model, data and settings of an evaluation; fixed before the first map is made.
 
     Attributes:
         subject: the model.
         data: the data module.
         settings: of the evaluation.
-        kind: what maps are judged by.
+        kind: regions that maps are compared with.
         fraction: share of a map's pixels the rule ``top_fraction`` marks.
         image: shape (C, H, W) of the network's images.
         find_lungs: outlines lungs of images without masks, or None.
@@ -47,10 +47,11 @@ class Plan:
     has_masks: bool
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the numbers of a record, in plain values."""
+        """Everything that determines the values of a record, as plain values."""
+        settings = {name: value for name, value in asdict(self.settings).items() if name not in EXTENT_SETTINGS}
         return {
             "format": FORMAT,
-            "version": version("lightning-chex"),  # another one may measure otherwise
+            "version": version("lightning-chex"),  # another version may measure differently
             "checkpoint": dict(self.subject.checkpoint),
             "data": self._fingerprint,
             "classes": list(self.subject.class_names),
@@ -59,43 +60,38 @@ class Plan:
             "image": list(self.image),
             "precision": self.subject.precision_name,
             "network": self.subject.network_name,
-            "lungs": None if self.find_lungs is None else getattr(self.find_lungs, "identity", "given"),
-            "settings": {name: value for name, value in asdict(self.settings).items() if name not in HOW_MUCH},
+            "lungs": self._lung_finder_identity(),
+            "settings": settings,
         }
 
-    def account(
+    def protocol(
         self,
-        cases: Sequence[Explained],
-        perturbed: Set[Key],
-        statistics: Mapping[str, Any],
-        methods: Mapping[str, Attributor],
-        levels: Mapping[str, Sequence[float]],
+        assembly: Assembly,
         regions: TuningRegions,
+        methods: Mapping[str, Attributor],
+        statistics: Mapping[str, Any],
         tuning_images: int,
         limit: int | None,
     ) -> dict[str, Any]:
-        """What ``results.json`` says under ``protocol``."""
+        """Return the value of ``protocol`` in ``results.json``.
+
+        Args:
+            assembly: the results.
+            regions: of the tuning half.
+            methods: by name, fitted.
+            statistics: origin of the feature statistics, by layer.
+            tuning_images: number of images that thresholds were tuned on.
+            limit: on the number of reported images, or None.
+        """
+        versions = {name: version(name) for name in PACKAGES}
         return {
-            "data": {
-                "module": name_of(self.data),
-                "fingerprint": self._fingerprint,
-                "images": len({case.key[0] for case in cases}),
-                "targets": len(cases),
-                "patients": len({case.patient for case in cases}),
-                "perturbation_images": len({case.key[0] for case in cases if case.key in perturbed}),
-                "tuning_images": tuning_images,
-                "tuning_regions": regions.count,
-                "lungs_outlined_by": self._outliner(),
-            },
+            "data": self._data_summary(assembly, regions, tuning_images),
             "split": "test",
             "limit": limit,
             "checkpoint": dict(self.subject.checkpoint),
-            "threshold_rule": self._rule(regions),
+            "threshold_rule": self._threshold_rule(regions),
             "top_fraction": self.fraction,
-            "tuned_levels": {
-                name: dict(zip(self.subject.class_names or [SCORE], (round(x, 6) for x in own), strict=True))
-                for name, own in levels.items()
-            },
+            "tuned_levels": self._tuned_levels(assembly),
             "statistics": dict(statistics),
             "methods": {name: describe(method) for name, method in methods.items()},
             "precision": self.subject.precision_name,
@@ -103,22 +99,59 @@ class Plan:
             "trained_size": self.subject.trained_size,
             "seeds": {"seed": self.settings.seed},
             "settings": asdict(self.settings),
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "versions": {"python": platform.python_version(), **versions},
         }
 
     @cached_property
     def _fingerprint(self) -> str:
-        # once: it looks at every file of the data set
+        # cached, since it reads the size and date of every file of the data set
         return self.data.fingerprint()
 
-    def _rule(self, regions: TuningRegions) -> str:
-        origin = "no tuning region says how large regions are"
+    def _lung_finder_identity(self) -> str | None:
+        if self.find_lungs is None:
+            return None
+        # a function passed from Python has no identity
+        return getattr(self.find_lungs, "identity", "given")
+
+    def _data_summary(self, assembly: Assembly, regions: TuningRegions, tuning_images: int) -> dict[str, Any]:
+        perturbed = assembly.selected["perturbation"]
+        return {
+            "module": name_of(self.data),
+            "fingerprint": self._fingerprint,
+            "images": len({case.key[0] for case in assembly.cases}),
+            "targets": len(assembly.cases),
+            "patients": len({case.patient for case in assembly.cases}),
+            "perturbation_images": len({case.key[0] for case in assembly.cases if case.key in perturbed}),
+            "tuning_images": tuning_images,
+            "tuning_regions": regions.count,
+            "lungs_outlined_by": self._lung_source(),
+        }
+
+    def _tuned_levels(self, assembly: Assembly) -> dict[str, dict[str, float]]:
+        """Method -> class -> threshold."""
+        targets = self.subject.class_names or [SCORE]
+        tuned = {}
+        for name, levels in assembly.levels.items():
+            # levels are hundredths in float32: without rounding they would be written as 0.10000000149
+            rounded = (round(level, 6) for level in levels)
+            tuned[name] = dict(zip(targets, rounded, strict=True))
+        return tuned
+
+    def _threshold_rule(self, regions: TuningRegions) -> str:
         if self.settings.top_fraction is not None:
             origin = "as given"
         elif regions.share is not None:
             origin = f"the mean share of the image that the {regions.count} tuning regions cover"
+        else:
+            origin = "default, since there is no tuning region to take the size of"
         return f"top_fraction: the strongest {self.fraction:.1%} of a map's pixels ({origin})"
 
-    def _outliner(self) -> str | None:
-        sources = ["the data set's masks"] * self.has_masks + ["a lung network"] * (self.find_lungs is not None)
-        return ", else ".join(sources) or None if self.kind == "zones" else None
+    def _lung_source(self) -> str | None:
+        if self.kind != "zones":
+            return None
+        sources = []
+        if self.has_masks:
+            sources.append("the data set's masks")
+        if self.find_lungs is not None:
+            sources.append("a lung network")
+        return ", else ".join(sources) or None

@@ -1,7 +1,7 @@
 """Measured values and maps on disk, so that an interrupted evaluation resumes where it stopped."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,45 +21,24 @@ class OtherEvaluationError(ValueError):
 
 
 class Records:
-    """Values by part, method and case, appended to files as soon as they are known, and the maps beside them.
+    """Values by part, method and case, appended to files as soon as they are measured, and the maps beside them.
 
     Args:
-        folder: of the evaluation; made if need be.
-        identity: plain values that decide every number: checkpoint, data, settings. A folder begun with others is
-            refused.
+        folder: of the evaluation; made if absent.
+        identity: plain values that determine every number: checkpoint, data, settings. A folder with another identity
+            is refused.
 
     Raises:
-        OtherEvaluationError: the folder holds results of another evaluation, a training run, or results whose origin it
-            does not tell.
+        OtherEvaluationError: the folder holds results of another evaluation, of a training run, or of unknown origin.
         ValueError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         self.folder = folder
         path = folder / _IDENTITY
-        identity = json.loads(json.dumps(identity))
-        if path.exists():
-            known = _json(path, path.read_bytes())
-            differing = sorted(
-                k for k in known.keys() | identity.keys() if k != "methods" and known.get(k) != identity.get(k)
-            )
-            if differing:
-                raise OtherEvaluationError(
-                    f"output_dir={str(folder)!r} holds an evaluation with other {', '.join(differing)}: give another "
-                    "folder, or the same arguments to go on with it"
-                )
-            identity["methods"] = known.get("methods", {})
-        elif (folder / "config.yaml").exists():  # of a training run: the evaluation's own would take its place
-            raise OtherEvaluationError(
-                f"output_dir={str(folder)!r} holds a config.yaml that is no evaluation's: give another folder"
-            )
-        elif (folder / "results.json").exists() or (folder / "maps").exists():
-            raise OtherEvaluationError(
-                f"output_dir={str(folder)!r} holds results, but no {_IDENTITY} that says of what: give another folder"
-            )
-        else:
-            identity["methods"] = {}
-        self._identity = identity
+        # as it comes back from the file, in which a tuple is a list
+        self._identity: dict[str, Any] = json.loads(json.dumps(identity))
+        self._identity["methods"] = _methods_on_record(folder, self._identity)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if path.exists():
@@ -70,37 +49,37 @@ class Records:
                 f"output_dir={str(folder)!r} cannot be written to ({error.strerror}): give another folder"
             ) from error
         self._stores: dict[str, MapStore] = {}
-        self._known: dict[tuple[str, str], dict[Key, dict[str, Any]]] = {}
+        self._parts: dict[tuple[str, str], dict[Key, dict[str, Any]]] = {}
 
-    def admit(self, method: str, settings: dict[str, Any]) -> None:
-        """Note a method's settings.
+    def register_method(self, method: str, settings: dict[str, Any]) -> None:
+        """Add a method with its settings to the identity.
 
         Raises:
             OtherEvaluationError: there are results of a method of that name with other settings.
         """
         settings = json.loads(json.dumps(settings))
-        known = self._identity["methods"].get(method)
-        if known is not None and known != settings:
+        registered = self._identity["methods"].get(method)
+        if registered is not None and registered != settings:
             raise OtherEvaluationError(
-                f"{str(self.folder)!r} holds results of a method {method} with other settings ({known}): give this one "
-                "another name (that of its file), or another output_dir"
+                f"{str(self.folder)!r} holds results of a method {method} with other settings ({registered}): rename "
+                "this method (by renaming its file), or give another output_dir"
             )
         self._identity["methods"][method] = settings
         self._write_identity()
 
-    def dismiss(self, method: str) -> None:
-        """Forget a method that turned out to be impossible, and of which there are no results."""
+    def remove_method(self, method: str) -> None:
+        """Remove a registered method that could not be fitted, and so has no results."""
         del self._identity["methods"][method]
         self._write_identity()
 
     def of(self, part: str, method: str) -> dict[Key, dict[str, Any]]:
-        """Everything known of a part of a method."""
-        if (part, method) not in self._known:
-            self._known[part, method] = _read(self._path(part, method))
-        return self._known[part, method]
+        """Return all records of a part of a method: case -> ``values`` and ``curves``."""
+        if (part, method) not in self._parts:
+            self._parts[part, method] = _read(self._path(part, method))
+        return self._parts[part, method]
 
     def add(self, part: str, method: str, rows: dict[Key, dict[str, Any]]) -> None:
-        """Keep what was measured; on disk when this returns."""
+        """Append records to the file of a part of a method; they are on disk when this returns."""
         self.of(part, method).update(rows)
         path = self._path(part, method)
         _make_parents(path)
@@ -108,28 +87,35 @@ class Records:
             for (image, target), values in rows.items():
                 file.write(json.dumps({"image": image, "target": target, **values}) + "\n")
 
-    def note(self, part: str, facts: dict[str, Any]) -> None:
-        """Keep what is true of all records of a part, whatever the method."""
+    def write_metadata(self, part: str, metadata: dict[str, Any]) -> None:
+        """Write values that hold for all records of a part, whatever the method."""
         path = self.folder / "records" / part / "about.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(facts, indent=1) + "\n")
+        write_whole(path, json.dumps(metadata, indent=1) + "\n")
 
-    def noted(self, part: str) -> dict[str, Any]:
-        """What was kept by `note`; empty if nothing was."""
+    def read_metadata(self, part: str) -> dict[str, Any]:
+        """Read the values of `write_metadata`; empty if there are none."""
         path = self.folder / "records" / part / "about.json"
         return _json(path, path.read_bytes()) if path.exists() else {}
 
     def save_maps(self, method: str, keys: Sequence[Key], values: Tensor, convergence: Tensor) -> None:
-        """Keep maps, float32 (N, H, W), or bits per feature cell, (N, h, w), and their convergence, (N,)."""
-        entries = (
-            {"image": image, "target": target, "convergence": repr(own)}
-            for (image, target), own in zip(keys, convergence.tolist(), strict=True)
-        )
+        """Save maps.
+
+        Args:
+            method: its name.
+            keys: of the N cases.
+            values: maps, float32 (N, H, W), or bits per feature cell, (N, h, w).
+            convergence: of each map, (N,).
+        """
         maps = values.cpu().float().numpy()
-        self._maps(method).add(Added(*one) for one in zip(maps, entries, strict=True))
+        added = []
+        for saliency, (image, target), change in zip(maps, keys, convergence.tolist(), strict=True):
+            # repr is the shortest text that gives the same number again
+            added.append(Added(saliency, {"image": image, "target": target, "convergence": repr(change)}))
+        self._maps(method).add(added)
 
     def load_map(self, method: str, key: Key, size: tuple[int, int]) -> tuple[Tensor, float] | None:
-        """A map that was kept, in pixels (H, W), and its convergence; or None."""
+        """Read a map in pixels (H, W), and its convergence; None if there is none."""
         store = self._maps(method)
         values = store.get(key)
         if values is None:
@@ -158,8 +144,38 @@ def _json(path: Path, content: bytes) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}): remove it to measure anew, or give another folder") from error
 
 
+def _methods_on_record(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Methods of the evaluation that a folder holds, with their settings; empty for a new folder.
+
+    Raises:
+        OtherEvaluationError: the folder holds something other than an evaluation of this identity.
+    """
+    path = folder / _IDENTITY
+    if path.exists():
+        recorded = _json(path, path.read_bytes())
+        differing = [key for key in recorded.keys() | identity.keys() if recorded.get(key) != identity.get(key)]
+        differing = sorted(key for key in differing if key != "methods")
+        if differing:
+            raise OtherEvaluationError(
+                f"output_dir={str(folder)!r} holds an evaluation with other {', '.join(differing)}: give another "
+                "folder, or the same arguments to resume it"
+            )
+        methods: dict[str, Any] = recorded.get("methods", {})
+        return methods
+    # that of a training run, which the configuration of the evaluation would replace
+    if (folder / "config.yaml").exists():
+        raise OtherEvaluationError(
+            f"output_dir={str(folder)!r} holds a config.yaml but no evaluation: give another folder"
+        )
+    if (folder / "results.json").exists() or (folder / "maps").exists():
+        raise OtherEvaluationError(
+            f"output_dir={str(folder)!r} holds results of unknown origin, without {_IDENTITY}: give another folder"
+        )
+    return {}
+
+
 def _make_parents(path: Path) -> None:
-    """Make the two folders above a file; that of the evaluation is there, or was removed, which is an error."""
+    """Make the two folders above a file; that of the evaluation exists, or was removed, which is an error."""
     path.parent.parent.mkdir(exist_ok=True)
     path.parent.mkdir(exist_ok=True)
 

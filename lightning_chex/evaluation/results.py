@@ -12,7 +12,7 @@ from lightning_chex.evaluation.assembly import Assembly, Row
 from lightning_chex.evaluation.measures import MEASURES
 from lightning_chex.files import write_whole
 from lightning_chex.method_description import MethodDescription
-from lightning_chex.reporting import Curve, Results, without_nan
+from lightning_chex.reporting import Curve, Measure, Results, without_nan
 
 
 def results_of(
@@ -22,26 +22,24 @@ def results_of(
     protocol: Mapping[str, Any],
     descriptions: Mapping[str, MethodDescription],
 ) -> Results:
-    """Assemble what ``results.json`` holds.
+    """Build the content of ``results.json``.
 
     Args:
         assembly: of the records.
-        kind: what maps were judged by.
+        kind: regions that maps were compared with.
         left_out: why methods are missing, by name.
-        protocol: see `Plan.account`.
+        protocol: see `Plan.protocol`.
         descriptions: of methods and controls, by name.
     """
-    found = {name: assembly.measures(name) for name in assembly.names}
-    used = {key for measures in found.values() for key in measures}
-    tuned, images = MEASURES["iou/tuned"], protocol["data"]["tuning_images"]
-    counted = {"iou/tuned": replace(tuned, explanation=f"{tuned.explanation} Here that rests on {images} images.")}
+    summaries = {name: assembly.measures(name) for name in assembly.names}
+    used = {key for measures in summaries.values() for key in measures}
     return Results(
         task="classification" if assembly.class_names else "regression",
         class_names=assembly.class_names,
         regions=kind if "iou/oracle" in used else None,
-        measures={key: measure for key, measure in (MEASURES | counted).items() if key in used},
-        methods={name: found[name] for name in assembly.methods},
-        controls={name: found[name] for name in assembly.controls},
+        measures=_declarations(used, protocol["data"]["tuning_images"]),
+        methods={name: summaries[name] for name in assembly.methods},
+        controls={name: summaries[name] for name in assembly.controls},
         differences=assembly.differences(),
         left_out=dict(left_out),
         protocol=without_nan(protocol),
@@ -49,19 +47,30 @@ def results_of(
     )
 
 
+def _declarations(used: set[str], tuning_images: int) -> dict[str, Measure]:
+    """Declarations of the measures that have a value, in their order."""
+    measures: dict[str, Measure] = {key: measure for key, measure in MEASURES.items() if key in used}
+    if "iou/tuned" in measures:
+        tuned = measures["iou/tuned"]
+        # a reader cannot judge a tuned threshold without the number of images behind it
+        explanation = f"{tuned.explanation} Here that rests on {tuning_images} images."
+        measures["iou/tuned"] = replace(tuned, explanation=explanation)
+    return measures
+
+
 def write_curves(path: Path, curves: Iterable[Curve]) -> None:
-    """Write ``curves.csv``, one row a place."""
+    """Write ``curves.csv``, one row per point."""
     columns = ["method", "curve", "x", "value", "ci_low", "ci_high", "n"]
-    rows = [
-        dict(zip(columns, (each.method, each.name, x, m.value, m.ci_low, m.ci_high, m.n), strict=True))
-        for each in curves
-        for x, m in zip(each.x, each.means, strict=True)
-    ]
+    rows = []
+    for curve in curves:
+        for x, mean in zip(curve.x, curve.means, strict=True):
+            cells = (curve.method, curve.name, x, mean.value, mean.ci_low, mean.ci_high, mean.n)
+            rows.append(dict(zip(columns, cells, strict=True)))
     _write_table(path, rows, columns)
 
 
 def write_cases(path: Path, rows: Iterable[Row]) -> None:
-    """Write ``per_image.csv``; what was not measured is left empty."""
+    """Write ``per_image.csv``; measures without a value are left empty."""
     _write_table(path, list(rows), ["image", "target", "method", "prediction", "truth", *MEASURES])
 
 
@@ -77,5 +86,5 @@ def _cell(value: Any) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file completely or not at all."""
     write_whole(path, json.dumps(content, indent=1) + "\n", sync=True)

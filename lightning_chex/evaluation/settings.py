@@ -13,8 +13,8 @@ class EvaluationSettings:
     """Settings of an evaluation.
 
     Args:
-        regions: what maps are judged by: expert ``boxes`` of the class; the exact ``masks`` of the phantom's findings;
-            lung ``zones`` (of the detector's scores, or for a severity those scored above 0); ``auto`` takes zones for
+        regions: maps are compared with expert ``boxes`` of the class; the exact ``masks`` of the phantom's findings; or
+            lung ``zones`` (of the detector's scores, or for a severity those scored above 0). ``auto`` takes zones for
             Brixia scores, boxes otherwise.
         top_fraction: share of a map's pixels that the rule of that name marks; by default the mean share of the image
             that the tuning regions cover.
@@ -55,6 +55,7 @@ class EvaluationSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        # at construction, before a model is loaded or a folder made
         if self.regions not in get_args(Regions):
             raise ValueError(f"regions={self.regions!r} is unknown; choose {', '.join(get_args(Regions))}")
         if self.top_fraction is not None and not 0 < self.top_fraction <= 1:
@@ -75,53 +76,73 @@ class EvaluationSettings:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at least {value}")
-        for name, given, unit in (("step", self.step, " pixel"), ("chunk", self.chunk, "")):
-            if given is not None and given < 1:
-                raise ValueError(f"{name}={given!r} must be at least 1{unit}")
+        if self.step is not None and self.step < 1:
+            raise ValueError(f"step={self.step!r} must be at least 1 pixel")
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"chunk={self.chunk!r} must be at least 1")
+        # "not >" also refuses NaN
         if self.blur_kernel % 2 == 0 or not self.blur_sigma > 0:
             raise ValueError(f"blur_kernel={self.blur_kernel!r} must be odd, blur_sigma={self.blur_sigma!r} above 0")
 
-    def perturbed(self, limit: int | None) -> "Share":
-        """What the perturbation measures are taken on."""
-        images = inf if self.perturbation_images == -1 else self.perturbation_images
-        return Share(images, inf if limit is None else max(1, limit // 6))
+    def perturbed(self, limit: int | None) -> "ImageBudget":
+        """Budget of the perturbation measures.
 
-    def randomized(self, limit: int | None) -> "Share":
-        """What the randomisation is measured on."""
-        return Share(self.randomization_images, inf if limit is None else max(1, limit // 16))
+        Args:
+            limit: on the number of images, or None.
+        """
+        images = inf if self.perturbation_images == -1 else self.perturbation_images
+        return ImageBudget(images, _targets_within(limit, 6))
+
+    def randomized(self, limit: int | None) -> "ImageBudget":
+        """Budget of the randomisation.
+
+        Args:
+            limit: on the number of images, or None.
+        """
+        return ImageBudget(self.randomization_images, _targets_within(limit, 16))
 
     def tuned(self, limit: int | None) -> int:
-        """How many images of the tuning half thresholds are tuned on."""
+        """Number of images of the tuning half that thresholds are tuned on.
+
+        Args:
+            limit: on the number of images, or None.
+        """
         return self.tuning_images if limit is None else min(self.tuning_images, max(1, limit // 8))
 
 
+def _targets_within(limit: int | None, divisor: int) -> float:
+    """Number of targets of an expensive measure: the fraction of a limit, at least 1; infinite without one."""
+    return inf if limit is None else max(1, limit // divisor)
+
+
 @dataclass
-class Share:
-    """The first images, as many as an expensive measure is taken on; an image is taken with all of its targets.
+class ImageBudget:
+    """Number of images, from the first, that an expensive measure is taken on; each with all of its targets.
 
     Attributes:
-        images: at most so many more.
-        targets: no further image once so many targets are taken.
+        images: number of further images.
+        targets: number of further targets, after which no further image is taken.
     """
 
     images: float
     targets: float
 
     def take(self, rows: Sequence[int]) -> set[int]:
-        """Say which images of a batch belong to it.
+        """Take images of a batch out of the budget.
 
         Args:
             rows: the image of each target, in order.
 
         Returns:
-            Those taken; the share is the smaller by them.
+            Those taken; the budget is smaller by them.
 
         Example:
-            >>> share = Share(images=3, targets=3)
-            >>> share.take([0, 0, 1, 1, 2]), share.take([0])
+            >>> budget = ImageBudget(images=3, targets=3)
+            >>> budget.take([0, 0, 1, 1, 2]), budget.take([0])
             ({0, 1}, set())
         """
         taken = set()
+        # in order of their first target, so that the budget goes to the first images
         for row in dict.fromkeys(rows):
             if self.images < 1 or self.targets < 1:
                 break

@@ -1,4 +1,4 @@
-"""Networks without what the trained one has learnt: with initial weights, or trained on shuffled labels."""
+"""Re-initialised and label-shuffled networks for sanity checks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,38 +16,39 @@ from lightning_chex.attribution.recomputed import current_weight, deep_copy, res
 from lightning_chex.explaining import Shuffled, Weights, load_weights, origin
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Share of the layers with weights that gets initial ones, from the output down, besides the last one alone."""
+"""Shares of the layers that are re-initialised, from the output down, after the stage of the last layer alone."""
 
 CHUNK = 16
 """Images in a forward pass of recalibration."""
 
 
 def layers_from_top(network: nn.Module, images: Tensor) -> list[str]:
-    """Names of the modules with weights of their own, in the order in which their last run begins, the latest first.
+    """Names of the modules with weights of their own, in the reverse order of their last call.
 
     Args:
         network: run once.
         images: (B, C, H, W).
     """
-    began: dict[str, None] = {}
+    called: dict[str, None] = {}
 
-    def noting(name: str) -> Callable[[nn.Module, Any], None]:
-        def note(module: nn.Module, inputs: Any) -> None:
-            began.pop(name, None)
-            began[name] = None
+    def recording(name: str) -> Callable[[nn.Module, Any], None]:
+        def record(module: nn.Module, inputs: Any) -> None:
+            # a module that is called twice counts where it is called last
+            called.pop(name, None)
+            called[name] = None
 
-        return note
+        return record
 
     with ExitStack() as stack, frozen(network), torch.no_grad():
         for name, module in network.named_modules():
             if next(module.parameters(recurse=False), None) is not None:
-                stack.callback(module.register_forward_pre_hook(noting(name)).remove)
+                stack.callback(module.register_forward_pre_hook(recording(name)).remove)
         network(images)
-    return list(reversed(began))
+    return list(reversed(called))
 
 
 def stages(count: int) -> list[int]:
-    """How many layers from the top have initial weights at each stage: the last alone, then each of ``SHARES``.
+    """Number of re-initialised layers, from the top, at each stage: the last alone, then each of ``SHARES``.
 
     Example:
         >>> stages(121)
@@ -55,11 +56,14 @@ def stages(count: int) -> list[int]:
         >>> stages(2)
         [1, 2]
     """
-    return sorted({1, *(max(1, round(share * count)) for share in SHARES)}) if count else []
+    if not count:
+        return []
+    # a set: in a network of few layers several shares are the same number
+    return sorted({1, *(max(1, round(share * count)) for share in SHARES)})
 
 
 def initial_weights(network: nn.Module, build: Callable[[], nn.Module] | None, seed: int) -> tuple[Weights, str]:
-    """Draw the weights with which a training of this network would begin; the global random state is not touched.
+    """Draw the weights with which a training of this network would begin; the global random state is left as it is.
 
     Args:
         network: left as it is.
@@ -88,7 +92,7 @@ def initial_weights(network: nn.Module, build: Callable[[], nn.Module] | None, s
 
 @contextmanager
 def with_weights(network: nn.Module, weights: Weights, layers: Sequence[str] | None = None) -> Iterator[None]:
-    """Other weights and buffers for the length of the context; then bit for bit the former ones.
+    """Replace weights and buffers within the context; after it they are bit for bit the former ones.
 
     Args:
         network: changed in place.
@@ -96,9 +100,13 @@ def with_weights(network: nn.Module, weights: Weights, layers: Sequence[str] | N
         layers: the modules that get them, without the modules within; None for all.
     """
     state = network.state_dict()
+    # of everything: a forward pass within the context may change buffers of other layers
     kept = {name: value.clone() for name, value in state.items()}
     if layers is not None:
-        names = [f"{layer}.{name}" if layer else name for layer in layers for name in _own(network, layer)]
+        names = []
+        for layer in layers:
+            prefix = f"{layer}." if layer else ""  # the network itself has an empty name
+            names += [prefix + name for name in _direct_state(network, layer)]
         weights = {name: weights[name] for name in names}
     try:
         with torch.no_grad():
@@ -111,22 +119,23 @@ def with_weights(network: nn.Module, weights: Weights, layers: Sequence[str] | N
                 state[name].copy_(value)
 
 
-def _own(network: nn.Module, layer: str) -> list[str]:
+def _direct_state(network: nn.Module, layer: str) -> list[str]:
+    """Names of the tensors of a module without those of the modules within it."""
     module = network.get_submodule(layer)
-    own = [*module._parameters, *module._buffers]
+    direct = [*module._parameters, *module._buffers]
     # the tensors that a parametrised weight is computed from lie in a submodule
-    return [name for name in module.state_dict() if name in own or name.startswith("parametrizations.")]
+    return [name for name in module.state_dict() if name in direct or name.startswith("parametrizations.")]
 
 
 def recalibrate(network: nn.Module, layers: Sequence[str], images: Tensor) -> None:
-    """Let batch normalisations take their mean and variance from images, as they would have in a training.
+    """Estimate mean and variance of batch normalisations from images, as a training would.
 
     Without it random weights would be combined with the statistics of the trained network, or with none, and
     activations would vanish from layer to layer.
 
     Args:
-        network: in place.
-        layers: which of its modules; others than batch normalisations stay as they are.
+        network: changed in place.
+        layers: names of modules; others than batch normalisations are left as they are.
         images: (N, C, H, W), at least two.
     """
     modules = [network.get_submodule(layer) for layer in layers]
@@ -138,8 +147,9 @@ def recalibrate(network: nn.Module, layers: Sequence[str], images: Tensor) -> No
                 norm.reset_running_stats()
                 norm.momentum = None  # the mean over all batches
                 norm.training = True
-            for chunk in _chunks(images) if norms else ():
-                network(chunk)
+            if norms:
+                for chunk in _chunks(images):
+                    network(chunk)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
@@ -160,11 +170,11 @@ def spread_of_outputs(network: nn.Module, images: Tensor) -> float:
 def match_spread(network: nn.Module, layer: str, images: Tensor, wanted: float) -> tuple[float, float]:
     """Scale the weights of the last layer so that the outputs spread over images as far as those of a trained network.
 
-    An initial network of many layers has nearly the same output for all images: what its maps show is that, and not
-    that a map depends on weights.
+    A deep network with initial weights has nearly the same output for all images. Its maps would change for that
+    reason, which is no evidence that maps depend on weights.
 
     Args:
-        network: in place.
+        network: changed in place.
         layer: name of its last layer; one without a ``weight`` is left as it is.
         images: see `spread_of_outputs`.
         wanted: the spread to reach.
@@ -175,6 +185,7 @@ def match_spread(network: nn.Module, layer: str, images: Tensor, wanted: float) 
     before = spread_of_outputs(network, images)
     module = network.get_submodule(layer)
     weight = current_weight(module)
+    # a constant output cannot be scaled; "not >" covers NaN too
     if weight is None or not before > 0:
         return before, before
     set_weight(module, "weight", weight * (wanted / before))
@@ -190,7 +201,7 @@ def trained_on_shuffled_labels(
         model: of the settings the checkpoint was made with.
         network: the part of it that is explained.
         path: a ``.ckpt`` file.
-        argument: that names it, for messages.
+        argument: name of the option that gives the path, for messages.
 
     Raises:
         CheckpointError: see `load_weights`.
@@ -204,12 +215,15 @@ def trained_on_shuffled_labels(
     finally:
         model.load_state_dict(before)
     if not checkpoint.get("shuffled_labels"):
-        rank_zero_warn(f"{argument}={path!r} does not say that it was trained with data.shuffle_labels: true")
+        rank_zero_warn(
+            f"{argument}={path!r} was not saved by a training with data.shuffle_labels: true: the check may be "
+            "meaningless"
+        )
     return Shuffled(weights, origin(file, model))
 
 
 def builder(model: pl.LightningModule, network: str) -> Callable[[], nn.Module] | None:
-    """Offer to make a model's network anew from its hyper-parameters; None where it has saved none.
+    """Return a function that builds a model's network again from its hyper-parameters; None if it has saved none.
 
     Args:
         model: whose class and hyper-parameters.
@@ -226,5 +240,5 @@ def builder(model: pl.LightningModule, network: str) -> Callable[[], nn.Module] 
 
 
 def _chunks(images: Tensor) -> tuple[Tensor, ...]:
-    """Parts of nearly one size, so that none is a single image, of which a batch normalisation can learn nothing."""
+    """Split into parts of nearly equal size: a single image has no variance for a batch normalisation."""
     return torch.tensor_split(images, -(-len(images) // CHUNK))

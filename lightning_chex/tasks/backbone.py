@@ -3,9 +3,10 @@
 import difflib
 from collections.abc import Callable, Iterable
 
-import segmentation_models_pytorch as smp
 import timm
 from torch import nn
+
+from lightning_chex.extras import needing
 
 UNET_STRIDE = 32
 """Sides of the images of a U-Net++ are multiples of this: it halves them five times and doubles them again."""
@@ -38,6 +39,9 @@ def create_unet(encoder: str, num_outputs: int, pretrained: bool) -> nn.Module:
         ValueError: no such encoder; the message lists the nearest names.
         RuntimeError: pretrained weights were asked for and could not be had.
     """
+    with needing("segmentation_models_pytorch", "a lung network"):
+        import segmentation_models_pytorch as smp  # deferred: only lung networks need it, and it is slow to import
+
     known = smp.encoders.get_encoder_names()
     if encoder not in known:
         raise ValueError(f"encoder={encoder!r} is unknown to segmentation-models-pytorch; {nearest(encoder, known)}")

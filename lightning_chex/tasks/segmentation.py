@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import segmentation_models_pytorch as smp
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -13,6 +12,7 @@ from torchmetrics.functional.segmentation import dice_score
 from lightning_chex.data.adapter import data_of, name_of
 from lightning_chex.data.contract import Split
 from lightning_chex.data.contract_checks import first_of
+from lightning_chex.extras import needing
 from lightning_chex.tasks.backbone import UNET_STRIDE, create_unet
 from lightning_chex.tasks.task import ChestXrayTask
 from lightning_chex.tasks.weights import check_one_start
@@ -80,6 +80,9 @@ class SegmentationTask(ChestXrayTask):
         super().__init__(create_unet(encoder, len(LUNGS), pretrained), **optimization)
         self.save_hyperparameters(logger=False)  # the command line logs the whole configuration, once
         self.class_names = [f"{name}_share" for name in LUNGS]
+        with needing("segmentation_models_pytorch", "a lung network"):
+            import segmentation_models_pytorch as smp  # deferred: only lung networks need it, and it is slow to import
+
         self._soft_dice = smp.losses.DiceLoss(mode="multilabel", from_logits=True)
         self.val_dice, self.test_dice = LungDice(), LungDice()
         self.begin(weights)

@@ -12,7 +12,7 @@ from small_evaluations import SETTINGS
 from tiny import TinyData, TinyTask
 
 from lightning_chex.cli import main
-from lightning_chex.evaluation import Assembly, Evaluated, EvaluationSettings, Explained, Records
+from lightning_chex.evaluation import Assembly, CaseSummaries, Evaluated, EvaluationSettings, ExplainedCase, Records
 from lightning_chex.explaining import read_entries
 from lightning_chex.trainer import ChexTrainer
 
@@ -220,8 +220,8 @@ def test_a_mean_of_two_raters_keeps_its_half_scores(tmp_path):
     scores, relevance = [0.0, 0.5, 0.5, 1.5, 2.5, 3.0], [0.0, 1.0, 3.0, 4.0, 5.0, 6.0]
     curves = {"zone_relevance": relevance, "zone_scores": scores}
     records.add("localization", "M", {("a", "severity"): {"values": {}, "curves": curves}})
-    cases = [Explained(("a", "severity"), "p", 1.0, 1.0)]
-    found = Assembly(records, ["M"], [], cases, [], [], {}, resamples=5, seed=0).curves(pixels=16, sizes=2)
+    summaries = CaseSummaries([ExplainedCase(("a", "severity"), "p", 1.0, 1.0)], [], resamples=5, seed=0)
+    found = Assembly(records, ["M"], [], summaries, tuning=[], selected={}).curves(pixels=16, sizes=2)
     (curve,) = [curve for curve in found if curve.name == "relevance_by_score"]
     points = {x: mean.value for x, mean in zip(curve.x, curve.means, strict=True)}
     assert points == {0.0: 0.0, 0.5: 2.0, 1.5: 4.0, 2.5: 5.0, 3.0: 6.0}

@@ -98,7 +98,7 @@ def test_similarity_is_the_rank_correlation_of_the_maps_at_each_stage(tmp_path):
         assert row["curves"]["randomization"] == pytest.approx(expected, abs=1e-6)
         assert row["curves"]["randomization_share"] == [0.5, 1.0]
         assert row["values"] == {"randomization": pytest.approx(np.mean(expected)), "randomization_blank": 0}
-    about = evaluator.records.noted("randomization")
+    about = evaluator.records.read_metadata("randomization")
     assert about["trained_spread"] == pytest.approx(float(wanted), rel=1e-4)
     assert about["unscaled_spread"] == pytest.approx(unscaled, rel=1e-4)
     assert about["spread"] == pytest.approx([1, 1], rel=1e-4)
@@ -138,9 +138,9 @@ def test_a_network_that_dies_is_named(tmp_path):
     evaluator, cases = parts(tmp_path, model, Gradient())
     evaluator.saliency = lambda name, own: own.images[own.rows][:, 0]
     evaluator.explained = lambda method, own: SimpleNamespace(maps=own.images[own.rows][:, 0])
-    with pytest.warns(UserWarning, match="with 100% of the layers drawn anew the outputs spread.*less than 10%"):
+    with pytest.warns(UserWarning, match="with 100% of the layers re-initialised, the outputs spread.*less than 10%"):
         randomize_parameters(evaluator, {"Gradient": Gradient()}, cases, IMAGES, build, lambda _: None)
-    about = evaluator.records.noted("randomization")
+    about = evaluator.records.read_metadata("randomization")
     assert about["dead"] == [1.0] and about["spread"] == [0.0]
 
 
@@ -158,7 +158,7 @@ def test_maps_of_shuffled_labels_are_compared_and_two_such_networks_never_mixed(
     for i, row in enumerate(evaluator.records.of("label_randomization", "Method").values()):
         expected = spearmanr(original[i].flatten(), changed[i].flatten()).statistic
         assert row["values"] == {"label_randomization": pytest.approx(expected), "label_randomization_blank": 0}
-    assert evaluator.records.noted("label_randomization")["spread"] == pytest.approx(3)
+    assert evaluator.records.read_metadata("label_randomization")["spread"] == pytest.approx(3)
     with pytest.raises(OtherEvaluationError, match="another shuffled_ckpt"):
         randomize_labels(
             evaluator, {"Method": method}, cases, IMAGES, Shuffled(other.weights, {"sha256": "two"}), lambda _: None
@@ -213,7 +213,7 @@ def test_the_figure_is_the_mean_over_the_stages_of_the_curve(classifier, tmp_pat
 
 
 def test_a_checkpoint_of_true_labels_is_not_taken_without_a_word(classifier, tmp_path):
-    with pytest.warns(UserWarning, match="shuffled_ckpt=.* does not say that it was trained with data.shuffle_labels"):
+    with pytest.warns(UserWarning, match="shuffled_ckpt=.* was not saved by a training with data.shuffle_labels"):
         evaluated(classifier, tmp_path, f"--shuffled_ckpt={classifier.checkpoint}")
 
 

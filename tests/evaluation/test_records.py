@@ -45,10 +45,10 @@ def test_other_circumstances_are_refused_by_name_and_nothing_changes(tmp_path):
 
 def test_a_methods_settings_are_kept_and_compared(tmp_path):
     records = Records(tmp_path, {})
-    records.admit("IBA", {"beta": 10.0, "layers": ("a", "b")})
-    records.admit("IBA", {"beta": 10.0, "layers": ["a", "b"]})  # a tuple is a list to JSON
+    records.register_method("IBA", {"beta": 10.0, "layers": ("a", "b")})
+    records.register_method("IBA", {"beta": 10.0, "layers": ["a", "b"]})  # a tuple is a list to JSON
     with pytest.raises(OtherEvaluationError, match="method IBA with other settings"):
-        Records(tmp_path, {}).admit("IBA", {"beta": 5.0, "layers": ["a", "b"]})
+        Records(tmp_path, {}).register_method("IBA", {"beta": 5.0, "layers": ["a", "b"]})
     assert json.loads((tmp_path / "evaluation.json").read_text())["methods"]["IBA"]["beta"] == 10.0
 
 
@@ -76,10 +76,10 @@ def test_no_two_names_meet_and_none_leaves_the_folder():
 def test_a_damaged_file_is_named(tmp_path, content):
     records = Records(tmp_path, {})
     records.add("localization", "M", {("a", "Mass"): {"values": {}}})
-    records.note("randomization", {"spread": 1})
+    records.write_metadata("randomization", {"spread": 1})
     (tmp_path / "records" / "randomization" / "about.json").write_text(content)
     with pytest.raises(ValueError, match="about.json .*another folder"):
-        Records(tmp_path, {}).noted("randomization")
+        Records(tmp_path, {}).read_metadata("randomization")
     (tmp_path / "records" / "localization" / "M.jsonl").write_text(f"{content}\n")
     if content:
         with pytest.raises(ValueError, match="M.jsonl .*another folder"):

@@ -11,6 +11,8 @@ from pydicom.pixels import get_decoder
 from pydicom.pixels.common import PhotometricInterpretation
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
+from lightning_chex.extras import how_to_install
+
 NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
 """Elements without which no image can be decoded."""
 
@@ -104,7 +106,7 @@ def _check_decoder(syntax: UID, bits: int) -> None:
     beyond_pillow = syntax == JPEGExtended12Bit and bits > 8 and decoder.available_plugins == ("pillow",)
     if decoder.is_available and not beyond_pillow:
         return
-    remedy = f"install one of these packages: {'; '.join(decoder.missing_dependencies)}"  # pydicom knows for each
+    remedy = f"{how_to_install('pylibjpeg')} brings one, or convert the file"
     if syntax in (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1):
         remedy = "pip install 'lightning-chex[dicom-jpeg]' brings one (under the GPL-3.0), or convert the file"
     raise UnreadableDicom(f"no decoder for transfer syntax {syntax_name(syntax)} of {bits} bits is installed; {remedy}")

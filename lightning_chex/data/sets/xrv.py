@@ -17,6 +17,7 @@ from lightning_chex.data.splits import check_fractions
 from lightning_chex.data.subgroups import subgroups_of
 from lightning_chex.data.tables.splitting import drawn_split
 from lightning_chex.data.transforms import ImageTransform
+from lightning_chex.extras import how_to_install
 
 LIMIT = 1024.0
 """torchxrayvision's images reach from -1024 to 1024."""
@@ -81,7 +82,7 @@ class XRVXrays(Dataset[dict[str, Any]]):
 
 
 class XRVDataModule(ChestXrayDataModule):
-    """Serve a data set of torchxrayvision (``pip install torchxrayvision``), its masks as those of the findings.
+    """Serve a data set of torchxrayvision (extra ``xrv``), its masks as those of the findings.
 
     Splits are drawn by patient, with all classes in each. Explained are the images with masks, where the set has some.
 
@@ -210,7 +211,7 @@ def _made(path: str, options: dict[str, Any]) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         raise DataError(
             f"data.dataset is {path!r}, which cannot be imported ({error}): give the full name of a class, such as "
-            "torchxrayvision.datasets.NIH_Dataset, and pip install torchxrayvision"
+            f"torchxrayvision.datasets.NIH_Dataset, and {how_to_install('torchxrayvision')}"
         ) from error
     try:
         return kind(**options)

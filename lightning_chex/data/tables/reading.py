@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.files.images import check_regular, first_few
 from lightning_chex.data.files.tables import MOST_BYTES, intact
+from lightning_chex.extras import EXTRAS, how_to_install
 
 _SEPARATORS = ",;\t|"
 _EXCEL, _PARQUET = (".xlsx", ".xlsm", ".xls", ".ods"), (".parquet", ".pq")
@@ -108,7 +109,7 @@ def _from_engine(path: Path, kind: str, sheet: str | None, matches: SheetScore |
             table = _read_excel(path, engine, sheet, matches) if excel else pd.read_parquet(path, engine="pyarrow")
     except ImportError as error:
         raise DataError(
-            f"{path} needs the package {engine}: pip install {engine}, or save the table as CSV (UTF-8)"
+            f"{path} needs the package {engine}: {_installation(engine)}, or save the table as CSV (UTF-8)"
         ) from error
     except Exception as error:  # engines raise their own kinds on damaged files
         if isinstance(error, DataError):
@@ -118,6 +119,10 @@ def _from_engine(path: Path, kind: str, sheet: str | None, matches: SheetScore |
     cells = table.set_axis(range(len(header)), axis=1).astype(object)
     cells = cells.where(cells.notna(), "").map(lambda cell: cell.isoformat() if hasattr(cell, "isoformat") else cell)
     return cells.astype(str).set_axis(header.tolist(), axis=1).set_axis(range(2, len(cells) + 2), axis=0)
+
+
+def _installation(engine: str) -> str:
+    return how_to_install(engine) if engine in EXTRAS else f"pip install {engine}"
 
 
 def _read_excel(path: Path, engine: Any, sheet: str | None, matches: SheetScore | None) -> pd.DataFrame:

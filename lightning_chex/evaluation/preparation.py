@@ -1,0 +1,220 @@
+"""Preparation of an evaluation: images, methods, controls and records, checked before the first map is made."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
+from tqdm import tqdm
+
+from lightning_chex.attribution import Attributor, EveryPixel, RandomMap
+from lightning_chex.data.adapter import adapted, name_of
+from lightning_chex.data.contract import XrayDataModule, lacks
+from lightning_chex.evaluation.evaluator import LUNG_FIELD, Control, Evaluator, control_of, lung_field
+from lightning_chex.evaluation.learning import Learnt, learn
+from lightning_chex.evaluation.methods import choose_methods
+from lightning_chex.evaluation.plan import Plan
+from lightning_chex.evaluation.randomization import LABELS, refuse_other_labels
+from lightning_chex.evaluation.records import Records
+from lightning_chex.evaluation.settings import EvaluationSettings
+from lightning_chex.evaluation.tuning import TuningRegions
+from lightning_chex.explaining import Images, LungFinder, RegionKind, Subject, describe, region_kind, tuning_half
+from lightning_chex.method_description import MethodDescription
+
+BOX_FRACTION = 0.05
+"""Share of the pixels that is marked where there is no tuning region to take the size of."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of one call of ``evaluate``.
+
+    Attributes:
+        folder: for the results.
+        methods: see ``choose_methods``.
+        limit: images at most; None for all.
+        settings: of the evaluation.
+        find_lungs: outlines lungs of images without masks, or None.
+        show_progress: draw progress bars.
+    """
+
+    folder: Path
+    methods: Sequence[str] | None
+    limit: int | None
+    settings: EvaluationSettings
+    find_lungs: LungFinder | None
+    show_progress: bool
+
+    def bar(self, description: str, total: float) -> Any:
+        """Return a progress bar over maps, a context manager."""
+        return tqdm(total=total, desc=description, unit="map", disable=not self.show_progress, smoothing=0.05)
+
+
+@dataclass(frozen=True)
+class EvaluationImages:
+    """The images of an evaluation.
+
+    Attributes:
+        data: the data module.
+        tested: images to report on.
+        tuning: images to tune thresholds on; None without any.
+        no_tuning_reason: why there are none; empty if there are.
+        example: one of the images to report on, on the device, (1, C, H, W).
+        kind: regions that maps are compared with.
+        has_masks: whether the data set outlines lungs.
+    """
+
+    data: XrayDataModule
+    tested: Images
+    tuning: Images | None
+    no_tuning_reason: str
+    example: Tensor
+    kind: RegionKind
+    has_masks: bool
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An evaluation that is ready to run.
+
+    Attributes:
+        request: the options of the call.
+        images: to report on and to tune on.
+        regions: size and location of the tuning regions.
+        evaluator: with plan, fitted methods, controls and records.
+        learnt: fitted and unfitted methods, and those left out.
+        left_out: why methods and controls are missing, by name.
+        descriptions: of methods and controls, by name.
+    """
+
+    request: Request
+    images: EvaluationImages
+    regions: TuningRegions
+    evaluator: Evaluator
+    learnt: Learnt
+    left_out: Mapping[str, str]
+    descriptions: Mapping[str, MethodDescription]
+
+    @property
+    def plan(self) -> Plan:
+        """Model, data and settings."""
+        return self.evaluator.plan
+
+    @property
+    def names(self) -> list[str]:
+        """Names of methods and controls."""
+        return [*self.evaluator.methods, *self.evaluator.controls]
+
+
+def prepare(subject: Subject, datamodule: pl.LightningDataModule, request: Request) -> Prepared:
+    """Read the data, choose and fit the methods, and open the records.
+
+    Args:
+        subject: the model.
+        datamodule: see ``evaluate``.
+        request: the options of the call.
+
+    Raises:
+        DataError: there is no image to explain.
+        ValueError: see ``evaluate``.
+    """
+    images = _read_images(subject, datamodule, request)
+    is_score = not subject.class_names
+    chosen, left_out = choose_methods(
+        request.methods, subject.layer, subject.network, images.example, is_score, request.settings.seed
+    )
+    regions = TuningRegions(images.tuning, subject.class_names, images.kind, request.find_lungs)
+    plan = Plan(
+        subject=subject,
+        data=images.data,
+        settings=request.settings,
+        kind=images.kind,
+        fraction=request.settings.top_fraction or regions.share or BOX_FRACTION,
+        image=tuple(images.example.shape[1:]),
+        find_lungs=request.find_lungs,
+        has_masks=images.has_masks,
+    )
+    records = _open_records(plan, request.folder, chosen)
+    learnt = learn(chosen, plan, images.example, request.folder, are_named=request.methods is not None)
+    for name in learnt.left_out:
+        records.remove_method(name)
+    left_out |= learnt.left_out
+    for name, reason in left_out.items():
+        rank_zero_warn(f"{name} is left out: {reason}")
+    if regions.prior is None:
+        # not in the warnings above: the user did not ask for this control
+        left_out["PriorMap"] = images.no_tuning_reason or "no tuning image has a region"
+    controls, descriptions = _controls(plan, regions)
+    if images.tuning is not None:
+        # regions are taken from the whole half, which is cheap; thresholds need maps
+        images.tuning.count = min(images.tuning.count, request.settings.tuned(request.limit))
+    return Prepared(
+        request=request,
+        images=images,
+        regions=regions,
+        evaluator=Evaluator(plan, learnt.methods, controls, records),
+        learnt=learnt,
+        left_out=left_out,
+        descriptions={name: method.about() for name, method in learnt.methods.items()} | descriptions,
+    )
+
+
+def _read_images(subject: Subject, datamodule: pl.LightningDataModule, request: Request) -> EvaluationImages:
+    data = adapted(datamodule)
+    data.look()
+    if subject.trained_size not in (None, data.size):
+        print(
+            f"the model was trained on images of {subject.trained_size} px and is evaluated at {data.size} px",
+            flush=True,
+        )
+    explained = data.explained_dataset("test")
+    if explained is None:
+        raise lacks(name_of(data), "explained_dataset", "evaluate")
+    tested = Images(data, explained, subject, request.limit)
+    tuning, no_tuning_reason = tuning_half(data, subject)
+    sample = tested.first()
+    kind = region_kind(sample, subject.class_names, request.settings.regions)
+    example = subject.move(data.collate([sample]))["image"]
+    _check_pixels(request.settings, example)
+    return EvaluationImages(data, tested, tuning, no_tuning_reason, example, kind, has_masks="lung_mask" in sample)
+
+
+def _check_pixels(settings: EvaluationSettings, example: Tensor) -> None:
+    """Raise a ValueError for settings that do not suit the size of the images."""
+    height, width = example.shape[-2:]
+    if settings.step is not None and settings.step > height * width // 2:
+        raise ValueError(
+            f"step={settings.step!r} is more than half of the {height} x {width} pixels of these images: give fewer"
+        )
+    if settings.blur_kernel // 2 >= min(height, width):
+        raise ValueError(
+            f"blur_kernel={settings.blur_kernel!r} is too large for images of {height} x {width} pixels: give less "
+            f"than {2 * min(height, width)}"
+        )
+
+
+def _open_records(plan: Plan, folder: Path, methods: Mapping[str, Attributor]) -> Records:
+    """Open or resume the records of a folder, and register the methods in it."""
+    records = Records(folder, plan.identity())
+    # before any method is fitted: a different network makes the whole call pointless
+    if plan.subject.shuffled is not None:
+        refuse_other_labels(records.read_metadata(LABELS), plan.subject.shuffled)
+    for name, method in methods.items():
+        records.register_method(name, describe(method))
+    return records
+
+
+def _controls(plan: Plan, regions: TuningRegions) -> tuple[dict[str, Control], dict[str, MethodDescription]]:
+    """Controls and their descriptions, by name."""
+    methods: dict[str, Attributor] = {"EveryPixel": EveryPixel(), "RandomMap": RandomMap(plan.settings.seed)}
+    if regions.prior is not None:
+        methods["PriorMap"] = regions.prior
+    controls: dict[str, Control] = {name: control_of(method) for name, method in methods.items()}
+    descriptions = {name: method.about() for name, method in methods.items()}
+    if plan.kind == "zones" and (plan.find_lungs is not None or plan.has_masks):
+        controls["LungField"] = lung_field
+        descriptions["LungField"] = LUNG_FIELD
+    return controls, descriptions
