@@ -28,6 +28,7 @@ from lightning_chex.yaml_text import load_yaml
 CONTROLS = ("EveryPixel", "RandomMap", "PriorMap", "LungField")
 """Names of the maps that do not depend on the model, which every evaluation has; ``LungField`` if lungs are known."""
 
+# a name with another suffix is looked for in the line-up alone
 _YAML = (".yaml", ".yml")
 
 LAST_FEATURES = "features.norm5"
@@ -42,6 +43,7 @@ def line_up(layer: str, score: bool, seed: int = 0) -> dict[str, Attributor]:
         score: the model gives a score, not classes.
         seed: of the noise of the bottlenecks.
     """
+    # the same for classes and scores, since they only follow the gradient of an output
     backward: dict[str, Attributor] = {
         "GradCAM": GradCAM(LAST_FEATURES),
         "IntegratedGradients": IntegratedGradients(),
@@ -98,6 +100,7 @@ def choose_methods(
         ValueError: an unknown name, a file that builds no method, or a named method that does not suit the network.
     """
     built_in = line_up(layer, score, seed)
+    # an empty list is more likely a mistake than the wish for controls alone
     if names is not None and not names:
         raise ValueError(f"methods={list(names)} is empty: choose from {', '.join(built_in)}, or leave it out for all")
     methods: dict[str, Attributor] = {}
@@ -105,19 +108,13 @@ def choose_methods(
     for name in built_in if names is None else names:
         if name in CONTROLS:
             continue  # every evaluation has them
-        if name in built_in:
-            title = name
-            method = built_in[name]
-        else:
-            title = _title(name)
-            method = _from_file(name, built_in)
+        title = name if name in built_in else _title(name)
+        method = built_in[name] if name in built_in else _from_file(name, built_in)
         if title in methods or title in CONTROLS:
             raise ValueError(f"methods has {title} twice, or a file with the name of a control: rename the file")
         try:
-            if title == "GradCAM" and title in built_in and LAST_FEATURES not in named_layers(network):
-                # another network than DenseNet: its own last feature map
-                with frozen(network):
-                    method = GradCAM(feature_map_layers(network, images)[0])
+            if title == "GradCAM" and title in built_in:
+                method = _grad_cam(network, images)
             method.check_target(not score)
             method.check(network, images)
         except ValueError as error:
@@ -131,6 +128,15 @@ def choose_methods(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise ValueError(f"no method suits this network ({reasons}): give YAML files with layers of it as methods")
     return methods, left_out
+
+
+def _grad_cam(network: nn.Module, images: Tensor) -> Attributor:
+    """Grad-CAM at the last feature map of a network."""
+    if LAST_FEATURES in named_layers(network):
+        return GradCAM(LAST_FEATURES)
+    # another network than DenseNet-121, whose layers have other names
+    with frozen(network):
+        return GradCAM(feature_map_layers(network, images)[0])
 
 
 def _title(name: str) -> str:

@@ -122,25 +122,18 @@ def prepare(subject: Subject, datamodule: pl.LightningDataModule, request: Reque
         ValueError: see ``evaluate``.
     """
     images = _read_images(subject, datamodule, request)
-    is_score = not subject.class_names
     chosen, left_out = choose_methods(
-        request.methods, subject.layer, subject.network, images.example, is_score, request.settings.seed
+        names=request.methods,
+        layer=subject.layer,
+        network=subject.network,
+        images=images.example,
+        score=not subject.class_names,
+        seed=request.settings.seed,
     )
     regions = TuningRegions(images.tuning, subject.class_names, images.kind, request.find_lungs)
-    plan = Plan(
-        subject=subject,
-        data=images.data,
-        settings=request.settings,
-        kind=images.kind,
-        fraction=request.settings.top_fraction or regions.share or BOX_FRACTION,
-        image=tuple(images.example.shape[1:]),
-        find_lungs=request.find_lungs,
-        has_masks=images.has_masks,
-    )
+    plan = _plan(subject, images, regions, request)
     records = _open_records(plan, request.folder, chosen)
-    learnt = learn(chosen, plan, images.example, request.folder, are_named=request.methods is not None)
-    for name in learnt.left_out:
-        records.remove_method(name)
+    learnt = _fit(chosen, plan, images.example, request, records)
     left_out |= learnt.left_out
     for name, reason in left_out.items():
         rank_zero_warn(f"{name} is left out: {reason}")
@@ -165,6 +158,7 @@ def prepare(subject: Subject, datamodule: pl.LightningDataModule, request: Reque
 def _read_images(subject: Subject, datamodule: pl.LightningDataModule, request: Request) -> EvaluationImages:
     data = adapted(datamodule)
     data.look()
+    # not an error: a network with global pooling accepts any size, but its figures depend on it
     if subject.trained_size not in (None, data.size):
         print(
             f"the model was trained on images of {subject.trained_size} px and is evaluated at {data.size} px",
@@ -185,15 +179,30 @@ def _read_images(subject: Subject, datamodule: pl.LightningDataModule, request: 
 def _check_pixels(settings: EvaluationSettings, example: Tensor) -> None:
     """Raise a ValueError for settings that do not suit the size of the images."""
     height, width = example.shape[-2:]
+    # the half range of insertion and deletion needs a whole step
     if settings.step is not None and settings.step > height * width // 2:
         raise ValueError(
             f"step={settings.step!r} is more than half of the {height} x {width} pixels of these images: give fewer"
         )
+    # the blur reflects the image at its edges, which needs that many pixels
     if settings.blur_kernel // 2 >= min(height, width):
         raise ValueError(
             f"blur_kernel={settings.blur_kernel!r} is too large for images of {height} x {width} pixels: give less "
             f"than {2 * min(height, width)}"
         )
+
+
+def _plan(subject: Subject, images: EvaluationImages, regions: TuningRegions, request: Request) -> Plan:
+    return Plan(
+        subject=subject,
+        data=images.data,
+        settings=request.settings,
+        kind=images.kind,
+        fraction=request.settings.top_fraction or regions.share or BOX_FRACTION,
+        image=tuple(images.example.shape[1:]),
+        find_lungs=request.find_lungs,
+        has_masks=images.has_masks,
+    )
 
 
 def _open_records(plan: Plan, folder: Path, methods: Mapping[str, Attributor]) -> Records:
@@ -207,6 +216,15 @@ def _open_records(plan: Plan, folder: Path, methods: Mapping[str, Attributor]) -
     return records
 
 
+def _fit(methods: Mapping[str, Attributor], plan: Plan, example: Tensor, request: Request, records: Records) -> Learnt:
+    """Fit the methods, and remove those from the records that cannot be fitted."""
+    learnt = learn(methods, plan, example, request.folder, are_named=request.methods is not None)
+    for name in learnt.left_out:
+        # a later call with training images may have other settings for it
+        records.remove_method(name)
+    return learnt
+
+
 def _controls(plan: Plan, regions: TuningRegions) -> tuple[dict[str, Control], dict[str, MethodDescription]]:
     """Controls and their descriptions, by name."""
     methods: dict[str, Attributor] = {"EveryPixel": EveryPixel(), "RandomMap": RandomMap(plan.settings.seed)}
@@ -214,6 +232,7 @@ def _controls(plan: Plan, regions: TuningRegions) -> tuple[dict[str, Control], d
         methods["PriorMap"] = regions.prior
     controls: dict[str, Control] = {name: control_of(method) for name, method in methods.items()}
     descriptions = {name: method.about() for name, method in methods.items()}
+    # only zones are made of lungs; beside boxes the control would say little
     if plan.kind == "zones" and (plan.find_lungs is not None or plan.has_masks):
         controls["LungField"] = lung_field
         descriptions["LungField"] = LUNG_FIELD

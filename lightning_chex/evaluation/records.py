@@ -61,8 +61,8 @@ class Records:
         registered = self._identity["methods"].get(method)
         if registered is not None and registered != settings:
             raise OtherEvaluationError(
-                f"{str(self.folder)!r} holds results of a method {method} with other settings ({registered}): rename "
-                "this method (by renaming its file), or give another output_dir"
+                f"{str(self.folder)!r} holds results of a method {method} with other settings ({registered}): give "
+                "this method another name (rename its file), or give another output_dir"
             )
         self._identity["methods"][method] = settings
         self._write_identity()

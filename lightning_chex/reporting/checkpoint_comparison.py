@@ -1,4 +1,4 @@
-"""Several checkpoints measured on the same cases, typed, and their form in ``comparison.json``."""
+"""Comparison of several checkpoints on the same cases, and its form in ``comparison.json``."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,16 +12,16 @@ from lightning_chex.reporting.results import Results, summary_to_json, without_n
 
 @dataclass(frozen=True)
 class CheckpointComparison:
-    """What several checkpoints of one model came to, and the paired differences between them.
+    """Results of several checkpoints of one model, and the paired differences between them.
 
     Attributes:
-        results: checkpoint -> its own results, in the order given.
-        scores: checkpoint -> how well it predicts, on all images reported on: ``auroc``, ``ap``, ``auroc/Mass``, ...;
+        results: checkpoint -> its results, in the order given.
+        scores: checkpoint -> its predictive performance on all reported images: ``auroc``, ``ap``, ``auroc/Mass``, ...;
             for a score ``mae`` and ``pearson``.
         differences: key of the measure -> (method or control, checkpoint, other checkpoint) -> the first checkpoint
-            less the other, on the cases that all checkpoints have.
+            minus the other, on the cases that all checkpoints have.
         common: cases that all checkpoints have.
-        alone: checkpoint -> its cases beyond these.
+        alone: checkpoint -> number of its other cases.
     """
 
     results: Mapping[str, Results]
@@ -32,23 +32,23 @@ class CheckpointComparison:
 
     @property
     def first(self) -> Results:
-        """The results of the first checkpoint; task and classes are those of all."""
+        """The results of the first checkpoint, whose task and classes all checkpoints share."""
         return next(iter(self.results.values()))
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Every checkpoint with each earlier one: what is subtracted from what."""
+        """Every checkpoint with each earlier one, which is subtracted from it."""
         return [(later, earlier) for earlier, later in combinations(self.results, 2)]
 
     @property
     def methods(self) -> list[str]:
-        """Methods that every checkpoint was explained by."""
-        return [name for name in self.first.methods if all(name in own.methods for own in self.results.values())]
+        """Methods that all checkpoints have."""
+        return [name for name in self.first.methods if all(name in each.methods for each in self.results.values())]
 
     @property
     def controls(self) -> list[str]:
-        """Controls that stand beside every checkpoint."""
-        return [name for name in self.first.controls if all(name in own.controls for own in self.results.values())]
+        """Controls that all checkpoints have."""
+        return [name for name in self.first.controls if all(name in each.controls for each in self.results.values())]
 
     @property
     def headline(self) -> str | None:
@@ -58,8 +58,9 @@ class CheckpointComparison:
     @property
     def measured(self) -> list[str]:
         """Measures with a value for at least two checkpoints."""
-        used = dict.fromkeys(key for own in self.results.values() for key in own.measures)
-        return [key for key in used if sum(own.has(key) for own in self.results.values()) > 1]
+        # a dictionary keeps the order of the declarations, a set would not
+        used = dict.fromkeys(key for each in self.results.values() for key in each.measures)
+        return [key for key in used if sum(each.has(key) for each in self.results.values()) > 1]
 
     def estimate(self, checkpoint: str, name: str, key: str, **of: Any) -> Estimate:
         """The value of one checkpoint over its own cases, see ``Results.estimate``."""
@@ -68,7 +69,7 @@ class CheckpointComparison:
     def difference(
         self, name: str, pair: tuple[str, str], key: str, *, class_name: str | None = None, over_classes: bool = False
     ) -> Estimate:
-        """The first checkpoint of a pair less the other, on the common cases; ``UNKNOWN`` without any."""
+        """The first checkpoint of a pair minus the other, on the common cases; ``UNKNOWN`` without any."""
         summary = self.differences.get(key, {}).get((name, *pair))
         if summary is None:
             return UNKNOWN
@@ -79,85 +80,93 @@ class CheckpointComparison:
         return summary.mean
 
     def warnings(self) -> list[str]:
-        """What makes checkpoints less comparable: cases that not all of them have. Empty where there is nothing."""
-        said = [
-            f"{name} has {count:,} of its cases alone: its values rest on them too, the differences on the "
-            f"{self.common:,} cases that all checkpoints have"
-            for name, count in self.alone.items()
-            if count
-        ]
-        for key in self.measured:
-            # a blank map has no similarity to another one, so counts differ without a fault
-            if key not in self.differences or self.first.measures[key].group == "randomization":
-                continue
-            for name in self.methods:
-                counts = {each: own.estimate(name, key).n for each, own in self.results.items()}
-                both = min((self.difference(name, pair, key).n for pair in self.pairs), default=0)
-                if max(counts.values()) > both and not any(self.alone.values()):
-                    numbers = ", ".join(f"{count:,} for {each}" for each, count in counts.items())
-                    said.append(
-                        f"{self.first.title(key)} of {name} was taken on different cases ({numbers}); the difference "
-                        f"rests on the {both:,} cases that have both values"
-                    )
-                    break
-        return said
+        """Describe cases that not all checkpoints have, which make their values less comparable."""
+        warnings = []
+        for name, count in self.alone.items():
+            if count:
+                warnings.append(
+                    f"{name} has {count:,} cases that other checkpoints lack: its values include them, the differences "
+                    f"rest on the {self.common:,} cases that all checkpoints have"
+                )
+        if not warnings:
+            # with other cases, different counts of a measure are no news
+            warnings = [self._different_cases(key) for key in self.measured]
+        return [warning for warning in warnings if warning]
+
+    def _different_cases(self, key: str) -> str:
+        """Warning that a measure of some method was taken on different cases; empty if there is none."""
+        # a blank map has no similarity to another one, so counts of the sanity checks differ without a fault
+        if key not in self.differences or self.first.measures[key].group == "randomization":
+            return ""
+        for name in self.methods:
+            counts = {checkpoint: each.estimate(name, key).n for checkpoint, each in self.results.items()}
+            common = min((self.difference(name, pair, key).n for pair in self.pairs), default=0)
+            if max(counts.values()) > common:
+                numbers = ", ".join(f"{count:,} for {checkpoint}" for checkpoint, count in counts.items())
+                return (
+                    f"{self.first.title(key)} of {name} was taken on different cases ({numbers}); the difference "
+                    f"rests on the {common:,} cases that have both values"
+                )
+        return ""
 
     def rows(self) -> Iterator[list[Any]]:
-        """Of each paired difference: method, checkpoint, other, measure, better, value, interval, n, patients."""
-        for key, found in self.differences.items():
-            for (name, one, other), summary in found.items():
-                own = summary.mean
-                numbers = without_nan([own.value, own.ci_low, own.ci_high])
-                yield [name, one, other, key, self.first.better(key), *numbers, own.n, own.patients]
+        """Each paired difference as a row of ``ROW_COLUMNS``."""
+        for key, pairs in self.differences.items():
+            for (name, checkpoint, other), summary in pairs.items():
+                mean = summary.mean
+                numbers = without_nan([mean.value, mean.ci_low, mean.ci_high])
+                yield [name, checkpoint, other, key, self.first.better(key), *numbers, mean.n, mean.patients]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``comparison.json`` holds, None in place of NaN."""
-        classes = self.first.class_names
+        """Return the content of ``comparison.json``, with None in place of NaN."""
+        measured = self.measured
         return without_nan(
             {
                 "task": self.first.task,
-                "class_names": list(classes),
+                "class_names": list(self.first.class_names),
                 "regions": self.first.regions,
-                "checkpoints": {
-                    name: {
-                        "folder": name,
-                        **dict(own.protocol.get("checkpoint") or {}),
-                        "cases": self.common + self.alone[name],
-                        "scores": dict(self.scores[name]),
-                    }
-                    for name, own in self.results.items()
-                },
+                "checkpoints": {name: self._checkpoint_to_json(name) for name in self.results},
                 "cases": {"common": self.common, "alone": dict(self.alone)},
                 "warnings": self.warnings(),
-                "measures": {key: own.to_json() for key, own in self.first.measures.items() if key in self.measured},
-                "values": {
-                    key: {
-                        name: {
-                            checkpoint: summary_to_json(found[key], classes)
-                            for checkpoint, own in self.results.items()
-                            if key in (found := {**own.methods, **own.controls}[name])
-                        }
-                        for name in (*self.methods, *self.controls)
-                    }
-                    for key in self.measured
-                },
-                "differences": {
-                    key: [
-                        {"method": name, "checkpoint": one, "other": other, **summary_to_json(summary, classes)}
-                        for (name, one, other), summary in found.items()
-                    ]
-                    for key, found in self.differences.items()
-                },
+                "measures": {key: each.to_json() for key, each in self.first.measures.items() if key in measured},
+                "values": {key: self._values_to_json(key) for key in measured},
+                "differences": {key: self._differences_to_json(key) for key in self.differences},
             }
         )
 
+    def _checkpoint_to_json(self, name: str) -> dict[str, Any]:
+        return {
+            "folder": name,
+            **dict(self.results[name].protocol.get("checkpoint") or {}),
+            "cases": self.common + self.alone[name],
+            "scores": dict(self.scores[name]),
+        }
+
+    def _values_to_json(self, key: str) -> dict[str, dict[str, Any]]:
+        """One measure: method or control -> checkpoint -> value over its cases."""
+        values: dict[str, dict[str, Any]] = {}
+        for name in (*self.methods, *self.controls):
+            values[name] = {}
+            for checkpoint, results in self.results.items():
+                measures = {**results.methods, **results.controls}[name]
+                if key in measures:
+                    values[name][checkpoint] = summary_to_json(measures[key], self.first.class_names)
+        return values
+
+    def _differences_to_json(self, key: str) -> list[dict[str, Any]]:
+        differences = []
+        for (name, checkpoint, other), summary in self.differences[key].items():
+            pair = {"method": name, "checkpoint": checkpoint, "other": other}
+            differences.append(pair | summary_to_json(summary, self.first.class_names))
+        return differences
+
 
 ROW_COLUMNS = ("method", "checkpoint", "other", "measure", "better", "value", "ci_low", "ci_high", "n", "patients")
-"""What ``CheckpointComparison.rows`` gives."""
+"""Columns of ``CheckpointComparison.rows``."""
 
 
 def score_titles(scores: Mapping[str, float]) -> dict[str, str]:
-    """Which of the scores sum up a model, and what they are called."""
+    """Titles of the scores that summarize a model, those without a value left out."""
     titles = {
         "auroc": "AUROC",
         "ap": "average precision",

@@ -92,5 +92,5 @@ def test_a_bad_file_is_told(tmp_path, content, words):
 
 
 def test_an_empty_list_of_methods_is_named():
-    with pytest.raises(ValueError, match=r"methods=\[\] names none: choose from IBA, .*leave it out"):
+    with pytest.raises(ValueError, match=r"methods=\[\] is empty: choose from IBA, .*leave it out"):
         choose_methods([], LAYER, nn.Identity(), torch.zeros(1, 3, 32, 32), False, 0)

@@ -71,7 +71,7 @@ def test_auroc_stands_beside_the_iou_of_its_class(tmp_path):
 def test_cases_that_only_one_has_are_said_everywhere(tmp_path):
     found = comparison({"IBA": BETTER}, alone=7)
     write_comparison(tmp_path / "comparison.html", found)
-    told = "weighted has 7 of its cases alone"
+    told = "weighted has 7 cases that other checkpoints lack"
     assert told in read_page(tmp_path / "comparison.html").text and told in comparison_text(found)
     assert told in found.to_json()["warnings"][0] and found.to_json()["checkpoints"][WEIGHTED]["cases"] == 247
 
