@@ -1,4 +1,4 @@
-"""IBA as the authors' public code runs it, written plainly from its description: the yardstick for speed and agreement.
+"""IBA as the authors' public code runs it, written plainly from its description: the reference for speed and agreement.
 
 One image at a time, repeated ten times for ten noise draws; the whole network forward and backward at each of ten
 steps, its weights not frozen. The loss is the binary cross entropy against a one-hot vector, mean over all outputs,

@@ -89,7 +89,7 @@ DESCRIPTION = """Train chest X-ray models and see, at every validation, what the
   python -m lightning_chex fit --config FILE --print_config
       every setting and its value; each can be given as an option, such as --trainer.max_epochs 5
   python -m lightning_chex fit --ckpt_path last
-      go on with the run that was interrupted, in its folder; --ckpt_path runs/lightning_chex/RUN names one
+      resume the run that was interrupted, in its folder; --ckpt_path runs/lightning_chex/RUN names one
   python -m lightning_chex fit --config FILE --run NAME --ckpt_path auto
       begin the run NAME, or resume it if it is there: one command for a batch job and its restarts (docs/cluster.md)
   python -m lightning_chex test --config FILE --ckpt_path runs/.../checkpoints/best.ckpt
@@ -182,7 +182,7 @@ def _found(path: str) -> Any:
 
 
 def _no_class(message: str, parser: ArgumentParser) -> str | None:
-    """What to say of a name that is no class, with the nearest ones; None if the message is of other things."""
+    """Return the message for an unknown class name, with the nearest names; None for other messages."""
     option = re.search(r'Parser key "([\w.]+)"', message)
     name = re.search(r"Expected a dot import path string: (\w+)\s*$", message, re.MULTILINE)
     if option is None or name is None:

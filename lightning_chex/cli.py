@@ -51,7 +51,7 @@ from lightning_chex.lightning_private import (
     parser_of_command,
     started_run,
 )
-from lightning_chex.messages import one_line, way_out
+from lightning_chex.messages import one_line, remedy_for
 from lightning_chex.reporting import summary
 from lightning_chex.reporting.loggers.wandb import discard_run
 from lightning_chex.tasks import ChestXrayTask
@@ -112,7 +112,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print("ended by SIGTERM", file=sys.stderr)
         raise SystemExit(143) from None
     except Exception as error:
-        told = way_out(error, arose_in_restoring(error))
+        told = remedy_for(error, arose_in_restoring(error))
         if told is None:  # an error of this program, whose traceback is wanted
             raise
         _refuse(told, error)
@@ -230,7 +230,7 @@ class ChexCLI(WeightsAlone, LightningCLI):
         if command == "fit":
             self._own_settings = resuming.begin_named(config)
             if resuming.names_run(config.ckpt_path):
-                self._own_settings = resuming.go_on(config)
+                self._own_settings = resuming.resume(config)
                 self._same_run = True
         self._checkpoints = configuration.check_checkpoints(config.get("ckpt_path"), command)
         configuration.fill_in_model(command, config, next(iter(self._checkpoints.values()), None))
@@ -307,7 +307,7 @@ class ChexCLI(WeightsAlone, LightningCLI):
             if command == "predict":
                 self.datamodule.dataset("test")
         if command != "fit" and not weights:
-            rank_zero_warn(f"{command} without --ckpt_path: the weights are those a training would start from")
+            rank_zero_warn(f"{command} without --ckpt_path: using untrained weights")
 
     def before_inspect(self) -> None:
         """Let the data module find the record of checked files, which lies in the trainer's root."""

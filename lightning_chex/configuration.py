@@ -47,8 +47,8 @@ def refuse_address(name: str, value: Any) -> None:
     """Raise a MisconfigurationException if the value of a setting is an address."""
     if isinstance(value, str) and is_address(value):
         raise MisconfigurationException(
-            f"{name}={value!r} is an address, and nothing is fetched: download it, if you trust its source, and give "
-            "the file or folder"
+            f"{name}={value!r} is a remote path, which is not supported: download it, if you trust its source, and "
+            "give the file or folder"
         )
 
 
@@ -69,7 +69,7 @@ def check_checkpoint(path: str | None, command: str) -> dict[str, Any] | None:
     """
     if path in ("best", "last"):  # Lightning would warn, and go on with weights that nobody has trained
         raise MisconfigurationException(
-            f"ckpt_path={path!r} is a word for fit alone, which goes on with the last run: give a file that a run has "
+            f"ckpt_path={path!r} is a word for fit alone, which resumes the last run: give a file that a run has "
             f"written, such as runs/lightning_chex/RUN/checkpoints/{path}.ckpt"
         )
     if path in ("auto", "hpc"):
@@ -95,11 +95,11 @@ def check_checkpoints(given: Given, command: str) -> dict[str, dict[str, Any]]:
 
 
 def _check_freezing(settings: Any) -> None:
-    """Raise a MisconfigurationException if layers are frozen that have learnt nothing."""
+    """Raise a MisconfigurationException if randomly initialised layers are frozen."""
     frozen = settings.get("freeze")
     if frozen and not settings.get("weights") and not settings.get("pretrained"):
         raise MisconfigurationException(
-            f"model.freeze={frozen!r} freezes layers that have learnt nothing: give --model.weights FILE, or "
+            f"model.freeze={frozen!r} freezes randomly initialised layers: give --model.weights FILE, or "
             "--model.pretrained true"
         )
 

@@ -131,7 +131,7 @@ def _locked(path: Path) -> int:
                 os.close(descriptor)
                 raise OSError(error.errno, error.strerror, str(path.parent)) from error
             warnings.warn(
-                f"the file system of {path.parent} knows no locks ({error.strerror}): let no other process work there",
+                f"file locking is not supported on {path.parent} ({error.strerror}): let no other process work there",
                 stacklevel=4,
             )
             return descriptor

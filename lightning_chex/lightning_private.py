@@ -1,4 +1,4 @@
-"""What Lightning and jsonargparse keep to themselves or do not document, and this package needs all the same.
+"""Access to private or undocumented parts of Lightning and jsonargparse that this package needs.
 
 Nothing else in the package touches such a part. Each says why it is needed, and has a test in
 ``tests/test_lightning_private.py`` that names the feature it carries: the place to look after an upgrade.
@@ -227,8 +227,10 @@ def set_batch_sampler(loader: DataLoader, batch_sampler: Any) -> None:
 
 
 def position_in_epoch(checkpoint: dict[str, Any]) -> int:
-    """Batches that a checkpoint's unfinished epoch has trained on; 0 for a checkpoint between two epochs."""
-    loop = checkpoint["loops"]["fit_loop"]
+    """Return the number of batches of an unfinished epoch that a checkpoint has trained on; 0 between two epochs."""
+    loop = checkpoint.get("loops", {}).get("fit_loop")
+    if loop is None:  # weights alone, which other commands than fit take
+        return 0
     epochs = loop["epoch_progress"]["total"]
     if epochs["processed"] >= epochs["started"]:
         return 0

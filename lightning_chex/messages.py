@@ -19,8 +19,8 @@ _WAYS_OUT = {
     errno.EISDIR: "give a file",
     errno.EEXIST: "give another folder",
     errno.ENOTEMPTY: "give another folder",
-    errno.EIO: "look after the disk, or give a folder on another one",
-    errno.ESTALE: "the network drive has lost it: look after the connection",
+    errno.EIO: "check the disk, or give a folder on another one",
+    errno.ESTALE: "stale network file handle: remount the drive",
     errno.ENXIO: "give a regular file",
     errno.EINVAL: "the file system does not take it: give another folder",
     errno.EAGAIN: "wait for the other one, or give another folder",
@@ -54,7 +54,7 @@ def raised_by_package(error: BaseException) -> bool:
     return bool(frames) and str(frames[-1].f_globals.get("__name__")).partition(".")[0] == __name__.partition(".")[0]
 
 
-def way_out(error: Exception, restoring: bool = False) -> str | None:
+def remedy_for(error: Exception, restoring: bool = False) -> str | None:
     """Say what went wrong outside of the program, where, and what to do about it.
 
     Args:

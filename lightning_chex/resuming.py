@@ -30,7 +30,7 @@ _LOGGERS = {
     "CSVLogger": ("name", "version"),
     "TensorBoardLogger": ("name", "version"),
 }
-"""The arguments that make a logger go on with a run: one takes that run's name, the other its version."""
+"""The arguments that make a logger continue a run: one takes that run's name, the other its version."""
 
 
 _STRUCTURE = ("backbone", "class_names", "score_names")
@@ -69,7 +69,7 @@ def begin_named(config: Any) -> Any:
     """Give a ``fit`` with ``run`` or ``ckpt_path=auto`` its run: a new one of that name, or the one that is there.
 
     Args:
-        config: of the command. For a run to be resumed ``ckpt_path`` becomes its folder, see `go_on`; for a new one
+        config: of the command. For a run to be resumed ``ckpt_path`` becomes its folder, see `resume`; for a new one
             loggers or root get its name.
 
     Returns:
@@ -157,8 +157,8 @@ def _name(trainer: Any, name: str, run: Path | None) -> None:
     trainer.logger = named
 
 
-def go_on(config: Any) -> Any:
-    """Change the configuration of a ``fit`` whose ``ckpt_path`` names a run so that it goes on with that run.
+def resume(config: Any) -> Any:
+    """Change the configuration of a ``fit`` whose ``ckpt_path`` names a run so that it resumes that run.
 
     Returns:
         The configuration without these changes, with which a new run would begin.
@@ -210,7 +210,7 @@ def find_run(ckpt_path: str, root: str | None) -> Path:
     runs = {path.parent for sign in signs for path in top.glob(sign)}
     if not runs:
         raise MisconfigurationException(
-            f"ckpt_path='last': there is no run in {str(top)!r} to go on with: --ckpt_path auto --run NAME "
+            f"ckpt_path='last': there is no run in {str(top)!r} to resume: --ckpt_path auto --run NAME "
             "begins one where there is none, or give --trainer.default_root_dir"
         )
     return max(runs, key=_written)
@@ -229,7 +229,7 @@ def newest_state(run: Path) -> State:
     states = [state for state in found if isinstance(state, State)]
     for state in sorted(states, key=lambda state: (state.step, state.epoch), reverse=True):
         if not _is_whole(state.path):
-            useless.append(f"{state.path.name} is torn")
+            useless.append(f"{state.path.name} is truncated")
             continue
         if useless:
             rank_zero_info(f"{', '.join(useless)}: passed over")
@@ -242,11 +242,11 @@ def newest_state(run: Path) -> State:
 
 
 def _finished(run: Path, max_epochs: int | None, max_steps: int) -> str:
-    """Why there is nothing to go on with; empty if there is."""
+    """Why there is nothing to resume; empty if there is."""
     done = read_record(run).get("finished")
     if done is None:
         return ""
-    said = f"{run} is finished, after {done['epochs']} epochs and {done['steps']} steps: nothing to go on with"
+    said = f"{run} is finished, after {done['epochs']} epochs and {done['steps']} steps: nothing to resume"
     if done["stopped_early"]:
         return f"{said}. It was stopped early; --ckpt_path {run}/checkpoints/last.ckpt begins a new run from its end"
     epochs = (1000 if max_steps == -1 else -1) if max_epochs is None else max_epochs  # as Lightning has it
@@ -265,7 +265,7 @@ def _check_settings(run: Path, config: Any) -> None:
         now = getattr(config.get(part), "class_path", None)
         if before and now and before != now:
             raise MisconfigurationException(
-                f"{run} was begun with {part} {before}, not {now}: leave --config out to go on with its own settings, "
+                f"{run} was begun with {part} {before}, not {now}: leave --config out to resume with its own settings, "
                 "or give the folder of the run you mean"
             )
         settings = theirs[part].get("init_args") or {}
@@ -284,7 +284,7 @@ def _check_settings(run: Path, config: Any) -> None:
     if changed:
         rank_zero_info(one_line(f"settings changed since {run} began: {'; '.join(changed)}", 1000))
     if any(change.startswith("model.lr=") for change in changed):
-        rank_zero_info("model.lr has no effect here: the optimizer goes on with the learning rate of the checkpoint")
+        rank_zero_info("model.lr has no effect here: the optimizer keeps the learning rate of the checkpoint")
 
 
 def _read_settings(path: Path) -> dict[str, dict[str, Any]]:
@@ -332,8 +332,8 @@ def _continue_in(trainer: Any, run: Path) -> None:
         kind = logger.class_path.rpartition(".")[2]
         if kind not in _LOGGERS:
             raise MisconfigurationException(
-                f"a run logged by {kind} cannot be gone on with, only by {', '.join(_LOGGERS)}: give a checkpoint FILE "
-                "as --ckpt_path, which begins a new run from it"
+                f"a run logged by {kind} cannot be resumed, only one logged by {', '.join(_LOGGERS)}: give a "
+                "checkpoint FILE as --ckpt_path, which begins a new run from it"
             )
         if kind == "CSVLogger":
             _set_aside(Path(root, own["name"], own["version"], "metrics.csv"))
@@ -361,9 +361,9 @@ def _state(path: Path) -> State | str:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, OSError):
-        return "is torn"
+        return "is truncated"
     except pickle.UnpicklingError:
-        return "holds more than plain values, or is torn"
+        return "holds more than plain values, or is truncated"
     if not isinstance(content, dict) or not {"epoch", "global_step", "loops", "optimizer_states"} <= content.keys():
         return "holds no state of a training"
     return State(path, int(content["epoch"]), int(content["global_step"]))

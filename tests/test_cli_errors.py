@@ -100,7 +100,7 @@ def test_bad_data_are_named_before_training(place, sources, capsys, spoil, words
         (["--config", "nowhere.yaml"], [], ["File does not exist", "nowhere.yaml"]),
     ],
 )
-def test_bad_arguments_are_named_with_the_way_out(place, sources, capsys, config, options, words):
+def test_bad_arguments_are_named_with_the_remedy_for(place, sources, capsys, config, options, words):
     options = [option.format(sources) for option in options]
     error = the_error(capsys, "fit", *config, *SMALL, *options)
     assert all(part in error for part in words), error

@@ -124,7 +124,7 @@ ADDRESSES = (
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_an_address_is_known_as_one(address):
     assert is_address(address) and is_address(f" {address}")
-    with pytest.raises(CheckpointError, match="is an address, and nothing is fetched"):
+    with pytest.raises(CheckpointError, match="is a remote path, which is not supported"):
         read_checkpoint(address)
 
 
@@ -148,7 +148,7 @@ def no_network(monkeypatch):
 @pytest.mark.parametrize("address", ADDRESSES[:1] + ADDRESSES[3:4] + ADDRESSES[6:7])
 def test_every_command_refuses_an_address(place, capsys, no_network, command, address):
     error = the_error(capsys, command, *PHANTOM, f"--ckpt_path={address}")
-    assert f"ckpt_path={address!r} is an address, and nothing is fetched: download it, if you trust" in error
+    assert f"ckpt_path={address!r} is a remote path, which is not supported: download it, if you trust" in error
     assert not written(place / "work")
 
 
@@ -175,7 +175,7 @@ def test_every_command_refuses_an_address(place, capsys, no_network, command, ad
 def test_every_option_refuses_an_address(place, capsys, no_network, command, options, name):
     address = "http://localhost:1/x.yaml"
     error = the_error(capsys, command, *(option.format(address) for option in options))
-    assert f"{name}={address!r} is an address, and nothing is fetched" in error
+    assert f"{name}={address!r} is a remote path, which is not supported" in error
     assert not written(place / "work")
 
 
@@ -189,7 +189,7 @@ def test_an_address_inside_a_configuration_is_refused_too(place, capsys, no_netw
         "ckpt_path: http://localhost:1/x\nmodel: {class_path: ClassificationTask}\n"
         "data: {class_path: SyntheticDataModule}\n"
     )
-    assert "ckpt_path='http://localhost:1/x' is an address" in the_error(capsys, "fit", "-c", str(place / "x.yaml"))
+    assert "ckpt_path='http://localhost:1/x' is a remote path" in the_error(capsys, "fit", "-c", str(place / "x.yaml"))
 
 
 def test_weights_only_cannot_be_switched_off(place, trained, capsys, monkeypatch):

@@ -286,7 +286,7 @@ PICTURES = {
     "png_bomb.png": (png_bomb, "images of up to 178,956,970 pixels are read"),
     "postscript.png": (postscript, "cannot identify image file"),
     "pickle.jpg": (lambda path: path.write_bytes(pickle.dumps(CALLS["mkdir"])), "cannot identify image file"),
-    "deflated.dcm": (deflated, "it is packed, and holds more than any image"),
+    "deflated.dcm": (deflated, "its decompressed size exceeds the limit"),
     "j2k.dcm": (lambda p: write_dicom(p, j2k_frame(), 12, JPEG2000Lossless, **SHAPE), "they are 2147483647 rows"),
     "jpeg.dcm": (lambda p: write_dicom(p, jpeg_frame(0xC0), 8, JPEGBaseline8Bit, Rows=64, Columns=64), "65535 rows"),
     "jpeg_ls.dcm": (lambda p: write_dicom(p, jpeg_frame(0xF7), 12, JPEGLSLossless, **SHAPE), "65535 rows x 65535"),

@@ -77,7 +77,7 @@ def folder_of_images(root: Path, *names: str) -> Path:
     ],
     ids=lambda value: "-".join(value)[:60].replace("/", "_") if isinstance(value, list) else "",
 )
-def test_an_odd_place_is_one_line_with_the_way_out(place, trained, capsys, arguments, words):  # noqa: F811
+def test_an_odd_place_is_one_line_with_the_remedy_for(place, trained, capsys, arguments, words):  # noqa: F811
     Path("circle").symlink_to("circle")
     Path("file").write_text("")
     Path("bomb.yaml").write_text(BOMB)

@@ -34,7 +34,7 @@ def test_a_folder_that_was_removed_is_told(tmp_path, ends_with_an_error):
             (folder / "maps").mkdir()
 
 
-def test_an_error_in_writing_names_the_file_and_the_way_out(tmp_path):
+def test_an_error_in_writing_names_the_file_and_the_remedy(tmp_path):
     told = pytest.raises(MisconfigurationException, match=r"a\.npy: No space left .* the same command goes on")
     with told, held(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "a.npy"))

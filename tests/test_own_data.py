@@ -109,7 +109,7 @@ def test_labels_and_the_four_keys_are_enough_for_every_command(place, capsys, da
     assert {row["target"] for row in index} == set(targets) and not any(row["width"] for row in index)
     results = evaluated(capsys, trained, method)
     # nothing is marked, so nothing is localized; what the output rests on is measured all the same
-    assert groups(results) == {"perturbation", "sanity"} and results["regions"] is None
+    assert groups(results) == {"perturbation", "randomization", "further"} and results["regions"] is None
     assert results["left_out"] == {"PriorMap": "no tuning image has a region"}
 
 
@@ -145,7 +145,7 @@ def test_a_data_module_of_another_kind_goes_through_every_command_it_can(place, 
     assert len(table("p/predictions.csv")) == 12
     run(capsys, "explain", *trained, "--output_dir=e")
     assert {row["image"] for row in table("e/index.csv")} == {f"test-{i}" for i in range(12) if i % 3}
-    assert groups(evaluated(capsys, trained, "IBA")) == {"perturbation", "sanity"}
+    assert groups(evaluated(capsys, trained, "IBA")) == {"perturbation", "randomization", "further"}
 
 
 def test_unreadable_images_of_a_data_set_without_names_are_told_by_number():

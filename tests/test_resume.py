@@ -138,7 +138,7 @@ def test_a_torn_checkpoint_is_passed_over(place, capsys):
         assert (newest_state(run).path.name, newest_state(run).step) == ("older.ckpt", 2)
     (checkpoints / "older.ckpt").write_bytes(whole[:middle])
     line = refused(capsys, "--ckpt_path", str(run))
-    assert "no whole checkpoint" in line and "last.ckpt is torn" in line and "leave --ckpt_path out" in line
+    assert "no whole checkpoint" in line and "last.ckpt is truncated" in line and "leave --ckpt_path out" in line
     assert not list((run / "explanations").glob("epoch_002*"))  # nothing was trained
 
 

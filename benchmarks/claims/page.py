@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.pages import anchor, table_of_records
 
-HEAD = """# The paper's claims, put to the proof
+HEAD = """# The paper's claims, tested
 
 Written by `python -m benchmarks.claims`; [`benchmarks/claims/`](../claims) says how each is tested. DenseNet-121,
 images of 128 px, unless a part says otherwise, trained on phantom populations that differ by training seed, and

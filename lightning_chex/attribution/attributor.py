@@ -102,7 +102,7 @@ class Attributor:
 
     @property
     def members(self) -> Sequence[LayerLearner]:
-        """What learns the feature statistics of one layer each; empty for a method that needs none."""
+        """Learners of the feature statistics, one for each layer; empty for a method that needs none."""
         return ()
 
     @property
@@ -112,7 +112,7 @@ class Attributor:
 
     @property
     def total_unit(self) -> str:
-        """What the sum of a map over its pixels is called: ``bits`` for bits per pixel, ``sum`` for any other unit."""
+        """Unit of the sum of a map over its pixels: ``bits`` for bits per pixel, ``sum`` for any other unit."""
         return "bits" if self.unit == "bits per pixel" else "sum"
 
     def __init__(self, batch_size: int | None = 16) -> None:
@@ -335,7 +335,7 @@ class Attributor:
 
     @property
     def num_observed(self) -> int | None:
-        """How many images the method has learnt from; None if it has nothing to learn."""
+        """Number of images the method has learnt from; None if it has nothing to learn."""
         return min((member.statistics.count for member in self.members), default=None)
 
     def _take(self, found: Iterable[FeatureStatistics]) -> None:

@@ -62,7 +62,7 @@ def in_chunks(count: int, size: int, run: Callable[[int, int], T], method: Chunk
             if not is_out_of_memory(error):
                 raise
             if rows == 1:
-                raise not_even_one(error) from error
+                raise out_of_memory_error(error) from error
             fits = False
         if not fits:  # here the error is gone, and with it the tensors its traceback kept
             size, said = rows // 2, False
@@ -88,17 +88,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def of_one_image() -> Iterator[None]:
+def explain_out_of_memory() -> Iterator[None]:
     """Say what to do where the memory does not suffice for what the context does with a single image."""
     try:
         yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise not_even_one(error) from error
+        raise out_of_memory_error(error) from error
 
 
-def not_even_one(error: BaseException) -> torch.OutOfMemoryError:
+def out_of_memory_error(error: BaseException) -> torch.OutOfMemoryError:
     """The error to raise where one image is too much."""
     return torch.OutOfMemoryError(
         "the memory does not suffice to explain a single image at a time: take a deeper layer, noise_samples: 1, "
@@ -141,7 +141,7 @@ def _kept_bytes(problem: Problem, rows: int) -> int:
 
 
 def chunk_size(problem: Problem, noise_samples: int, memory: float | None) -> int:
-    """How many rows to optimise jointly.
+    """Return the number of rows to optimise jointly.
 
     Args:
         problem: with at least one row.

@@ -1,4 +1,4 @@
-"""How a network is run fast: its memory layout, its precision, and batch normalisation as one multiply-add."""
+"""Fast execution of a network: memory layout, precision, and batch normalisation as one multiply-add."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

@@ -137,5 +137,5 @@ class ExpectedGradients(Attributor):
 
     @property
     def num_observed(self) -> int:
-        """How many baselines there are."""
+        """Number of baselines."""
         return len(self._kept)

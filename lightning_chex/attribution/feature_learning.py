@@ -18,7 +18,7 @@ from lightning_chex.attribution.unwrapping import as_written, frozen
 
 
 class Counting:
-    """Which images of the current batch are learnt from, by every observer that begins within `governing`.
+    """Selection of the images of the current batch that observers learn from, if they begin within `governing`.
 
     An observer keeps the counting it began with, so that several can observe the same forward passes and learn from
     different images. A custom method that overrides `Attributor.observing` calls `present()` when it begins, and `kept`
@@ -86,7 +86,7 @@ _present: ContextVar[Counting | None] = ContextVar("counting", default=None)
 
 
 class LayerLearner(Protocol):
-    """What learns the feature statistics of one layer, such as an `IBA`.
+    """Protocol of an object that learns the feature statistics of one layer, such as an `IBA`.
 
     Attributes:
         layer: dotted name.

@@ -92,7 +92,7 @@ class IntegratedGradients(Attributor):
             self.baseline_of(images)
 
     def baseline_of(self, images: Tensor) -> Tensor:
-        """Where the path to each image begins, (B, C, H, W).
+        """Return the start of the path to each image, (B, C, H, W).
 
         Raises:
             ValueError: the baseline has another number of channels.

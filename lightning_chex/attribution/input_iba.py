@@ -161,5 +161,5 @@ class InputIBA(Attributor):
 
     @property
     def num_observed(self) -> int:
-        """How many images the statistics rest on."""
+        """Number of images the statistics rest on."""
         return min(self.feature.statistics.count, self.pixels.count)

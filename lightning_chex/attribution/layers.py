@@ -43,7 +43,7 @@ def get_layer(model: nn.Module, layer: str) -> nn.Module:
 
 
 def plain_name(names: Container[str], layer: str) -> str:
-    """What a layer is called without wrappers, if ``names`` has such a one; else what it was called.
+    """Return the name of a layer without wrappers if ``names`` contains it, else the name as it was given.
 
     Example:
         >>> plain_name(["layer3.0"], "_orig_mod.layer3._orig_mod.0")

@@ -1,4 +1,4 @@
-"""What the masked model is asked to keep: losses per image between its output and the explained target.
+"""Objectives: losses per image between the output of the masked model and the explained target.
 
 Every objective is a plain function ``(output, target, reference) -> (B,)``: ``output`` is the model's output on the
 masked features, (B, K), (B, 1) or (B,); ``target`` one value per image; ``reference`` the output on the untouched

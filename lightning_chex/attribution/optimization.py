@@ -16,7 +16,7 @@ from lightning_chex.attribution.partition import Partition, select_carried
 
 @dataclass(frozen=True)
 class Problem:
-    """What is optimised for, given the features of N explained targets.
+    """Optimisation problem of a bottleneck, for the features of N explained targets.
 
     Attributes:
         parts: the model cut at the layer.

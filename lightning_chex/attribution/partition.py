@@ -20,7 +20,7 @@ class Partition(Protocol):
         """Run the model up to and with the layer: features (B, C, h, w), and what else the upper part needs."""
 
     def carried(self, images: Tensor) -> tuple[Any, ...]:
-        """What else the upper part needs, for features that are already at hand."""
+        """Compute the other inputs of the upper part, for features that are already computed."""
 
     def above(self, features: Tensor, carried: tuple[Any, ...]) -> Tensor:
         """Run the rest on (possibly altered) features and return the model's output."""

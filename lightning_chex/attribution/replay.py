@@ -67,7 +67,7 @@ class ReplayPartition:
         return features, self._pack(images, notes)
 
     def carried(self, images: Tensor) -> tuple[Any, ...]:
-        """What the replay needs."""
+        """Compute the inputs that the replay needs."""
         return self.below(images)[1]
 
     def above(self, features: Tensor, carried: tuple[Any, ...]) -> Tensor:

@@ -48,7 +48,7 @@ class DampedLayer:
         return self.channels * spread + 0.5 * self.signal * lambda_.square()
 
     def damping(self, noise: Tensor, complement: Tensor) -> Callable[[Tensor], Tensor]:
-        """What turns features (samples * N, C, h, w) into lambda F + (1 - lambda) epsilon; inactive neurons into mu."""
+        """Return the function from features F to lambda F + (1 - lambda) epsilon; inactive neurons become mu."""
         share = self.resized(complement).repeat(len(noise), 1, 1, 1)
         epsilon = noise.repeat_interleave(self.rows, 0)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_chex.attribution.attributor import Attribution
-from lightning_chex.attribution.chunks import chunk_size, in_chunks, of_one_image
+from lightning_chex.attribution.chunks import chunk_size, explain_out_of_memory, in_chunks
 from lightning_chex.attribution.execution import in_fastest_layout, precision
 from lightning_chex.attribution.feature_learning import LayerLearner
 from lightning_chex.attribution.layers import features_at
@@ -25,7 +25,7 @@ Features = tuple[list[Tensor], list[tuple[Any, ...]], Tensor]
 
 
 class LayerSolver(LayerLearner, Protocol):
-    """What optimises the bottleneck of one layer: an `IBA`, whose arguments the attributes are."""
+    """Protocol of an object that optimises the bottleneck of one layer, with the arguments of an `IBA`."""
 
     objective: Objective
     noise_samples: int
@@ -122,7 +122,7 @@ def posed_in_chunks(
 
             return _problems(solvers, parts, shared(model, images, of, run), index, values)
 
-        with of_one_image():
+        with explain_out_of_memory():
             first, layout = in_fastest_layout(images, lambda layout: problems(0, 1, layout), one.bfloat16)
 
         def run(start: int, stop: int) -> T:

@@ -132,7 +132,7 @@ class FeatureStatistics:
 
     @property
     def active(self) -> Tensor:
-        """Which neurons (channels) can carry information, bool, shaped like `mean`.
+        """Mask of the neurons (channels) that can carry information, bool, shaped like `mean`.
 
         Not those that never vary, nor those that are non-zero in 1 % of the images (of all places) or fewer.
         """

@@ -1,4 +1,4 @@
-"""Which outputs of which images to explain."""
+"""Targets: the outputs to explain, and the image of each."""
 
 from dataclasses import dataclass
 from typing import Self

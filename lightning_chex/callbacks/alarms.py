@@ -39,7 +39,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Limit:
-    """When a figure is alarming: above or below a value.
+    """Limit of a logged figure, above or below which an alarm is raised.
 
     Example:
         >>> Limit.read("> 0.2").passed(0.3)

@@ -75,7 +75,7 @@ def check_names(names: list[str]) -> None:
             )
 
 
-def before_averaging(trainer: pl.Trainer, explaining: pl.Callback) -> None:
+def run_before_weight_averaging(trainer: pl.Trainer, explaining: pl.Callback) -> None:
     """Weight averaging swaps its weights out when validation ends: what is explained must come before that."""
     callbacks = callbacks_of(trainer)
     averaging = [i for i, callback in enumerate(callbacks) if isinstance(callback, WeightAveraging)]

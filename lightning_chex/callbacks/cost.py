@@ -1,4 +1,4 @@
-"""What a callback costs: the seconds it takes, their share of the wall time, and a budget for them."""
+"""Cost of a callback: its seconds, their share of the wall time, and a budget for them."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping

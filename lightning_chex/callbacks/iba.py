@@ -1,4 +1,4 @@
-"""Where training meets attribution: explanations at every validation, logged with their localisation."""
+"""Callback that explains images at every validation and logs the maps and their localisation."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from lightning_chex.attribution import Attributor, empty_warning, frozen
 from lightning_chex.callbacks.arranging import (
-    before_averaging,
     check_arguments,
     check_choice,
     check_names,
     lung_network,
     methods_of,
+    run_before_weight_averaging,
 )
 from lightning_chex.callbacks.cost import Cost, counted
 from lightning_chex.callbacks.explaining import Explainer
@@ -196,7 +196,7 @@ class IBACallback(pl.Callback):
         self._lungs = None if self.lungs is None else lung_network(self.lungs)
         first = self._images.check(trainer, self._named or [], self.regions, stage)
         self._first = first if stage == "fit" else None
-        before_averaging(trainer, self)
+        run_before_weight_averaging(trainer, self)
         explaining = [own for own in callbacks_of(trainer) if isinstance(own, IBACallback)]
         check_names([name for own in explaining for name in own.attributors])
         if stage == "fit":
@@ -204,7 +204,7 @@ class IBACallback(pl.Callback):
                 self._images.chosen = []
             self._showing.begin(trainer)
         if self.line_up_statistics and explaining[0] is self:  # once in a checkpoint
-            self._observation.add_line_up(self._network(pl_module))
+            self._observation.add_default_layers(self._network(pl_module))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse a layer whose output is no feature map, and outputs of no known meaning, before an epoch is spent."""

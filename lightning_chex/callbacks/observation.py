@@ -34,7 +34,7 @@ class Observation:
         self._learning = ExitStack()
         self.counting = Counting()
 
-    def add_line_up(self, network: nn.Module) -> None:
+    def add_default_layers(self, network: nn.Module) -> None:
         """From now on, fit the layers of `MultiLayerIBA`'s defaults too, less those the attributor itself looks at.
 
         With them a checkpoint is enough to compare all methods where there are test images alone. A network without
@@ -71,7 +71,7 @@ class Observation:
         self._learning.__exit__(kind, error, trace)
 
     def learn_more(self, trainer: pl.Trainer, network: nn.Module, device: Any, images: ShownImages) -> None:
-        """Where few images were not explained: learn from training images instead, or at last from those explained.
+        """Learn from training images, or as a last resort from explained ones, where too few other images were seen.
 
         Every process must call this.
         """
@@ -95,7 +95,7 @@ class Observation:
         self._synchronize()
 
     def state_dict(self) -> dict[str, Any]:
-        """What was learnt, as plain tensors."""
+        """Return what was learnt as plain tensors."""
         # in float32: 14 MB for a DenseNet-121 at 224 px, half of what they take while they grow
         line_up = {
             f"{one.layer}/{key}": value.float() if value.is_floating_point() else value
@@ -132,7 +132,7 @@ class Observation:
 
     @property
     def num_observed(self) -> int | None:
-        """How many images the methods have learnt from, the least of all; None if none has anything to learn."""
+        """Smallest number of images that a method has learnt from; None if none has anything to learn."""
         found = [one.num_observed for one in self.attributors.values()]
         return min((count for count in found if count is not None), default=None)
 
@@ -150,7 +150,7 @@ class Observation:
         return True
 
     def _learners(self) -> list[Attributor]:
-        """What learns; of methods that learn the same of a layer, the first."""
+        """Learners without duplicates: of methods that learn the same statistics of a layer, the first."""
         found: list[Attributor] = []
         known: set[tuple[str, str]] = set()
         for attributor in self.attributors.values():

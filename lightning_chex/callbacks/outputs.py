@@ -1,4 +1,4 @@
-"""What the model says of every validation or test image, for callbacks that measure it anew."""
+"""Collection of the model's outputs for all validation or test images, for callbacks that compute scores from them."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from lightning_chex.tasks import unrepeated_rows
 
 
 class Said(NamedTuple):
-    """What the model says of one image: raw outputs, the truth, who it shows, and the patient's groups."""
+    """Outputs, target, patient id and subgroups of one image."""
 
     output: list[float]
     truth: list[float]

@@ -1,4 +1,4 @@
-"""How much of the maps lies where no finding does: in the corners, at the edge, outside the lungs."""
+"""Shares of the maps in the corners, at the edge and outside the lungs, where no finding lies."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

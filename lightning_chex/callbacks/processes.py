@@ -34,7 +34,7 @@ def gathered(own: list[Explanation]) -> list[Explanation]:
 
 
 def gathered_rows(own: list[T]) -> list[T]:
-    """What all processes have, process by process; all must call this."""
+    """Gather the rows of all processes, in the order of the processes; every process must call this."""
     parts = [own]
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         parts = [[] for _ in range(dist.get_world_size())]

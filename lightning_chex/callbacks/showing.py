@@ -1,4 +1,4 @@
-"""What the explanations of a run become: pictures, film strips, curves and tables, in files and through its loggers."""
+"""Output of a run's explanations: pictures, film strips, curves and tables, in files and through its loggers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,7 +65,7 @@ class Showing:
         self._boards: list[Board] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the scales end, and the table and curves so far, as plain values."""
+        """Return the colour-scale limits, table rows and curves so far as plain values."""
         return {"tops": self.tops, "rows": self.rows, "scores": self.scores}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

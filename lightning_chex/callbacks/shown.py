@@ -1,4 +1,4 @@
-"""Which images a callback explains, the same at every validation of a run, and their transfer to the device."""
+"""Selection of the explained images, the same at every validation of a run, and their transfer to the device."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ class ShownImages:
     Those of the first validation of a training are those of all later ones, also where its loader shuffles.
 
     Attributes:
-        chosen: a mark of each (`mark_of`), in order; empty before the first validation. It travels with checkpoints.
+        chosen: a mark of each (`image_hash`), in order; empty before the first validation. It travels with checkpoints.
 
     Args:
         num_images: how many over all processes; -1 for all.
@@ -124,7 +124,7 @@ class ShownImages:
         rows: list[int] = counted.nonzero().flatten().tolist()
         if self.chosen and trainer.state.fn == "fit":
             taken = {place for kept in self._kept for place in kept["place"]}
-            marks = {row: mark_of(batch["image"][row]) for row in rows}
+            marks = {row: image_hash(batch["image"][row]) for row in rows}
             left = {mark: place for place, mark in reversed(list(enumerate(self.chosen))) if place not in taken}
             return {row: left.pop(mark) for row, mark in marks.items() if mark in left}
         if self.num_images != -1:
@@ -141,7 +141,7 @@ class ShownImages:
         wanted = self._wanted(trainer, batch, counted)
         if wanted:
             rows = list(wanted)
-            marks = [mark_of(batch["image"][row]) for row in rows]
+            marks = [image_hash(batch["image"][row]) for row in rows]
             kept = {key: _rows_of(value, rows) for key, value in batch.items()}
             self._refuse_repeated([*self._kept, kept])
             self._kept.append(kept | {"place": list(wanted.values()), "mark": marks})
@@ -171,7 +171,7 @@ class ShownImages:
         """Yield this process's share, on its device; shares differ in size, so nothing collective may happen here.
 
         Beside what the data give, a batch holds ``place``, where each image stands among those of all processes, and
-        ``mark``, see `mark_of`. Images offered come in their order; others as they passed, or ``in_order``.
+        ``mark``, see `image_hash`. Images offered come in their order; others as they passed, or ``in_order``.
         """
         dataset = self.offered(trainer, stage)
         kept = self._kept_in_order() if in_order else iter(self._kept)
@@ -200,7 +200,7 @@ class ShownImages:
             # None is unreadable, and the data module leaves such out
             read = {place: sample for place, sample in samples.items() if sample is not None}
             if read:
-                marks = [mark_of(sample["image"]) for sample in read.values()]
+                marks = [image_hash(sample["image"]) for sample in read.values()]
                 yield collate(list(read.values())) | {"place": list(read), "mark": marks}
 
     @staticmethod
@@ -208,7 +208,7 @@ class ShownImages:
         return range(trainer.global_rank, count, trainer.world_size)
 
 
-def mark_of(image: Tensor) -> str:
+def image_hash(image: Tensor) -> str:
     """Stand for an image (C, H, W) by a hash of its pixels, of every n-th row and column.
 
     Checkpoints hold it: from a name, or its hash, a person could be found.

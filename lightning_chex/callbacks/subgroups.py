@@ -1,4 +1,4 @@
-"""How well a model does, and where its maps lie, by subgroup of patients: sex, age, view of the image."""
+"""Scores of a model and shares of its maps by subgroup of patients: sex, age, view of the image."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What a checkpoint file holds: the one place where such files are read, and judged before anything is made of them."""
+"""Reading of checkpoint files, in this place alone, and the checks before anything is built from them."""
 
 import os
 import re
@@ -63,7 +63,7 @@ def read_checkpoint(path: str | Path, argument: str = "ckpt_path", to_resume: bo
 def no_file(path: str | Path, remedy: str = REMEDY, zipped: bool = True) -> str | None:
     """Say why no regular file can be read there, or none of those that ``torch.save`` writes now (``zipped``)."""
     if is_address(str(path)):  # Lightning would fetch it, and read some of these with a pickle that runs code
-        return f"it is an address, and nothing is fetched; download the file, if you trust its source, and {remedy}"
+        return f"it is a remote path, which is not supported; download the file, if you trust its source, and {remedy}"
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):

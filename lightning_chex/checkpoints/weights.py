@@ -25,7 +25,7 @@ _HOLDERS = ("state_dict", "model_state_dict", "model")
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a file of weights holds.
+    """Contents of a file of weights.
 
     Attributes:
         tensors: by name, on the CPU; those of a ``.ckpt`` or ``.pt`` file stay on disk until they are used.

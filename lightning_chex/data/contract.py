@@ -1,4 +1,4 @@
-"""What a data set, a data module and a model must offer, and what they may.
+"""Protocols: required and optional members of data sets, data modules and models.
 
 A child of ``ChestXrayDataModule`` offers all of it once it has ``class_names`` (or ``score_names``) and ``build``. Any
 other LightningDataModule may offer any part of `XrayDataModule`; ``adapted`` (in ``data/adapter.py``) adds the
@@ -87,7 +87,7 @@ class Predicted:
 
 
 class XrayDataModule:
-    """What a LightningDataModule may offer beside its loaders, whose batches are dicts as ``collate`` makes them.
+    """Optional members of a LightningDataModule beside its loaders, whose batches are dicts as ``collate`` makes them.
 
     ``predict`` and ``explain`` have Lightning build ``predict_dataloader`` anew: in it write
     ``DataLoader(dataset, batch_size=...)``, with all but the data set by name.
@@ -154,7 +154,7 @@ class XrayDataModule:
         """Read and check what is on disk, once; all other members may rely on it."""
 
     def rater_disagreement(self) -> dict[str, float] | None:
-        """How far raters differ, figures by name; None where there is one rater."""
+        """Return measures of the disagreement of raters by name; None with a single rater."""
         return None
 
     def fingerprint(self) -> str:
@@ -162,7 +162,7 @@ class XrayDataModule:
         return "unknown"
 
     def overview(self, num_samples: int = 12) -> dict[str, Any]:
-        """What is found on disk, see ``data/overview.py``."""
+        """Return a summary of the data on disk, see ``data/overview.py``."""
         raise lacks(name_of(self), "parts", "inspect")
 
     def proposal(self) -> tuple[list[str], str]:
@@ -175,7 +175,7 @@ class XrayDataModule:
 
 
 class XrayModel(Protocol):
-    """What a LightningModule must offer, beside the network that is explained.
+    """Required members of a LightningModule, beside the network that is explained.
 
     That is the attribute named by the callback's ``network``, by default ``model``, which gives raw
     outputs (B, K) or, for a score, (B, 1). ``explain`` and ``predict`` need a ``predict_step`` that returns a dict with
@@ -192,7 +192,7 @@ class XrayModel(Protocol):
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the outputs of a model stand for.
+    """Meaning of a model's outputs.
 
     Attributes:
         class_names: of the K classes; empty for scores.

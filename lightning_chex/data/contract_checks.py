@@ -119,13 +119,13 @@ def _faults(
     if "image" not in sample:
         return
     image, wanted = sample["image"], "(C, H, W)" if size is None else f"(3, {size}, {size})"
-    way_out = f"give a float32 tensor {wanted}, as ImageTransform(size) makes it"
+    remedy_for = f"give a float32 tensor {wanted}, as ImageTransform(size) makes it"
     if not isinstance(image, Tensor) or image.dtype != torch.float32:
-        yield f"has an image of type {getattr(image, 'dtype', '')} {type(image).__name__}: {way_out}"
+        yield f"has an image of type {getattr(image, 'dtype', '')} {type(image).__name__}: {remedy_for}"
     elif image.ndim != 3 or (size is not None and image.shape != (3, size, size)):
-        yield f"has an image of shape {tuple(image.shape)}: {way_out}"
+        yield f"has an image of shape {tuple(image.shape)}: {remedy_for}"
     elif not image.sum().isfinite() and not image.isfinite().all():  # a sum is faster
-        yield f"has an image with {int((~image.isfinite()).sum())} values that are NaN or infinite: {way_out}"
+        yield f"has an image with {int((~image.isfinite()).sum())} values that are NaN or infinite: {remedy_for}"
     else:
         yield from _faults_of_masks(sample, classes, image.shape[-2:])
     if "boxes" in sample:

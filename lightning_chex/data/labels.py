@@ -1,4 +1,4 @@
-"""What follows from the labels of a data set alone: order of display, class weights, a permutation as a control."""
+"""Functions of labels alone: order of display, class weights, and a permutation as a control."""
 
 from collections.abc import Sequence
 from typing import Any

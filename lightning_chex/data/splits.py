@@ -27,7 +27,7 @@ def shared_patients(patients: Mapping[str, Sequence[str] | None]) -> Iterator[st
         if both := known[one] & known[other]:
             yield (
                 f"{len(both):,} patient(s) have images in the {one} split and in the {other} split, so that figures of "
-                "the second are of patients seen before: split by patient"
+                "the second would be invalid (patient leakage): split by patient"
             )
 
 

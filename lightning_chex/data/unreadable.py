@@ -1,4 +1,4 @@
-"""What happens when an image that passed the checks turns out unreadable during a run.
+"""Handling of images that passed the checks but turn out unreadable during a run.
 
 ``error``: the run ends with the error of that image. ``skip``: the run goes on without it.
 
@@ -110,5 +110,5 @@ def check_share(unreadable: int, images: int, name: str, examples: str) -> None:
     if unreadable > most or unreadable == images > 0:
         raise DataError(
             f"{unreadable} of the {images} images of the {name} cannot be read: {examples}. on_unreadable: skip goes "
-            f"on without {MAX_SHARE:.0%} of them ({most}) at the most: look after the disk, or replace the files"
+            f"on without {MAX_SHARE:.0%} of them ({most}) at the most: check the disk, or replace the files"
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_chex.explaining import Added, Key, MapStore, to_pixels
-from lightning_chex.explaining.map_store import remove_torn_line
+from lightning_chex.explaining.map_store import drop_truncated_line
 from lightning_chex.files import remove_unfinished, write_whole
 from lightning_chex.json_text import parse_json
 
@@ -183,6 +183,6 @@ def _make_parents(path: Path) -> None:
 def _read(path: Path) -> dict[Key, dict[str, Any]]:
     if not path.exists():
         return {}
-    remove_torn_line(path)
+    drop_truncated_line(path)
     rows = [_json(path, line) for line in path.read_bytes().splitlines()]
     return {(row.pop("image"), row.pop("target")): row for row in rows}

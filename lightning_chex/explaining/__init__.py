@@ -1,4 +1,4 @@
-"""What the callback, explain and evaluate share: the model, its statistics and checkpoints, cases, the map store."""
+"""Shared parts of the callback, explain and evaluate: model, statistics, checkpoints, cases and the map store."""
 
 from lightning_chex.checkpoints import CheckpointError, is_address, read_checkpoint
 from lightning_chex.explaining.cases import Cases, LungFinder, RegionKind, Regions, cases_of, grey_pictures, region_kind

@@ -1,4 +1,4 @@
-"""Which target of which image is explained, and what its map is judged by."""
+"""Cases: the explained target of each image, and the regions its map is compared with."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ LungFinder = Callable[[Tensor], Tensor]
 
 
 def region_kind(sample: Mapping[str, Any], class_names: Sequence[str], asked: Regions = "auto") -> RegionKind:
-    """What the maps of a data set like this sample's are judged by.
+    """Return the kind of region that the maps of a sample's data set are compared with.
 
     Args:
         sample: a sample or a batch.

@@ -1,4 +1,4 @@
-"""What a checkpoint gives to a model: its weights, feature statistics, and the size of the images it was trained on."""
+"""Contents of a checkpoint for a model: weights, feature statistics, and the size of the training images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

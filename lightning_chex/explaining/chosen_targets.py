@@ -1,4 +1,4 @@
-"""Which classes of which images a set of images is explained for."""
+"""Choice of the classes that images are explained for."""
 
 from collections.abc import Sequence
 

@@ -26,7 +26,7 @@ Saved = tuple[Attributor, Mapping[str, Tensor]]
 
 @dataclass
 class Fitted:
-    """Where the statistics came from.
+    """Origin of the statistics of each method.
 
     Attributes:
         layers: for each layer (for a method that does not learn by layers, its name) ``images``, the number of images

@@ -134,7 +134,7 @@ class MapFolder:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """What ``explanation.json`` says; empty if there is none."""
+        """Contents of ``explanation.json``; empty if there is none."""
         path = self.folder / RECORD
         if not path.exists():
             return {}

@@ -61,7 +61,7 @@ class MapStore:
         self._rank = rank
         self._shard: _Shard | None = None
         self.entries: dict[Key, Entry] = {}
-        remove_torn_line(self._index)
+        drop_truncated_line(self._index)
         for path in {self._joined, self._index}:
             self.entries |= {_key(entry): entry for entry in self._read(path)}
 
@@ -98,7 +98,7 @@ class MapStore:
     ) -> dict[str, list[Entry]]:
         """Join the indices of all processes; process 0 alone may call this, while none is writing.
 
-        Lines that are there twice, are torn, or whose map is not there go; so do those of an image that is not whole.
+        Lines that are duplicate or truncated, or whose map is missing, are dropped, as are those of incomplete images.
 
         Args:
             is_whole: whether these are all maps of an image.
@@ -154,7 +154,7 @@ class MapStore:
 
 
 def read_entries(index: Path, header: Sequence[str] | None = None) -> list[Entry]:
-    """Read an index; a line that a killed process left torn is not there.
+    """Read an index; a line that a killed process left truncated is not there.
 
     Args:
         index: the CSV file; one that is absent is empty.
@@ -235,12 +235,12 @@ def _header(count: int, shape: tuple[int, ...]) -> bytes:
 
 
 def _count(path: Path) -> int:
-    """How many maps a shard holds in full; 0 if it is not there or no shard."""
+    """Return the number of complete maps in a shard; 0 if the file is absent or no shard."""
     shard = _Shard.opened(path) if path.is_file() else None
     return 0 if shard is None else shard.count
 
 
-def remove_torn_line(path: Path) -> None:
+def drop_truncated_line(path: Path) -> None:
     """Remove a last line without an end, as a killed process leaves it: the next line would be written onto it."""
     content = path.read_bytes() if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]

@@ -1,4 +1,4 @@
-"""What a record says of where maps come from: method, weights, data folder and versions, as plain values."""
+"""Provenance of maps as plain values: method, weights, data folder and versions."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""What is evaluated, and the images it is evaluated on."""
+"""Subject of an evaluation: the model, and the images it is evaluated on."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext

@@ -111,7 +111,7 @@ def _studentised(value: float, error: float, means: np.ndarray, errors: np.ndarr
 
 
 def _weights(people: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each patient is drawn, float64 (R, P), in blocks that fit the memory."""
+    """Yield how often each patient is drawn, float64 (R, P), in blocks that fit the memory."""
     drawn = _drawn(people, resamples, seed)
     block = max(1, _BLOCK // max(1, people))
     for start in range(0, resamples, block):

@@ -85,7 +85,7 @@ def check_saliency(saliency: Tensor, images: int, size: Sequence[int], device: t
     if saliency.device != device:
         raise ValueError(f"saliency is on {saliency.device}, images on {device}: move them to one device")
     if not saliency.isfinite().all():
-        raise ValueError("saliency holds NaN or infinity: such a map orders nothing, leave it out")
+        raise ValueError("saliency holds NaN or infinity: its pixels cannot be ranked; leave the map out")
 
 
 def check_maps(images: Tensor, saliency: Tensor, target: Tensor | None, chunk: int | None) -> None:

@@ -75,7 +75,7 @@ def _filled(images: Tensor, missing: Tensor, tolerance: float) -> Tensor:
 
 @dataclass(frozen=True)
 class _Grid:
-    """What a level of the hierarchy needs, (B, 1, h, w) or (h, w).
+    """Tensors of one level of the hierarchy, (B, 1, h, w) or (h, w).
 
     Attributes:
         missing: 1 where a value is sought, else 0; on a coarse level, where all pixels below are missing.

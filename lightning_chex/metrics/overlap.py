@@ -1,4 +1,4 @@
-"""How the marked pixels of a map overlap with a region: IoU and its relatives, at one threshold or at every one."""
+"""Overlap of the marked pixels of a map with a region: IoU and related measures, at one threshold or at all."""
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ def intersection_over_detected(marked: Tensor, region: Tensor) -> Tensor:
 
 
 def accuracy_at(overlap: Tensor, thresholds: Tensor) -> Tensor:
-    """Which maps reach which overlap: averaged over maps, the T(IoU) or T(IoBB) accuracy.
+    """Return whether each map reaches each overlap; averaged over maps, the T(IoU) or T(IoBB) accuracy.
 
     Args:
         overlap: IoU or IoBB, (B,).

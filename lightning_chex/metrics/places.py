@@ -1,4 +1,4 @@
-"""Where on an image a map may lie that no finding does: its edge and its corners."""
+"""Parts of an image that hold no finding: its edge and its corners."""
 
 import torch
 from torch import Tensor

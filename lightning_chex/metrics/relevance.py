@@ -1,4 +1,4 @@
-"""How much of a map lies in a region, without any threshold: pointing game, effective heat ratio, mass and rank.
+"""Share of a map in a region without a threshold: pointing game, effective heat ratio, mass and rank accuracy.
 
 All four are NaN where the region is empty: there is nothing to find. A map that is the same everywhere scores the
 region's share of the image in each, which is chance. Where the heat itself counts (mass and effective heat ratio), the

@@ -38,7 +38,7 @@ class TopFraction:
 
 @dataclass(frozen=True)
 class Otsu:
-    """What Otsu's rule calls the upper group; see ``otsu_mask``."""
+    """Threshold by Otsu's rule; see ``otsu_mask``."""
 
     def __call__(self, saliency: Tensor, classes: Tensor) -> Tensor:
         """Mark the maps (B, H, W); the classes do not matter."""

@@ -1,4 +1,4 @@
-"""What a run shows through its loggers, and what a logger must offer to show it."""
+"""Protocol of the adapters that send pictures, tables and files to one logger each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class Picture:
 
 
 class Board(Protocol):
-    """What shows a run through one logger. Scalars are not its business: Lightning sends those to every logger.
+    """Adapter that sends pictures, tables and files to one logger; Lightning sends the scalars to every logger.
 
     A file of ``reporting/loggers`` has a class ``Board`` with these methods, built from the logger and from ``best``:
     which value of a scalar stands for the whole run, ``max`` or ``min``, by the scalar's key.

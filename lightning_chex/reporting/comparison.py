@@ -1,4 +1,4 @@
-"""Which methods do better than which others, by paired differences on the same cases."""
+"""Comparison of methods by paired differences on the same cases."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""How methods score over a run, each beside its controls."""
+"""Curves of the methods' scores over a run, each beside its controls."""
 
 from collections.abc import Mapping, Sequence
 

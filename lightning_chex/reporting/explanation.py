@@ -69,7 +69,7 @@ class Explanation:
 
     @property
     def amount(self) -> str:
-        """How much the map holds, for people; ``empty map`` where that is too little to say anything."""
+        """Return the total of the map with its unit as text; ``empty map`` where it is too small to mean anything."""
         amount = f"{self.bits:.0f} bits" if self.unit == BITS else f"sum {self.bits:.3g}"
         return f"empty map, {amount}" if self.empty else amount
 

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 
 def source_window(size: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """Where the image lies in the square it was resized into, as ``ImageTransform`` does it.
+    """Return the position of the image within the square that ``ImageTransform`` resized it into.
 
     Args:
         size: side of the square.

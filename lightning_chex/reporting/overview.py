@@ -1,4 +1,4 @@
-"""What a data root holds, on one page: a table for the terminal and a sheet of sample images."""
+"""Overview of a data root: a table for the terminal and a sheet of sample images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -106,7 +106,7 @@ def _counts(overview: Overview) -> Iterator[list[str]]:
 
 
 def _shares(overview: Overview) -> list[tuple[str, list[int], list[int]]]:
-    """How many images of each part show each class, or have a score in each bin, and of how many that is known."""
+    """Count the images of each part with each class, or with a score in each bin, and those where it is known."""
     parts = overview["parts"]
     if not any("positives" in part or "scores" in part for part in parts):
         return []
@@ -149,7 +149,7 @@ def _is_scored(overview: Overview) -> bool:
 
 
 def _files(overview: Overview) -> Iterator[str]:
-    """What was found on disk, and what was said about it."""
+    """Describe the files found on disk, and the warnings about them."""
     sizes, missing = overview["sizes"], overview["missing"]
     if sizes["files"]:
         common = [f"{width} x {height} ({count:,})" for (width, height), count in sizes["common"]]

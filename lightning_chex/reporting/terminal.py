@@ -1,4 +1,4 @@
-"""What is printed at the end of a training run and of an evaluation."""
+"""Text printed at the end of a training run and of an evaluation."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How a network is trained: optimiser, learning rates and their schedule. One definition for all tasks."""
+"""Optimiser, learning rates and their schedule, defined once for all tasks."""
 
 import math
 from collections.abc import Callable, Iterable

@@ -11,7 +11,7 @@ _COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Renamed:
-    """What comes of the tensors of a file, put in the order of a network.
+    """Tensors of a file under the names of a network.
 
     Attributes:
         tensors: by the network's names; None where they do not fit.

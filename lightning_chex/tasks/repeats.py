@@ -1,4 +1,4 @@
-"""Which images of a batch are there a second time, because a distributed sampler makes the processes' shares even."""
+"""Detection of duplicate images in a batch, which a distributed sampler adds to give every process as many."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What all tasks share: network, where it starts from, optimiser, schedule, steps and predictions."""
+"""Base of all tasks: network, initial weights, optimiser, schedule, steps and predictions."""
 
 import math
 import warnings

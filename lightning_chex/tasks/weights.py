@@ -35,7 +35,7 @@ Outputs = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class _Head:
-    """What becomes of the last layer: the tensors of it that are taken, and what is said about it."""
+    """Last layer after loading: the tensors taken from the file, and the message about them."""
 
     tensors: dict[str, Tensor]
     said: str
@@ -133,7 +133,7 @@ def _adapt_range(network: nn.Module, theirs: dict[str, Tensor]) -> str:
 
 
 def _prefix(theirs: Iterable[str], ours: Mapping[str, Any]) -> str | None:
-    """What stands before the network's own names in a file; of several candidates the one of most names."""
+    """Return the prefix of the network's names in a file; of several candidates the one with most names."""
     found: Counter[str] = Counter()
     for name in theirs:
         parts = name.split(".")

@@ -359,7 +359,7 @@ def test_compiled_code_is_back_when_the_last_thread_has_left():
     assert graphs() > 0
 
 
-def test_an_explanation_inside_compiled_code_is_refused_with_the_way_out():
+def test_an_explanation_inside_compiled_code_is_refused_with_the_remedy_for():
     model = network()
 
     @torch.compile(**AOT_EAGER)

@@ -170,25 +170,25 @@ BAD: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
         text(TABLE, lambda t: t + t.split("\n")[1] + "\n"),
         (TABLE, "more than one row for 1 images", "00000001_000", "keep one"),
     ),
-    "row too long": ("nih", cell(TABLE, 3, 4, "50,51"), (TABLE, "line 4", "get an intact copy")),
+    "row too long": ("nih", cell(TABLE, 3, 4, "50,51"), (TABLE, "line 4", "download the file again")),
     "empty cell": ("nih", cell(TABLE, 2, 3, ""), (TABLE, "1 rows without 'Patient ID'", "line 3", "fill them in")),
-    "empty table": ("nih", content(TABLE, lambda b: b""), (TABLE, "is empty", "a table", "intact copy")),
-    "header alone": ("nih", keep_lines(TABLE, 1), (TABLE, "a header but no rows", "get an intact copy")),
+    "empty table": ("nih", content(TABLE, lambda b: b""), (TABLE, "is empty", "a table", "download the file again")),
+    "header alone": ("nih", keep_lines(TABLE, 1), (TABLE, "a header but no rows", "download the file again")),
     "binary file": (
         "nih",
         lambda r: shutil.copy(r / FIRST, r / TABLE),
-        ("cannot read", TABLE, "0x89", "UTF-8", "get an intact copy"),
+        ("cannot read", TABLE, "0x89", "UTF-8", "download the file again"),
     ),
-    "UTF-16": ("nih", text(TABLE, lambda t: t, "utf-16"), ("cannot read", TABLE, "UTF-8", "get an intact copy")),
+    "UTF-16": ("nih", text(TABLE, lambda t: t, "utf-16"), ("cannot read", TABLE, "UTF-8", "download the file again")),
     "Latin-1": (
         "cohen",
         text(SCORES, lambda t: t.replace("case.3", "cas\N{LATIN SMALL LETTER E WITH ACUTE}.3"), "latin-1"),
-        ("cannot read", SCORES, "0xe9", "UTF-8", "get an intact copy"),
+        ("cannot read", SCORES, "0xe9", "UTF-8", "download the file again"),
     ),
     "no gzip in .gz": (
         "nih",
         lambda r: (r / TABLE).rename(r / f"{TABLE}.gz"),
-        ("cannot read", f"{TABLE}.gz", "gzip", "get an intact copy"),
+        ("cannot read", f"{TABLE}.gz", "gzip", "download the file again"),
     ),
     # what tables say
     "name with ../": (
@@ -260,7 +260,11 @@ BAD: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
         add_line(BOXES, "00099999_000.png,Mass,1,1,9,9"),
         ("the box list have no row", "00099999_000", "one version"),
     ),
-    "another list of boxes": ("nih", keep_lines(BOXES, 0), (BOXES, "should begin with 'Image Index", "intact copy")),
+    "another list of boxes": (
+        "nih",
+        keep_lines(BOXES, 0),
+        (BOXES, "should begin with 'Image Index", "download the file again"),
+    ),
     # lists and splits
     "image in both lists": (
         "nih",
@@ -270,20 +274,24 @@ BAD: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
     "patient in both lists": (
         "nih",
         swap(TABLE, "No Finding,0,900", "No Finding,0,1"),
-        ("1 patients are in train_val_list.txt and in test_list.txt", "1;", "no test figure would be true"),
+        ("1 patients are in train_val_list.txt and in test_list.txt", "1;", "test metrics would be invalid"),
     ),
     "image twice in a list": (
         "nih",
         swap(TRAIN, "00000001_000", "00000002_000"),
         (TRAIN, "1 images more than once", "00000002_000", "keep one line each"),
     ),
-    "empty list": ("nih", content(TEST, lambda b: b"\n"), (TEST, "names no image", "get an intact copy")),
+    "empty list": ("nih", content(TEST, lambda b: b"\n"), (TEST, "names no image", "download the file again")),
     "listed, but without labels": (
         "nih",
         swap(TRAIN, "00000001_000", "00099999_000"),
         ("1 images of train_val_list.txt", "no row in the label table", "00099999_000", "one version"),
     ),
-    "binary list": ("nih", lambda r: shutil.copy(r / FIRST, r / TRAIN), (TRAIN, "list of image names", "intact copy")),
+    "binary list": (
+        "nih",
+        lambda r: shutil.copy(r / FIRST, r / TRAIN),
+        (TRAIN, "list of image names", "download the file again"),
+    ),
     "empty split": ("nih", keep_lines(TRAIN, 1), ("the val split of NIHDataModule holds no image", "more images")),
     "empty split, Cohen": ("cohen", keep_lines(SCORES, 3), ("split of CohenDataModule holds no image", "more images")),
     # permissions

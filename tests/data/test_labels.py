@@ -33,7 +33,7 @@ def test_weights_of_classes_stay_as_they_are():
 
 
 def test_masks_are_no_labels(tmp_path):
-    with pytest.raises(ValueError, match="lungs are learnt from masks"):
+    with pytest.raises(ValueError, match="not supported for segmentation"):
         LungDataModule(str(tmp_path), layout="montgomery", shuffle_labels=True)
 
 

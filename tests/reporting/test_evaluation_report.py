@@ -410,7 +410,7 @@ def test_a_curve_without_a_value_is_neither_drawn_nor_named(tmp_path):
     assert [item.text for item in key.all("li")] == ["IBA"]
 
 
-def test_nothing_is_marked_where_controls_are_no_yardstick(tmp_path):
+def test_nothing_is_marked_where_controls_are_no_reference(tmp_path):
     values = {"IBA": (0.1, 0.0, 0.2), "PriorMap": (1.0, 0.99, 1.0)}
     for key, better in (("randomization", "lower"), ("road_morf", "lower")):
         (table,) = tables(page_of(tmp_path, one(key, values, better)))

@@ -116,7 +116,7 @@ def test_a_warmup_may_last_for_the_whole_training():
 def test_layers_that_have_learnt_nothing_are_not_frozen(place, capsys):
     given = [f"--model.backbone={SMALL}", "--model.freeze=layer2"]
     error = the_error(capsys, "fit", *PHANTOM, *ALONE, *given)
-    assert "freezes layers that have learnt nothing: give --model.weights FILE" in error
+    assert "freezes randomly initialised layers: give --model.weights FILE" in error
 
 
 def test_layers_that_timm_does_not_know_cannot_decay():

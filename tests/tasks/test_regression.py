@@ -84,7 +84,7 @@ def test_a_prediction_is_one_score_per_image():
     assert torch.equal(predicted["prediction"], task.model(images)[:, 0])
 
 
-def test_a_batch_of_one_image_keeps_its_shape():
+def test_a_batch_explain_out_of_memory_keeps_its_shape():
     task = RegressionTask(backbone=SMALL).eval()
     assert task.score(task(torch.zeros(1, 3, 32, 32))).shape == (1,)
 

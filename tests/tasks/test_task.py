@@ -46,7 +46,7 @@ def test_impossible_settings_are_named_at_construction(options, words):
             make(**{"backbone": SMALL, **options})
 
 
-def test_pretrained_weights_out_of_reach_are_one_error_with_the_way_out(monkeypatch):
+def test_pretrained_weights_out_of_reach_are_one_error_with_the_remedy_for(monkeypatch):
     def offline(name, **options):
         assert options["pretrained"]
         raise ConnectionError("cannot reach the hub\n(a long story)")

@@ -352,7 +352,7 @@ def test_shuffled_labels_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("https://localhost:1/x.pt", "is an address, and nothing is fetched"),
+        ("https://localhost:1/x.pt", "is a remote path, which is not supported"),
         ("none.pt", "it does not exist"),
         ("text.pt", "another kind of file, or damaged"),
         ("text.safetensors", "another kind of file, or damaged"),

@@ -117,7 +117,7 @@ def _open(path: str | Path, defer_size: int | None = None) -> Dataset:
         raise UnreadableDicom("the file is empty; replace it with an intact copy")
     try:
         if inflates_too_far(path):
-            raise UnreadableDicom("it is packed, and holds more than any image; replace it with an intact copy")
+            raise UnreadableDicom("its decompressed size exceeds the limit; replace it with an intact copy")
         return dcmread(path, specific_tags=[*NEEDED, *_OPTIONAL], defer_size=defer_size)
     except InvalidDicomError as error:
         raise UnreadableDicom("it does not have the mark of a DICOM file; replace it with the original") from error

@@ -1,4 +1,4 @@
-"""What a DICOM file has to be, by its header, to hold an X-ray this package reads; no pixel is decoded."""
+"""Checks of DICOM headers: requirements on a file that holds a readable X-ray; no pixel is decoded."""
 
 import struct
 import zlib
@@ -100,9 +100,7 @@ def _check_decoder(syntax: UID, bits: int) -> None:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
-        raise UnreadableDicom(
-            f"transfer syntax {syntax_name(syntax)} is none of still images; convert the file"
-        ) from error
+        raise UnreadableDicom(f"transfer syntax {syntax_name(syntax)} is a video encoding; convert the file") from error
     beyond_pillow = syntax == JPEGExtended12Bit and bits > 8 and decoder.available_plugins == ("pillow",)
     if decoder.is_available and not beyond_pillow:
         return

@@ -1,4 +1,4 @@
-"""Which image files have passed their check, so that the next start of a run need not open them all again."""
+"""Cache of validated image files, so that the next start of a run need not open them all again."""
 
 import os
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def check_once(paths: Sequence[str], trainer: pl.Trainer | None, decode: bool = 
     if len(paths) < WORTHWHILE or not os.path.isdir(root):
         refuse_images(examine(paths, decode).problems, len(paths))
         return
-    marks, record = marks_of(paths), Path(root) / RECORD
+    marks, record = file_signatures(paths), Path(root) / RECORD
     known = _read(record)
     new = (~np.isin(marks, known) | (marks == 0)).nonzero()[0]
     problems = examine([paths[place] for place in new], decode).problems
@@ -56,7 +56,7 @@ def check_once(paths: Sequence[str], trainer: pl.Trainer | None, decode: bool = 
     refuse_images(problems, len(paths))
 
 
-def marks_of(paths: Sequence[str]) -> np.ndarray:
+def file_signatures(paths: Sequence[str]) -> np.ndarray:
     """Return one number for each file as it is now, uint64 (N,); 0 for one that is not there."""
     parts = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
     with ThreadPoolExecutor(max_workers=16) as pool:  # a slow disk is waited for

@@ -119,7 +119,7 @@ def check_lungs(paths: Sequence[str], files: Sequence[MaskFiles]) -> np.ndarray:
 
 
 def _look(path: str, files: MaskFiles) -> tuple[bool, bool] | str:
-    """Which lungs the masks of an image show, or what is wrong with them."""
+    """Return the lungs that the masks of an image show, or the problem with them."""
     if all(file is None for file in files):
         return False, False
     try:

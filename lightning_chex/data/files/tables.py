@@ -101,12 +101,12 @@ def intact(path: Path, kind: str) -> Iterator[None]:
     except PermissionError as error:
         raise DataError(f"no permission to read {path}: get it from the owner, by chmod for one") from error
     except pd.errors.EmptyDataError as error:
-        raise DataError(f"{path} is empty, expected is {kind}: get an intact copy") from error
+        raise DataError(f"{path} is empty, expected is {kind}: download the file again") from error
     except (OSError, EOFError, zlib.error) as error:  # a disk's, or those of a damaged .gz file
-        raise DataError(f"cannot read {path}: {error}; get an intact copy") from error
+        raise DataError(f"cannot read {path}: {error}; download the file again") from error
     except ValueError as error:  # pandas' parser errors and wrong encodings are ValueErrors
         reason = str(error).strip()
-        raise DataError(f"cannot read {path} as {kind}, in UTF-8: {reason}; get an intact copy") from error
+        raise DataError(f"cannot read {path} as {kind}, in UTF-8: {reason}; download the file again") from error
 
 
 def contents(folder: Path) -> str:
@@ -150,7 +150,7 @@ def read_table(path: Path, columns: Sequence[str], separator: str = ",", optiona
     if twice:
         raise DataError(f"{path} has the column {', '.join(map(repr, twice))} more than once; keep one")
     if table.empty:
-        raise DataError(f"{path} has a header but no rows: get an intact copy")
+        raise DataError(f"{path} has a header but no rows: download the file again")
     more = [name for name in optional if header.count(name) == 1]
     table = table.set_axis(header, axis=1)[[*columns, *more]]
     table = table.fillna("").apply(lambda cells: cells.str.strip())  # short rows leave cells undefined
@@ -175,7 +175,7 @@ def _check_unpacked(path: Path) -> None:
     with gzip.open(path) as file:
         pieces = islice(iter(lambda: file.read(2**20), b""), MOST_BYTES // 2**20 + 1)
         if sum(map(len, pieces)) > MOST_BYTES:
-            raise DataError(f"{path} holds more than {MOST_BYTES >> 20} MiB, packed: get an intact copy")
+            raise DataError(f"{path} holds more than {MOST_BYTES >> 20} MiB, packed: download the file again")
 
 
 def image_ids(names: pd.Series, path: Path) -> pd.Series:

@@ -42,7 +42,7 @@ _BODY = np.array(
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What stays the same in all images of a patient; see :func:`draw_anatomy`.
+    """Anatomy of a patient, the same in all of the patient's images; see :func:`draw_anatomy`.
 
     Attributes:
         stretch: widths and heights relative to the standard patient.
@@ -118,7 +118,7 @@ class Anatomy:
 
     @property
     def diaphragm(self) -> slice:
-        """Which points of a lung's outline lie on the diaphragm."""
+        """Return a mask of the points of a lung's outline that lie on the diaphragm."""
         return slice(_SAMPLES * (len(_LUNG) - 1), None)
 
     def dome(self, side: int) -> float:

@@ -1,4 +1,4 @@
-"""Where to draw: unit coordinates, the pose that takes them to pixels, curves, and smooth random fields."""
+"""Drawing primitives: unit coordinates, the pose that maps them to pixels, curves, and smooth random fields."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _SUBPIXEL_BITS = 4
 
 @dataclass(frozen=True)
 class Pose:
-    """How the patient stands before the detector.
+    """Position of the patient in front of the detector.
 
     Args:
         angle: rotation in radians, clockwise in the image.

@@ -17,7 +17,7 @@ from lightning_chex.data.phantom.drawing import Canvas, Layer, ribbon, step
 
 @dataclass(frozen=True)
 class Appearance:
-    """How findings look.
+    """Appearance of findings.
 
     Attributes:
         conspicuity: scales their contrast; 1 is clearly visible.
@@ -32,7 +32,7 @@ class Appearance:
 
 @dataclass(frozen=True)
 class Site:
-    """Where findings may go.
+    """Allowed positions of findings.
 
     Attributes:
         canvas: the image.
@@ -52,7 +52,7 @@ class Site:
 
     @property
     def cm(self) -> float:
-        """What a centimetre of a finding measures in the frame."""
+        """Return the length of a centimetre of a finding in units of the frame."""
         return CM * self.appearance.extent
 
     def within(self, side: int, across: float, down: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What is on a radiograph beside the patient: a side marker, a tube, the edge of the collimator.
+"""Foreign objects on a radiograph: a side marker, a tube, the edge of the collimator.
 
 Each may be linked to a label, so that a network can take it for the finding: a shortcut.
 """

@@ -36,7 +36,7 @@ AS_USUAL = Appearance()
 
 @dataclass(frozen=True)
 class View:
-    """How one image of a patient was taken.
+    """Acquisition parameters of one image of a patient.
 
     Attributes:
         pose: of the patient.
@@ -190,7 +190,7 @@ def _rim(size: int) -> int:
 
 @dataclass(frozen=True)
 class _Disease:
-    """What findings do to the air of the lungs: ``density`` replaces it, ``collapse`` frees it of vessels."""
+    """Effect of findings on the air of the lungs: ``density`` replaces it, ``collapse`` removes its vessels."""
 
     density: Layer
     collapse: Layer

@@ -74,7 +74,9 @@ class CohenDataModule(ChestXrayDataModule):
         if rater not in ("senior", "junior", "mean"):
             raise ValueError(f"rater is {rater!r}: give 'senior', 'junior' or 'mean'")
         if target == "detectors" and rater == "mean":
-            raise ValueError("rater 'mean' gives half scores, which no detector stands for: give 'senior' or 'junior'")
+            raise ValueError(
+                "rater 'mean' gives fractional scores, which detectors do not support: give 'senior' or 'junior'"
+            )
         check_fractions(val_fraction, test_fraction)
         self.root = root
         self.target: Target = target

@@ -103,7 +103,7 @@ class LungDataModule(ChestXrayDataModule):
     ) -> None:
         super().__init__(**kwargs)
         if self.shuffle_labels:
-            raise ValueError("shuffle_labels is for labels, and lungs are learnt from masks: leave it out")
+            raise ValueError("shuffle_labels is not supported for segmentation: leave it out")
         if layout is not None and layout not in LAYOUTS:
             raise ValueError(f"layout is {layout!r}: give one of {', '.join(LAYOUTS)}, or images and masks instead")
         if layout is None and (images is None or masks is None):

@@ -105,5 +105,5 @@ def _refuse_shared_patients(images: pd.DataFrame) -> None:
     if len(shared):
         raise DataError(
             f"{len(shared)} patients are in train_val_list.txt and in test_list.txt: {first_few(shared)}; "
-            "with one patient on two sides no test figure would be true"
+            "patients overlap between train and test, so test metrics would be invalid"
         )

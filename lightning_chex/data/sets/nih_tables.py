@@ -142,7 +142,7 @@ def read_list(path: Path, may_be_empty: bool = False) -> pd.Series:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     names = image_ids(pd.Series([line.strip() for line in lines if line.strip()], dtype=str), path)
     if names.empty and not may_be_empty:
-        raise DataError(f"{path} names no image: get an intact copy")
+        raise DataError(f"{path} names no image: download the file again")
     double = names[names.duplicated()]
     if len(double):
         raise DataError(f"{path} names {len(double)} images more than once: {first_few(double)}; keep one line each")
@@ -166,7 +166,7 @@ def read_boxes(path: Path) -> pd.DataFrame:
         if not header.startswith("Image Index,Finding Label"):
             raise DataError(
                 f"{path} should begin with 'Image Index,Finding Label,Bbox [x,y,w,h]', found {header[:80]!r}: "
-                "get an intact copy"
+                "download the file again"
             )
         try:
             # the header has nine fields and its rows six: read them under names of our own

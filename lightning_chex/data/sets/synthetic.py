@@ -145,7 +145,7 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
 
     @property
     def patient_ids(self) -> list[str]:
-        """Who each image shows."""
+        """Patient id of each image."""
         return [self._patient_id(self._number(index)) for index in range(self.num_images)]
 
     def radiograph(self, index: int) -> Radiograph:
@@ -167,7 +167,7 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         )
 
     def foreign(self, index: int) -> Foreign | None:
-        """What is laid on image ``index`` as a shortcut, or as its absence; None without ``shortcut``."""
+        """Return the shortcut drawn on image ``index``, or the object of its absence; None without ``shortcut``."""
         if self.shortcut is None:
             return None
         labelled = self._present[index, PATHOLOGIES.index(self.shortcut.of)]
@@ -199,7 +199,7 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
         return f"phantom-s{self.seed}-p{number // self.images_per_patient:05d}"
 
     def _draw(self, index: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-        """Which pathologies (8,) and which zone scores (6,) an image shows; one of the two is all zero."""
+        """Draw the pathologies (8,) and the zone scores (6,) of an image; one of the two is all zero."""
         rng = random_stream(self.seed, LABEL, self._number(index))
         if self.target != "pathologies":
             return np.zeros(len(PATHOLOGIES), bool), draw_scores(rng)

@@ -53,7 +53,7 @@ class TBX11KDataModule(PublicDataModule):
             path = _file(root, split)
             images, boxes = read_coco(path)
             if images.empty:
-                raise DataError(f"{path} lists no image: get an intact copy")
+                raise DataError(f"{path} lists no image: download the file again")
             for name in _CLASSES:
                 having = boxes["image"][boxes["category"] == name]
                 images[name] = images["image"].isin(having).map({True: "1", False: "0"})

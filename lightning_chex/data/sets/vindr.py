@@ -26,7 +26,7 @@ _SIZES = ("train_meta.csv", "test_meta.csv")
 
 
 class _ReadBySeveral(PublicDataModule):
-    """What both have in common: who read an image, and by which rule that is joined."""
+    """Base of the two data sets: the readers of each image, and the rule that merges their labels."""
 
     options = ("readers",)
 

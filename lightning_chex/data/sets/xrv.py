@@ -152,9 +152,7 @@ class XRVDataModule(ChestXrayDataModule):
         labels = np.asarray(source.labels, dtype=np.float32)[:, self._columns]
         numbers = pd.Series([f"{i:07d}" for i in range(len(source))])
         if "patientid" not in csv:
-            rank_zero_warn(
-                f"{type(source).__name__} does not tell whose image is whose: each counts as a patient of its own"
-            )
+            rank_zero_warn(f"{type(source).__name__} has no patient ids: each image is treated as its own patient")
         patients = csv["patientid"].astype(str) if "patientid" in csv else "image:" + numbers
         table = pd.DataFrame({"image_id": numbers, "patient_id": patients, "place": range(len(source))})
         if "sex_male" in csv:

@@ -75,7 +75,7 @@ class Names:
 
 @dataclass(frozen=True)
 class MaskSources:
-    """What marks each class in each image.
+    """Sources of the masks: files and run lengths for each class and image.
 
     Attributes:
         classes: their number K.
@@ -98,7 +98,7 @@ class MaskSources:
         return {name for name, _ in (*self.files, *self.runs)}
 
     def sizes(self) -> list[object]:
-        """What identifies the masks: sizes of files, and run lengths."""
+        """Return values that identify the masks: sizes of files, and run lengths."""
         files = [(key, os.path.getsize(path)) for key, path in sorted(self.files.items())]
         return [*files, *sorted(self.runs.items()), self.form, self.frame, *sorted(self.frames.items())]
 
@@ -218,7 +218,7 @@ def run_masks(
         name = str(own["image"])
         width, height = (own["width"], own["height"]) if told else masks.frame or image_size(names.paths[name])
         if told and frames.setdefault(name, (width, height)) != (width, height):
-            raise DataError(f"{path}, {row}: the masks of {name!r} are of several sizes: get an intact copy")
+            raise DataError(f"{path}, {row}: the masks of {name!r} are of several sizes: download the file again")
         try:
             marked = marked_pixels(own["text"], height, width, masks.form)
         except ValueError as error:

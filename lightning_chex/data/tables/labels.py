@@ -140,6 +140,6 @@ def _cut(cell: str, mark: str) -> list[str]:
 
 
 def _mark(cells: pd.Series) -> str:
-    """What stands between two findings: the first of the usual marks that occurs; empty where none does."""
+    """Return the separator of findings, the first of the usual ones that occurs; empty if none does."""
     found = cells.unique()
     return next((mark for mark in _MARKS if any(mark in cell for cell in found)), "")

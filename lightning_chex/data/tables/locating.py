@@ -118,7 +118,7 @@ def refuse_one_file_twice(images: pd.DataFrame, path: Path, column: str) -> None
 
 
 def ends(name: str) -> list[str]:
-    """What remains of a path without its first folder, its first two, and so on."""
+    """Return the suffixes of a path: without its first folder, without its first two, and so on."""
     parts = name.split("/")
     return ["/".join(parts[k:]) for k in range(1, len(parts))]
 

@@ -24,7 +24,7 @@ NO_MASK = ("", "-1", "nan")
 
 @dataclass(frozen=True)
 class Masks:
-    """Where masks are: in image files, or as run lengths in a table.
+    """Location of masks: image files, or run lengths in a table.
 
     Attributes:
         files: pattern of the files below the root, such as ``masks/{class}/{id}.png``; ``{class}`` is not needed where

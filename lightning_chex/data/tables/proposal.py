@@ -1,4 +1,4 @@
-"""What was recognised in a table, in words and as a configuration."""
+"""Description of the columns recognised in a table, and the configuration that names them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

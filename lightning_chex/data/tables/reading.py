@@ -114,7 +114,9 @@ def _from_engine(path: Path, kind: str, sheet: str | None, matches: SheetScore |
     except Exception as error:  # engines raise their own kinds on damaged files
         if isinstance(error, DataError):
             raise
-        raise DataError(f"cannot read {path}: {type(error).__name__}; get an intact copy, or save it as CSV") from error
+        raise DataError(
+            f"cannot read {path}: {type(error).__name__}; download the file again, or save it as CSV"
+        ) from error
     header = pd.Series([str(name) for name in table.columns], dtype=str)
     cells = table.set_axis(range(len(header)), axis=1).astype(object)
     cells = cells.where(cells.notna(), "").map(lambda cell: cell.isoformat() if hasattr(cell, "isoformat") else cell)
@@ -154,7 +156,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         start = file.read(_LOOKED_AT)
         size = len(start) + sum(map(len, iter(lambda: file.read(2**20), b""))) if packed else 0
     if size > MOST_BYTES:
-        raise DataError(f"{path} holds more than {MOST_BYTES >> 20} MiB, packed: get an intact copy")
+        raise DataError(f"{path} holds more than {MOST_BYTES >> 20} MiB, packed: download the file again")
     encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         # a character may be cut at the end of what was read
@@ -225,7 +227,7 @@ def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     table = table.apply(lambda cells: cells.astype(str).str.strip())
     table = table[(table != "").any(axis=1)] if len(table) else table
     if table.empty:
-        raise DataError(f"{path} has a header but no rows: get an intact copy")
+        raise DataError(f"{path} has a header but no rows: download the file again")
     dropped = set(_without_name(table, names, path))
     kept = [place for place in range(len(names)) if place not in dropped]
     named = [names[place] for place in kept]

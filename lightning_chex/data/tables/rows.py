@@ -45,7 +45,7 @@ class Reading:
 
     @property
     def columns(self) -> Columns:
-        """What the columns are."""
+        """Roles of the columns."""
         return self.recognised.columns
 
 

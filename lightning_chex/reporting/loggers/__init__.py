@@ -16,7 +16,7 @@ _METHODS = ("pictures", "table", "file")
 
 
 def boards_of(loggers: Iterable[Any], best: Mapping[str, str] | None = None) -> list[Board]:
-    """What shows a run through these loggers; one that can show nothing but scalars has none.
+    """Return the adapters of these loggers; a logger that accepts nothing but scalars has none.
 
     Args:
         loggers: of the run, which begins now.

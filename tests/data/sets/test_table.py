@@ -489,7 +489,7 @@ def test_of_several_sheets_the_one_that_names_images_is_read(root):
     with pytest.raises(DataError, match="has no sheet 'pictures', which data.sheet names; it has README, images"):
         TableDataModule(str(root), str(path), sheet="pictures").look()
     path.write_bytes(b"PK no archive")
-    with pytest.raises(DataError, match="cannot read .*T.xlsx: BadZipFile; get an intact copy"):
+    with pytest.raises(DataError, match="cannot read .*T.xlsx: BadZipFile; download the file again"):
         TableDataModule(str(root), str(path)).look()
 
 
