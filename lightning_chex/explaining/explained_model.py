@@ -41,7 +41,7 @@ def network_of(pl_module: pl.LightningModule, name: str, layers: Collection[str]
 
 
 def _whole_networks(pl_module: pl.LightningModule) -> list[nn.Module]:
-    """Return the networks that compute the outputs of a LightningModule with all of its parameters, by the names of its layers."""
+    """Return the networks that compute the outputs of a LightningModule with all of its parameters."""
     every = {id(parameter) for parameter in pl_module.parameters()}
     whole = [
         child
