@@ -86,7 +86,8 @@ def test_tensorboards_event_file_holds_pictures_curves_and_the_table(run):
             pictures = run.events.Images(f"val/{method}_maps/{number:02d}")
             assert [picture.step for picture in pictures] == [2, 4]
             drawn = np.asarray(Image.open(io.BytesIO(pictures[0].encoded_image_string)))
-            assert drawn.shape == (16, 36, 3) and (drawn[:, 16:20] == 255).all()
+            # a band of 3 rows with the label is above the pictures of 16 rows
+            assert drawn.shape == (3 + 16, 36, 3) and (drawn[3:, 16:20] == 255).all()
     assert {"val/iba_film", "val/grad_cam_film", "val/iba_curves"} <= set(tags["images"])
     tables = [event.tensor_proto.string_val[0].decode() for event in run.events.Tensors("val/iba_table/text_summary")]
     assert len(tables) == EPOCHS and tables[0].splitlines()[0] == f"| {' | '.join(TABLE_COLUMNS)} |"
@@ -100,7 +101,7 @@ def test_the_csv_loggers_folder_holds_them_too(run):
     rows = rows_of(folder.table)
     assert [row["method"] for row in rows] == [name for name in METHODS for _ in range(SHOWN)]
     with Image.open(f"{folder.maps}/00000004/02.png") as drawn:
-        assert drawn.size == (36, 16)
+        assert drawn.size == (36, 3 + 16)
     captions = rows_of(f"{folder.maps}/00000004/captions.csv")
     assert [row["caption"].split(" | ")[:2] for row in captions] == [[str(n), CLASS_NAMES[n % 2]] for n in range(SHOWN)]
     with Image.open(f"{run.folder}/val/iba_film.png") as film:
