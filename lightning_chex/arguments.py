@@ -19,6 +19,7 @@ import lightning_chex.data
 import lightning_chex.tasks
 from lightning_chex.configuration import refuse_address
 from lightning_chex.data.files.tables import recognise
+from lightning_chex.help_pages import unrecognized
 from lightning_chex.lightning_private import concise, declared_type, parser_at_fault
 from lightning_chex.messages import one_line
 from lightning_chex.yaml_text import check_size
@@ -139,7 +140,9 @@ class Parser(LightningArgumentParser):
     """The parser of all commands and of each: files may name classes, and what is wrong is told in one line."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"formatter_class": FixedWidth} | kwargs)
+        # an abbreviated option would be taken for the whole one, and a misspelt one would start a training
+        options: dict[str, Any] = {"formatter_class": FixedWidth, "allow_abbrev": False, **kwargs}
+        super().__init__(*args, **options)
 
     def add_method_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
         """Let an argument that takes a class, such as ``--attributor``, take a file of its settings too."""
@@ -151,6 +154,11 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         at_fault = parser_at_fault(ex) or self
         message = _no_class(message, at_fault) or _class_not_given(message, at_fault) or concise(message)
+        if message.startswith("unrecognized arguments:"):
+            given = [word for word in message.split() if word.startswith("--")]
+            if given:
+                names = [name for name in at_fault._option_string_actions if name.startswith("--")]
+                message = unrecognized([word.partition("=")[0] for word in given], names)
         command = at_fault.prog.replace(" [options]", "")
         self.exit(2, f"error: {one_line(message).removesuffix('.')}; {command} --help lists the options\n")
 

@@ -5,7 +5,9 @@ from the parser itself, and a test compares them.
 """
 
 import platform
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence, Set
+from difflib import get_close_matches
 from importlib.metadata import version
 from importlib.resources import files
 
@@ -46,6 +48,56 @@ def unknown_command(arguments: Sequence[str]) -> str | None:
     offered = ", ".join(map(repr, COMMANDS))
     said = f"argument subcommand: invalid choice: {arguments[0]!r} (choose from {offered})"
     return f"error: {one_line(said)}; python -m lightning_chex --help lists the options"
+
+
+def unknown_option(arguments: Sequence[str]) -> str | None:
+    """Return the error for an option that a command does not have, in the parser's words; None if all may be its own.
+
+    Options of a class, such as ``--model.lr``, depend on the class and are left to the parser.
+    """
+    if not arguments or arguments[0] not in COMMANDS:
+        return None
+    folder = files("lightning_chex") / "help"
+    if parse_json((folder / "versions.json").read_text()) != installed_versions():
+        return None
+    page = (folder / f"{arguments[0]}.txt").read_text()
+    names = set(re.findall(r"(?:\[|, |^  )(--[\w.]+)", page, re.MULTILINE))
+    unknown = [name for name in map(_name, arguments[1:]) if name and not _is_known(name, names)]
+    if not unknown:
+        return None
+    message = one_line(unrecognized(unknown, names))
+    return f"error: {message}; python -m lightning_chex {arguments[0]} --help lists the options"
+
+
+def unrecognized(unknown: Sequence[str], names: Iterable[str]) -> str:
+    """Return the message for options that no parser has, each with the nearest names.
+
+    Example:
+        >>> unrecognized(["--limt"], ["--limit", "--lungs"])
+        'unrecognized option --limt (nearest: --limit)'
+    """
+    known = sorted(name for name in set(names) if not name.endswith(".help"))
+    told = []
+    for name in unknown:
+        nearest = get_close_matches(name, known, n=2)
+        told.append(f"{name} (nearest: {', '.join(nearest)})" if nearest else name)
+    return f"unrecognized option{'s' if len(told) > 1 else ''} {', '.join(told)}"
+
+
+def _name(argument: str) -> str:
+    """Return the option of an argument, ``--name`` of ``--name=value`` and of ``--name+=value``; empty for a value."""
+    found = re.match(r"--[\w.]+", argument)
+    return found[0] if found else ""
+
+
+def _is_known(name: str, names: Set[str]) -> bool:
+    """Whether a name is on the page, or below one of a class, whose options the page does not list."""
+    if name in names:
+        return True
+    own_options = [other for other in names if not other.endswith(".help")]
+    parts = name.split(".")
+    above = [".".join(parts[:number]) for number in range(1, len(parts))]
+    return any(prefix in names and not any(other.startswith(f"{prefix}.") for other in own_options) for prefix in above)
 
 
 def installed_versions() -> dict[str, str]:

@@ -61,7 +61,14 @@ ALLOWED: dict[str, set[str]] = {
         "lightning_private",
     },
     "configuration": {"callbacks", "explaining"},
-    "arguments": {"attribution", "configuration", "data", "lightning_private", "tasks"},  # whose classes it offers
+    "arguments": {
+        "attribution",
+        "configuration",
+        "data",
+        "help_pages",
+        "lightning_private",
+        "tasks",
+    },  # whose classes it offers
     "resuming": {"callbacks", "lightning_private", "slurm"},
     "slurm": set(),
     "output_folder": set(),

@@ -9,7 +9,8 @@ import pytest
 
 import lightning_chex
 from lightning_chex import help_pages
-from lightning_chex.help_pages import COMMANDS, help_page, installed_versions, unknown_command
+from lightning_chex.cli import main
+from lightning_chex.help_pages import COMMANDS, help_page, installed_versions, unknown_command, unknown_option
 
 HEAVY = (
     "albumentations", "captum", "cv2", "matplotlib", "mlflow", "pandas", "pytorch_lightning", "scipy",
@@ -115,3 +116,48 @@ def test_the_parser_answers_what_is_no_plain_request_for_help(arguments):
 def test_the_parser_answers_if_other_versions_are_installed(monkeypatch):
     monkeypatch.setattr(help_pages, "installed_versions", lambda: {"python": "3.0"})
     assert help_page(["fit", "--help"]) is None
+
+
+MISSPELT = [
+    ["fit", "--modl=X"],
+    ["fit", "--trainer.max_epoch", "5"],  # an abbreviation, which would otherwise begin a training
+    ["evaluate", "--settngs.regions", "masks"],
+    ["explain", "--ckptpath", "x", "--limt=3"],
+]
+
+
+@pytest.mark.parametrize("arguments", MISSPELT, ids=lambda words: words[1])
+def test_a_misspelt_option_is_refused_early_in_the_parsers_words(arguments, capsys):
+    early = unknown_option(arguments)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == early
+    assert early is not None and "unrecognized option" in early and "nearest: --" in early
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "--model.lr=1", "--data.root", "x", "--trainer.max_epochs=2", "-c", "a.yaml", "--print_config"],
+        ["fit", "--trainer.logger.init_args.offline", "false", "--trainer.callbacks+=TimeLimit", "--data.help=X"],
+        ["explain", "--attributor", "LRP", "--attributor.epsilon=3", "--optimizer.lr=1"],
+        ["evaluate", "--settings.regions=masks", "--methods=[IBA]"],
+        ["fti", "--x"],
+        [],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_options_that_the_parser_may_know_are_left_to_it(arguments):
+    assert unknown_option(arguments) is None
+
+
+def test_a_misspelt_option_imports_no_library():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "lightning_chex", "fit", "--modl=X"], capture_output=True, text=True
+    )
+    *imports, last = done.stderr.splitlines()
+    assert done.returncode == 2 and last.startswith("error: unrecognized option --modl")
+    imported = {line.rpartition("|")[2].strip() for line in imports}
+    assert "lightning_chex.help_pages" in imported
+    assert not imported & {"torch", "numpy", "pytorch_lightning", "jsonargparse"}
