@@ -2,11 +2,11 @@
 
 import sys
 
-from lightning_chex.help_pages import help_page, unknown_command, unknown_option
+from lightning_chex.help_pages import help_page, unknown_class, unknown_command, unknown_option
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    if error := unknown_command(given) or unknown_option(given):
+    if error := unknown_command(given) or unknown_option(given) or unknown_class(given):
         print(error, file=sys.stderr)
         raise SystemExit(2)
     page = help_page(given)

@@ -3,7 +3,6 @@
 import re
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from difflib import get_close_matches
 from importlib.resources import files
 from inspect import signature
 from itertools import pairwise
@@ -19,7 +18,7 @@ import lightning_chex.data
 import lightning_chex.tasks
 from lightning_chex.configuration import refuse_address
 from lightning_chex.data.files.tables import recognise
-from lightning_chex.help_pages import unrecognized
+from lightning_chex.help_pages import no_class, unrecognized
 from lightning_chex.lightning_private import concise, declared_type, parser_at_fault
 from lightning_chex.messages import one_line
 from lightning_chex.yaml_text import check_size
@@ -197,7 +196,9 @@ def _no_class(message: str, parser: ArgumentParser) -> str | None:
         return None
     if name[1] == parser.get_default(option[1]):  # not typed, so an option below it was
         return f"--{option[1]} is {name[1]!r}, which takes no options: name a class with --{option[1]} CLASS first"
-    offered = _OFFERED.get(option[1], ())
-    near = get_close_matches(name[1], [own for module in offered for own in module.__all__ if own[0].isupper()], n=3)
-    hint = f" (nearest: {', '.join(near)})" if near else ""
-    return f"--{option[1]} {name[1]} is the name of no class{hint}; one of your own is given as MODULE.CLASS"
+    return no_class(f"--{option[1]}", name[1], offered_names(option[1]))
+
+
+def offered_names(option: str) -> list[str]:
+    """Return the names of this package's classes for an option that takes a class, such as ``data``."""
+    return [name for module in _OFFERED.get(option, ()) for name in module.__all__ if name[0].isupper()]

@@ -10,12 +10,17 @@ from collections.abc import Iterable, Sequence, Set
 from difflib import get_close_matches
 from importlib.metadata import version
 from importlib.resources import files
+from itertools import pairwise
 
 from lightning_chex.json_text import parse_json
 from lightning_chex.messages import one_line
 
 COMMANDS = ("fit", "validate", "test", "predict", "inspect", "prepare", "evaluate", "explain")
 """The commands that have a page of their own; the page of all is ``commands``."""
+
+_DOTTED = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+"
+_IMPORTS = re.compile(rf"^-c$|^--config\b|class_path|(?:^|=){_DOTTED}$|\.ya?ml$")
+"""Arguments that may import modules of the user: configurations, and dotted names of classes."""
 
 # the options and the classes that the pages list are theirs
 _LIBRARIES = ("jsonargparse", "pytorch-lightning", "segmentation-models-pytorch", "timm", "torch", "torchmetrics")
@@ -82,6 +87,40 @@ def unrecognized(unknown: Sequence[str], names: Iterable[str]) -> str:
         nearest = get_close_matches(name, known, n=2)
         told.append(f"{name} (nearest: {', '.join(nearest)})" if nearest else name)
     return f"unrecognized option{'s' if len(told) > 1 else ''} {', '.join(told)}"
+
+
+def unknown_class(arguments: Sequence[str]) -> str | None:
+    """Return the error for a class name that nothing has, in the parser's words; None if it may be a class.
+
+    A configuration or a dotted name imports modules of the user, whose classes go by their short names too. So only
+    arguments without either are judged here.
+    """
+    if not arguments or arguments[0] not in COMMANDS or any(map(_IMPORTS.search, arguments[1:])):
+        return None
+    folder = files("lightning_chex") / "help"
+    if parse_json((folder / "versions.json").read_text()) != installed_versions():
+        return None
+    classes = parse_json((folder / "classes.json").read_text())
+    for argument, following in pairwise([*arguments[1:], ""]):
+        option, equals, value = argument.partition("=")
+        name = value if equals else following
+        known = classes.get(option.removeprefix("--"))
+        if known is not None and name.isidentifier() and name not in ("null", *known["all"]):
+            message = one_line(no_class(option, name, known["ours"]))
+            return f"error: {message}; python -m lightning_chex {arguments[0]} --help lists the options"
+    return None
+
+
+def no_class(option: str, name: str, offered: Sequence[str]) -> str:
+    """Return the message for a name that is no class.
+
+    Example:
+        >>> no_class("--data", "NIHDataModul", ["NIHDataModule"])
+        '--data NIHDataModul: unknown class (nearest: NIHDataModule); give a class of your own as MODULE.CLASS'
+    """
+    nearest = get_close_matches(name, offered, n=3)
+    hint = f" (nearest: {', '.join(nearest)})" if nearest else ""
+    return f"{option} {name}: unknown class{hint}; give a class of your own as MODULE.CLASS"
 
 
 def _name(argument: str) -> str:

@@ -160,13 +160,13 @@ def test_a_logger_whose_package_is_missing_says_what_to_install(place, capsys, m
 )
 def test_a_misspelt_class_is_told_the_nearest_ones(capsys, arguments, nearest):
     error = the_error(capsys, *arguments)
-    assert f"(nearest: {nearest}" in error and "is the name of no class" in error and "MODULE.CLASS" in error
+    assert f"(nearest: {nearest}" in error and ": unknown class" in error and "MODULE.CLASS" in error
     assert "Expected" not in error
 
 
 def test_a_name_like_no_class_is_named(capsys):
     error = the_error(capsys, "fit", "--data", "Qwertz")
-    assert error.startswith("error: --data Qwertz is the name of no class; one of your own is given as MODULE.CLASS")
+    assert error.startswith("error: --data Qwertz: unknown class; give a class of your own as MODULE.CLASS")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -10,7 +10,14 @@ import pytest
 import lightning_chex
 from lightning_chex import help_pages
 from lightning_chex.cli import main
-from lightning_chex.help_pages import COMMANDS, help_page, installed_versions, unknown_command, unknown_option
+from lightning_chex.help_pages import (
+    COMMANDS,
+    help_page,
+    installed_versions,
+    unknown_class,
+    unknown_command,
+    unknown_option,
+)
 
 HEAVY = (
     "albumentations", "captum", "cv2", "matplotlib", "mlflow", "pandas", "pytorch_lightning", "scipy",
@@ -127,7 +134,7 @@ MISSPELT = [
 
 
 @pytest.mark.parametrize("arguments", MISSPELT, ids=lambda words: words[1])
-def test_a_misspelt_option_is_refused_early_in_the_parsers_words(arguments, capsys):
+def test_a_misspelt_option_is_refused_early_in_the_parsers_words(arguments, capsys, pages_of_installed_versions):
     early = unknown_option(arguments)
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -161,3 +168,38 @@ def test_a_misspelt_option_imports_no_library():
     imported = {line.rpartition("|")[2].strip() for line in imports}
     assert "lightning_chex.help_pages" in imported
     assert not imported & {"torch", "numpy", "pytorch_lightning", "jsonargparse"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "--data", "NIHDataModul"],
+        ["fit", "--data=Qwertz", "--data.root=x"],
+        ["fit", "--model", "ClassificationTsk"],
+        ["explain", "--attributor", "IBAA", "--output_dir", "out"],
+    ],
+    ids=lambda words: words[1],
+)
+def test_a_misspelt_class_is_refused_early_in_the_parsers_words(arguments, capsys, pages_of_installed_versions):
+    early = unknown_class(arguments)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == early
+    assert early is not None and ": unknown class" in early
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "--data", "NIHDataModule", "--model=ClassificationTask"],
+        ["fit", "--data", "fractures.FracturesData", "--model", "OwnTask"],  # OwnTask may be in the same module
+        ["fit", "--config", "mine.yaml", "--data", "OwnData"],
+        ["explain", "--attributor", "mine.yaml"],
+        ["explain", "--attributor", "{class_path: mine.Own}", "--data", "OwnData"],
+        ["fit", "--data", "null"],
+    ],
+    ids=lambda words: " ".join(words[1:3]),
+)
+def test_names_that_may_be_classes_are_left_to_the_parser(arguments):
+    assert unknown_class(arguments) is None
