@@ -19,7 +19,7 @@ import lightning_chex.tasks
 from lightning_chex.configuration import refuse_address
 from lightning_chex.data.files.tables import recognise
 from lightning_chex.help_pages import no_class, unrecognized
-from lightning_chex.lightning_private import concise, declared_type, parser_at_fault
+from lightning_chex.lightning_private import concise, declared_type, option_names, parser_at_fault
 from lightning_chex.messages import one_line
 from lightning_chex.yaml_text import check_size
 
@@ -156,8 +156,7 @@ class Parser(LightningArgumentParser):
         if message.startswith("unrecognized arguments:"):
             given = [word for word in message.split() if word.startswith("--")]
             if given:
-                names = [name for name in at_fault._option_string_actions if name.startswith("--")]
-                message = unrecognized([word.partition("=")[0] for word in given], names)
+                message = unrecognized([word.partition("=")[0] for word in given], option_names(at_fault))
         command = at_fault.prog.replace(" [options]", "")
         self.exit(2, f"error: {one_line(message).removesuffix('.')}; {command} --help lists the options\n")
 

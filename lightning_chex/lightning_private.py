@@ -4,6 +4,7 @@ Nothing else in the package touches such a part. Each says why it is needed, and
 ``tests/test_lightning_private.py`` that names the feature it carries: the place to look after an upgrade.
 """
 
+import re
 import signal
 import traceback
 from argparse import ArgumentParser
@@ -47,9 +48,16 @@ def declared_type(parser: ArgumentParser, option: str) -> Any:
     return next((getattr(own, "_typehint", None) for own in parser._actions if own.dest == option), None)
 
 
+def option_names(parser: Any) -> list[str]:
+    """Return the long names of all options of a parser, such as ``--trainer.max_epochs``."""
+    return [name for name in parser._option_string_actions if name.startswith("--")]
+
+
 def concise(message: str) -> str:
     """Reduce the parser's account of every type it has tried to what is wrong with the one given."""
     account = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
+    # an error of the data that arises where the parser asks them for class names
+    message = re.sub(r"Call to compute_fn of link '.*?' with args \(.*?\) failed: ", "", message, flags=re.DOTALL)
     lines = [line.strip() for line in message.splitlines()]
     return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(account))
 

@@ -13,6 +13,7 @@ from typing import get_args
 import pytest
 import pytorch_lightning as pl
 import yaml
+from commands import the_error
 from jsonargparse import ArgumentParser
 from lightning_fabric.utilities.distributed import DistributedSamplerWrapper
 from pytorch_lightning import cli as lightning_cli
@@ -47,6 +48,7 @@ from lightning_chex.lightning_private import (
     is_process_0,
     is_trial,
     let_start_quietly,
+    option_names,
     parser_at_fault,
     parser_of_command,
     set_callbacks,
@@ -187,6 +189,12 @@ def test_a_parsers_account_is_reduced_to_its_point():
 class Refusing(pl.LightningDataModule):
     def __init__(self, size: int = 0) -> None:
         raise KeyError("no such size")
+
+
+def test_an_error_of_the_data_is_told_without_the_link_that_asked_for_it(place, capsys):
+    (place / "t.csv").write_text("image,Befund\na.png,Mass\nb.png,\n")
+    error = the_error(capsys, "fit", "--data", "TableDataModule", "--data.table", "t.csv", f"--data.root={place}")
+    assert error.startswith(f"error: {place / 't.csv'}: ") or error.startswith("error: t.csv: "), error
 
 
 def test_what_a_constructor_raises_is_a_value_error_of_the_parser():
@@ -353,6 +361,12 @@ def test_no_other_file_touches_a_private_part():
             if isinstance(name, str) and name in private:
                 found.append((path.relative_to(ROOT).as_posix(), name))
     assert {path for path, _ in found} == {"lightning_private.py"}, found
+
+
+def test_the_names_of_all_options_are_known():
+    parser = Parser(prog="x")
+    parser.add_argument("--method", "-m")
+    assert "--method" in option_names(parser) and "-m" not in option_names(parser)
 
 
 def test_the_declared_type_of_an_option_is_found():

@@ -141,7 +141,7 @@ def _write(prepared: Prepared, assembly: Assembly) -> Evaluated:
     """Write the result files."""
     folder = prepared.request.folder
     height, width = prepared.images.example.shape[-2:]
-    results = _results(prepared, assembly)
+    results = _assemble_results(prepared, assembly)
     curves = assembly.curves(height * width, prepared.request.settings.sensitivity_sizes)
     rows = list(assembly.case_rows())
     write_json(folder / "results.json", results.to_json())
@@ -150,7 +150,7 @@ def _write(prepared: Prepared, assembly: Assembly) -> Evaluated:
     return Evaluated(results, curves, list(assembly.cases), rows, prepared.evaluator, prepared.images.tested)
 
 
-def _results(prepared: Prepared, assembly: Assembly) -> Results:
+def _assemble_results(prepared: Prepared, assembly: Assembly) -> Results:
     tuning = prepared.images.tuning
     protocol = prepared.plan.protocol(
         assembly,
