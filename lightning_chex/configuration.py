@@ -171,7 +171,9 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write ``config.yaml`` before the run begins."""
-        keep(self.parser, self.config, run_folder(trainer), trainer.loggers)
+        config = self.config.clone()
+        config.pop("run", None)  # the name of this run: other commands and runs that take the file have no such option
+        keep(self.parser, config, run_folder(trainer), trainer.loggers)
 
 
 def keep(parser: LightningArgumentParser, config: Any, folder: Path, loggers: Iterable[Logger]) -> None:

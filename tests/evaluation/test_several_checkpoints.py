@@ -259,7 +259,7 @@ def test_what_cannot_be_compared_is_refused_before_any_work(classifier, tmp_path
         (f"{{../up: {plain}, other: {other}}}", ["../up", "folder"]),
         (f"{{comparison.json: {plain}, other: {other}}}", ["comparison.json"]),
         (f"[{plain},last]", ["'last'", "a file"]),
-        (f"{{a: {plain}, b: https://example.org/b.ckpt}}", ["address"]),
+        (f"{{a: {plain}, b: https://example.org/b.ckpt}}", ["remote path"]),
     ):
         line = refused(capsys, classifier, given, out)
         assert all(word in line for word in told), line

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import segmentation_models_pytorch
 import torch
 from commands import CONFIGS, TINY
 from fakes import write_lungs
@@ -15,7 +16,7 @@ from tiny import TinyData, tiny_trainer
 
 from lightning_chex.cli import main
 from lightning_chex.data import SyntheticDataModule
-from lightning_chex.tasks import LungDice, SegmentationTask, backbone, create_unet
+from lightning_chex.tasks import LungDice, SegmentationTask, create_unet
 
 
 def masks(seed: int, count: int = 5) -> torch.Tensor:
@@ -129,7 +130,7 @@ def test_impossible_settings_are_named_at_construction(monkeypatch):
         assert options["encoder_weights"] == "imagenet"
         raise ConnectionError("cannot reach the hub\n(a long story)")
 
-    monkeypatch.setattr(backbone.smp, "UnetPlusPlus", offline)
+    monkeypatch.setattr(segmentation_models_pytorch, "UnetPlusPlus", offline)
     with pytest.raises(RuntimeError, match="'resnet18'.*cannot reach the hub.*set pretrained: false") as caught:
         create_unet("resnet18", 2, pretrained=True)
     assert "long story" not in str(caught.value)

@@ -8,7 +8,7 @@ import torch
 
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset, Split
-from lightning_chex.data.files.images import ImageReader, find_images, image_folders, read_grey
+from lightning_chex.data.files.images import ImageReader, check_names, find_images, image_folders, read_grey
 from lightning_chex.data.files.known_files import check_once
 from lightning_chex.data.files.tables import contents, data_root
 from lightning_chex.data.sets.image_files import ImageFiles
@@ -84,6 +84,7 @@ class ImageFolderDataModule(ChestXrayDataModule):
             raise DataError(f"no PNG, JPEG or DICOM image in {root}, which holds {contents(root)}: give another {name}")
         if self.on_unreadable == "error":
             check_once(list(found.values()), self.trainer, self.decodes_sample)
+        check_names(found)  # pandas cannot hold some of the names that file systems can
         return pd.DataFrame({"image_id": list(found), "path": list(found.values())})
 
     def build(self, split: Split, transform: ImageTransform) -> UnlabelledXrays:

@@ -114,7 +114,7 @@ class TableDataModule(ChestXrayDataModule):
         self.split_seed = split_seed
         self.allow_missing = allow_missing
         self._read: Reading | None = None
-        self._found: dict[str, str] | None = None
+        self._found: tuple[bool, dict[str, str]] | None = None  # the files, and whether links were followed
         self._problems: list[str] | None = None  # a list while inspect collects them
         self._without_labels = False
         self._labels = np.zeros((0, 0), np.float32)
@@ -130,9 +130,9 @@ class TableDataModule(ChestXrayDataModule):
 
     def _files_below(self, root: Path) -> dict[str, str]:
         """List the images below the root, once."""
-        if self._found is None:
-            self._found = find_below(root, self.follow_links)
-        return self._found
+        if self._found is None or self._found[0] != self.follow_links:
+            self._found = (self.follow_links, find_below(root, self.follow_links))
+        return self._found[1]
 
     def read_table(self, root: Path) -> Reading:
         """Read the table and find its columns; a child may make it of several."""
