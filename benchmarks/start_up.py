@@ -8,6 +8,10 @@ import time
 CASES = {
     "import torch": ["-c", "import torch"],
     "import lightning_chex.attribution": ["-c", "import lightning_chex.attribution"],
+    "import lightning_chex.metrics": ["-c", "import lightning_chex.metrics"],
+    "import lightning_chex.data": ["-c", "import lightning_chex.data"],
+    "import pytorch_lightning": ["-c", "import pytorch_lightning"],
+    "import lightning_chex.cli": ["-c", "import lightning_chex.cli"],
     "--help": ["-m", "lightning_chex", "--help"],
     "fit --help": ["-m", "lightning_chex", "fit", "--help"],
     "misspelt command": ["-m", "lightning_chex", "fitt"],

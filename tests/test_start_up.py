@@ -39,6 +39,26 @@ def test_attribution_imports_no_library_that_single_methods_use():
     assert imported.isdisjoint(HEAVY)
 
 
+def test_metrics_import_no_library_but_torch_and_numpy():
+    imported = imported_by("import lightning_chex.metrics")
+    assert "lightning_chex.metrics.perturbation" in imported  # the list is one of this package
+    assert imported.isdisjoint(HEAVY)
+
+
+def test_accumulators_import_torchmetrics_at_their_first_use():
+    imported = imported_by("from lightning_chex.metrics import LocalizationIoU\nLocalizationIoU(num_classes=2)")
+    assert {"lightning_chex.metrics.accumulators", "torchmetrics"} <= imported
+
+
+def test_every_name_of_the_metrics_can_be_imported_and_others_cannot():
+    from lightning_chex import metrics
+
+    assert all(getattr(metrics, name).__name__ for name in metrics.__all__)
+    assert set(metrics.__all__) <= set(dir(metrics))
+    with pytest.raises(AttributeError, match="has no attribute 'ClassMeans'"):
+        metrics.ClassMeans  # noqa: B018
+
+
 @pytest.mark.parametrize("method", ["Gradient", "GradCAM", "IntegratedGradients", "LRP", "SmoothGrad"])
 def test_constructing_a_method_imports_no_library(method):
     imported = imported_by(f"from lightning_chex.attribution import {method}\n{method}()")

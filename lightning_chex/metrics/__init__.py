@@ -1,7 +1,9 @@
 """Measures of saliency maps: pure functions and accumulators around them."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from lightning_chex.estimates import Estimate, Summary
-from lightning_chex.metrics.accumulators import ClassMean, LocalizationIoU, RegionMeasure
 from lightning_chex.metrics.bootstrap import summarize
 from lightning_chex.metrics.correlation import is_constant, pearson, spearman
 from lightning_chex.metrics.discrimination import auroc_estimate
@@ -29,6 +31,9 @@ from lightning_chex.metrics.severity import relevance_correlation, severity_corr
 from lightning_chex.metrics.thresholds import ClassLevel, Otsu, ThresholdRule, TopFraction, tuned_levels
 from lightning_chex.thresholds import otsu_mask, relative_level_mask, top_fraction_mask
 
+if TYPE_CHECKING:
+    from lightning_chex.metrics.accumulators import ClassMean, LocalizationIoU, RegionMeasure
+
 __all__ = [
     "ClassLevel", "ClassMean", "Estimate", "LocalizationIoU", "MaskedScores", "Otsu", "PerturbationCurves",
     "RegionMeasure", "RoadCurves", "Summary", "ThresholdRule", "TopFraction", "accuracy_at", "area_under_curve",
@@ -40,3 +45,16 @@ __all__ = [
     "sensitivity_n", "severity_correlation", "spearman", "summarize", "top_fraction_mask", "tuned_levels",
     "zone_relevance", "zone_score_map",
 ]  # fmt: skip
+
+_ACCUMULATORS = frozenset({"ClassMean", "LocalizationIoU", "RegionMeasure"})
+
+
+def __getattr__(name: str) -> Any:
+    """Import an accumulator at its first use: with torchmetrics it takes longer than all functions, which need none."""
+    if name in _ACCUMULATORS:
+        return getattr(import_module("lightning_chex.metrics.accumulators"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,6 @@ from math import ceil
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from lightning_chex.metrics.forward import Predict, check_maps, scores_of_copies
 
@@ -95,6 +94,9 @@ def blurred(images: Tensor, kernel: int = 19, sigma: float = 10.0) -> Tensor:
         )
     if not sigma > 0:
         raise ValueError(f"sigma={sigma!r} must be above 0")
+    # here, not above: the other measures need no torchvision
+    from torchvision.transforms.v2.functional import gaussian_blur
+
     return gaussian_blur(images, [kernel, kernel], [sigma, sigma])
 
 
