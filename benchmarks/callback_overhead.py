@@ -34,8 +34,8 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import origin
 from benchmarks.pages import spread
 from lightning_chex.attribution import IBA
-from lightning_chex.callbacks import IBACallback
 from lightning_chex.data import SyntheticDataModule, collate
+from lightning_chex.explanations import IBACallback
 from lightning_chex.tasks import ClassificationTask
 
 NIH_IMAGES, VALIDATION_SHARE, EXPLAINED = 86_524, 0.1, 32

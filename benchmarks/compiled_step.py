@@ -13,8 +13,8 @@ import timm
 import torch
 from torch import Tensor
 
-from lightning_chex.attribution.execution import affine_batch_norm
-from lightning_chex.attribution.partition import partition
+from lightning_chex.attribution.network.execution import affine_batch_norm
+from lightning_chex.attribution.network.partition import partition
 
 
 def main() -> None:

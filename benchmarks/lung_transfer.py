@@ -22,7 +22,7 @@ from torch import Tensor
 from torchmetrics.functional.segmentation import dice_score
 
 from lightning_chex.data import LungDataModule
-from lightning_chex.data.files.images import image_id
+from lightning_chex.data.images.images import image_id
 from lightning_chex.tasks import SegmentationTask
 
 SPLITS = ("train", "val", "test")

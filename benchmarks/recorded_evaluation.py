@@ -21,8 +21,8 @@ from typing import Any
 import small_evaluations
 from small_evaluations import CONFIG, SETTINGS, trained
 
-from lightning_chex.cli import main as chex
-from lightning_chex.explaining import read_index, read_saliency
+from lightning_chex.cli.main import main as chex
+from lightning_chex.maps import read_index, read_saliency
 
 TARGETS = ("pathologies", "detectors", "severity")
 

@@ -11,7 +11,7 @@ CASES = {
     "import lightning_chex.metrics": ["-c", "import lightning_chex.metrics"],
     "import lightning_chex.data": ["-c", "import lightning_chex.data"],
     "import pytorch_lightning": ["-c", "import pytorch_lightning"],
-    "import lightning_chex.cli": ["-c", "import lightning_chex.cli"],
+    "import lightning_chex.cli.main": ["-c", "import lightning_chex.cli.main"],
     "--help": ["-m", "lightning_chex", "--help"],
     "fit --help": ["-m", "lightning_chex", "fit", "--help"],
     "misspelt command": ["-m", "lightning_chex", "fitt"],

@@ -20,8 +20,8 @@ from PIL import Image
 from benchmarks import origin
 from benchmarks.pages import spread
 from lightning_chex.data import TableDataModule
-from lightning_chex.data.files.images import check_images
-from lightning_chex.data.tables.locating import find_below
+from lightning_chex.data.images.images import check_images
+from lightning_chex.data.table.locating import find_below
 
 PAGE = Path(__file__).parent / "results" / "table_scale.md"
 PHASES = ("read and recognise", "find files", "open all images", "all checks", "splits", "fingerprint", "start-up")

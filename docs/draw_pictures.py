@@ -23,7 +23,7 @@ from PIL import Image
 
 from lightning_chex.data import PATHOLOGIES, ImageTransform, SyntheticCXR
 from lightning_chex.data.transforms import grey_of
-from lightning_chex.reporting import draw_sample
+from lightning_chex.report import draw_sample
 
 DOCS = Path(__file__).parent
 

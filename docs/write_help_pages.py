@@ -9,10 +9,10 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 import lightning_chex
-from lightning_chex.arguments import offered_names
+from lightning_chex.cli.arguments import offered_names
 from lightning_chex.attribution import Attributor
-from lightning_chex.cli import main
-from lightning_chex.help_pages import COMMANDS, installed_versions
+from lightning_chex.cli.main import main
+from lightning_chex.cli.help_pages import COMMANDS, installed_versions
 
 
 def help_of(*command: str) -> str:
@@ -38,7 +38,7 @@ def names_below(base: type) -> set[str]:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(lightning_chex.__file__).parent / "help"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(lightning_chex.__file__).parent / "cli" / "help"
     folder.mkdir(exist_ok=True)
     (folder / "versions.json").write_text(json.dumps(installed_versions(), indent=2) + "\n")
     (folder / "classes.json").write_text(json.dumps(class_names(), indent=1) + "\n")

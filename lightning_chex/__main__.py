@@ -2,7 +2,7 @@
 
 import sys
 
-from lightning_chex.help_pages import help_page, unknown_class, unknown_command, unknown_option
+from lightning_chex.cli.help_pages import help_page, unknown_class, unknown_command, unknown_option
 
 if __name__ == "__main__":
     given = sys.argv[1:]
@@ -14,6 +14,6 @@ if __name__ == "__main__":
         print(page, end="")
     else:
         # here, not above: it imports every library the package uses, and a help page needs none
-        from lightning_chex.cli import main
+        from lightning_chex.cli.main import main
 
         main()

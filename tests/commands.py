@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -8,7 +8,7 @@ from typing import Any
 from tiny import TinyTask
 from torch import Tensor
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 
 
 class InterruptedTask(TinyTask):

@@ -12,7 +12,7 @@ import torch
 
 _context = multiprocessing.get_context("forkserver")
 # read once, not once a process; nothing there computes, so processes can be forked from it
-_context.set_forkserver_preload(["lightning_chex.cli"])
+_context.set_forkserver_preload(["lightning_chex.cli.main"])
 
 
 def together(count: int, work: Callable[..., Any], folder: Path, *arguments: Any, seconds: float = 400) -> list[Any]:

@@ -24,102 +24,63 @@ LEAVES = {
     "files",
     "json_text",
     "messages",
-    "method_description",
     "yaml_text",
 }
 
 # what a part may import of the others; it may always import itself
 ALLOWED: dict[str, set[str]] = {
-    "checkpoints": set(),
-    "class_names": set(),
-    "csv_text": set(),
-    "estimates": set(),
-    "extras": set(),
-    "files": set(),
-    "json_text": set(),
-    "messages": set(),
-    "method_description": set(),
-    "yaml_text": set(),
+    **{leaf: set() for leaf in LEAVES},
     "lightning_private": set(),
+    "thresholds": set(),
+    "attribution": {"thresholds"},
+    "metrics": {"thresholds"},
     "data": set(),
     "tasks": {"lightning_private"},
-    "thresholds": set(),
-    "emptiness": set(),
-    "attribution": {"emptiness", "thresholds"},
-    "metrics": {"thresholds"},
-    "reporting": {"emptiness", "thresholds"},
-    "explaining": {"data", "tasks", "attribution", "metrics", "reporting"},
-    "callbacks": {"explaining", "tasks", "attribution", "metrics", "reporting", "lightning_private"},
-    "evaluation": {"explaining", "data", "tasks", "attribution", "metrics", "reporting", "lightning_private"},
-    "trainer": {
-        "output_folder",
-        "callbacks",
-        "evaluation",
-        "explaining",
-        "attribution",
-        "reporting",
-        "lightning_private",
-    },
-    "configuration": {"callbacks", "explaining"},
-    "arguments": {
-        "attribution",
-        "configuration",
-        "data",
-        "help_pages",
-        "lightning_private",
-        "tasks",
-    },  # whose classes it offers
-    "resuming": {"callbacks", "lightning_private", "slurm"},
-    "slurm": set(),
-    "output_folder": set(),
+    "runs": {"lightning_private"},
+    "report": {"attribution", "metrics", "thresholds"},
+    "maps": {"data", "tasks", "attribution", "metrics", "report"},
+    "explanations": {"maps", "runs", "tasks", "attribution", "metrics", "report", "lightning_private"},
+    "evaluation": {"maps", "data", "tasks", "attribution", "metrics", "report", "lightning_private"},
     "cli": {
-        "arguments",
-        "configuration",
-        "resuming",
-        "slurm",
-        "trainer",
-        "callbacks",
-        "explaining",
+        "explanations",
+        "evaluation",
+        "maps",
+        "runs",
+        "report",
         "tasks",
         "data",
         "attribution",
-        "reporting",
         "lightning_private",
     },
-    "help_pages": set(),
-    "__main__": {"cli", "help_pages"},
+    "__main__": {"cli"},
 }
 
 # what parts that meet the data from outside may import of them: what data and models offer, and what fills in the rest
 CONTRACT = ("lightning_chex.data.contract", "lightning_chex.data.adapter")
-UNDER_CONTRACT = {"tasks", "explaining", "callbacks", "evaluation", "trainer", "cli"}
+UNDER_CONTRACT = {"tasks", "maps", "explanations", "evaluation"}
 
 # where a library belongs to some parts only
 CONFINED = {
     "pytorch_lightning": {
-        "arguments",
-        "configuration",
         "lightning_private",
-        "resuming",
-        "output_folder",
         "cli",
-        "trainer",
+        "runs",
         "evaluation",
-        "explaining",
-        "callbacks",
+        "maps",
+        "explanations",
         "tasks",
         "data",
     },
-    "wandb": {"callbacks", "reporting", "cli"},
+    "wandb": {"explanations", "report", "cli"},
     "albumentations": {"data"},
     "pandas": {"data"},
     "pydicom": {"data"},
     "timm": {"tasks"},
     "segmentation_models_pytorch": {"tasks"},
-    "matplotlib": {"reporting"},
+    "matplotlib": {"report"},
     "captum": {"attribution"},
     "zennit": {"attribution"},
-    "torchmetrics": {"metrics", "tasks", "callbacks"},
+    "torchmetrics": {"metrics", "tasks", "explanations"},
 }
 
 
@@ -173,16 +134,16 @@ def test_imports_run_one_way(module, path):
     ("module", "source"),
     [
         ("lightning_chex.data.sets.nih", "from lightning_chex.tasks import RegressionTask"),
-        ("lightning_chex.metrics.localization", "def f():\n    import lightning_chex.attribution.iba"),
-        ("lightning_chex.attribution.iba", "import pytorch_lightning as pl"),
-        ("lightning_chex.attribution.iba", "from wandb import Image"),
+        ("lightning_chex.metrics.localization", "def f():\n    import lightning_chex.attribution.bottleneck.iba"),
+        ("lightning_chex.attribution.bottleneck.iba", "import pytorch_lightning as pl"),
+        ("lightning_chex.attribution.bottleneck.iba", "from wandb import Image"),
         ("lightning_chex.metrics.localization", "from captum.attr import Saliency"),
-        ("lightning_chex.attribution.iba", "from lightning_chex import data"),
-        ("lightning_chex.attribution.iba", "from lightning_chex.data import contract"),
-        ("lightning_chex.callbacks.iba", "from lightning_chex.data.datamodule import ChestXrayDataModule"),
-        ("lightning_chex.attribution.iba", "from ..data import sample"),
-        ("lightning_chex.callbacks.iba", "from lightning_chex.cli import main"),
-        ("lightning_chex.reporting.pictures", "from lightning_chex.metrics import LocalizationIoU"),
+        ("lightning_chex.attribution.bottleneck.iba", "from lightning_chex import data"),
+        ("lightning_chex.attribution.bottleneck.iba", "from lightning_chex.data import contract"),
+        ("lightning_chex.explanations.iba_callback", "from lightning_chex.data.datamodule import ChestXrayDataModule"),
+        ("lightning_chex.attribution.bottleneck.iba", "from ...data import sample"),
+        ("lightning_chex.explanations.iba_callback", "from lightning_chex.cli.main import main"),
+        ("lightning_chex.report.pictures", "from lightning_chex.maps import MapFolder"),
     ],
 )
 def test_an_import_the_wrong_way_would_be_seen(module, source):
@@ -191,10 +152,10 @@ def test_an_import_the_wrong_way_would_be_seen(module, source):
 
 def test_imports_the_right_way_are_not_offences():
     source = (
-        "import torch\nfrom lightning_chex.attribution import IBA\nfrom .run_folder import run_folder\n"
+        "import torch\nfrom lightning_chex.attribution import IBA\nfrom .writer import Scale\n"
         "from lightning_chex.data.contract import Samples"
     )
-    assert offences("lightning_chex.callbacks.iba", source) == []
+    assert offences("lightning_chex.explanations.iba_callback", source) == []
 
 
 def graph_of(sources: Mapping[str, str]) -> dict[str, set[str]]:

@@ -14,7 +14,7 @@ from own_data import ForeignData, Squares, SquaresData
 from test_own_data import QUICK, configuration
 from torch.utils.data import DataLoader, default_collate
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.data.contract import PAGE
 from lightning_chex.tasks import ClassificationTask
 

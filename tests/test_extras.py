@@ -13,7 +13,7 @@ from commands import CONFIGS
 from lightning_chex import extras
 from lightning_chex.attribution import IBA, LRP, GradCAM, Gradient, IntegratedGradients, SmoothGrad
 from lightning_chex.data import DataError
-from lightning_chex.data.tables.reading import read_text_table
+from lightning_chex.data.table.reading import read_text_table
 from lightning_chex.extras import EXTRAS, MissingExtraError, check_extra, needing
 from lightning_chex.tasks import create_unet
 
@@ -67,7 +67,7 @@ QUICK = ["--trainer.max_epochs=1", "--data.num_workers=0", "--data.batch_size=4"
 @pytest.fixture
 def config(tmp_path) -> list[str]:
     """The embedded example with a layer of the small network."""
-    text = (ROOT / "lightning_chex" / "default.yaml").read_text()
+    text = (ROOT / "lightning_chex" / "cli" / "default.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text.replace("features.denseblock2", "layer2"))
     return ["--config", str(tmp_path / "mine.yaml"), *SMALL, *QUICK]
 

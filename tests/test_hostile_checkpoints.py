@@ -5,8 +5,9 @@ import torch
 from commands import TINY, the_error, written
 from hostile import CANARY, CHANGED, HARMLESS, WRITTEN, write
 
-from lightning_chex.cli import main
-from lightning_chex.explaining import CheckpointError, LungNetwork, is_address, read_checkpoint
+from lightning_chex.checkpoints import CheckpointError, is_address, read_checkpoint
+from lightning_chex.cli.main import main
+from lightning_chex.maps import LungNetwork
 from lightning_chex.tasks import SegmentationTask
 
 PHANTOM = [

@@ -19,8 +19,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBa
 from safetensors.torch import save_file
 
 from lightning_chex.attribution import FeatureStatistics
-from lightning_chex.cli import main
-from lightning_chex.data.files import dicom_header, tables
+from lightning_chex.cli.main import main
+from lightning_chex.data.images import dicom_header
+from lightning_chex.data.table import files as tables
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

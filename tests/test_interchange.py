@@ -7,7 +7,7 @@ from commands import CONFIGS, TINY, written
 from fakes import write_cohen, write_nih
 from fakes_brixia import write_brixia
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 
 PHANTOM = ["--data=SyntheticDataModule", "--data.num_train=6", "--data.num_val=4", "--data.num_test=4"]
 DATA = {

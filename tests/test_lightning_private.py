@@ -29,10 +29,10 @@ from torch import nn
 from torch.utils.data import BatchSampler, DistributedSampler, SequentialSampler
 
 import lightning_chex
-from lightning_chex.arguments import Parser
 from lightning_chex.attribution import Attributor
-from lightning_chex.callbacks import IBACallback
 from lightning_chex.checkpoints import stray_path
+from lightning_chex.cli.arguments import Parser
+from lightning_chex.explanations import IBACallback
 from lightning_chex.lightning_private import (
     CALLBACKS_LEFT_OUT,
     FOLDER_IN_USE,

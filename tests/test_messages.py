@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightning_chex.attribution import EveryPixel
-from lightning_chex.attribution.chunks import in_chunks
+from lightning_chex.attribution.network.chunks import in_chunks
 from lightning_chex.messages import one_line, remedy_for
 
 

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from commands import TINY, the_error, written
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 
 COMMANDS = ("fit", "test", "predict", "evaluate", "explain")
 IN_ALL = ("plain_zip", "no_keys", "list", "runs", "nan", "another_module")

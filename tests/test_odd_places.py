@@ -14,10 +14,10 @@ from fakes import write_nih
 from PIL import Image
 from test_odd_checkpoints import PHANTOM, trained  # noqa: F401  # the latter is a fixture
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.csv_text import csv_rows
-from lightning_chex.explaining import read_index
 from lightning_chex.files import write_whole
+from lightning_chex.maps import read_index
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_chex.attribution.multi_layer import binarize
+from lightning_chex.attribution.bottleneck.multi_layer import binarize
 from lightning_chex.metrics import (
     ClassLevel,
     Otsu,

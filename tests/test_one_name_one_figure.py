@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_chex.evaluation import MEASURES, localize
-from lightning_chex.explaining import Cases
+from lightning_chex.maps import Cases
 from lightning_chex.metrics import LocalizationIoU
 
 

@@ -11,7 +11,7 @@ import yaml
 from commands import TINY
 from own_data import SquaresData
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.data import DataError, collate
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -21,7 +21,10 @@ def configuration(data: str, task: str, objective: str | None = None) -> str:
     """Write ``own.yaml``: the smallest network, a callback at its second stage."""
     attributor = {"layer": "layer2", "steps": 2} | ({} if objective is None else {"objective": objective})
     iba = {"class_path": "lightning_chex.attribution.IBA", "init_args": attributor}
-    callback = {"class_path": "lightning_chex.callbacks.IBACallback", "init_args": {"attributor": iba, "num_images": 4}}
+    callback = {
+        "class_path": "lightning_chex.explanations.IBACallback",
+        "init_args": {"attributor": iba, "num_images": 4},
+    }
     settings = {
         "model": {"class_path": f"lightning_chex.tasks.{task}", "init_args": {"backbone": "test_resnet"}},
         "data": {"class_path": data},

@@ -10,7 +10,7 @@ import yaml
 from commands import TINY, the_error, written
 from PIL import Image
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -99,7 +99,7 @@ def test_inspect_says_and_writes_what_it_recognised(trained):
     }  # fmt: skip
     assert own["view"] == ["PA"] and own["size"] == 224 and Path(own["boxes"]) == folder / "B.csv"
     assert config["model"]["class_path"].endswith("ClassificationTask")
-    assert config["trainer"]["callbacks"][-1] == {"class_path": "lightning_chex.callbacks.SubgroupScores"}
+    assert config["trainer"]["callbacks"][-1] == {"class_path": "lightning_chex.explanations.SubgroupScores"}
 
 
 def test_the_training_explains_the_images_with_boxes(trained):

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.data import PATHOLOGIES, SyntheticDataModule
-from lightning_chex.explaining import read_index, read_saliency
+from lightning_chex.maps import read_index, read_saliency
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own_task.md").read_text(encoding="utf-8")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_chex.data import PATHOLOGIES, SyntheticCXR
-from lightning_chex.data.lung_masks import zone_masks
+from lightning_chex.data.images.lung_masks import zone_masks
 from lightning_chex.data.sets.synthetic import Target
 from lightning_chex.tasks import ClassificationTask, RegressionTask
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.beta import measures
 from benchmarks.beta.cases import Cases
 from lightning_chex.attribution import IBA, FeatureStatistics, InverseIBA
-from lightning_chex.attribution.multi_layer import binarize
+from lightning_chex.attribution.bottleneck.multi_layer import binarize
 from lightning_chex.metrics import spearman
 
 Row = dict[str, Any]

@@ -14,8 +14,8 @@ from benchmarks.claims.shortcut_runs import BACKBONE, CONSPICUITY, LAYER, SIZE, 
 from benchmarks.claims.study import RULE, Claim, Sample, Study, Table, decide, several
 from benchmarks.pages import estimate
 from lightning_chex.attribution import IBA
-from lightning_chex.callbacks import IBACallback
 from lightning_chex.data import PATHOLOGIES
+from lightning_chex.explanations import IBACallback
 from lightning_chex.files import write_whole
 from lightning_chex.tasks import ClassificationTask
 

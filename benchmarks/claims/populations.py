@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_chex.data import PATHOLOGIES, SyntheticCXR
-from lightning_chex.data.lung_masks import zone_masks
+from lightning_chex.data.images.lung_masks import zone_masks
 
 SIZE = 128
 TUNING, REPORTED = 201, 301

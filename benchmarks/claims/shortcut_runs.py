@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import Dataset
 
 from lightning_chex.attribution import IBA, GradCAM
-from lightning_chex.callbacks import IBACallback
 from lightning_chex.data import PATHOLOGIES, SyntheticCXR, SyntheticDataModule
+from lightning_chex.explanations import IBACallback
 from lightning_chex.files import write_whole
 from lightning_chex.tasks import ClassificationTask
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_chex.attribution import IBA, FeatureStatistics
-from lightning_chex.attribution.bottleneck import Bottleneck
-from lightning_chex.attribution.optimization import Problem
-from lightning_chex.attribution.partition import Partition, partition
+from lightning_chex.attribution.bottleneck.mask import Bottleneck
+from lightning_chex.attribution.bottleneck.optimization import Problem
+from lightning_chex.attribution.network.partition import Partition, partition
 from lightning_chex.data import NIHDataModule, SyntheticDataModule
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmarks.faster_bottleneck.cases import Setting
 from benchmarks.faster_bottleneck.schemes import Scheme, cells, objective_after
-from lightning_chex.attribution.partition import select_carried
-from lightning_chex.attribution.solution import bits_per_pixel
+from lightning_chex.attribution.bottleneck.solution import bits_per_pixel
+from lightning_chex.attribution.network.partition import select_carried
 
 BAD = 0.98
 """The margin of the fallback is set so that no image to choose with, whose map agrees less than this, passes."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from benchmarks.faster_bottleneck.cases import Setting
 from lightning_chex.attribution.blur import Blur
-from lightning_chex.attribution.bottleneck import Bottleneck, capacity
-from lightning_chex.attribution.optimization import Problem
+from lightning_chex.attribution.bottleneck.mask import Bottleneck, capacity
+from lightning_chex.attribution.bottleneck.optimization import Problem
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from benchmarks.faster_bottleneck.cases import Setting, class_means
 from benchmarks.faster_bottleneck.readout import Readout, evidence, learn
 from lightning_chex.attribution import IBA
-from lightning_chex.attribution.bottleneck import Bottleneck
-from lightning_chex.attribution.closed_form import ClosedForm
-from lightning_chex.attribution.optimization import Problem, optimize
-from lightning_chex.attribution.partition import partition
-from lightning_chex.attribution.solution import bits_per_cell
+from lightning_chex.attribution.bottleneck.closed_form import ClosedForm
+from lightning_chex.attribution.bottleneck.mask import Bottleneck
+from lightning_chex.attribution.bottleneck.optimization import Problem, optimize
+from lightning_chex.attribution.bottleneck.solution import bits_per_cell
+from lightning_chex.attribution.network.partition import partition
 
 Scheme = Callable[[Problem], Bottleneck]
 

@@ -27,7 +27,7 @@ from benchmarks.recipes import page
 from benchmarks.recipes.frozen import Regression, regression
 from benchmarks.recipes.scores import scores
 from lightning_chex.class_names import PATHOLOGIES
-from lightning_chex.cli import main as cli
+from lightning_chex.cli.main import main as cli
 from lightning_chex.data import NIHDataModule
 from lightning_chex.files import write_whole
 from lightning_chex.tasks import ClassificationTask

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_chex.attribution.layers import NotFiniteError
+from lightning_chex.attribution.network.layers import NotFiniteError
 
 
 def check_model(model: Any) -> nn.Module:

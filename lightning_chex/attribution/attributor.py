@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_chex.attribution.arguments import check_images, check_model, images_for, row_tensor, target_tensor
-from lightning_chex.attribution.chunks import in_chunks
-from lightning_chex.attribution.feature_learning import LayerLearner, fitted_statistics, observed_statistics
-from lightning_chex.attribution.layers import LayerError, feature_map_layers, features_at, get_layer
-from lightning_chex.attribution.outputs import tensor_output
-from lightning_chex.attribution.statistics import FeatureStatistics
+from lightning_chex.attribution.bottleneck.feature_learning import LayerLearner, fitted_statistics, observed_statistics
+from lightning_chex.attribution.bottleneck.statistics import FeatureStatistics
+from lightning_chex.attribution.description import COLORS, MethodDescription
+from lightning_chex.attribution.network.chunks import in_chunks
+from lightning_chex.attribution.network.layers import LayerError, feature_map_layers, features_at, get_layer
+from lightning_chex.attribution.network.outputs import tensor_output
+from lightning_chex.attribution.network.unwrapping import frozen
 from lightning_chex.attribution.targets import Targets
-from lightning_chex.attribution.unwrapping import frozen
 from lightning_chex.extras import check_extra
-from lightning_chex.method_description import COLORS, MethodDescription
 
 Target = Tensor | int | Sequence[Any] | None
 """Class indices or scores as a user may give them; a numpy array too."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lightning_chex.attribution.execution import layout_of
+from lightning_chex.attribution.network.execution import layout_of
 
 
 def blur_matrix(length: int, sigma: float = 1.0, radius: int = 2) -> Tensor:

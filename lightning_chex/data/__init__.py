@@ -3,7 +3,7 @@
 from lightning_chex.class_names import DETECTORS, PATHOLOGIES
 from lightning_chex.data.contract import DataError, LabelledDataset, Samples, XrayDataModule, XrayModel
 from lightning_chex.data.datamodule import ChestXrayDataModule
-from lightning_chex.data.lung_masks import lung_zones, zones_from_boxes, zones_from_probabilities
+from lightning_chex.data.images.lung_masks import lung_zones, zones_from_boxes, zones_from_probabilities
 from lightning_chex.data.sample import collate, detector_label
 from lightning_chex.data.sets.brixia import BrixIA, BrixIADataModule
 from lightning_chex.data.sets.brixia_scores import rater_agreement

@@ -184,7 +184,7 @@ class XrayModel(Protocol):
 
     class_names: Sequence[str]
     """Of the K outputs; empty for a score. Without it the names of the data module hold; the callback infers classes
-    where neither names any, see ``explaining/model_outputs.py``."""
+    where neither names any, see ``maps/model_outputs.py``."""
 
     score_names: Sequence[str]
     """Of the scores; it may be missing where there are classes, or a single severity."""

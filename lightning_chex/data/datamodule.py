@@ -25,17 +25,17 @@ from lightning_chex.data.contract import (
     described,
 )
 from lightning_chex.data.contract_checks import Checked, first_of
-from lightning_chex.data.files.images import ImageReader, check_names, read_grey
 from lightning_chex.data.fingerprint import fingerprint
+from lightning_chex.data.images.images import ImageReader, check_names, read_grey
+from lightning_chex.data.images.prepared.preparing import prepare_copy
+from lightning_chex.data.images.prepared.reading import open_prepared
+from lightning_chex.data.images.unreadable import OnUnreadable, ReadableLoader, SkipUnreadable, collate_readable
 from lightning_chex.data.labels import ShuffledLabels, pos_weight, varied_order
 from lightning_chex.data.overview import overview
 from lightning_chex.data.predicted import choose, share_of_few
-from lightning_chex.data.prepared.preparing import prepare_copy
-from lightning_chex.data.prepared.reading import open_prepared
 from lightning_chex.data.sample import collate
 from lightning_chex.data.splits import shared_patients
 from lightning_chex.data.transforms import ImageTransform
-from lightning_chex.data.unreadable import OnUnreadable, ReadableLoader, SkipUnreadable, collate_readable
 
 _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train", "val"),

@@ -42,10 +42,10 @@ from lightning_chex.data.contract import (
     name_of,
 )
 from lightning_chex.data.contract_checks import Checked
-from lightning_chex.data.files.images import image_size
-from lightning_chex.data.files.tables import MissingImagesWarning
+from lightning_chex.data.images.images import image_size
 from lightning_chex.data.sample import severity_of
 from lightning_chex.data.splits import shared_patients
+from lightning_chex.data.table.files import MissingImagesWarning
 from lightning_chex.data.transforms import grey_of
 
 SIZE_LIMIT = 5000

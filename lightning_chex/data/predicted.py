@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, DistributedSampler, Subset
 
 from lightning_chex.data.contract import DataError, Predicted, XrayDataModule, described, name_of
 from lightning_chex.data.contract_checks import Checked, first_of
-from lightning_chex.data.files.images import image_size
+from lightning_chex.data.images.images import image_size
 
 
 class _Joined(Dataset):

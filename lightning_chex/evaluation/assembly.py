@@ -12,9 +12,9 @@ from lightning_chex.evaluation.measures import MEASURES, ComputedMeasure
 from lightning_chex.evaluation.measuring import LEVELS
 from lightning_chex.evaluation.records import Records
 from lightning_chex.evaluation.summaries import UNBOUNDED, CaseSummaries, ExplainedCase, all_nan
-from lightning_chex.explaining import Key
+from lightning_chex.maps import Key
 from lightning_chex.metrics import Estimate, Summary, mask_sizes, tuned_levels
-from lightning_chex.reporting import Curve
+from lightning_chex.report import Curve
 
 Row = dict[str, Any]
 

@@ -17,9 +17,9 @@ from lightning_chex.evaluation.results import write_json
 from lightning_chex.evaluation.run import Evaluated
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.evaluation.summaries import CaseSummaries, ExplainedCase
-from lightning_chex.explaining import Key
+from lightning_chex.maps import Key
 from lightning_chex.metrics import Summary
-from lightning_chex.reporting import CheckpointComparison, Results
+from lightning_chex.report import CheckpointComparison, Results
 from lightning_chex.tasks import MultilabelScores
 
 _NAMES = "checkpoints.json"

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_chex.explaining import read_saliency
 from lightning_chex.files import write_whole
+from lightning_chex.maps import read_saliency
 from lightning_chex.metrics import Otsu, ThresholdRule, TopFraction
-from lightning_chex.reporting.frames import to_source_frame
-from lightning_chex.reporting.rle import encode_mask
+from lightning_chex.report.frames import to_source_frame
+from lightning_chex.report.rle import encode_mask
 
 TASKS = (
     "Enlarged Cardiomediastinum",
@@ -76,7 +76,7 @@ def segmentations(
         rule: makes the masks.
 
     Returns:
-        Image id -> task -> ``size`` and ``counts``, see ``reporting/rle.py``.
+        Image id -> task -> ``size`` and ``counts``, see ``report/rle.py``.
     """
 
     def encoded(explained: ExplainedMap) -> tuple[str, str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_chex.attribution import Attribution, Attributor, empty_maps, frozen
+from lightning_chex.attribution.description import MethodDescription
 from lightning_chex.evaluation.measuring import (
     Perturbation,
     PerturbedCases,
@@ -19,8 +20,7 @@ from lightning_chex.evaluation.measuring import (
 from lightning_chex.evaluation.plan import Plan
 from lightning_chex.evaluation.records import Key, Records
 from lightning_chex.evaluation.settings import ImageBudget
-from lightning_chex.explaining import Cases, cases_of
-from lightning_chex.method_description import MethodDescription
+from lightning_chex.maps import Cases, cases_of
 
 Progress = Callable[[int], None]
 """Called with the number of maps made since the last call."""

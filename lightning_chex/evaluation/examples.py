@@ -10,8 +10,8 @@ from torch import Tensor
 from lightning_chex.evaluation.assembly import Row
 from lightning_chex.evaluation.measures import MEASURES
 from lightning_chex.evaluation.run import Evaluated
-from lightning_chex.explaining import Cases, Key, grey_pictures
-from lightning_chex.reporting import ExampleRow
+from lightning_chex.maps import Cases, Key, grey_pictures
+from lightning_chex.report import ExampleRow
 
 Rank = Literal["best", "median", "worst"]
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from lightning_chex.attribution import Attributor
 from lightning_chex.evaluation.plan import Plan
 from lightning_chex.evaluation.results import write_json
-from lightning_chex.explaining import feature_statistics, training_batches
 from lightning_chex.files import write_whole
 from lightning_chex.json_text import load_json
+from lightning_chex.maps import feature_statistics, training_batches
 
 
 @dataclass(frozen=True)

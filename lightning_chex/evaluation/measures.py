@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_chex.attribution import NOT_CONVERGED
-from lightning_chex.explaining import Cases
+from lightning_chex.maps import Cases
 from lightning_chex.metrics import (
     PerturbationCurves,
     RoadCurves,
@@ -32,7 +32,7 @@ from lightning_chex.metrics import (
     top_fraction_mask,
     zone_relevance,
 )
-from lightning_chex.reporting import Measure
+from lightning_chex.report import Measure
 
 _SHARE = (0.0, 1.0)
 _CORRELATION = (-1.0, 1.0)

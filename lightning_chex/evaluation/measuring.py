@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_chex.attribution import frozen
 from lightning_chex.evaluation.measures import LocalizedMaps, PerturbedOutputs, ScoredMaps, computed
 from lightning_chex.evaluation.settings import EvaluationSettings
-from lightning_chex.explaining import Cases
+from lightning_chex.maps import Cases
 from lightning_chex.metrics import (
     MaskedScores,
     blurred,

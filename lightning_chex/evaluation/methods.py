@@ -21,8 +21,8 @@ from lightning_chex.attribution import (
     MultiLayerIBA,
     frozen,
 )
-from lightning_chex.attribution.layers import feature_map_layers
-from lightning_chex.attribution.unwrapping import named_layers
+from lightning_chex.attribution.network.layers import feature_map_layers
+from lightning_chex.attribution.network.unwrapping import named_layers
 from lightning_chex.yaml_text import load_yaml
 
 CONTROLS = ("EveryPixel", "RandomMap", "PriorMap", "LungField")

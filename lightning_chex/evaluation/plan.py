@@ -13,8 +13,9 @@ from lightning_chex.data.adapter import name_of
 from lightning_chex.data.contract import XrayDataModule
 from lightning_chex.evaluation.assembly import Assembly
 from lightning_chex.evaluation.settings import EvaluationSettings
+from lightning_chex.evaluation.subject import Subject
 from lightning_chex.evaluation.tuning import TuningRegions
-from lightning_chex.explaining import FORMAT, LungFinder, RegionKind, Subject, describe
+from lightning_chex.maps import FORMAT, LungFinder, RegionKind, describe
 
 PACKAGES = ("lightning-chex", "torch", "pytorch-lightning", "timm", "captum", "zennit", "numpy")
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lightning_chex.attribution import Attributor, EveryPixel, RandomMap
+from lightning_chex.attribution.description import MethodDescription
 from lightning_chex.data.adapter import adapted, name_of
 from lightning_chex.data.contract import XrayDataModule, lacks
 from lightning_chex.evaluation.evaluator import LUNG_FIELD, Control, Evaluator, control_of, lung_field
@@ -20,9 +21,9 @@ from lightning_chex.evaluation.plan import Plan
 from lightning_chex.evaluation.randomization import LABELS, refuse_other_labels
 from lightning_chex.evaluation.records import Records
 from lightning_chex.evaluation.settings import EvaluationSettings
+from lightning_chex.evaluation.subject import Images, Subject, tuning_half
 from lightning_chex.evaluation.tuning import TuningRegions
-from lightning_chex.explaining import Images, LungFinder, RegionKind, Subject, describe, region_kind, tuning_half
-from lightning_chex.method_description import MethodDescription
+from lightning_chex.maps import LungFinder, RegionKind, describe, region_kind
 
 BOX_FRACTION = 0.05
 """Share of the pixels that is marked where there is no tuning region to take the size of."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_chex.attribution import Attributor
 from lightning_chex.evaluation.evaluator import Evaluator
 from lightning_chex.evaluation.records import OtherEvaluationError
+from lightning_chex.evaluation.subject import Shuffled
 from lightning_chex.evaluation.untrained import (
     CHUNK,
     initial_weights,
@@ -23,7 +24,7 @@ from lightning_chex.evaluation.untrained import (
     stages,
     with_weights,
 )
-from lightning_chex.explaining import Cases, Key, Shuffled, feature_statistics
+from lightning_chex.maps import Cases, Key, feature_statistics
 from lightning_chex.metrics import is_constant, spearman
 
 LEAST_SPREAD = 0.1

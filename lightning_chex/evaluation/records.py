@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_chex.explaining import Added, Key, MapStore, to_pixels
-from lightning_chex.explaining.map_store import drop_truncated_line
 from lightning_chex.files import remove_unfinished, write_whole
 from lightning_chex.json_text import parse_json
+from lightning_chex.maps import Added, Key, MapStore, to_pixels
+from lightning_chex.maps.store import drop_truncated_line
 
 _IDENTITY = "evaluation.json"
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lightning_chex.attribution.description import MethodDescription
 from lightning_chex.csv_text import csv_lines
 from lightning_chex.evaluation.assembly import Assembly, Row
 from lightning_chex.evaluation.measures import MEASURES
 from lightning_chex.files import write_whole
-from lightning_chex.method_description import MethodDescription
-from lightning_chex.reporting import Curve, Measure, Results, without_nan
+from lightning_chex.report import Curve, Measure, Results, without_nan
 
 
 def results_of(

@@ -14,9 +14,10 @@ from lightning_chex.evaluation.randomization import LABELS, PARAMETERS
 from lightning_chex.evaluation.results import results_of, write_cases, write_curves, write_json
 from lightning_chex.evaluation.sanity_checks import run_sanity_checks
 from lightning_chex.evaluation.settings import EvaluationSettings
+from lightning_chex.evaluation.subject import Images, Subject
 from lightning_chex.evaluation.summaries import CaseSummaries, ExplainedCase
-from lightning_chex.explaining import Cases, Images, Key, LungFinder, Subject
-from lightning_chex.reporting import Curve, Results
+from lightning_chex.maps import Cases, Key, LungFinder
+from lightning_chex.report import Curve, Results
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from torch import Tensor
 from lightning_chex.attribution import Attributor
 from lightning_chex.evaluation.preparation import EvaluationImages, Prepared
 from lightning_chex.evaluation.randomization import randomize_labels, randomize_parameters
+from lightning_chex.evaluation.subject import Images
 from lightning_chex.evaluation.untrained import stages
-from lightning_chex.explaining import Cases, Images, Key, training_batches
+from lightning_chex.maps import Cases, Key, training_batches
 
 CALIBRATION_IMAGES = 64
 """Images that a network of random weights is calibrated on, and its bottlenecks are fitted on."""

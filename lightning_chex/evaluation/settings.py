@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import get_args
 
-from lightning_chex.explaining import Regions
+from lightning_chex.maps import Regions
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from lightning_chex.class_names import SCORE
-from lightning_chex.explaining import Key
+from lightning_chex.maps import Key
 from lightning_chex.metrics import Estimate, Summary, summarize
 
 UNBOUNDED = (-math.inf, math.inf)

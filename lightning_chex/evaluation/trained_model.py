@@ -8,17 +8,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_chex.data.contract import XrayDataModule, outputs_of
 from lightning_chex.evaluation.methods import bottleneck_layer
+from lightning_chex.evaluation.subject import Subject
 from lightning_chex.evaluation.untrained import builder, trained_on_shuffled_labels
-from lightning_chex.explaining import (
-    Subject,
-    check_scores,
-    load_weights,
-    network_of,
-    origin,
-    saved_statistics,
-    trained_size,
-)
 from lightning_chex.lightning_private import callbacks_of
+from lightning_chex.maps import check_scores, load_weights, network_of, origin, saved_statistics, trained_size
 
 
 def check_trainer(trainer: pl.Trainer) -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lightning_chex.attribution import PriorMap
-from lightning_chex.explaining import Images, LungFinder, RegionKind, cases_of
+from lightning_chex.evaluation.subject import Images
+from lightning_chex.maps import LungFinder, RegionKind, cases_of
 from lightning_chex.metrics import zone_score_map
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_chex.attribution import frozen
-from lightning_chex.attribution.recomputed import current_weight, deep_copy, reset_parameters, set_weight
-from lightning_chex.explaining import Shuffled, Weights, load_weights, origin
+from lightning_chex.attribution.network.recomputed import current_weight, deep_copy, reset_parameters, set_weight
+from lightning_chex.evaluation.subject import Shuffled, Weights
+from lightning_chex.maps import load_weights, origin
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of the layers that are re-initialised, from the output down, after the stage of the last layer alone."""

@@ -27,7 +27,7 @@ from lightning_chex.attribution import (
     SharedIBA,
     SmoothGrad,
 )
-from lightning_chex.attribution.outputs import output_tensor, tensor_output
+from lightning_chex.attribution.network.outputs import output_tensor, tensor_output
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*feature statistics rest on.*", "ignore:.*cannot be cut.*")
 

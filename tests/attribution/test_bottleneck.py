@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from lightning_chex.attribution import bits_per_pixel
 from lightning_chex.attribution.blur import Blur, blur_matrix
-from lightning_chex.attribution.bottleneck import ALPHA_LIMIT, capacity, capacity_gradient
-from lightning_chex.attribution.solution import bits_per_cell
+from lightning_chex.attribution.bottleneck.mask import ALPHA_LIMIT, capacity, capacity_gradient
+from lightning_chex.attribution.bottleneck.solution import bits_per_cell
 
 
 def conv_blur(mask, sigma=1.0):

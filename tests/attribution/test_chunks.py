@@ -7,11 +7,12 @@ import torch
 from tiny_models import Static
 from torch import nn
 
-from lightning_chex.attribution import IBA, EveryPixel, GradCAM, InputIBA, InverseIBA, MultiLayerIBA, SharedIBA, chunks
-from lightning_chex.attribution import iba as iba_module
-from lightning_chex.attribution.chunks import bytes_per_row, chunk_size, in_chunks
-from lightning_chex.attribution.optimization import Problem
-from lightning_chex.attribution.partition import partition
+from lightning_chex.attribution import IBA, EveryPixel, GradCAM, InputIBA, InverseIBA, MultiLayerIBA, SharedIBA
+from lightning_chex.attribution.bottleneck import iba as iba_module
+from lightning_chex.attribution.bottleneck.optimization import Problem
+from lightning_chex.attribution.network import chunks
+from lightning_chex.attribution.network.chunks import bytes_per_row, chunk_size, in_chunks
+from lightning_chex.attribution.network.partition import partition
 
 
 def test_a_chunk_that_does_not_fit_is_halved_and_nothing_is_lost_or_done_twice():

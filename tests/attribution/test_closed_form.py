@@ -9,8 +9,8 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from lightning_chex.attribution import IBA, FeatureStatistics, InputIBA, InverseIBA, SharedIBA
-from lightning_chex.attribution.bottleneck import Bottleneck
-from lightning_chex.attribution.closed_form import ClosedForm
+from lightning_chex.attribution.bottleneck.closed_form import ClosedForm
+from lightning_chex.attribution.bottleneck.mask import Bottleneck
 
 
 def learnt(features):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lightning_chex.attribution import empty_maps, empty_warning, least_bits
-from lightning_chex.reporting import Explanation
-from lightning_chex.reporting.dashboard import TABLE_COLUMNS, pictures_of, table_rows
-from lightning_chex.reporting.film import read_frames, write_frame
+from lightning_chex.report import Explanation
+from lightning_chex.report.dashboard import TABLE_COLUMNS, pictures_of, table_rows
+from lightning_chex.report.film import read_frames, write_frame
 
 
 def explanation(saliency: torch.Tensor, unit: str) -> Explanation:

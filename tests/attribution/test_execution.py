@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from lightning_chex.attribution import IBA, InverseIBA, MultiLayerIBA
 from lightning_chex.attribution.blur import Blur
-from lightning_chex.attribution.execution import affine_batch_norm, layout_of, precision
+from lightning_chex.attribution.network.execution import affine_batch_norm, layout_of, precision
 
 
 class Network(nn.Module):
@@ -71,7 +71,8 @@ def test_the_channels_last_path_is_the_one_that_runs_on_a_cpu(monkeypatch):
     stream, images, target = inputs()
     seen = []
     monkeypatch.setattr(
-        "lightning_chex.attribution.bottleneck.layout_of", lambda features: seen.append(layout_of(features)) or seen[-1]
+        "lightning_chex.attribution.bottleneck.mask.layout_of",
+        lambda features: seen.append(layout_of(features)) or seen[-1],
     )
     IBA(layer="stem").fit(Network(), [stream]).attribute(Network(), images, target)
     assert seen == [torch.channels_last]

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_chex.attribution import IBA, FeatureStatistics
-from lightning_chex.attribution.bottleneck import Bottleneck
+from lightning_chex.attribution.bottleneck.mask import Bottleneck
 
 
 @pytest.fixture(scope="module")

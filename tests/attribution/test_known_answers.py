@@ -8,7 +8,7 @@ from tiny_models import EitherCue, OneCell
 from torch import nn
 
 from lightning_chex.attribution import IBA, InverseIBA, MultiLayerIBA
-from lightning_chex.attribution.bottleneck import Bottleneck
+from lightning_chex.attribution.bottleneck.mask import Bottleneck
 
 FIRST, SECOND = (slice(1, 5), slice(1, 5)), (slice(11, 15), slice(11, 15))
 

@@ -8,8 +8,8 @@ from torch import nn
 from unchanged import unchanged
 
 from lightning_chex.attribution import LRP
-from lightning_chex.attribution.lrp import proportional_functions
-from lightning_chex.attribution.lrp_canonizers import PoolBeforePointwise, followed
+from lightning_chex.attribution.gradient.lrp import proportional_functions
+from lightning_chex.attribution.gradient.lrp_canonizers import PoolBeforePointwise, followed
 
 TOLERANCE = 1e-3
 """Relevance lost or made on the way, as a share of what set out."""

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_chex import attribution
 from lightning_chex.attribution import IBA, OBJECTIVES, Attributor, InverseIBA, MultiLayerIBA, PriorMap
-from lightning_chex.callbacks import IBACallback
+from lightning_chex.explanations import IBACallback
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "attributor").glob("*.yaml"))
 

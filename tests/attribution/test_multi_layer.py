@@ -7,7 +7,7 @@ from tiny_models import Skip
 from torch import nn
 
 from lightning_chex.attribution import IBA, LayerError, MultiLayerIBA
-from lightning_chex.attribution.multi_layer import binarize
+from lightning_chex.attribution.bottleneck.multi_layer import binarize
 
 LAYERS = ["0", "2"]
 

@@ -9,8 +9,8 @@ from tiny_models import Dynamic, Skip, Static, Unrepeatable
 from torch import nn
 
 from lightning_chex.attribution import IBA, LayerError, frozen
-from lightning_chex.attribution.partition import partition, select_carried
-from lightning_chex.attribution.replay import ReplayPartition
+from lightning_chex.attribution.network.partition import partition, select_carried
+from lightning_chex.attribution.network.replay import ReplayPartition
 
 BACKBONES = {
     "densenet121": "features.denseblock3",

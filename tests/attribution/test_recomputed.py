@@ -11,7 +11,7 @@ from torch.nn.utils import weight_norm as old_weight_norm
 from unchanged import unchanged
 
 from lightning_chex.attribution import IBA, LRP, GradCAM, Gradient, IntegratedGradients
-from lightning_chex.attribution.recomputed import plain_weights, set_weight
+from lightning_chex.attribution.network.recomputed import plain_weights, set_weight
 from lightning_chex.evaluation.untrained import initial_weights, layers_from_top, match_spread, with_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning", "ignore:.*features of.*")

@@ -5,7 +5,7 @@ import torch
 from tiny_models import Dynamic, Skip, Static, Unrepeatable
 
 from lightning_chex.attribution import IBA, GradCAM, InverseIBA, MultiLayerIBA, SharedIBA, shared_features
-from lightning_chex.attribution.sharing import _KEPT, shared
+from lightning_chex.attribution.network.sharing import _KEPT, shared
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LAYERS = ["stem", "body"]

@@ -30,8 +30,8 @@ from lightning_chex.attribution import (
     MultiLayerIBA,
     frozen,
 )
-from lightning_chex.attribution.partition import partition
-from lightning_chex.attribution.replay import ReplayPartition
+from lightning_chex.attribution.network.partition import partition
+from lightning_chex.attribution.network.replay import ReplayPartition
 
 pytestmark = pytest.mark.filterwarnings("ignore:the feature statistics rest on", "error:.*cannot be cut at")
 

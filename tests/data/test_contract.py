@@ -16,11 +16,11 @@ from torch.utils.data import Dataset
 
 import lightning_chex
 from lightning_chex.attribution import IBA, GradCAM
-from lightning_chex.callbacks import IBACallback, MapWriter
+from lightning_chex.cli.trainer import ChexTrainer
 from lightning_chex.data import CohenDataModule, SyntheticDataModule
 from lightning_chex.data.adapter import Adapter, adapted
 from lightning_chex.data.contract import PAGE, check_labels, outputs_of
-from lightning_chex.trainer import ChexTrainer
+from lightning_chex.explanations import IBACallback, MapWriter
 
 ROOT = Path(lightning_chex.__file__).parent
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from lightning_chex.data import PATHOLOGIES
-from lightning_chex.data.lung_masks import zone_masks
+from lightning_chex.data.images.lung_masks import zone_masks
 from lightning_chex.data.phantom.anatomy import CM, draw_anatomy
 from lightning_chex.data.phantom.drawing import Canvas, Pose
 from lightning_chex.data.phantom.findings import Appearance

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from lightning_chex.data import TableDataModule
-from lightning_chex.data.tables.columns import Columns
-from lightning_chex.data.tables.readers import merge_boxes, merge_labels
+from lightning_chex.data.table.columns import Columns
+from lightning_chex.data.table.readers import merge_boxes, merge_labels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

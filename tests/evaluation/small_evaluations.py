@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import yaml
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 
 SETTINGS = [
     "--settings.sensitivity_sizes=3",
@@ -30,7 +30,7 @@ CONFIG = {
         "enable_model_summary": False,
         "callbacks": [
             {
-                "class_path": "lightning_chex.callbacks.IBACallback",
+                "class_path": "lightning_chex.explanations.IBACallback",
                 "init_args": {
                     "attributor": {
                         "class_path": "lightning_chex.attribution.IBA",

@@ -6,10 +6,10 @@ import json
 import pytest
 from small_evaluations import SETTINGS, trained
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.evaluation import MEASURES
 from lightning_chex.evaluation.measures import ComputedMeasure
-from lightning_chex.reporting import Results, evaluation_tables
+from lightning_chex.report import Results, evaluation_tables
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -10,9 +10,9 @@ import torch
 from small_evaluations import SETTINGS
 
 from lightning_chex.attribution import IBA, NOT_CONVERGED, bits_per_pixel
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.data import SyntheticDataModule
-from lightning_chex.explaining import read_entries, read_map
+from lightning_chex.maps import read_entries, read_map
 from lightning_chex.tasks import ClassificationTask, RegressionTask
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -138,7 +138,7 @@ def test_maps_are_those_of_the_method_in_full_precision(whole, classifier):
     folder, _ = whole
     network = ClassificationTask.load_from_checkpoint(classifier.checkpoint, weights_only=True)
     data = SyntheticDataModule(size=64, batch_size=4, num_train=16, num_val=16, num_test=20)
-    from lightning_chex.explaining import training_batches
+    from lightning_chex.maps import training_batches
 
     iba = IBA("layer2").fit(network.model.eval(), training_batches(data, 12, 0)())
     sample = next(data.dataset("test")[i] for i in range(20) if len(data.dataset("test")[i]["boxes"]))
@@ -360,8 +360,8 @@ def test_the_checkpoints_statistics_serve_where_there_are_only_test_images(class
 
 
 def test_model_and_random_state_are_left_as_they_were(regressor, tmp_path):
+    from lightning_chex.cli.trainer import ChexTrainer
     from lightning_chex.evaluation import EvaluationSettings
-    from lightning_chex.trainer import ChexTrainer
 
     model = RegressionTask.load_from_checkpoint(regressor.checkpoint, weights_only=True)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -11,10 +11,10 @@ from fakes_brixia import write_brixia
 from small_evaluations import SETTINGS
 from tiny import TinyData, TinyTask
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
+from lightning_chex.cli.trainer import ChexTrainer
 from lightning_chex.evaluation import Assembly, CaseSummaries, Evaluated, EvaluationSettings, ExplainedCase, Records
-from lightning_chex.explaining import read_entries
-from lightning_chex.trainer import ChexTrainer
+from lightning_chex.maps import read_entries
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

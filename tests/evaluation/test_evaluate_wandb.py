@@ -9,7 +9,7 @@ import wandb_reader
 import yaml
 from small_evaluations import SETTINGS
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_chex.attribution import Attributor, GradCAM
 from lightning_chex.evaluation import choose_methods, line_up
-from lightning_chex.explaining import describe
+from lightning_chex.maps import describe
 
 FILES = Path(__file__).parents[2] / "configs" / "attributor"
 FILE_OF = {

@@ -14,9 +14,9 @@ import yaml
 from small_evaluations import CONFIG, METHODS, SETTINGS
 
 from lightning_chex.attribution import Attributor
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.data import SyntheticDataModule
-from lightning_chex.explaining import read_saliency
+from lightning_chex.maps import read_saliency
 from lightning_chex.tasks import ClassificationTask
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own_method.md").read_text(encoding="utf-8")

@@ -14,9 +14,9 @@ from small_evaluations import SETTINGS, trained
 from torch import nn
 
 from lightning_chex.attribution import Attributor, Gradient
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.evaluation import OtherEvaluationError, Records, randomize_labels, randomize_parameters
-from lightning_chex.explaining import Shuffled
+from lightning_chex.evaluation.subject import Shuffled
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

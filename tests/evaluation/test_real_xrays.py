@@ -8,9 +8,9 @@ import torch
 import yaml
 from small_evaluations import CONFIG, SETTINGS
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.data import CohenDataModule, LungDataModule, collate, lung_zones
-from lightning_chex.explaining import cases_of
+from lightning_chex.maps import cases_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -8,7 +8,7 @@ import torch
 
 from lightning_chex.attribution import bits_per_pixel
 from lightning_chex.evaluation import OtherEvaluationError, Records
-from lightning_chex.explaining import map_name
+from lightning_chex.maps import map_name
 
 ROW = {"values": {"a": 1.5, "b": float("nan")}, "curves": {"c": [1.0, 2.0]}}
 

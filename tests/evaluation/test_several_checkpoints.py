@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from small_evaluations import SETTINGS
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.data import SyntheticDataModule
 from lightning_chex.evaluation import evaluator
 from lightning_chex.tasks import ClassificationTask

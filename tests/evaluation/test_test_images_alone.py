@@ -10,7 +10,7 @@ import yaml
 from fakes import write_nih
 from small_evaluations import CONFIG, SETTINGS
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

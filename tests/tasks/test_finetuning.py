@@ -13,9 +13,9 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from tiny import CLASS_NAMES, TinyData, tiny_trainer
 from torch import nn
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.data import PATHOLOGIES
-from lightning_chex.explaining import load_weights
+from lightning_chex.maps import load_weights
 from lightning_chex.tasks import ChestXrayTask, ClassificationTask, Optimization, RegressionTask, SegmentationTask
 
 SMALL = "test_resnet"
@@ -210,7 +210,7 @@ def averaged(epochs: int) -> list[str]:
                 {"class_path": f"{__name__}.Steps"},
                 {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.8}},
                 {
-                    "class_path": "lightning_chex.callbacks.IBACallback",
+                    "class_path": "lightning_chex.explanations.IBACallback",
                     "init_args": {
                         "attributor": {
                             "class_path": "lightning_chex.attribution.IBA",

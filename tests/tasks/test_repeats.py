@@ -8,7 +8,7 @@ from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler, SubsetRandomSampler
 
 from lightning_chex.data import DataError
-from lightning_chex.data.unreadable import ReadableLoader, SkipUnreadable, collate_readable
+from lightning_chex.data.images.unreadable import ReadableLoader, SkipUnreadable, collate_readable
 from lightning_chex.tasks import unrepeated_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:unreadable image", "ignore:.*UntypedStorage")

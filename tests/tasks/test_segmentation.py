@@ -14,7 +14,7 @@ from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tiny import TinyData, tiny_trainer
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.data import SyntheticDataModule
 from lightning_chex.tasks import LungDice, SegmentationTask, create_unet
 

@@ -16,9 +16,9 @@ from torch import nn
 from torchvision.models import densenet121, resnet18
 
 from lightning_chex.attribution import IBA
-from lightning_chex.cli import main
+from lightning_chex.checkpoints import CheckpointError
+from lightning_chex.cli.main import main
 from lightning_chex.data import PATHOLOGIES, SyntheticDataModule
-from lightning_chex.explaining import CheckpointError
 from lightning_chex.tasks import ClassificationTask, RegressionTask, SegmentationTask
 
 SMALL = "test_resnet"

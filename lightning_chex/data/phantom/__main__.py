@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from lightning_chex.class_names import PATHOLOGIES
-from lightning_chex.data.lung_masks import zone_masks
+from lightning_chex.data.images.lung_masks import zone_masks
 from lightning_chex.data.phantom.render import LABEL, random_stream, take
 from lightning_chex.data.phantom.severity import draw_scores
 from lightning_chex.files import write_whole

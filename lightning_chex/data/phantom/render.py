@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_chex.class_names import PATHOLOGIES
-from lightning_chex.data.lung_masks import Mask
+from lightning_chex.data.images.lung_masks import Mask
 from lightning_chex.data.phantom import bones, chest, findings, severity
 from lightning_chex.data.phantom.anatomy import Anatomy, draw_anatomy
 from lightning_chex.data.phantom.drawing import Canvas, Layer, Pose

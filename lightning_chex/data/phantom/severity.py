@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from lightning_chex.data.lung_masks import NUM_ZONES, Mask, zone_masks
+from lightning_chex.data.images.lung_masks import NUM_ZONES, Mask, zone_masks
 from lightning_chex.data.phantom.drawing import Canvas, Layer, step
 
 _MESH = 0.023  # units between septa

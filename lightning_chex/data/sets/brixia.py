@@ -8,11 +8,11 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.datamodule import ChestXrayDataModule, Split
-from lightning_chex.data.files.images import find_images, first_few
-from lightning_chex.data.files.known_files import check_once
-from lightning_chex.data.files.tables import data_root, find_file, locate, read_table
+from lightning_chex.data.images.images import find_images, first_few
+from lightning_chex.data.images.known_files import check_once
 from lightning_chex.data.sets.brixia_scores import ZONES, ScoredXrays, Target, target_names
 from lightning_chex.data.splits import check_fractions, split_by_patient
+from lightning_chex.data.table.files import data_root, find_file, locate, read_table
 from lightning_chex.data.transforms import ImageTransform
 
 METADATA = "metadata_global_v2.csv"

@@ -7,8 +7,8 @@ import pandas as pd
 import torch
 
 from lightning_chex.class_names import DETECTORS
-from lightning_chex.data.files.images import ImageReader, read_grey
-from lightning_chex.data.files.lung_files import MaskFiles, lungs_of_image
+from lightning_chex.data.images.images import ImageReader, read_grey
+from lightning_chex.data.images.lung_files import MaskFiles, lungs_of_image
 from lightning_chex.data.sample import detector_label, severity_of
 from lightning_chex.data.sets.image_files import ImageFiles
 from lightning_chex.data.transforms import ImageTransform

@@ -9,14 +9,14 @@ import pandas as pd
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.contract import DataError
-from lightning_chex.data.files.tables import contents
 from lightning_chex.data.sets.public import PublicDataModule, Published
-from lightning_chex.data.tables.annotations import MaskSources, Names, run_masks
-from lightning_chex.data.tables.joining import check_columns, first_file, only, packed_too, stacked
-from lightning_chex.data.tables.labels import Policy
-from lightning_chex.data.tables.masks import Masks
-from lightning_chex.data.tables.reading import read_text_table, refuse_rows
-from lightning_chex.data.tables.segmentations import read_segmentations
+from lightning_chex.data.table.annotations import MaskSources, Names, run_masks
+from lightning_chex.data.table.files import contents
+from lightning_chex.data.table.joining import check_columns, first_file, only, packed_too, stacked
+from lightning_chex.data.table.labels import Policy
+from lightning_chex.data.table.masks import Masks
+from lightning_chex.data.table.reading import read_text_table, refuse_rows
+from lightning_chex.data.table.segmentations import read_segmentations
 
 COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 """The five that CheXpert's competition is about."""

@@ -9,14 +9,14 @@ from torch.utils.data import Dataset, Subset
 
 from lightning_chex.data.contract import DataError, Samples, Split, Stage
 from lightning_chex.data.datamodule import ChestXrayDataModule
-from lightning_chex.data.files.images import find_images
-from lightning_chex.data.files.known_files import check_once
-from lightning_chex.data.files.lung_files import check_lungs, find_masks
-from lightning_chex.data.files.tables import contents, data_root, find_file, locate, read_patients, read_table
 from lightning_chex.data.fingerprint import fingerprint
+from lightning_chex.data.images.images import find_images
+from lightning_chex.data.images.known_files import check_once
+from lightning_chex.data.images.lung_files import check_lungs, find_masks
 from lightning_chex.data.labels import varied_order
 from lightning_chex.data.sets.brixia_scores import ZONES, ScoredXrays, Target, rater_agreement, target_names
 from lightning_chex.data.splits import check_fractions, split_by_patient
+from lightning_chex.data.table.files import contents, data_root, find_file, locate, read_patients, read_table
 from lightning_chex.data.transforms import ImageTransform
 
 Rater = Literal["senior", "junior", "mean"]

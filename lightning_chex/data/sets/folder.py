@@ -8,10 +8,10 @@ import torch
 
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset, Split
-from lightning_chex.data.files.images import ImageReader, check_names, find_images, image_folders, read_grey
-from lightning_chex.data.files.known_files import check_once
-from lightning_chex.data.files.tables import contents, data_root
+from lightning_chex.data.images.images import ImageReader, check_names, find_images, image_folders, read_grey
+from lightning_chex.data.images.known_files import check_once
 from lightning_chex.data.sets.image_files import ImageFiles
+from lightning_chex.data.table.files import contents, data_root
 from lightning_chex.data.transforms import ImageTransform
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_chex.data.files.images import ImageReader, read_grey
+from lightning_chex.data.images.images import ImageReader, read_grey
 from lightning_chex.data.subgroups import subgroups_of
 from lightning_chex.data.transforms import ImageTransform
 

@@ -9,7 +9,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.contract import DataError
 from lightning_chex.data.datamodule import ChestXrayDataModule, Split
-from lightning_chex.data.files.images import (
+from lightning_chex.data.images.images import (
     ImageReader,
     check_images,
     find_images,
@@ -17,10 +17,10 @@ from lightning_chex.data.files.images import (
     read_grey,
     resolve_inside,
 )
-from lightning_chex.data.files.lung_files import MaskFiles, check_lungs, find_masks, lungs_of_image
-from lightning_chex.data.files.tables import contents, data_root, read_patients
+from lightning_chex.data.images.lung_files import MaskFiles, check_lungs, find_masks, lungs_of_image
 from lightning_chex.data.sets.image_files import ImageFiles
 from lightning_chex.data.splits import check_fractions, split_by_patient
+from lightning_chex.data.table.files import contents, data_root, read_patients
 from lightning_chex.data.transforms import ImageTransform
 
 LUNGS = ("right_lung", "left_lung")

@@ -5,9 +5,9 @@ from typing import Any, Literal, get_args
 
 from lightning_chex.data.sets.chexpert import OBSERVATIONS, observations
 from lightning_chex.data.sets.public import PublicDataModule, Published
-from lightning_chex.data.tables.joining import joined, only, published_table
-from lightning_chex.data.tables.labels import Policy
-from lightning_chex.data.tables.reading import refuse_rows, whole_numbers
+from lightning_chex.data.table.joining import joined, only, published_table
+from lightning_chex.data.table.labels import Policy
+from lightning_chex.data.table.reading import refuse_rows, whole_numbers
 
 Labeler = Literal["chexpert", "negbio"]
 """What read the labels out of the reports."""

@@ -13,15 +13,15 @@ from torch.utils.data import Dataset, Subset
 from lightning_chex.class_names import PATHOLOGIES
 from lightning_chex.data.contract import DataError, LabelledDataset, Samples, Split, Stage
 from lightning_chex.data.datamodule import ChestXrayDataModule
-from lightning_chex.data.files.images import ImageReader, find_images, first_few, image_size, read_grey
-from lightning_chex.data.files.known_files import check_once
-from lightning_chex.data.files.tables import contents, data_root, locate
 from lightning_chex.data.fingerprint import fingerprint
+from lightning_chex.data.images.images import ImageReader, find_images, first_few, image_size, read_grey
+from lightning_chex.data.images.known_files import check_once
 from lightning_chex.data.labels import varied_order
 from lightning_chex.data.sets.image_files import ImageFiles
 from lightning_chex.data.sets.nih_splits import official_split, sample_lists
 from lightning_chex.data.sets.nih_tables import BOX_FRAME, CHESTXRAY14, LABEL_TABLES, read_tables
 from lightning_chex.data.splits import check_fractions, draw_validation
+from lightning_chex.data.table.files import contents, data_root, locate
 from lightning_chex.data.transforms import ImageTransform
 
 ClassSet = Literal["chestxray8", "chestxray14"]

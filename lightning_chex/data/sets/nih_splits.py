@@ -16,7 +16,7 @@ import pandas as pd
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.contract import DataError
-from lightning_chex.data.files.images import first_few
+from lightning_chex.data.images.images import first_few
 
 
 def in_tuning_half(patient_id: str) -> bool:

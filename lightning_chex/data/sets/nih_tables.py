@@ -13,8 +13,8 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.class_names import PATHOLOGIES
 from lightning_chex.data.contract import DataError
-from lightning_chex.data.files.images import first_few
-from lightning_chex.data.files.tables import find_file, image_ids, intact, read_table
+from lightning_chex.data.images.images import first_few
+from lightning_chex.data.table.files import find_file, image_ids, intact, read_table
 
 BOX_FRAME = 1024
 """Side in pixels of the publisher's images, in which the boxes are given."""

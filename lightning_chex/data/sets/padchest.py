@@ -6,11 +6,11 @@ from typing import Any
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.contract import DataError
-from lightning_chex.data.files.images import first_few
-from lightning_chex.data.files.tables import contents
+from lightning_chex.data.images.images import first_few
 from lightning_chex.data.sets.public import PublicDataModule, Published
-from lightning_chex.data.tables.joining import check_columns, only
-from lightning_chex.data.tables.reading import numbers, read_text_table, whole_numbers
+from lightning_chex.data.table.files import contents
+from lightning_chex.data.table.joining import check_columns, only
+from lightning_chex.data.table.reading import numbers, read_text_table, whole_numbers
 
 FINDINGS = ("cardiomegaly", "pleural effusion", "pneumonia", "atelectasis", "infiltrates", "consolidation", "nodule",
             "mass", "pneumothorax", "pulmonary fibrosis", "pulmonary edema", "emphysema", "hiatal hernia",

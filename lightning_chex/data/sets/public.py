@@ -7,14 +7,14 @@ from typing import Any
 import pandas as pd
 
 from lightning_chex.data.datamodule import ChestXrayDataModule
-from lightning_chex.data.files.tables import data_root
 from lightning_chex.data.sets.table import TableDataModule
-from lightning_chex.data.tables.boxes import BoxColumns
-from lightning_chex.data.tables.columns import Columns
-from lightning_chex.data.tables.labels import Policy
-from lightning_chex.data.tables.masks import Masks
-from lightning_chex.data.tables.proposal import described_reading, proposed_config
-from lightning_chex.data.tables.rows import Reading, read
+from lightning_chex.data.table.boxes import BoxColumns
+from lightning_chex.data.table.columns import Columns
+from lightning_chex.data.table.files import data_root
+from lightning_chex.data.table.labels import Policy
+from lightning_chex.data.table.masks import Masks
+from lightning_chex.data.table.proposal import described_reading, proposed_config
+from lightning_chex.data.table.rows import Reading, read
 
 Published = tuple[pd.DataFrame, Path, Columns, BoxColumns | None]
 """The table of all images, its path for messages, and its columns; those of boxes, if it has some."""

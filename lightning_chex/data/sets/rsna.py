@@ -8,12 +8,12 @@ import pandas as pd
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.contract import DataError
-from lightning_chex.data.files.images import image_size
-from lightning_chex.data.files.tables import contents, data_root
+from lightning_chex.data.images.images import image_size
 from lightning_chex.data.sets.table import TableDataModule
-from lightning_chex.data.tables.boxes import BoxColumns
-from lightning_chex.data.tables.columns import NONE, Columns
-from lightning_chex.data.tables.reading import numbers
+from lightning_chex.data.table.boxes import BoxColumns
+from lightning_chex.data.table.columns import NONE, Columns
+from lightning_chex.data.table.files import contents, data_root
+from lightning_chex.data.table.reading import numbers
 
 _TABLE = "stage_2_train_labels.csv"
 _ORIGINAL = [1024, 1024]

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_chex.data.sets.public import PublicDataModule, Published
-from lightning_chex.data.tables.annotations import MaskSources, Names, run_masks
-from lightning_chex.data.tables.joining import only, published_table
-from lightning_chex.data.tables.locating import names_of_images
-from lightning_chex.data.tables.masks import NO_MASK, Masks, read_runs
+from lightning_chex.data.table.annotations import MaskSources, Names, run_masks
+from lightning_chex.data.table.joining import only, published_table
+from lightning_chex.data.table.locating import names_of_images
+from lightning_chex.data.table.masks import NO_MASK, Masks, read_runs
 
 _TABLES = ("train-rle.csv", "stage_2_train.csv", "train-rle-sample.csv")
 _CLASS = "Pneumothorax"

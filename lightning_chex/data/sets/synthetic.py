@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from lightning_chex.class_names import DETECTORS, PATHOLOGIES
 from lightning_chex.data.datamodule import ChestXrayDataModule, LabelledDataset, Split
 from lightning_chex.data.fingerprint import fingerprint
-from lightning_chex.data.lung_masks import NUM_ZONES
+from lightning_chex.data.images.lung_masks import NUM_ZONES
 from lightning_chex.data.phantom.findings import Appearance
 from lightning_chex.data.phantom.foreign import Foreign, Kind, Shortcut
 from lightning_chex.data.phantom.render import LABEL, SHORTCUT, Radiograph, random_stream, take

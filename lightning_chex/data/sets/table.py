@@ -14,24 +14,24 @@ from torch.utils.data import Dataset, Subset
 from lightning_chex.class_names import SCORE
 from lightning_chex.data.contract import DataError, LabelledDataset, Samples, Split, Stage
 from lightning_chex.data.datamodule import ChestXrayDataModule
-from lightning_chex.data.files.known_files import check_once
-from lightning_chex.data.files.tables import data_root, locate
 from lightning_chex.data.fingerprint import fingerprint
+from lightning_chex.data.images.known_files import check_once
 from lightning_chex.data.labels import varied_order
 from lightning_chex.data.sets.folder import UnlabelledXrays
 from lightning_chex.data.sets.table_xrays import TableXrays
 from lightning_chex.data.splits import check_fractions
-from lightning_chex.data.tables.annotations import MaskSources, Names, find_boxes, find_masks, mask_files, read_box_file
-from lightning_chex.data.tables.boxes import BoxColumns
-from lightning_chex.data.tables.columns import Columns, checked_pattern, column_of, columns_of
-from lightning_chex.data.tables.labels import Policy, check_policies
-from lightning_chex.data.tables.locating import find_below, match_files, names_of_images, refuse_one_file_twice
-from lightning_chex.data.tables.masks import Masks
-from lightning_chex.data.tables.proposal import described_reading, proposed_config, score_values
-from lightning_chex.data.tables.readers import ReaderRule, check_rule
-from lightning_chex.data.tables.reading import table_path, whole_numbers
-from lightning_chex.data.tables.recognition import FileIndex
-from lightning_chex.data.tables.rows import Reading, filtered_views, image_rows, read
+from lightning_chex.data.table.annotations import MaskSources, Names, find_boxes, find_masks, mask_files, read_box_file
+from lightning_chex.data.table.boxes import BoxColumns
+from lightning_chex.data.table.columns import Columns, checked_pattern, column_of, columns_of
+from lightning_chex.data.table.files import data_root, locate
+from lightning_chex.data.table.labels import Policy, check_policies
+from lightning_chex.data.table.locating import find_below, match_files, names_of_images, refuse_one_file_twice
+from lightning_chex.data.table.masks import Masks
+from lightning_chex.data.table.proposal import described_reading, proposed_config, score_values
+from lightning_chex.data.table.readers import ReaderRule, check_rule
+from lightning_chex.data.table.reading import table_path, whole_numbers
+from lightning_chex.data.table.recognition import FileIndex
+from lightning_chex.data.table.rows import Reading, filtered_views, image_rows, read
 from lightning_chex.data.transforms import ImageTransform
 
 _CLASS_PATH = "lightning_chex.data.TableDataModule"

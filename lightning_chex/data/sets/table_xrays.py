@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lightning_chex.data.files.images import ImageReader, read_grey
+from lightning_chex.data.images.images import ImageReader, read_grey
 from lightning_chex.data.sets.image_files import ImageFiles
-from lightning_chex.data.tables.annotations import MaskSources
+from lightning_chex.data.table.annotations import MaskSources
 from lightning_chex.data.transforms import ImageTransform
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 
 from lightning_chex.data.contract import DataError
-from lightning_chex.data.files.tables import find_file
 from lightning_chex.data.sets.public import PublicDataModule, Published
-from lightning_chex.data.tables.boxes import BoxColumns
-from lightning_chex.data.tables.coco import BOX_COLUMNS, read_coco
-from lightning_chex.data.tables.joining import only, stacked
+from lightning_chex.data.table.boxes import BoxColumns
+from lightning_chex.data.table.coco import BOX_COLUMNS, read_coco
+from lightning_chex.data.table.files import find_file
+from lightning_chex.data.table.joining import only, stacked
 
 _CLASSES = ("ActiveTuberculosis", "ObsoletePulmonaryTuberculosis")
 _SPLITS = ("train", "val")

@@ -8,10 +8,10 @@ import pandas as pd
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_chex.data.contract import DataError
-from lightning_chex.data.files.images import find_images, first_few
-from lightning_chex.data.files.tables import contents
+from lightning_chex.data.images.images import find_images, first_few
 from lightning_chex.data.sets.public import PublicDataModule, Published
-from lightning_chex.data.tables.joining import folder_of, only
+from lightning_chex.data.table.files import contents
+from lightning_chex.data.table.joining import folder_of, only
 
 _NAMES = {"montgomery": re.compile(r"MCUCXR_\d+_([01])"), "shenzhen": re.compile(r"CHNCXR_\d+_([01])")}
 _SEX = re.compile(r"\b(male|female|sex\s*:?\s*([MF]))", re.IGNORECASE)

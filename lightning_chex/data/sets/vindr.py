@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from lightning_chex.data.sets.public import PublicDataModule, Published
-from lightning_chex.data.tables.boxes import BoxColumns
-from lightning_chex.data.tables.joining import (
+from lightning_chex.data.table.boxes import BoxColumns
+from lightning_chex.data.table.joining import (
     check_columns,
     first_file,
     joined,
@@ -16,9 +16,9 @@ from lightning_chex.data.tables.joining import (
     published_table,
     stacked,
 )
-from lightning_chex.data.tables.readers import ReaderRule, check_rule
-from lightning_chex.data.tables.reading import read_text_table
-from lightning_chex.data.tables.words import is_healthy, plain
+from lightning_chex.data.table.readers import ReaderRule, check_rule
+from lightning_chex.data.table.reading import read_text_table
+from lightning_chex.data.table.words import is_healthy, plain
 
 _CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 _CONSENSUS = "consensus"

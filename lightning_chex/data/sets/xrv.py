@@ -15,7 +15,7 @@ from lightning_chex.data.fingerprint import fingerprint
 from lightning_chex.data.labels import varied_order
 from lightning_chex.data.splits import check_fractions
 from lightning_chex.data.subgroups import subgroups_of
-from lightning_chex.data.tables.splitting import drawn_split
+from lightning_chex.data.table.splitting import drawn_split
 from lightning_chex.data.transforms import ImageTransform
 from lightning_chex.extras import how_to_install
 

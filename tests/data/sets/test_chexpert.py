@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.data import CheXpertDataModule, DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore")

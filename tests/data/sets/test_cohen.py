@@ -7,9 +7,9 @@ import torch
 from fakes import write_cohen
 
 from lightning_chex.data import DETECTORS, CohenDataModule, DataError, rater_agreement
-from lightning_chex.data.files.images import image_id
-from lightning_chex.data.files.tables import read_patients
+from lightning_chex.data.images.images import image_id
 from lightning_chex.data.sets.brixia_scores import ZONES
+from lightning_chex.data.table.files import read_patients
 
 TABLE = "data/public-annotations.csv"
 IMAGES = "data/public-cohen-subset"

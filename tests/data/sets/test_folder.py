@@ -8,7 +8,7 @@ from fakes_brixia import write_dicom
 from PIL import Image
 
 from lightning_chex.data import DataError, ImageFolderDataModule, ImageTransform, NIHDataModule, SyntheticDataModule
-from lightning_chex.data.files.images import read_grey
+from lightning_chex.data.images.images import read_grey
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -8,9 +8,9 @@ import yaml
 from commands import TINY, the_error
 from hospital_tables import CASES, IMAGES, binary, names, patients
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.data import DataError, TableDataModule
-from lightning_chex.data.tables.columns import NONE
+from lightning_chex.data.table.columns import NONE
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -19,7 +19,7 @@ from lightning_chex.data import (
     VinBigDataDataModule,
     VinDrDataModule,
 )
-from lightning_chex.data.tables.masks import Masks
+from lightning_chex.data.table.masks import Masks
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

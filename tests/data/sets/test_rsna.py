@@ -5,7 +5,7 @@ import pytest
 import torch
 from fakes_brixia import write_dicom
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.data import DataError, RSNADataModule
 
 pytestmark = pytest.mark.filterwarnings("ignore")

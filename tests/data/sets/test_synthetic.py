@@ -14,7 +14,7 @@ from lightning_chex.data import (
     collate,
     detector_label,
 )
-from lightning_chex.data.lung_masks import zone_masks
+from lightning_chex.data.images.lung_masks import zone_masks
 from lightning_chex.data.sets.synthetic import HEALTHY, PREVALENCE
 
 TARGETS = ["pathologies", "severity", "detectors"]

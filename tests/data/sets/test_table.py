@@ -13,10 +13,10 @@ from PIL import Image
 from pydicom import dcmread
 
 from lightning_chex.data import DataError, TableDataModule
-from lightning_chex.data.tables.boxes import BoxColumns
-from lightning_chex.data.tables.columns import Columns
-from lightning_chex.data.tables.masks import Masks, decode_runs
-from lightning_chex.reporting.rle import encode_mask
+from lightning_chex.data.table.boxes import BoxColumns
+from lightning_chex.data.table.columns import Columns
+from lightning_chex.data.table.masks import Masks, decode_runs
+from lightning_chex.report.rle import encode_mask
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -7,7 +7,7 @@ import torch
 from commands import TINY
 from PIL import Image
 
-from lightning_chex.cli import main
+from lightning_chex.cli.main import main
 from lightning_chex.data import DataError, XRVDataModule
 
 PATHOLOGIES = ["Edema", "", "Mass", "Hernia"]
@@ -69,7 +69,7 @@ def test_images_labels_masks_and_groups_are_those_of_the_data_set():
 def test_trained_and_explained_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["--data=XRVDataModule", f"--data.dataset={__name__}.Sets", "--data.options={count: 32}"]
-    network = ["--model.backbone=test_resnet", "--trainer.callbacks=lightning_chex.callbacks.IBACallback"]
+    network = ["--model.backbone=test_resnet", "--trainer.callbacks=lightning_chex.explanations.IBACallback"]
     method = [
         "--trainer.callbacks.attributor=lightning_chex.attribution.IBA",
         "--trainer.callbacks.attributor.layer=layer2",

@@ -1,0 +1,110 @@
+"""One damping ratio lambda per place for all channels of several layers, and its optimisation.
+
+alpha has one value per place of the finest grid, (N, 1, h, w), and lambda = G * sigmoid(alpha) as in `Bottleneck`. A
+layer of a coarser grid takes the mean of lambda over the places that its cells cover.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_chex.attribution.blur import Blur
+from lightning_chex.attribution.bottleneck.iba import IBA
+from lightning_chex.attribution.bottleneck.mask import ALPHA_LIMIT, Bottleneck, capacity
+from lightning_chex.attribution.bottleneck.solution import bits_per_pixel
+from lightning_chex.attribution.bottleneck.statistics import FeatureStatistics
+
+Run = Callable[[list[Callable[[Tensor], Tensor]]], Tensor]
+"""Runs the network with what damps each layer's features, (samples * N, C, h, w), and returns the loss of each row."""
+
+
+class DampedLayer:
+    """The features of one layer, which a given lambda damps, and the information that passes then.
+
+    Args:
+        features: F, (N, C, h, w), without any damping.
+        statistics: mu and sigma of the layer.
+    """
+
+    def __init__(self, features: Tensor, statistics: FeatureStatistics) -> None:
+        one = Bottleneck(features, statistics, blur_sigma=0, initial_alpha=0, lr=1)  # its alpha is not used
+        self.draw_noise, self.mu, self.active = one.draw_noise, one.mu, one.active.bool()
+        self.size, self.rows = (features.shape[-2], features.shape[-1]), len(features)
+        self.channels = one.active.sum(1, keepdim=True).expand(self.rows, 1, *self.size)
+        self.signal = (one.normalized.square() * one.active).sum(1, keepdim=True)
+        self.neurons = features[0].numel()
+
+    def resized(self, mask: Tensor) -> Tensor:
+        """A mask (N, 1, h, w) of the finest grid on this layer's grid: means over the cells."""
+        return mask if tuple(mask.shape[-2:]) == self.size else F.adaptive_avg_pool2d(mask, self.size)
+
+    def nats(self, lambda_: Tensor, complement: Tensor) -> Tensor:
+        """Nats that pass each cell, (N, 1, h, w): `capacity` summed over the active channels, which share lambda."""
+        lambda_, complement = self.resized(lambda_), self.resized(complement)
+        spread = capacity(torch.zeros_like(lambda_), lambda_, complement)
+        return self.channels * spread + 0.5 * self.signal * lambda_.square()
+
+    def damping(self, noise: Tensor, complement: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the function from features F to lambda F + (1 - lambda) epsilon; inactive neurons become mu."""
+        share = self.resized(complement).repeat(len(noise), 1, 1, 1)
+        epsilon = noise.repeat_interleave(self.rows, 0)
+
+        def damp(features: Tensor) -> Tensor:
+            wide = torch.where(self.active, features.to(epsilon.dtype), self.mu)
+            return torch.lerp(wide, epsilon, share).to(features.dtype)
+
+        return damp
+
+
+def optimize_shared(
+    layers: Sequence[DampedLayer], run: Run, alpha: Tensor, settings: IBA, betas: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Minimise the objective plus the mean over the layers of beta times their mean nats per neuron, by Adam.
+
+    Args:
+        layers: all in the same forward pass.
+        run: gives the losses.
+        alpha: at the start, (N, 1, h, w) on the finest grid.
+        settings: steps, learning rate, noise, blur and seed.
+        betas: one a layer.
+
+    Returns:
+        Bits per cell of the finest grid, (N, h, w), the sum over the layers; and the relative change of these over the
+        last fifth of the steps, (N,).
+    """
+    alpha = alpha.clone().requires_grad_()
+    blur = Blur(alpha.shape[-2], alpha.shape[-1], settings.blur_sigma, alpha)
+    adam = torch.optim.Adam([alpha], lr=settings.lr, betas=settings.adam_betas)
+    generator = torch.Generator(alpha.device).manual_seed(settings.seed)
+    earlier = torch.zeros(0)
+
+    def masks() -> tuple[Tensor, Tensor]:
+        return blur(torch.sigmoid(alpha)), blur(torch.sigmoid(-alpha))
+
+    @torch.no_grad()
+    def cells() -> Tensor:
+        size = alpha.shape[-2:]
+        nats = (layer.nats(*masks())[:, 0] for layer in layers)
+        return sum((bits_per_pixel(own, size) for own in nats), alpha.new_zeros(())) / math.log(2)
+
+    for step in range(settings.steps):
+        if settings.lr_schedule == "linear":
+            adam.param_groups[0]["lr"] = settings.lr * (1 - step / settings.steps)
+        if step == settings.steps - max(1, settings.steps // 5):
+            earlier = cells()
+        lambda_, complement = masks()
+        drawn = [layer.draw_noise(settings.noise_samples, generator, settings.antithetic) for layer in layers]
+        damped = [layer.damping(noise, complement) for layer, noise in zip(layers, drawn, strict=True)]
+        loss = run(damped).sum() / settings.noise_samples
+        for layer, beta in zip(layers, betas, strict=True):
+            loss = loss + beta / (len(layers) * layer.neurons) * layer.nats(lambda_, complement).sum()
+        (alpha.grad,) = torch.autograd.grad(loss, alpha)
+        adam.step()
+        with torch.no_grad():
+            alpha.clamp_(-ALPHA_LIMIT, ALPHA_LIMIT)
+    found = cells()
+    moved = (found - earlier).abs().sum((1, 2))
+    return found, (moved / found.sum((1, 2)).clamp(min=torch.finfo(found.dtype).tiny)).float()

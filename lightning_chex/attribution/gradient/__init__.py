@@ -1,0 +1,1 @@
+"""Methods that follow gradients or relevance back from the output."""

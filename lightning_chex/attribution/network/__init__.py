@@ -1,0 +1,1 @@
+"""The explained network: layers, the part above a layer, chunks of memory, restored state."""

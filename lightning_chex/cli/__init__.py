@@ -1,0 +1,1 @@
+"""The command line: ``python -m lightning_chex``. Importing this package imports no library."""

@@ -1,1 +1,0 @@
-"""Reading files: images, DICOM, lung masks and tables."""

@@ -1,0 +1,1 @@
+"""Reading images: PNG, JPEG, DICOM, lung masks, prepared copies, unreadable files."""

@@ -1,0 +1,47 @@
+"""Reliability diagrams of a classifier at every validation."""
+
+import numpy as np
+import pytorch_lightning as pl
+
+from lightning_chex.data.contract import lacks, outputs_of
+from lightning_chex.explanations.image_outputs import OutputsCallback, Said
+from lightning_chex.lightning_private import is_trial
+from lightning_chex.report import Board, boards_of, reliability_diagram, write_figure
+from lightning_chex.runs.run_folder import run_folder
+
+
+class ReliabilityDiagram(OutputsCallback):
+    """Draw for each class how often it is there when the model says so with some probability.
+
+    The file is ``reliability/epoch_000.png`` in the run's folder, and so on; loggers get it as ``val/reliability``. The
+    expected calibration error of ``val/ece`` is the mean distance of the points from the diagonal.
+
+    Raises:
+        MisconfigurationException: the model has no classes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._boards: list[Board] | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a model of scores before anything is read."""
+        if not outputs_of(pl_module).class_names:
+            raise lacks(type(pl_module).__name__, "class_names", "ReliabilityDiagram")
+
+    def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, said: list[Said], stage: str) -> None:
+        """Write and log the diagram; process 0 does."""
+        if not said or not trainer.is_global_zero or is_trial(trainer):
+            return
+        probabilities = 1 / (1 + np.exp(-np.array([own.output for own in said], dtype=np.float64)))
+        labels = np.array([own.truth for own in said], dtype=np.float64)
+        label = f"epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else stage
+        title = f"reliability, {label.replace('_', ' ')}, {len(said):,} images"
+        drawn = reliability_diagram(probabilities, labels, outputs_of(pl_module).class_names, title)
+        path = run_folder(trainer) / "reliability" / f"{label}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_figure(path, drawn, dpi=110)
+        if self._boards is None:
+            self._boards = boards_of(trainer.loggers)
+        for board in self._boards:
+            board.file(f"{stage}/reliability", path, trainer.global_step)
