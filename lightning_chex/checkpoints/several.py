@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_chex.checkpoints import CheckpointError, read_checkpoint
+from lightning_chex.checkpoints.contents import CheckpointError, read_checkpoint
 
 Given = Sequence[str] | Mapping[str, str] | str | None
 """What ``--ckpt_path`` may be: a file, several, or several by name."""
