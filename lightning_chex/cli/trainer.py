@@ -26,7 +26,7 @@ from lightning_chex.maps import LungNetwork, read_index, saved_statistics
 from lightning_chex.messages import raised_by_package
 from lightning_chex.report import (
     CheckpointComparison,
-    boards_of,
+    adapters_of,
     comparison_text,
     evaluation_tables,
     overview_text,
@@ -221,9 +221,9 @@ class ChexTrainer(pl.Trainer):
 
     def _log_tables(self, prefix: str, tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]) -> None:
         """Send tables, columns and rows by name, to all loggers that show tables."""
-        for board in boards_of(self.loggers):
+        for adapter in adapters_of(self.loggers):
             for name, (columns, rows) in tables.items():
-                board.table(f"{prefix}/{name}", columns, rows)
+                adapter.table(f"{prefix}/{name}", columns, rows)
 
     def explain(
         self,

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from numpy.typing import NDArray
 
 from lightning_chex.maps import grey_pictures
-from lightning_chex.report import Board, Picture, boards_of
+from lightning_chex.report import LoggerAdapter, Picture, adapters_of
 from lightning_chex.report.lungs import lung_overlay, write_lung_sheet
 from lightning_chex.runs.run_folder import run_folder
 
@@ -29,7 +29,7 @@ class LungPictures(pl.Callback):
             raise ValueError(f"num_images is {num_images}: give at least 1")
         self.num_images = num_images
         self._overlays: list[NDArray[np.uint8]] = []
-        self._boards: list[Board] | None = None
+        self._adapters: list[LoggerAdapter] | None = None
 
     def on_validation_batch_end(
         self,
@@ -57,8 +57,8 @@ class LungPictures(pl.Callback):
         label = f"epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else "validate"
         title = f"lungs, {label.replace('_', ' ')}: found (tinted) and true (outlined)"
         write_lung_sheet(overlays, run_folder(trainer) / "lungs" / f"{label}.png", title)
-        if self._boards is None:
-            self._boards = boards_of(trainer.loggers)
+        if self._adapters is None:
+            self._adapters = adapters_of(trainer.loggers)
         pictures = [Picture(str(number), overlay, overlay) for number, overlay in enumerate(overlays)]
-        for board in self._boards:
-            board.pictures("val/lungs", pictures, trainer.global_step)
+        for adapter in self._adapters:
+            adapter.pictures("val/lungs", pictures, trainer.global_step)

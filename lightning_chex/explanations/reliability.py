@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from lightning_chex.data.contract import lacks, outputs_of
 from lightning_chex.explanations.image_outputs import OutputsCallback, Said
 from lightning_chex.lightning_private import is_trial
-from lightning_chex.report import Board, boards_of, reliability_diagram, write_figure
+from lightning_chex.report import LoggerAdapter, adapters_of, reliability_diagram, write_figure
 from lightning_chex.runs.run_folder import run_folder
 
 
@@ -22,7 +22,7 @@ class ReliabilityDiagram(OutputsCallback):
 
     def __init__(self) -> None:
         super().__init__()
-        self._boards: list[Board] | None = None
+        self._adapters: list[LoggerAdapter] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a model of scores before anything is read."""
@@ -41,7 +41,7 @@ class ReliabilityDiagram(OutputsCallback):
         path = run_folder(trainer) / "reliability" / f"{label}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_figure(path, drawn, dpi=110)
-        if self._boards is None:
-            self._boards = boards_of(trainer.loggers)
-        for board in self._boards:
-            board.file(f"{stage}/reliability", path, trainer.global_step)
+        if self._adapters is None:
+            self._adapters = adapters_of(trainer.loggers)
+        for adapter in self._adapters:
+            adapter.file(f"{stage}/reliability", path, trainer.global_step)

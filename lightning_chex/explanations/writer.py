@@ -13,9 +13,9 @@ from lightning_chex.files import write_whole
 from lightning_chex.lightning_private import is_trial
 from lightning_chex.report import (
     TABLE_COLUMNS,
-    Board,
     Explanation,
-    boards_of,
+    LoggerAdapter,
+    adapters_of,
     pictures_of,
     shared_scale_limit,
     table_rows,
@@ -62,7 +62,7 @@ class Showing:
         self.rows: list[list[Any]] = []
         self.scores: list[dict[str, float]] = []
         self.sheets: list[Path] = []
-        self._boards: list[Board] | None = None
+        self._adapters: list[LoggerAdapter] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the colour-scale limits, table rows and curves so far as plain values."""
@@ -81,7 +81,7 @@ class Showing:
             self.tops, self.rows, self.scores = {}, [], []
         if trainer.is_global_zero and not is_trial(trainer):
             best = BEST | {f"val/{method}_iou": "max" for method in self.methods}
-            self._boards = boards_of(trainer.loggers, best)
+            self._adapters = adapters_of(trainer.loggers, best)
 
     def show(
         self, trainer: pl.Trainer, explanations: Sequence[Explanation], scores: Mapping[str, float], stage: Stage
@@ -89,7 +89,7 @@ class Showing:
         """Write and log what one validation or test has explained, and how that scores."""
         if not explanations or not trainer.is_global_zero:
             return
-        if self._boards is None:
+        if self._adapters is None:
             self.begin(trainer)
         prefix, step, epoch = ("val" if stage == "validate" else "test"), trainer.global_step, trainer.current_epoch
         during_fit = trainer.state.fn == "fit"
@@ -107,11 +107,11 @@ class Showing:
                 self.tops[method] = top
             if self.files:
                 self._write(trainer, own, label, top)
-            for board in self._boards or ():
-                board.pictures(f"{prefix}/{method}_maps", pictures_of(own, top), step)
+            for adapter in self._adapters or ():
+                adapter.pictures(f"{prefix}/{method}_maps", pictures_of(own, top), step)
             rows += table_rows(own, epoch, step, self.rule)
-        for board in self._boards or ():
-            board.table(f"{prefix}/{self.name}_table", TABLE_COLUMNS, rows, step)
+        for adapter in self._adapters or ():
+            adapter.table(f"{prefix}/{self.name}_table", TABLE_COLUMNS, rows, step)
         if during_fit:
             self._remember(trainer, rows, scores)
 
@@ -124,8 +124,8 @@ class Showing:
         made |= {f"val/{self.name}_curves": folder / self._named("curves.png")}
         made |= {f"val/{self.name}_course": folder / self._named("table.csv")}
         for key, path in made.items():
-            for board in (self._boards or ()) if path.is_file() else ():
-                board.file(key, path, trainer.global_step)
+            for adapter in (self._adapters or ()) if path.is_file() else ():
+                adapter.file(key, path, trainer.global_step)
 
     def _write(self, trainer: pl.Trainer, own: Sequence[Explanation], label: str, top: float | None) -> None:
         """Write the pictures of one method, and its film strip up to now."""

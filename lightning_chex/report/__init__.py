@@ -1,26 +1,26 @@
 """Pictures, charts, tables and the HTML report: pure functions from results to files."""
 
 from lightning_chex.estimates import Estimate, Summary
-from lightning_chex.report.board import Board, Picture
 from lightning_chex.report.checkpoint_comparison import CheckpointComparison
 from lightning_chex.report.dashboard import TABLE_COLUMNS, amounts, levels, pictures_of, table_rows
 from lightning_chex.report.evaluation_tables import DIFFERENCE_COLUMNS, EVALUATION_COLUMNS, evaluation_tables
 from lightning_chex.report.explanation import BITS_NOTE, Explanation
 from lightning_chex.report.frames import source_window, to_source_frame
-from lightning_chex.report.loggers import boards_of
+from lightning_chex.report.logger_adapter import LoggerAdapter, Picture
+from lightning_chex.report.loggers import adapters_of
 from lightning_chex.report.lungs import lung_overlay, write_lung_sheet
 from lightning_chex.report.overview import draw_sample, overview_text, write_overview
 from lightning_chex.report.page import ExampleRow, write_comparison, write_report
 from lightning_chex.report.pictures import figure, overlay, sheet, signed_overlay, write_figure, write_pictures
 from lightning_chex.report.reliability import reliability_diagram
-from lightning_chex.report.results import Curve, Measure, Results, number, without_nan
+from lightning_chex.report.results import Curve, Measure, Results, format_number, without_nan
 from lightning_chex.report.rle import encode_mask
 from lightning_chex.report.scale import shared_scale_limit
 from lightning_chex.report.terminal import comparison_text, results_text, summary
 
 __all__ = [
     "BITS_NOTE",
-    "Board",
+    "LoggerAdapter",
     "CheckpointComparison",
     "Curve",
     "DIFFERENCE_COLUMNS",
@@ -34,7 +34,7 @@ __all__ = [
     "Summary",
     "TABLE_COLUMNS",
     "amounts",
-    "boards_of",
+    "adapters_of",
     "comparison_text",
     "draw_sample",
     "encode_mask",
@@ -42,7 +42,7 @@ __all__ = [
     "figure",
     "levels",
     "lung_overlay",
-    "number",
+    "format_number",
     "overlay",
     "overview_text",
     "pictures_of",

@@ -7,7 +7,15 @@ from itertools import combinations
 from typing import Any
 
 from lightning_chex.estimates import UNKNOWN, Estimate, Summary
-from lightning_chex.report.results import Results, summary_to_json, without_nan
+from lightning_chex.report.results import Results, select_estimate, summary_to_json, without_nan
+
+SCORE_TITLES = {
+    "auroc": "AUROC",
+    "ap": "average precision",
+    "mae": "mean absolute error",
+    "pearson": "Pearson correlation",
+}
+"""Scores that summarize a model, with their titles."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,7 @@ class CheckpointComparison:
             for a score ``mae`` and ``pearson``.
         differences: key of the measure -> (method or control, checkpoint, other checkpoint) -> the first checkpoint
             minus the other, on the cases that all checkpoints have.
-        common: cases that all checkpoints have.
+        common: number of cases that all checkpoints have.
         alone: checkpoint -> number of its other cases.
     """
 
@@ -42,42 +50,60 @@ class CheckpointComparison:
 
     @property
     def methods(self) -> list[str]:
-        """Methods that all checkpoints have."""
-        return [name for name in self.first.methods if all(name in each.methods for each in self.results.values())]
+        """Names of the methods that all checkpoints have."""
+        names = list(self.first.methods)
+        for results in self.results.values():
+            names = [name for name in names if name in results.methods]
+        return names
 
     @property
     def controls(self) -> list[str]:
-        """Controls that all checkpoints have."""
-        return [name for name in self.first.controls if all(name in each.controls for each in self.results.values())]
+        """Names of the controls that all checkpoints have."""
+        names = list(self.first.controls)
+        for results in self.results.values():
+            names = [name for name in names if name in results.controls]
+        return names
 
     @property
     def headline(self) -> str | None:
-        """The IoU that sums up localisation."""
+        """Key of the IoU that sums up localisation."""
         return self.first.headline
 
     @property
     def measured(self) -> list[str]:
-        """Measures with a value for at least two checkpoints."""
+        """Keys of the measures with a value for at least two checkpoints."""
         # a dictionary keeps the order of the declarations, a set would not
-        used = dict.fromkeys(key for each in self.results.values() for key in each.measures)
-        return [key for key in used if sum(each.has(key) for each in self.results.values()) > 1]
+        keys: dict[str, None] = {}
+        for results in self.results.values():
+            keys |= dict.fromkeys(results.measures)
+        measured = []
+        for key in keys:
+            count = sum(results.has(key) for results in self.results.values())
+            if count > 1:
+                measured.append(key)
+        return measured
 
-    def estimate(self, checkpoint: str, name: str, key: str, **of: Any) -> Estimate:
-        """The value of one checkpoint over its own cases, see ``Results.estimate``."""
-        return self.results[checkpoint].estimate(name, key, **of)
+    def score_titles(self) -> dict[str, str]:
+        """Titles of the scores that summarize a model; those that no checkpoint has are left out."""
+        titles: dict[str, str] = {}
+        for scores in self.scores.values():
+            for key, title in SCORE_TITLES.items():
+                if not math.isnan(scores.get(key, math.nan)):
+                    titles[key] = title
+        return titles
+
+    def estimate(self, checkpoint: str, name: str, key: str, **selection: Any) -> Estimate:
+        """Return the value of one checkpoint over its own cases; see ``Results.estimate``."""
+        return self.results[checkpoint].estimate(name, key, **selection)
 
     def difference(
         self, name: str, pair: tuple[str, str], key: str, *, class_name: str | None = None, over_classes: bool = False
     ) -> Estimate:
-        """The first checkpoint of a pair minus the other, on the common cases; ``UNKNOWN`` without any."""
+        """Return the first checkpoint of a pair minus the other, on the common cases; ``UNKNOWN`` without any."""
         summary = self.differences.get(key, {}).get((name, *pair))
         if summary is None:
             return UNKNOWN
-        if over_classes:
-            return summary.class_mean or UNKNOWN
-        if class_name is not None:
-            return summary.per_class[self.first.class_names.index(class_name)] if summary.per_class else UNKNOWN
-        return summary.mean
+        return select_estimate(summary, self.first.class_names, class_name=class_name, over_classes=over_classes)
 
     def warnings(self) -> list[str]:
         """Describe cases that not all checkpoints have, which make their values less comparable."""
@@ -88,10 +114,14 @@ class CheckpointComparison:
                     f"{name} has {count:,} cases that other checkpoints lack: its values include them, the differences "
                     f"rest on the {self.common:,} cases that all checkpoints have"
                 )
-        if not warnings:
-            # with other cases, different counts of a measure are no news
-            warnings = [self._different_cases(key) for key in self.measured]
-        return [warning for warning in warnings if warning]
+        if warnings:
+            # with other cases, the counts of every measure differ too
+            return warnings
+        for key in self.measured:
+            warning = self._different_cases(key)
+            if warning:
+                warnings.append(warning)
+        return warnings
 
     def _different_cases(self, key: str) -> str:
         """Warning that a measure of some method was taken on different cases; empty if there is none."""
@@ -163,14 +193,3 @@ class CheckpointComparison:
 
 ROW_COLUMNS = ("method", "checkpoint", "other", "measure", "better", "value", "ci_low", "ci_high", "n", "patients")
 """Columns of ``CheckpointComparison.rows``."""
-
-
-def score_titles(scores: Mapping[str, float]) -> dict[str, str]:
-    """Titles of the scores that summarize a model, those without a value left out."""
-    titles = {
-        "auroc": "AUROC",
-        "ap": "average precision",
-        "mae": "mean absolute error",
-        "pearson": "Pearson correlation",
-    }
-    return {key: title for key, title in titles.items() if not math.isnan(scores.get(key, math.nan))}

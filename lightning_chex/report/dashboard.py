@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_chex.report.board import Box, Layer, Picture
 from lightning_chex.report.explanation import BITS, Explanation
+from lightning_chex.report.logger_adapter import Box, Layer, Picture
 from lightning_chex.report.pictures import BOX_COLOR, overlay, with_label
 from lightning_chex.thresholds import top_fraction_mask
 

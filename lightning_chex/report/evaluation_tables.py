@@ -9,7 +9,7 @@ EVALUATION_COLUMNS = ["name", "kind", "measure", "better", "over", "value", "ci_
 
 
 def evaluation_tables(results: Results) -> dict[str, tuple[list[str], list[list[Any]]]]:
-    """Columns and rows of an evaluation, for ``Board.table``.
+    """Columns and rows of an evaluation, for ``LoggerAdapter.table``.
 
     Returns:
         Name of the table, which is the group of its measures, -> columns and rows, a row for each mean over maps, over
@@ -17,7 +17,7 @@ def evaluation_tables(results: Results) -> dict[str, tuple[list[str], list[list[
         measure. Tables without a row are left out; measures without a group are in ``further``.
     """
     tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
-    for key in results.measured():
+    for key in results.keys_with_value():
         name = results.measure(key).group or "further"
         tables.setdefault(name, (list(EVALUATION_COLUMNS), []))[1].extend(_measure_rows(results, key))
     if pairs := _difference_rows(results):

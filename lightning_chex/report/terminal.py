@@ -4,9 +4,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning_chex.attribution.emptiness import empty_warning
-from lightning_chex.report.checkpoint_comparison import CheckpointComparison, score_titles
-from lightning_chex.report.comparison import MIN_PATIENTS, beaten, common_n, judged, withheld
-from lightning_chex.report.results import Results, number
+from lightning_chex.report.checkpoint_comparison import CheckpointComparison
+from lightning_chex.report.comparison import (
+    MIN_PATIENTS,
+    controls_with_value,
+    most_frequent_n,
+    reason_not_comparable,
+    significantly_better_than,
+)
+from lightning_chex.report.results import Results, format_number
+
+_METRICS = {
+    "auroc": "AUROC, mean over classes",
+    "ap": "average precision, mean over classes",
+    "dice": "Dice, mean of both lungs",
+    "mae": "mean absolute error, in points",
+    "pearson": "Pearson correlation with the true score",
+}
+"""Metrics at the head of the summary of a run, with their descriptions."""
 
 
 def summary(
@@ -28,30 +43,17 @@ def summary(
         alarms: that were raised, one line each.
 
     Returns:
-        One line per thing worth knowing.
+        One metric, alarm or path per line.
     """
+    of_stage = {}
+    for key, value in metrics.items():
+        if key.startswith(f"{stage}/"):
+            of_stage[key.removeprefix(f"{stage}/")] = value
     lines = [""]
-    for key, meaning in (
-        ("auroc", "AUROC, mean over classes"),
-        ("ap", "average precision, mean over classes"),
-        ("dice", "Dice, mean of both lungs"),
-        ("mae", "mean absolute error, in points"),
-        ("pearson", "Pearson correlation with the true score"),
-    ):
-        if f"{stage}/{key}" in metrics:
-            lines.append(f"  {meaning:<42} {metrics[f'{stage}/{key}']:.3f}")
-    for key in sorted(metrics):
-        name, found, _ = key.removeprefix(f"{stage}/").partition("_iou_every_pixel")
-        if key.startswith(f"{stage}/") and found:
-            lines += [
-                f"  {f'{name} IoU with the marked regions':<42} {metrics[f'{stage}/{name}_iou']:.3f}",
-                f"  {'  a random map':<42} {metrics[f'{stage}/{name}_iou_random']:.3f}",
-                f"  {'  a map that marks every pixel':<42} {metrics[f'{stage}/{name}_iou_every_pixel']:.3f}",
-            ]
-    for key in sorted(metrics):
-        if key.startswith(f"{stage}/") and key.endswith("_empty") and metrics[key] > 0:
-            name = key.removeprefix(f"{stage}/").removesuffix("_empty")
-            lines.append(f"  {f'{name} empty maps, share':<42} {metrics[key]:.3f}")
+    for key, description in _METRICS.items():
+        if key in of_stage:
+            lines.append(_metric_line(description, of_stage[key]))
+    lines += _map_lines(of_stage)
     lines += [f"  alarm       {alarm}" for alarm in alarms]
     lines += [f"  pictures    {sheet}" for sheet in sheets]
     if checkpoint:
@@ -60,103 +62,188 @@ def summary(
     return "\n".join(lines)
 
 
+def _metric_line(description: str, value: float) -> str:
+    return f"  {description:<42} {value:.3f}"
+
+
+def _map_lines(metrics: Mapping[str, float]) -> list[str]:
+    """Lines about the maps of each attribution method: IoU beside its controls, then the share of empty maps."""
+    lines = []
+    for key in sorted(metrics):
+        # the control is logged for exactly those methods whose maps were compared with regions
+        method, suffix, _ = key.partition("_iou_every_pixel")
+        if suffix:
+            lines.append(_metric_line(f"{method} IoU with the marked regions", metrics[f"{method}_iou"]))
+            lines.append(_metric_line("  a random map", metrics[f"{method}_iou_random"]))
+            lines.append(_metric_line("  a map that marks every pixel", metrics[f"{method}_iou_every_pixel"]))
+    for key in sorted(metrics):
+        if key.endswith("_empty") and metrics[key] > 0:
+            method = key.removesuffix("_empty")
+            lines.append(_metric_line(f"{method} empty maps, share", metrics[key]))
+    return lines
+
+
 def results_text(results: Results) -> str:
-    """Write the main measures of every method and control, one a line.
+    """Format the main measures of every method and control, one method per line.
 
     Returns:
-        A table, with the n of every column below its heading, and of a cell with another n beside its value. A star
+        A table with the n of every column below its heading; a cell with another n shows it beside its value. A star
         marks a method that does better than every control, see ``comparison.py``.
     """
-    keys = results.keys_with("terminal")
+    keys = results.keys_shown_in("terminal")
     if not keys:
         return "Nothing was measured."
-    counts = [common_n(results.estimate(name, key) for name in results.names) for key in keys]
-    rows = [("method", [_heading(results, key) for key in keys]), ("n", [f"{count:,} " for count in counts])]
-    for name in results.names:
-        if name == next(iter(results.controls), None):
-            rows.append(("control", [""] * len(keys)))
+    lines = _aligned(_results_rows(results, keys))
+    lines += _footnotes(results, keys, any("*" in line for line in lines))
+    lines += _map_quality(results)
+    for name, reason in results.left_out.items():
+        lines.append(f"left out: {name}: {reason}")
+    return "\n".join(lines)
+
+
+def _results_rows(results: Results, keys: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Rows of the table of an evaluation: headings, n, methods, controls."""
+    counts = [most_frequent_n(results.estimate(name, key) for name in results.names) for key in keys]
+    rows = [
+        ("method", [_heading(results, key) for key in keys]),
+        ("n", [f"{count:,} " for count in counts]),
+    ]
+    for name in results.methods:
         rows.append((name, [_value(results, name, key, count) for key, count in zip(keys, counts, strict=True)]))
-    lines = _aligned(rows)
-    rule = f"IoU by the rule: {results.threshold_rules[results.headline]}; " if results.headline else ""
-    lines.append(f"{rule}(-) lower is better; n: maps behind a column's means, beside a value: behind that one")
-    reasons = [withheld(results, key) for key in keys if results.controls and _starred(results, key)]
-    if any("*" in line for line in lines):
+    if results.controls:
+        rows.append(("control", [""] * len(keys)))
+    for name in results.controls:
+        rows.append((name, [_value(results, name, key, count) for key, count in zip(keys, counts, strict=True)]))
+    return rows
+
+
+def _footnotes(results: Results, keys: Sequence[str], has_star: bool) -> list[str]:
+    """Lines that explain the marks of the table."""
+    rule = ""
+    if results.headline is not None:
+        rule = f"IoU by the rule: {results.threshold_rules[results.headline]}; "
+    lines = [f"{rule}(-) lower is better; n: maps behind a column's means, beside a value: behind that one"]
+    if has_star:
         lines.append(
             "* better than every control: 95 % interval of the paired difference clear of 0, "
             f"{MIN_PATIENTS} patients or more"
         )
-    if any(reasons):
-        lines.append(f"not marked: {'; '.join(dict.fromkeys(filter(None, reasons)))}")
-    if shares := [
-        f"{name} {share.value:.0%}"
-        for name in results.methods
-        if (share := results.estimate(name, "unconverged")).known and share.value > 0
-    ]:
-        lines.append(f"maps whose optimisation has not converged: {', '.join(shares)}")
-    empty = {name: results.estimate(name, "empty") for name in results.methods}
-    if found := [
-        f"{name} {round(share.value * share.n):,} of {share.n:,} ({share.value:.0%})"
-        for name, share in empty.items()
-        if share.known and share.value > 0
-    ]:
-        lines.append(f"empty maps, which enter the means above: {', '.join(found)}")
-    warning = empty_warning({name: share.value for name, share in empty.items() if share.known})
+    reasons: list[str] = []
+    for key in keys:
+        if results.controls and _starred(results, key):
+            reason = reason_not_comparable(results, key)
+            if reason is not None and reason not in reasons:
+                reasons.append(reason)
+    if reasons:
+        lines.append(f"not marked: {'; '.join(reasons)}")
+    return lines
+
+
+def _map_quality(results: Results) -> list[str]:
+    """Lines about maps that have not converged or are empty."""
+    unconverged = []
+    empty = []
+    empty_shares = {}
+    for name in results.methods:
+        share = results.estimate(name, "unconverged")
+        if share.known and share.value > 0:
+            unconverged.append(f"{name} {share.value:.0%}")
+        share = results.estimate(name, "empty")
+        if share.known:
+            empty_shares[name] = share.value
+            if share.value > 0:
+                empty.append(f"{name} {round(share.value * share.n):,} of {share.n:,} ({share.value:.0%})")
+    lines = []
+    if unconverged:
+        lines.append(f"maps whose optimisation has not converged: {', '.join(unconverged)}")
+    if empty:
+        lines.append(f"empty maps, which enter the means above: {', '.join(empty)}")
+    warning = empty_warning(empty_shares)
     if warning:
         lines.append(f"warning: {warning}")
-    lines += [f"left out: {name}: {why}" for name, why in results.left_out.items()]
-    return "\n".join(lines)
+    return lines
 
 
-def comparison_text(found: CheckpointComparison) -> str:
-    """Write how well each checkpoint predicts, and its main measures with their paired differences.
+def comparison_text(comparison: CheckpointComparison) -> str:
+    """Format how well each checkpoint predicts, and its main measures with their paired differences.
 
     Returns:
-        A block a measure: a method a line, the value of each checkpoint, then one less another with its 95 % interval.
+        A block per measure: one method per line, with the value of each checkpoint, then the difference of each pair
+        of checkpoints with its 95 % interval.
     """
-    names = list(found.results)
-    titles = {key: title for scores in found.scores.values() for key, title in score_titles(scores).items()}
-    blocks = [
-        [("on the images reported on", names)]
-        + [(title, [_plain(found.scores[name].get(key)) for name in names]) for key, title in titles.items()]
-    ]
-    for key in (key for key in found.first.keys_with("terminal") if key in found.differences):
-        rows = [(_heading(found.first, key), [*names, *(f"{one} less {other}" for one, other in found.pairs)])]
-        for name in (*found.methods, *found.controls):
-            less = [found.difference(name, pair, key) for pair in found.pairs]
-            values = [_plain(found.estimate(checkpoint, name, key).value) for checkpoint in names]
-            rows.append(
-                (name, values + [f"{_plain(d.value)} ({_plain(d.ci_low)} to {_plain(d.ci_high)})" for d in less])
-            )
-        blocks.append(rows)
-    lines = ["\n".join(_aligned(rows)) for rows in blocks]
-    return "\n\n".join([*lines, *(f"the cases differ: {said}" for said in found.warnings())])
+    blocks = [_score_rows(comparison)]
+    for key in comparison.first.keys_shown_in("terminal"):
+        if key in comparison.differences:
+            blocks.append(_measure_rows(comparison, key))
+    paragraphs = ["\n".join(_aligned(rows)) for rows in blocks]
+    paragraphs += [f"the cases differ: {warning}" for warning in comparison.warnings()]
+    return "\n\n".join(paragraphs)
+
+
+def _score_rows(comparison: CheckpointComparison) -> list[tuple[str, list[str]]]:
+    """Predictive performance, a score per row."""
+    rows = [("on the images reported on", list(comparison.results))]
+    for key, title in comparison.score_titles().items():
+        rows.append((title, [_plain(comparison.scores[name].get(key)) for name in comparison.results]))
+    return rows
+
+
+def _measure_rows(comparison: CheckpointComparison, key: str) -> list[tuple[str, list[str]]]:
+    """One measure: values of the checkpoints and their differences, a method or control per row."""
+    pairs = [f"{first} less {second}" for first, second in comparison.pairs]
+    rows = [(_heading(comparison.first, key), [*comparison.results, *pairs])]
+    for name in (*comparison.methods, *comparison.controls):
+        cells = [_plain(comparison.estimate(checkpoint, name, key).value) for checkpoint in comparison.results]
+        for pair in comparison.pairs:
+            difference = comparison.difference(name, pair, key)
+            low = _plain(difference.ci_low)
+            high = _plain(difference.ci_high)
+            cells.append(f"{_plain(difference.value)} ({low} to {high})")
+        rows.append((name, cells))
+    return rows
 
 
 def _starred(results: Results, key: str) -> bool:
-    """Say whether methods that do better than every control are marked."""
+    """Return whether methods that do better than every control are marked."""
     return results.measure(key).comparable and results.better(key) is not None
 
 
 def _plain(value: float | None) -> str:
-    # ASCII: a terminal may show nothing else
-    return number(value).replace("−", "-").replace("–", "-")
+    # a terminal may show nothing but ASCII
+    return format_number(value).replace("−", "-").replace("–", "-")
 
 
 def _heading(results: Results, key: str) -> str:
-    return f"{results.measure(key).terminal}{' (-)' if results.better(key) == 'lower' else ''}"
+    heading = results.measure(key).terminal
+    if results.better(key) == "lower":
+        return f"{heading} (-)"
+    return heading
 
 
-def _value(results: Results, name: str, key: str, count: int) -> str:
-    controls = judged(results, key)
-    marked = name in results.methods and _starred(results, key) and controls
-    above = marked and beaten(results, name, key, controls) == controls
+def _value(results: Results, name: str, key: str, column_n: int) -> str:
     mean = results.estimate(name, key)
-    value = _plain(mean.value)
-    own = f" ({mean.n:,})" if mean.known and mean.n != count else ""
-    return f"{value}{own}{'*' if above else ' '}"
+    text = _plain(mean.value)
+    if mean.known and mean.n != column_n:
+        text += f" ({mean.n:,})"
+    # a space where there is no star, so that the digits of a column stay below each other
+    return text + ("*" if _is_above_controls(results, name, key) else " ")
+
+
+def _is_above_controls(results: Results, name: str, key: str) -> bool:
+    """Return whether a method does better than every control."""
+    if name not in results.methods or not _starred(results, key):
+        return False
+    controls = controls_with_value(results, key)
+    return bool(controls) and significantly_better_than(results, name, key, controls) == controls
 
 
 def _aligned(rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    first = max(len(name) for name, _ in rows)
-    wide = max(13, *(len(cell) + 1 for _, cells in rows for cell in cells))
-    return [f"{name:<{first}}{''.join(f'{cell:>{wide}}' for cell in cells)}".rstrip() for name, cells in rows]
+    """Pad cells to columns: names to the left, values to the right."""
+    name_width = max(len(name) for name, _ in rows)
+    # 13 characters: narrow tables of different measures then have the same columns
+    cell_width = max(13, *(len(cell) + 1 for _, cells in rows for cell in cells))
+    lines = []
+    for name, cells in rows:
+        padded = [f"{cell:>{cell_width}}" for cell in cells]
+        lines.append(f"{name:<{name_width}}{''.join(padded)}".rstrip())
+    return lines

@@ -16,7 +16,7 @@ from tiny import CLASS_NAMES, LAYER, SpyIBA, TinyData, TinyTask, tiny_trainer
 
 from lightning_chex.attribution import IBA, GradCAM, InverseIBA
 from lightning_chex.explanations import IBACallback
-from lightning_chex.report import TABLE_COLUMNS, Picture, boards_of
+from lightning_chex.report import TABLE_COLUMNS, Picture, adapters_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -170,12 +170,12 @@ def fake_mlflow(monkeypatch) -> SimpleNamespace:
 
 def test_mlflow_gets_images_with_steps_tables_and_artifacts(monkeypatch, tmp_path):
     kept = fake_mlflow(monkeypatch)
-    (board,) = boards_of([kept.logger], {})
+    (adapter,) = adapters_of([kept.logger], {})
     grey = np.zeros((4, 4), np.uint8)
     drawn = np.full((4, 12, 3), 7, np.uint8)
-    board.pictures("val/iba_maps", [Picture("0 | Mass", grey, drawn), Picture("1 | Mass", grey, drawn + 1)], 94)
-    board.table("val/iba_table", ["a", "b"], [[1, "x"], [2, None]], 94)
-    board.file("val/iba_film", tmp_path / "film.png", 94)
+    adapter.pictures("val/iba_maps", [Picture("0 | Mass", grey, drawn), Picture("1 | Mass", grey, drawn + 1)], 94)
+    adapter.table("val/iba_table", ["a", "b"], [[1, "x"], [2, None]], 94)
+    adapter.file("val/iba_film", tmp_path / "film.png", 94)
     assert [(run, key, step) for run, key, step, _ in kept.images] == [
         ("r1", "val/iba_maps/00", 94),
         ("r1", "val/iba_maps/01", 94),
@@ -186,7 +186,7 @@ def test_mlflow_gets_images_with_steps_tables_and_artifacts(monkeypatch, tmp_pat
 
 
 def test_a_logger_of_scalars_alone_has_no_board():
-    assert boards_of([SimpleNamespace(log_metrics=print)]) == []
+    assert adapters_of([SimpleNamespace(log_metrics=print)]) == []
 
 
 def test_checkpoints_hold_all_methods_statistics_once(run):

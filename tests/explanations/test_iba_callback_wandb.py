@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lightning_chex.attribution import IBA
 from lightning_chex.explanations import IBACallback
-from lightning_chex.report import TABLE_COLUMNS, Explanation, Picture, boards_of
+from lightning_chex.report import TABLE_COLUMNS, Explanation, Picture, adapters_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -129,10 +129,10 @@ def test_the_film_strip_and_the_curves_end_the_run(run):
 def test_a_disabled_run_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     logger = WandbLogger(save_dir=tmp_path, mode="disabled")
-    (board,) = boards_of([logger], {"val/loss": "min"})
-    board.table("table", ["column"], [[1]])
+    (adapter,) = adapters_of([logger], {"val/loss": "min"})
+    adapter.table("table", ["column"], [[1]])
     grey = np.zeros((4, 4), np.uint8)
-    board.pictures("pictures", [Picture("0", grey, grey[..., None].repeat(3, axis=2))], 0)
+    adapter.pictures("pictures", [Picture("0", grey, grey[..., None].repeat(3, axis=2))], 0)
     assert logger.experiment.disabled
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     logger.experiment.finish()
@@ -152,8 +152,8 @@ def test_a_run_that_is_online_keeps_the_table_as_an_artifact(monkeypatch, tmp_pa
     run = SimpleNamespace(disabled=False, offline=offline, id="r1", log_artifact=kept.append)
     logger = type("WandbLogger", (), {"__module__": "loggers.wandb", "experiment": run})()
     (tmp_path / "table.csv").write_text("epoch,number\n")
-    (board,) = boards_of([logger])
-    board.file("val/iba_course", tmp_path / "table.csv", 4)
+    (adapter,) = adapters_of([logger])
+    adapter.file("val/iba_course", tmp_path / "table.csv", 4)
     assert [(one.name, one.files) for one in kept] == (
         [] if offline else [("val-iba_course-r1", {"table.csv": "epoch,number\n"})]
     )

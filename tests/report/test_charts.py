@@ -346,7 +346,7 @@ def test_an_example_that_does_not_fit_is_refused(changes, words):
 
 
 def test_a_curve_of_unequal_lists_is_refused():
-    with pytest.raises(ValueError, match="curve 'insertion' of 'IBA' has 2 places and 1 means"):
+    with pytest.raises(ValueError, match="curve 'insertion' of 'IBA' has 2 positions and 1 means"):
         Curve("IBA", "insertion", [0, 1], [Estimate(0.5, 0.4, 0.6, 3, 3)])
 
 

@@ -9,7 +9,7 @@ from lightning_chex.report import (
     EVALUATION_COLUMNS,
     Results,
     evaluation_tables,
-    number,
+    format_number,
     results_text,
 )
 
@@ -137,6 +137,6 @@ def test_the_dashboard_has_a_row_for_every_paired_difference():
 
 
 def test_numbers_for_people():
-    assert [number(v) for v in (0.07541, -0.5, 0.0, -0.0001, 12.345, 1234.5, None, math.nan, math.inf)] == [
+    assert [format_number(v) for v in (0.07541, -0.5, 0.0, -0.0001, 12.345, 1234.5, None, math.nan, math.inf)] == [
         *("0.075", "−0.500", "0.000", "0.000", "12.35", "1,234", "–", "–", "–")
     ]

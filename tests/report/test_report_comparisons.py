@@ -7,7 +7,7 @@ from made_up import CONTROLS, METHODS, made_up_curves, made_up_results
 from page_reader import Node, rows
 from test_evaluation_report import one, outcome, page_of, section, tables
 
-from lightning_chex.report import Curve, number
+from lightning_chex.report import Curve, format_number
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_each_method_is_compared_with_every_other_and_every_control(page):
     for row in METHODS:
         for name, cell in zip([*CONTROLS, *METHODS], found[row], strict=True):
             less = value[row]["iou/fixed_share"]["value"] - value[name]["iou/fixed_share"]["value"]
-            assert cell.startswith("–" if row == name else number(less))
+            assert cell.startswith("–" if row == name else format_number(less))
     # the other way round, with the ends changed about
     own = [cell.replace("−", "-") for cell in (found["InverseIBA"][3], found["IBA"][4])]
     assert own[0].startswith("-0.0") and own[1].startswith("0.0") and " to -" in own[0]

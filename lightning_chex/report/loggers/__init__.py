@@ -1,8 +1,8 @@
-"""Pictures, tables and files through the loggers of a run: one logger a file.
+"""Adapters that send pictures, tables and files to the loggers of a run, one logger per file.
 
-A file is named as the module of the logger it serves (``pytorch_lightning.loggers.wandb``: ``wandb.py``) and has a
-class ``Board`` (see ``report/board.py``), at most 150 lines; it is found by its name, so that no other file has to
-know it. A logger that has the three methods of a ``Board`` itself needs no file.
+A file has the name of the module of its logger (``pytorch_lightning.loggers.wandb``: ``wandb.py``) and a class
+``Adapter`` with the methods of `LoggerAdapter`. It is found by its name, so no other file has to be changed for a new
+logger. A logger that has the three methods of `LoggerAdapter` itself needs no file.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,27 +10,32 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lightning_chex.report.board import Board
+from lightning_chex.report.logger_adapter import LoggerAdapter
 
 _METHODS = ("pictures", "table", "file")
 
 
-def boards_of(loggers: Iterable[Any], best: Mapping[str, str] | None = None) -> list[Board]:
+def adapters_of(loggers: Iterable[Any], best: Mapping[str, str] | None = None) -> list[LoggerAdapter]:
     """Return the adapters of these loggers; a logger that accepts nothing but scalars has none.
 
     Args:
-        loggers: of the run, which begins now.
-        best: see `Board`.
+        loggers: of the run that begins now.
+        best: see `LoggerAdapter`.
     """
-    found = (_board_of(logger, best or {}) for logger in loggers)
-    return [board for board in found if board is not None]
+    adapters = []
+    for logger in loggers:
+        adapter = _adapter_of(logger, best or {})
+        if adapter is not None:
+            adapters.append(adapter)
+    return adapters
 
 
-def _board_of(logger: Any, best: Mapping[str, str]) -> Board | None:
+def _adapter_of(logger: Any, best: Mapping[str, str]) -> LoggerAdapter | None:
     if all(callable(getattr(logger, name, None)) for name in _METHODS):
         return logger
-    for kind in type(logger).__mro__:
-        name = kind.__module__.rpartition(".")[2]
+    # base classes too: a subclass of WandbLogger in a user's own module is served by wandb.py
+    for class_ in type(logger).__mro__:
+        name = class_.__module__.rpartition(".")[2]
         if Path(__file__).with_name(f"{name}.py").is_file():
-            return import_module(f"{__name__}.{name}").Board(logger, best)
+            return import_module(f"{__name__}.{name}").Adapter(logger, best)
     return None

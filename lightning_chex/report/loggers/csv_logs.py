@@ -10,15 +10,15 @@ from PIL import Image
 
 from lightning_chex.csv_text import csv_lines
 from lightning_chex.files import write_whole
-from lightning_chex.report.board import Picture
+from lightning_chex.report.logger_adapter import Picture
 
 
-class Board:
-    """Shows a run in the folder of a ``CSVLogger``.
+class Adapter:
+    """Adapter of a ``CSVLogger``: writes into the folder of the run.
 
     Args:
         logger: the ``CSVLogger``.
-        best: of no use here: the files hold all values.
+        best: not used: the files hold all values.
     """
 
     def __init__(self, logger: Any, best: Mapping[str, str]) -> None:
@@ -29,20 +29,24 @@ class Board:
         for number, picture in enumerate(pictures):
             file = io.BytesIO()
             Image.fromarray(picture.drawn).save(file, format="png")
-            write_whole(self._place(f"{key}/{step:08d}/{number:02d}.png"), file.getvalue())
+            write_whole(self._make_path(f"{key}/{step:08d}/{number:02d}.png"), file.getvalue())
         captions = [[number, picture.caption] for number, picture in enumerate(pictures)]
         self.table(f"{key}/{step:08d}/captions", ["number", "caption"], captions)
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int | None = None) -> None:
         """Write ``KEY.csv``, or of a step ``KEY/00000094.csv``."""
-        path = self._place(f"{key}.csv" if step is None else f"{key}/{step:08d}.csv")
+        name = f"{key}.csv"
+        if step is not None:
+            name = f"{key}/{step:08d}.csv"
+        path = self._make_path(name)
         write_whole(path, csv_lines([columns, *rows]))
 
     def file(self, key: str, path: Path, step: int) -> None:
         """Copy a file to ``KEY`` with its own ending."""
-        shutil.copyfile(path, self._place(f"{key}{path.suffix}"))
+        shutil.copyfile(path, self._make_path(f"{key}{path.suffix}"))
 
-    def _place(self, name: str) -> Path:
+    def _make_path(self, name: str) -> Path:
+        """Path of a file in the folder of the run; its folder is made."""
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path

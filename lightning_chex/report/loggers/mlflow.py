@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_chex.report.board import Picture
+from lightning_chex.report.logger_adapter import Picture
 
 
-class Board:
-    """Shows a run through an ``MLFlowLogger``.
+class Adapter:
+    """Adapter of an ``MLFlowLogger``.
 
     Args:
         logger: the ``MLFlowLogger``.
-        best: of no use here: MLflow's tables of runs show the last values.
+        best: not used: MLflow's tables of runs show the last values.
     """
 
     def __init__(self, logger: Any, best: Mapping[str, str]) -> None:
@@ -30,11 +30,15 @@ class Board:
         self.table(f"{key}/captions", ["number", "caption"], rows, step)
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int | None = None) -> None:
-        """Log a table as ``KEY.json``, or of a step ``KEY/00000094.json``: to add rows it would fetch all others."""
-        data = {column: [row[i] for row in rows] for i, column in enumerate(columns)}
-        self._client.log_table(
-            self._id, data, artifact_file=f"{key}.json" if step is None else f"{key}/{step:08d}.json"
-        )
+        """Log a table as ``KEY.json``, or of a step as ``KEY/00000094.json``."""
+        data = {}
+        for i, column in enumerate(columns):
+            data[column] = [row[i] for row in rows]
+        # one file per step: to append rows to a table, MLflow would download all earlier ones
+        name = f"{key}.json"
+        if step is not None:
+            name = f"{key}/{step:08d}.json"
+        self._client.log_table(self._id, data, artifact_file=name)
 
     def file(self, key: str, path: Path, step: int) -> None:
         """Keep a file as an artifact, in the folder of its key."""

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lightning_chex.report.board import Picture
+from lightning_chex.report.logger_adapter import Picture
 
 
-class Board:
-    """Shows a run through a ``TensorBoardLogger``.
+class Adapter:
+    """Adapter of a ``TensorBoardLogger``.
 
     Args:
         logger: the ``TensorBoardLogger``.
-        best: of no use here: TensorBoard has no summaries.
+        best: not used: TensorBoard has no summaries.
     """
 
     def __init__(self, logger: Any, best: Mapping[str, str]) -> None:
@@ -29,8 +29,10 @@ class Board:
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int | None = None) -> None:
         """Log a table as Markdown."""
-        lines = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in rows)]
-        self._writer.add_text(key, "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines), step)
+        lines = [_markdown_row(columns), _markdown_row(["---"] * len(columns))]
+        for row in rows:
+            lines.append(_markdown_row([_cell(value) for value in row]))
+        self._writer.add_text(key, "\n".join(lines), step)
 
     def file(self, key: str, path: Path, step: int) -> None:
         """Log a PNG as a picture; other files stay where they are."""
@@ -39,7 +41,14 @@ class Board:
                 self._writer.add_image(key, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
 
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    # a bar would end the cell
+    return str(value).replace("|", "\\|")

@@ -1,13 +1,13 @@
 """The page that compares checkpoints: their values, their paired differences, and how well each predicts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_chex.estimates import Estimate
-from lightning_chex.report.checkpoint_comparison import CheckpointComparison, score_titles
-from lightning_chex.report.comparison import MIN_PATIENTS, clear_of_zero, common_n
+from lightning_chex.report.checkpoint_comparison import CheckpointComparison
+from lightning_chex.report.comparison import MIN_PATIENTS, is_significantly_better, most_frequent_n
 from lightning_chex.report.page.differences import compared_title, difference_cell
 from lightning_chex.report.page.outcome import words
 from lightning_chex.report.page.page import write_page
@@ -23,9 +23,9 @@ from lightning_chex.report.page.views import (
     estimate_cell,
     explained,
 )
-from lightning_chex.report.results import number
+from lightning_chex.report.results import format_number
 
-_UNFOLDED = 3
+_OPEN_TABLES = 3
 """Number of tables of measures that are open; the others are folded."""
 
 _DIRECTIONS = {
@@ -45,17 +45,17 @@ class _Line:
     differences: Sequence[Estimate]
 
 
-def write_comparison(path: Path, found: CheckpointComparison) -> None:
+def write_comparison(path: Path, comparison: CheckpointComparison) -> None:
     """Write a comparison as one HTML page without scripts and external resources; it links to each report."""
-    sections = [_prediction(found), _measures(found), _by_class(found)]
+    sections = [_prediction(comparison), _measures(comparison), _by_class(comparison)]
     write_page(
         path,
         "comparison.html",
-        title=f"Checkpoints compared: {words(list(found.results))}",
+        title=f"Checkpoints compared: {words(list(comparison.results))}",
         sections=[section for section in sections if section is not None],
-        links=[Link(f"report of {name}", _report_of(name)) for name in found.results],
-        warnings=found.warnings(),
-        outcome=_outcome(found),
+        links=[Link(f"report of {name}", _report_of(name)) for name in comparison.results],
+        warnings=comparison.warnings(),
+        outcome=_outcome(comparison),
     )
 
 
@@ -63,48 +63,58 @@ def _report_of(name: str) -> str:
     return f"{name}/report.html"
 
 
-def _outcome(found: CheckpointComparison) -> list[Answers]:
-    """Say for each main measure by which methods' maps one checkpoint does better than another."""
+def _outcome(comparison: CheckpointComparison) -> list[Answers]:
+    """State for each main measure by which methods' maps one checkpoint does better than another."""
     outcome = []
-    for key in found.first.keys_with("outcome"):
-        if not found.first.measure(key).comparable:
+    for key in comparison.first.keys_shown_in("outcome"):
+        if not comparison.first.measure(key).comparable:
             continue
-        answers = [answer for pair in found.pairs if (answer := _answer(found, key, pair))]
+        answers: list[str] = []
+        for pair in comparison.pairs:
+            answer = _answer(comparison, key, pair)
+            # with few patients, several pairs have the same answer
+            if answer is not None and answer not in answers:
+                answers.append(answer)
         if answers:
-            outcome.append(Answers(compared_title(found.first, key), list(dict.fromkeys(answers))))
+            outcome.append(Answers(compared_title(comparison.first, key), answers))
     return outcome
 
 
-def _answer(found: CheckpointComparison, key: str, pair: tuple[str, str]) -> str | None:
-    """Say which of two checkpoints a measure favours; None where they have no case in common."""
-    differences = {name: own for name in found.methods if (own := found.difference(name, pair, key)).known}
+def _answer(comparison: CheckpointComparison, key: str, pair: tuple[str, str]) -> str | None:
+    """State which of two checkpoints a measure favours; None where they have no case in common."""
+    differences = {}
+    for name in comparison.methods:
+        difference = comparison.difference(name, pair, key)
+        if difference.known:
+            differences[name] = difference
     if not differences:
         return None
-    patients = max(own.patients for own in differences.values())
+    patients = max(difference.patients for difference in differences.values())
     if patients < MIN_PATIENTS:
         return f"{patients} patients, fewer than {MIN_PATIENTS}, so nothing is called better or worse."
-    better = found.first.better(key)
-    more = [name for name, own in differences.items() if clear_of_zero(own, better)]
-    less = [name for name, own in differences.items() if clear_of_zero(-own, better)]
-    apart = [name for name in differences if name not in more + less]
-    parts = []
-    if more:
-        parts.append(f"{pair[0]} does better than {pair[1]} by the maps of {words(more)}")
-    if less:
-        parts.append(f"{pair[1]} does better than {pair[0]} by the maps of {words(less)}")
-    if apart:
-        parts.append(f"{pair[0]} and {pair[1]} show no sure difference by the maps of {words(apart)}")
-    return f"{'; '.join(parts)}."
+    better = comparison.first.better(key)
+    favour_first = [name for name, each in differences.items() if is_significantly_better(each, better)]
+    favour_second = [name for name, each in differences.items() if is_significantly_better(-each, better)]
+    unclear = [name for name in differences if name not in (*favour_first, *favour_second)]
+    first, second = pair
+    clauses = []
+    if favour_first:
+        clauses.append(f"{first} does better than {second} by the maps of {words(favour_first)}")
+    if favour_second:
+        clauses.append(f"{second} does better than {first} by the maps of {words(favour_second)}")
+    if unclear:
+        clauses.append(f"{first} and {second} show no sure difference by the maps of {words(unclear)}")
+    return f"{'; '.join(clauses)}."
 
 
-def _prediction(found: CheckpointComparison) -> Section:
+def _prediction(comparison: CheckpointComparison) -> Section:
     """Show how well each checkpoint predicts the images reported on."""
-    titles = {key: title for scores in found.scores.values() for key, title in score_titles(scores).items()}
+    titles = comparison.score_titles()
     rows = []
-    for name, results in found.results.items():
+    for name, results in comparison.results.items():
         checkpoint: dict[str, Any] = dict(results.protocol.get("checkpoint") or {})
-        cells = [Cell(number(found.scores[name].get(key))) for key in titles]
-        cells.append(Cell(f"{found.common + found.alone[name]:,}"))
+        cells = [Cell(format_number(comparison.scores[name].get(key))) for key in titles]
+        cells.append(Cell(f"{comparison.common + comparison.alone[name]:,}"))
         cells.append(Cell(str(checkpoint.get("file", ""))))
         cells.append(Cell(str(checkpoint.get("sha256", ""))[:12]))
         rows.append(Row(name, cells, link=_report_of(name)))
@@ -114,90 +124,116 @@ def _prediction(found: CheckpointComparison) -> Section:
     return Section("prediction", "How well they predict", [table])
 
 
-def _measures(found: CheckpointComparison) -> Section | None:
-    compared = [key for key in found.first.keys_with("compared") if key in found.measured]
-    others = [key for key in found.measured if key in found.differences and key not in compared]
+def _measures(comparison: CheckpointComparison) -> Section | None:
+    compared = [key for key in comparison.first.keys_shown_in("compared") if key in comparison.measured]
+    others = [key for key in comparison.measured if key in comparison.differences and key not in compared]
     keys = [*compared, *others]
     if not keys:
         return None
-    tables = [_measure(found, key) for key in keys]
+    tables = [_measure(comparison, key) for key in keys]
     return Section(
         "measures",
         "Measures and paired differences",
-        tables[:_UNFOLDED],
-        tables[_UNFOLDED:],
-        explained(found.first, keys),
+        tables[:_OPEN_TABLES],
+        tables[_OPEN_TABLES:],
+        explained(comparison.first, keys),
     )
 
 
-def _measure(found: CheckpointComparison, key: str) -> Table:
-    def line(name: str) -> _Line:
-        values = [found.estimate(checkpoint, name, key) for checkpoint in found.results]
-        return _Line(name, values, [found.difference(name, pair, key) for pair in found.pairs])
-
-    methods = [line(name) for name in found.methods]
-    controls = [line(name) for name in found.controls]
-    counts = _counts([*methods, *controls], len(found.results) + len(found.pairs))
-    better = found.first.better(key)
-    groups = [RowGroup([_row(each, counts, better) for each in methods])]
+def _measure(comparison: CheckpointComparison, key: str) -> Table:
+    """Build the table of one measure: values of the checkpoints, then the differences of their pairs."""
+    methods = [_line(comparison, name, key) for name in comparison.methods]
+    controls = [_line(comparison, name, key) for name in comparison.controls]
+    headings = _headings(comparison)
+    counts = _counts([*methods, *controls], len(headings))
+    better = comparison.first.better(key)
+    groups = [RowGroup([_row(line, counts, better) for line in methods])]
     if controls:
-        groups.append(RowGroup([_row(each, counts, better) for each in controls], "Controls", "controls"))
-    headings = [
-        Heading(text, f"n = {count:,}" if count else "") for text, count in zip(_headings(found), counts, strict=True)
-    ]
-    notes = [note for note in (_DIRECTIONS.get(better or ""), _SMALL_PRINT) if note]
-    return Table(compared_title(found.first, key), headings, groups, notes)
+        groups.append(RowGroup([_row(line, counts, better) for line in controls], "Controls", "controls"))
+    headings_with_n = []
+    for text, count in zip(headings, counts, strict=True):
+        headings_with_n.append(Heading(text, f"n = {count:,}" if count else ""))
+    notes = [_SMALL_PRINT]
+    if better in _DIRECTIONS:
+        notes.insert(0, _DIRECTIONS[better])
+    return Table(compared_title(comparison.first, key), headings_with_n, groups, notes)
 
 
-def _by_class(found: CheckpointComparison) -> Section | None:
+def _line(comparison: CheckpointComparison, name: str, key: str) -> _Line:
+    values = [comparison.estimate(checkpoint, name, key) for checkpoint in comparison.results]
+    differences = [comparison.difference(name, pair, key) for pair in comparison.pairs]
+    return _Line(name, values, differences)
+
+
+def _by_class(comparison: CheckpointComparison) -> Section | None:
     """Show the IoU class by class, a table for each method."""
-    key = found.headline
-    if key is None or not found.first.class_names or key not in found.differences:
+    key = comparison.headline
+    if key is None or not comparison.first.class_names or key not in comparison.differences:
         return None
-    tables = [_class_table(found, key, name) for name in found.methods]
+    tables = [_class_table(comparison, key, name) for name in comparison.methods]
     return Section("classes", "IoU by class", tables[:1], tables[1:], template="checkpoint_classes")
 
 
-def _class_table(found: CheckpointComparison, key: str, method: str) -> Table:
-    mean = "mean over classes"
-    selections: dict[str, Mapping[str, Any]] = {name: {"class_name": name} for name in found.first.class_names}
-    selections[mean] = {"over_classes": True}
+def _class_table(comparison: CheckpointComparison, key: str, method: str) -> Table:
+    """Build the table of one method's IoU: a class per row, with the AUROC of each checkpoint beside it."""
     rows = []
-    for name, selection in selections.items():
-        values = [found.estimate(checkpoint, method, key, **selection) for checkpoint in found.results]
-        less = [found.difference(method, pair, key, **selection) for pair in found.pairs]
-        if not any(value.known for value in values):
-            continue
-        row = _row(_Line(name, values, less), [0] * (len(values) + len(less)), found.first.better(key))
-        score = "auroc" if name == mean else f"auroc/{name}"
-        scores = [Cell(number(found.scores[checkpoint].get(score))) for checkpoint in found.results]
-        rows.append(Row(name, [*row.cells, *scores]))
-    headings = [Heading(text) for text in (*_headings(found), *(f"AUROC of {name}" for name in found.results))]
+    for name in comparison.first.class_names:
+        rows.append(_class_row(comparison, key, method, name, f"auroc/{name}", class_name=name))
+    rows.append(_class_row(comparison, key, method, "mean over classes", "auroc", over_classes=True))
+    headings = [Heading(text) for text in _headings(comparison)]
+    headings += [Heading(f"AUROC of {name}") for name in comparison.results]
     return Table(
-        f"{compared_title(found.first, key)}, by class: {method}",
+        f"{compared_title(comparison.first, key)}, by class: {method}",
         headings,
-        [RowGroup(rows)],
+        [RowGroup([row for row in rows if row is not None])],
         [_DIRECTIONS["higher"], _SMALL_PRINT],
         name_heading="class",
         summary=f"By class: {method}",
     )
 
 
-def _headings(found: CheckpointComparison) -> list[str]:
-    return [*found.results, *(f"{first} less {second}" for first, second in found.pairs)]
+def _class_row(
+    comparison: CheckpointComparison, key: str, method: str, title: str, score: str, **selection: Any
+) -> Row | None:
+    """Build one row of a method's IoU by class; None if no checkpoint has a value.
+
+    Args:
+        comparison: of the checkpoints.
+        key: of the IoU.
+        method: its name.
+        title: of the row.
+        score: key of the score beside the values.
+        selection: of the mean, see ``Results.estimate``.
+    """
+    values = [comparison.estimate(checkpoint, method, key, **selection) for checkpoint in comparison.results]
+    if not any(value.known for value in values):
+        return None
+    differences = [comparison.difference(method, pair, key, **selection) for pair in comparison.pairs]
+    # 0: the headings of this table name no n, so every cell names its own
+    counts = [0] * (len(values) + len(differences))
+    row = _row(_Line(title, values, differences), counts, comparison.first.better(key))
+    scores = [Cell(format_number(comparison.scores[checkpoint].get(score))) for checkpoint in comparison.results]
+    return Row(title, [*row.cells, *scores])
+
+
+def _headings(comparison: CheckpointComparison) -> list[str]:
+    """Headings of the columns of values and of differences."""
+    pairs = [f"{first} less {second}" for first, second in comparison.pairs]
+    return [*comparison.results, *pairs]
 
 
 def _counts(lines: Sequence[_Line], columns: int) -> list[int]:
     """The n that most estimates of each column have."""
     rows = [[*line.values, *line.differences] for line in lines]
-    return [common_n(row[column] for row in rows) for column in range(columns)]
+    return [most_frequent_n(row[column] for row in rows) for column in range(columns)]
 
 
 def _row(line: _Line, counts: Sequence[int], better: str | None) -> Row:
-    values = len(line.values)
-    cells = [estimate_cell(value, count) for value, count in zip(line.values, counts[:values], strict=True)]
-    cells += [
-        difference_cell(difference, better, count)
-        for difference, count in zip(line.differences, counts[values:], strict=True)
-    ]
+    value_counts = counts[: len(line.values)]
+    difference_counts = counts[len(line.values) :]
+    cells = []
+    for value, count in zip(line.values, value_counts, strict=True):
+        cells.append(estimate_cell(value, count))
+    for difference, count in zip(line.differences, difference_counts, strict=True):
+        cells.append(difference_cell(difference, better, count))
     return Row(line.name, cells)

@@ -17,7 +17,7 @@ from torch import Tensor
 from lightning_chex.report.page.charts import Style
 from lightning_chex.report.page.views import Box, Example, Outline, Picture, Score, Section
 from lightning_chex.report.pictures import signed_overlay
-from lightning_chex.report.results import Results, number
+from lightning_chex.report.results import Results, format_number
 
 LONGEST = 256
 """Sides of pictures on the page, in pixels: larger ones are reduced."""
@@ -98,7 +98,7 @@ def _example(row: ExampleRow, results: Results, styles: Mapping[str, Style]) -> 
         if name not in row.maps:
             continue
         css = "control" if name in styles and styles[name].control else "method"
-        value = f"{row.measure} {number(row.iou[name])}" if name in row.iou else ""
+        value = f"{row.measure} {format_number(row.iou[name])}" if name in row.iou else ""
         pictures.append(_picture(row, signed_overlay(row.image, row.maps[name]), name, value, css))
     return Example(f"{row.rank.capitalize()}: {row.target_name}", _facts(row, results), pictures)
 

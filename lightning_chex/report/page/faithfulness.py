@@ -40,7 +40,7 @@ def faithfulness(results: Results, curves: Sequence[Curve], styles: Mapping[str,
 
 
 def _perturbation(results: Results, curves: Sequence[Curve], styles: Mapping[str, Style]) -> Section | None:
-    keys = results.measured("perturbation")
+    keys = results.keys_with_value("perturbation")
     output = "predicted score" if results.task == "regression" else "probability of the class"
     blocks: list[Block] = []
     clouds = [
@@ -106,7 +106,7 @@ def _check(
 ) -> Section | None:
     """Build a section of one measure with its curve, and of the measures declared for the same table."""
     blocks: list[Block] = [] if figure is None else [figure]
-    keys = results.measured(table)
+    keys = results.keys_with_value(table)
     columns = []
     for key in keys:
         columns.append(Column.of_measure(results, key))
@@ -120,7 +120,7 @@ def _check(
 
 
 def _convergence(results: Results) -> Section | None:
-    keys = results.measured("convergence")
+    keys = results.keys_with_value("convergence")
     if not keys:
         return None
     columns = [Column.of_measure(results, key) for key in keys]

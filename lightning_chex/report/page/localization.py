@@ -23,7 +23,7 @@ _REGIONS = {"boxes": "box of the finding", "masks": "mask of the finding", "zone
 
 
 def localization(results: Results, curves: Sequence[Curve], styles: Mapping[str, Style]) -> list[Section | None]:
-    """Build all sections about place; None for those without data."""
+    """Build all sections about localisation; None for those without data."""
     return [_overall(results), _by_class(results), _other(results, curves, styles)]
 
 
@@ -39,7 +39,7 @@ def _overall(results: Results) -> Section | None:
     notes = []
     if results.task == "classification" and results.regions in ("boxes", "masks"):
         published = {**paper.IOU, "EveryPixel": paper.EVERY_PIXEL}
-        columns.append(PaperColumn(published, noted=["EveryPixel"]))
+        columns.append(PaperColumn(published, with_asterisk=["EveryPixel"]))
         notes.append(_PAPER_NOTE)
     if "iou/fixed_share" in rules and "threshold_rule" in results.protocol:
         notes.append(f"Fixed share of pixels: {results.protocol['threshold_rule'].removeprefix('top_fraction: ')}.")
@@ -58,38 +58,40 @@ def _overall(results: Results) -> Section | None:
 
 
 def _by_class(results: Results) -> Section | None:
-    keys = [
-        key for key in results.threshold_rules if any(results.has(key, class_name=name) for name in results.class_names)
-    ]
+    keys = []
+    for key in results.threshold_rules:
+        if any(results.has(key, class_name=name) for name in results.class_names):
+            keys.append(key)
     if not keys or len(results.class_names) < 2:
         return None
     tables = [_class_table(results, key) for key in keys]
     title = "Overlap by class (Table 3)"
     unit = "class"
-    if results.detectors:
+    if results.has_detectors:
         title = "Overlap by detector (Table 2)"
         unit = "detector: zones scored 0 or 1, zones scored 2, zones scored 3"
     return Section("classes", title, tables[:1], tables[1:], words={"unit": unit})
 
 
 def _class_table(results: Results, key: str) -> Table:
-    kind = "detector" if results.detectors else "class"
+    kind = "detector" if results.has_detectors else "class"
     shown = [name for name in results.class_names if results.has(key, class_name=name)]
     columns: list[Column | PaperColumn] = []
     for name in shown:
-        if results.detectors:
+        if results.has_detectors:
             columns.append(Column("here", key, _DETECTORS[name], name))
             columns.append(PaperColumn(paper.DETECTOR_IOU[name], group=_DETECTORS[name]))
         else:
             columns.append(Column(name, key, class_name=name))
     means = [Column(f"mean over {_unit(results)}", key), Column("mean over classes", key, over_classes=True)]
-    columns += [column for column in means if results.has(key, **column.of)]
+    columns += [column for column in means if column.has_value(results)]
     rows = []
-    if not results.detectors and set(shown) & set(paper.CLASS_IOU["BCE"]):
+    if not results.has_detectors and set(shown) & set(paper.CLASS_IOU["BCE"]):
         for loss, published in paper.CLASS_IOU.items():
             by_column = {index: published[name] for index, name in enumerate(shown) if name in published}
-            # the paper's mean is over boxes of all eight classes
-            rows.append(PaperRow(f"InverseIBA, {loss}", {**by_column, len(shown): paper.BOX_MEAN[loss]}))
+            # the paper's mean is over boxes of all eight classes, not over classes: it belongs to the column after them
+            by_column[len(shown)] = paper.BOX_MEAN[loss]
+            rows.append(PaperRow(f"InverseIBA, {loss}", by_column))
     rule = results.threshold_rules[key]
     note = f"A single {kind} carries no mark: it has few patients, and of many columns some would be marked by chance."
     return measure_table(
@@ -108,49 +110,49 @@ def _other(results: Results, curves: Sequence[Curve], styles: Mapping[str, Style
         ("place", "Measures without a threshold"),
         ("found", f"Share of {_unit(results)} found"),
     ):
-        columns = [Column.of_measure(results, key) for key in results.measured(table)]
+        columns = [Column.of_measure(results, key) for key in results.keys_with_value(table)]
         if columns:
             blocks.append(measure_table(results, caption, columns))
-    drawn = curve_figure(
+    figure = curve_figure(
         {"IoU at every threshold": curves_named(curves, "iou_at_level", results)},
         styles,
         "threshold, from the map's least to its greatest value",
         "mean IoU",
         "IoU at every threshold, the same one for all images, with 95 % band, {n}.",
     )
-    if drawn is not None:
-        blocks.append(drawn)
+    if figure is not None:
+        blocks.append(figure)
     if not blocks:
         return None
     return Section(
         "place",
         "Other measures of place",
         blocks,
-        explanations=explained(results, [*results.measured("place"), *results.measured("found")]),
+        explanations=explained(results, [*results.keys_with_value("place"), *results.keys_with_value("found")]),
         words={"unit": _unit(results)},
     )
 
 
 def severity(results: Results, curves: Sequence[Curve], styles: Mapping[str, Style]) -> Section | None:
     """Build the section about zone scores; None without data."""
-    keys = results.measured("severity")
+    keys = results.keys_with_value("severity")
     blocks: list[Block] = []
     if keys:
         columns: list[Column | PaperColumn] = [Column.of_measure(results, key) for key in keys]
         notes = []
         if results.task == "regression" and "severity_correlation" in keys:
-            columns.append(PaperColumn(paper.SEVERITY, noted=["RegressionIBA_DV"]))
+            columns.append(PaperColumn(paper.SEVERITY, with_asterisk=["RegressionIBA_DV"]))
             notes.append("* The paper names its MSE loss twice; its second figure is shown with the deviation loss.")
         blocks.append(measure_table(results, "Correlation of maps with the zone scores", columns, notes=notes))
-    drawn = curve_figure(
+    figure = curve_figure(
         {"Relevance by zone score": curves_named(curves, "relevance_by_score", results)},
         styles,
         "Brixia score of the zone",
         "mean relevance of the zone",
         "Mean of the map over zones of each score, with 95 % band, {n} zones; a map that follows severity rises.",
     )
-    if drawn is not None:
-        blocks.append(drawn)
+    if figure is not None:
+        blocks.append(figure)
     if not blocks:
         return None
     return Section("severity", "Severity", blocks, explanations=explained(results, keys))

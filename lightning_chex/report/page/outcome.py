@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 
-from lightning_chex.report.comparison import beaten, judged, withheld
+from lightning_chex.report.comparison import (
+    best_name,
+    controls_with_value,
+    reason_not_comparable,
+    significantly_better_than,
+)
 from lightning_chex.report.page.views import Answers, counted
-from lightning_chex.report.results import Results, number
+from lightning_chex.report.results import Results, format_number
 
-_MOST = 2
-"""Number of measures that answer a question at most."""
+_MAX_MEASURES = 2
+"""Largest number of measures that answer a question."""
 
 
 def outcome(results: Results) -> list[Answers]:
@@ -27,20 +32,23 @@ def outcome(results: Results) -> list[Answers]:
 
 
 def _main_measures(results: Results, *groups: str) -> list[str]:
-    return [key for key in results.keys_with("outcome") if results.measure(key).group in groups][:_MOST]
+    return [key for key in results.keys_shown_in("outcome") if results.measure(key).group in groups][:_MAX_MEASURES]
 
 
 def _weights(results: Results) -> Answers | None:
-    means = {name: results.estimate(name, "randomization") for name in results.methods}
-    known = {name: mean.value for name, mean in means.items() if mean.known}
-    if not known:
+    values = {}
+    for name in results.methods:
+        mean = results.estimate(name, "randomization")
+        if mean.known:
+            values[name] = mean.value
+    if not values:
         return None
-    low = min(known, key=lambda name: known[name])
-    high = max(known, key=lambda name: known[name])
+    low = best_name(values, "lower")
+    high = best_name(values, "higher")
     if low == high:
-        span = f"by {number(known[low])} for {low}"
+        span = f"by {format_number(values[low])} for {low}"
     else:
-        span = f"by {number(known[low])} ({low}) to {number(known[high])} ({high})"
+        span = f"by {format_number(values[low])} ({low}) to {format_number(values[high])} ({high})"
     counts = _counted(results, "randomization")
     return Answers(
         "Do the maps depend on what was learnt?",
@@ -54,9 +62,10 @@ def _weights(results: Results) -> Answers | None:
 def _sentences(results: Results, question: str, keys: Sequence[str]) -> Answers | None:
     if not keys or not results.methods:
         return None
-    sentences = [
-        f"{results.measure(key).outcome} ({_counted(results, key)}): {_comparison(results, key)}." for key in keys
-    ]
+    sentences = []
+    for key in keys:
+        title = results.measure(key).outcome
+        sentences.append(f"{title} ({_counted(results, key)}): {_comparison(results, key)}.")
     return Answers(question, sentences)
 
 
@@ -65,61 +74,69 @@ def _counted(results: Results, key: str) -> str:
 
 
 def _comparison(results: Results, key: str) -> str:
-    """Say which methods do better than which controls, and which other methods the best one beats."""
-    controls = judged(results, key)
+    """State which methods do better than which controls, and which other methods the best one does better than."""
+    controls = controls_with_value(results, key)
     methods = [name for name in results.methods if results.estimate(name, key).known]
     if not methods:
         return "no method was measured"
     if not controls:
         return "no control was measured, so nothing says which methods are better than chance"
-    if why := withheld(results, key):
-        return f"{why}, so nothing is called better or worse"
+    reason = reason_not_comparable(results, key)
+    if reason is not None:
+        return f"{reason}, so nothing is called better or worse"
+    # methods that do better than the same controls share a clause
     groups: dict[tuple[str, ...], list[str]] = {}
     for name in methods:
-        groups.setdefault(tuple(beaten(results, name, key, controls)), []).append(name)
+        better_than = tuple(significantly_better_than(results, name, key, controls))
+        groups.setdefault(better_than, []).append(name)
+    among = _among_methods(results, methods, key)
     if set(groups) == {()}:
-        return f"no method does better than any control{_best_control(results, key)}{_among(results, methods, key)}"
-    said = []
-    for below, names in sorted(groups.items(), key=lambda item: -len(item[0])):
+        return f"no method does better than any control{_best_control(results, key)}{among}"
+    clauses = []
+    for better_than, names in sorted(groups.items(), key=lambda item: -len(item[0])):
         verb = "does" if len(names) == 1 else "do"
-        if len(below) == len(controls):
-            what = "every control" if len(controls) > 1 else f"the control {controls[0]}"
-            said.append(f"{words(names)} {verb} better than {what}{_best_control(results, key)}")
-        elif below:
-            said.append(f"{words(names)} {verb} better than {words(below)} only")
+        subject = f"{words(names)} {verb} better than"
+        if len(better_than) == len(controls):
+            all_controls = "every control" if len(controls) > 1 else f"the control {controls[0]}"
+            clauses.append(f"{subject} {all_controls}{_best_control(results, key)}")
+        elif better_than:
+            clauses.append(f"{subject} {words(better_than)} only")
         else:
-            said.append(f"{words(names)} {verb} better than none of them")
-    return "; ".join(said) + _among(results, methods, key)
+            clauses.append(f"{subject} none of them")
+    return "; ".join(clauses) + among
 
 
-def _among(results: Results, methods: Sequence[str], key: str) -> str:
-    """Say which other methods the one with the best value does better than."""
+def _among_methods(results: Results, methods: Sequence[str], key: str) -> str:
+    """State which other methods the one with the best value does better than."""
     if len(methods) < 2:
         return ""
-    sign = -1.0 if results.better(key) == "lower" else 1.0
-    best = max(methods, key=lambda name: sign * results.estimate(name, key).value)
+    values = {name: results.estimate(name, key).value for name in methods}
+    best = best_name(values, results.better(key))
     others = [name for name in methods if name != best]
-    below = beaten(results, best, key, others)
-    if not below:
+    worse = significantly_better_than(results, best, key, others)
+    if not worse:
         return f". Among the methods, {best} has the best value, but does better than none of the others"
-    if len(below) == len(others):
+    if len(worse) == len(others):
         return f". Among the methods, {best} does better than every other"
-    apart = [name for name in others if name not in below]
-    return f". Among the methods, {best} does better than {words(below)}, with no sure difference from {words(apart)}"
+    unclear = [name for name in others if name not in worse]
+    return f". Among the methods, {best} does better than {words(worse)}, with no sure difference from {words(unclear)}"
 
 
 def _best_control(results: Results, key: str) -> str:
-    sign = -1.0 if results.better(key) == "lower" else 1.0
-    known = {name: results.estimate(name, key).value for name in judged(results, key)}
-    best = max(known, key=lambda name: sign * known[name])
-    return f" (the best control is {best}, {number(known[best])})" if len(known) > 1 else f" ({number(known[best])})"
+    values = {name: results.estimate(name, key).value for name in controls_with_value(results, key)}
+    best = best_name(values, results.better(key))
+    if len(values) == 1:
+        return f" ({format_number(values[best])})"
+    return f" (the best control is {best}, {format_number(values[best])})"
 
 
 def words(names: Sequence[str], joint: str = "and") -> str:
-    """Names as a list in a sentence.
+    """Join names to a list in a sentence.
 
     Example:
-        >>> words(["IBA"]), words(["IBA", "LRP", "GradCAM"])
-        ('IBA', 'IBA, LRP and GradCAM')
+        >>> words(["IBA"]), words(["IBA", "LRP", "Gradient"])
+        ('IBA', 'IBA, LRP and Gradient')
     """
-    return f" {joint} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    if len(names) == 1:
+        return names[0]
+    return f"{', '.join(names[:-1])} {joint} {names[-1]}"

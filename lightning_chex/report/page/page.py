@@ -112,7 +112,7 @@ def write_page(
 
 def _further(results: Results) -> Section | None:
     """Measures that no other section shows."""
-    keys = [key for key in results.measured() if results.measure(key).table not in TABLES]
+    keys = [key for key in results.keys_with_value() if results.measure(key).table not in TABLES]
     if not keys:
         return None
     table = measure_table(results, "Further measures", [Column.of_measure(results, key) for key in keys])
@@ -122,4 +122,4 @@ def _further(results: Results) -> Section | None:
 def _subject(results: Results) -> str:
     if results.task == "regression":
         return "severity score"
-    return "severity detectors" if results.detectors else f"{len(results.class_names)} classes"
+    return "severity detectors" if results.has_detectors else f"{len(results.class_names)} classes"

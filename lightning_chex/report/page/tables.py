@@ -1,11 +1,12 @@
 """Tables of measures: one row a method, controls in a group below them, the paper's figures set apart."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
-from lightning_chex.report.comparison import best_method, common_n, judged, withheld
+from lightning_chex.estimates import Estimate
+from lightning_chex.report.comparison import best_methods, controls_with_value, most_frequent_n, reason_not_comparable
 from lightning_chex.report.page import paper
 from lightning_chex.report.page.views import Cell, Heading, Row, RowGroup, Table, estimate_cell
 from lightning_chex.report.results import Results
@@ -35,10 +36,13 @@ class Column:
         measure = results.measure(key)
         return cls(measure.heading or results.title(key), key, measure.heading_group)
 
-    @property
-    def of(self) -> dict[str, Any]:
-        """Arguments of ``Results.estimate`` that select its means."""
-        return {"class_name": self.class_name, "over_classes": self.over_classes}
+    def estimate(self, results: Results, name: str) -> Estimate:
+        """Return the mean of a method or control that this column shows."""
+        return results.estimate(name, self.key, class_name=self.class_name, over_classes=self.over_classes)
+
+    def has_value(self, results: Results) -> bool:
+        """Return whether any method or control has a value in this column."""
+        return results.has(self.key, class_name=self.class_name, over_classes=self.over_classes)
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,14 @@ class PaperColumn:
     Attributes:
         values: method or control -> figure.
         heading: above its values.
-        group: as of a ``Column``.
-        noted: names whose figure carries an asterisk.
+        group: see `Column`.
+        with_asterisk: names whose figure carries an asterisk.
     """
 
     values: Mapping[str, float]
     heading: str = paper.HEADING
     group: str = ""
-    noted: Sequence[str] = ()
+    with_asterisk: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -103,14 +107,11 @@ def measure_table(
     """
     marks = [_marks(results, column) for column in columns]
     counts = [_column_n(results, column) for column in columns]
-
-    def rows(names: Iterable[str]) -> list[Row]:
-        return [_row(results, name, columns, marks, counts) for name in names]
-
-    groups = [RowGroup(rows(results.methods))]
+    rows = {name: _row(results, name, columns, marks, counts) for name in results.names}
+    groups = [RowGroup([rows[name] for name in results.methods])]
     if results.controls:
         title = "Controls: maps that use no knowledge of the network"
-        groups.append(RowGroup(rows(results.controls), title, "controls"))
+        groups.append(RowGroup([rows[name] for name in results.controls], title, "controls"))
     if paper_rows:
         published = [_paper_row(row, columns) for row in paper_rows]
         groups.append(RowGroup(published, f"From the {paper.HEADING}: not comparable", "paper"))
@@ -128,24 +129,23 @@ def _column_n(results: Results, column: AnyColumn) -> int:
     """The n that most means of a column have; 0 for the paper's."""
     if isinstance(column, PaperColumn):
         return 0
-    return common_n(results.estimate(name, column.key, **column.of) for name in results.names)
+    return most_frequent_n(column.estimate(results, name) for name in results.names)
 
 
 def _marks(results: Results, column: AnyColumn) -> _Marks:
     if not _markable(column, results):
         return _Marks()
-    return _Marks(*best_method(results, column.key, over_classes=column.over_classes))
+    return _Marks(*best_methods(results, column.key, over_classes=column.over_classes))
 
 
 def _markable(column: AnyColumn, results: Results) -> TypeGuard[Column]:
-    """Say whether a best method may be marked: not without controls, nor for single classes (few patients)."""
-    return (
-        isinstance(column, Column)
-        and results.measure(column.key).comparable
-        and column.class_name is None
-        and results.better(column.key) is not None
-        and bool(judged(results, column.key, over_classes=column.over_classes))
-    )
+    """Return whether the best method of a column may be marked."""
+    # the paper's figures are of other data, and a single class has too few patients
+    if not isinstance(column, Column) or column.class_name is not None:
+        return False
+    if not results.measure(column.key).comparable or results.better(column.key) is None:
+        return False
+    return bool(controls_with_value(results, column.key, over_classes=column.over_classes))
 
 
 def _headings(columns: Sequence[AnyColumn], counts: Sequence[int]) -> list[Heading]:
@@ -158,10 +158,13 @@ def _headings(columns: Sequence[AnyColumn], counts: Sequence[int]) -> list[Headi
 
 
 def _heading_groups(columns: Sequence[AnyColumn]) -> list[Heading]:
+    """Headings that span neighbouring columns of one group; none if no column has a group."""
     if not any(column.group for column in columns):
         return []
-    runs = [(group, len(list(run))) for group, run in groupby(columns, key=lambda column: column.group)]
-    return [Heading(group, css="group", span=length) for group, length in runs]
+    headings = []
+    for group, neighbours in groupby(columns, key=lambda column: column.group):
+        headings.append(Heading(group, css="group", span=len(list(neighbours))))
+    return headings
 
 
 def _row(
@@ -170,33 +173,47 @@ def _row(
     cells = []
     for index, (column, mark, count) in enumerate(zip(columns, marks, counts, strict=True)):
         if isinstance(column, PaperColumn):
-            sign = "*" if name in column.noted else ""
-            cell = Cell(_published(column.values.get(name)), sign=sign, css="paper")
+            cell = _paper_cell(column, name)
         else:
-            best = name in mark.best
-            mean = results.estimate(name, column.key, **column.of)
-            bold = best and mark.above_controls
-            cell = estimate_cell(mean, count, bold=bold, sign="†" if best and not bold else "")
+            cell = _marked_cell(column.estimate(results, name), name, mark, count)
         cells.append(replace(cell, css=_divided(cell.css, columns, index)))
     return Row(name, cells)
 
 
+def _paper_cell(column: PaperColumn, name: str) -> Cell:
+    sign = "*" if name in column.with_asterisk else ""
+    return Cell(_published(column.values.get(name)), sign=sign, css="paper")
+
+
+def _marked_cell(mean: Estimate, name: str, mark: _Marks, column_n: int) -> Cell:
+    """Build the cell of a mean: bold for a best method above every control, with a dagger for another best method."""
+    if name not in mark.best:
+        return estimate_cell(mean, column_n)
+    if mark.above_controls:
+        return estimate_cell(mean, column_n, bold=True)
+    return estimate_cell(mean, column_n, sign="†")
+
+
 def _paper_row(row: PaperRow, columns: Sequence[AnyColumn]) -> Row:
-    cells = [
-        Cell(_published(row.values.get(index)), css=_divided("paper", columns, index)) for index in range(len(columns))
-    ]
+    cells = []
+    for index in range(len(columns)):
+        cells.append(Cell(_published(row.values.get(index)), css=_divided("paper", columns, index)))
     return Row(row.name, cells)
 
 
 def _divided(css: str, columns: Sequence[AnyColumn], index: int) -> str:
     """Add the class of the first column of a group, which has a line before it."""
     starts_group = index > 0 and columns[index].group != columns[index - 1].group
-    return f"{css} first".strip() if starts_group else css
+    if starts_group:
+        return f"{css} first".strip()
+    return css
 
 
 def _published(value: float | None) -> str:
-    """A published figure with its own digits, at least three decimals."""
-    return "–" if value is None else f"{value:.4f}".removesuffix("0")
+    """Format a published figure with the paper's digits, three or four decimals; a dash for none."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}".removesuffix("0")
 
 
 def _notes(results: Results, columns: Sequence[AnyColumn], marks: Sequence[_Marks]) -> list[str]:
@@ -207,7 +224,12 @@ def _notes(results: Results, columns: Sequence[AnyColumn], marks: Sequence[_Mark
         notes.append("† the best method, but not better than every control by the paired differences.")
     if not results.controls:
         notes.append("No control was evaluated, so no value is set bold.")
-    reasons = [withheld(results, column.key) for column in columns if _markable(column, results)]
-    if any(reasons):
-        notes.append(f"Not marked: {'; '.join(dict.fromkeys(filter(None, reasons)))}.")
+    reasons = []
+    for column in columns:
+        if _markable(column, results):
+            reason = reason_not_comparable(results, column.key)
+            if reason is not None and reason not in reasons:
+                reasons.append(reason)
+    if reasons:
+        notes.append(f"Not marked: {'; '.join(reasons)}.")
     return notes

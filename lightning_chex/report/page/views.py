@@ -7,7 +7,7 @@ from typing import ClassVar
 from markupsafe import Markup
 
 from lightning_chex.estimates import Estimate
-from lightning_chex.report.results import Curve, Results, number
+from lightning_chex.report.results import Curve, Results, format_number
 
 
 @dataclass(frozen=True)
@@ -328,7 +328,7 @@ def interval(mean: Estimate) -> str:
         return "no interval"
     # a dash beside a minus is hard to read
     joint = "–" if mean.ci_low >= 0 else " to "
-    return f"{number(mean.ci_low)}{joint}{number(mean.ci_high)}"
+    return f"{format_number(mean.ci_low)}{joint}{format_number(mean.ci_high)}"
 
 
 def estimate_cell(mean: Estimate, column_n: int, *, bold: bool = False, sign: str = "") -> Cell:
@@ -341,8 +341,8 @@ def estimate_cell(mean: Estimate, column_n: int, *, bold: bool = False, sign: st
         sign: directly after it.
     """
     if not mean.known:
-        return Cell(number(None), css="none")
+        return Cell(format_number(None), css="none")
     small = interval(mean)
     if mean.n != column_n:
         small += f", n = {mean.n:,}"
-    return Cell(number(mean.value), small, bold, sign)
+    return Cell(format_number(mean.value), small, bold, sign)

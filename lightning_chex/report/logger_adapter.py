@@ -20,7 +20,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Layer:
-    """A mask on a picture, to be switched on and off: uint8 (H, W), 0 for nothing, and the names of its values."""
+    """A mask that can be switched on and off: uint8 (H, W), 0 where there is nothing, and the names of its values."""
 
     mask: NDArray[np.uint8]
     names: Mapping[int, str]
@@ -32,8 +32,8 @@ class Picture:
 
     Attributes:
         caption: one line.
-        image: without anything on it, uint8 (H, W) or (H, W, 3); the same picture again is the same array of values.
-        drawn: with all that belongs on it, uint8 (H', W', 3), for loggers that know no layers.
+        image: the plain picture, uint8 (H, W) or (H, W, 3); an X-ray has the same pixels at every step.
+        drawn: the picture with map, boxes and label drawn on it, uint8 (H', W', 3), for loggers without layers.
         boxes: on ``image``.
         layers: masks on ``image``, by name.
     """
@@ -45,18 +45,18 @@ class Picture:
     layers: Mapping[str, Layer] = field(default_factory=dict)
 
 
-class Board(Protocol):
-    """Adapter that sends pictures, tables and files to one logger; Lightning sends the scalars to every logger.
+class LoggerAdapter(Protocol):
+    """Sends pictures, tables and files to one logger; Lightning itself sends scalars to every logger.
 
-    A file of ``report/loggers`` has a class ``Board`` with these methods, built from the logger and from ``best``:
-    which value of a scalar stands for the whole run, ``max`` or ``min``, by the scalar's key.
+    A file of ``report/loggers`` has a class ``Adapter`` with these methods. Its constructor takes the logger and
+    ``best``: for the key of a scalar whether its maximum (``max``) or minimum (``min``) stands for the whole run.
     """
 
     def pictures(self, key: str, pictures: Sequence[Picture], step: int) -> None:
-        """Show pictures under a key such as ``val/iba_maps``; those of a key keep their order over the steps."""
+        """Log pictures under a key such as ``val/iba_maps``; their order is the same at every step."""
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int | None = None) -> None:
-        """Show a table; without a step it belongs to the whole run."""
+        """Log a table; without a step it belongs to the whole run."""
 
     def file(self, key: str, path: Path, step: int) -> None:
-        """Show or keep a file of the run: PNG, or CSV."""
+        """Log a PNG or CSV file of the run."""
