@@ -1,4 +1,4 @@
-"""The configuration of a command: what is refused, what follows from something else, and how it is kept and logged."""
+"""The configuration of a command: checks, settings that follow from others, saving and logging."""
 
 import os
 import re
@@ -16,30 +16,42 @@ from lightning_chex.checkpoints import Given, is_address, paths_of, read_checkpo
 from lightning_chex.files import write_whole
 from lightning_chex.runs import check_place, run_folder
 
-NO_CHECKPOINT = "no checkpoint is given: --ckpt_path FILE.ckpt names the trained model"
-NO_WEIGHTS = f"{NO_CHECKPOINT}, and --model.weights FILE a network that was trained elsewhere"
+NO_CHECKPOINT = "no checkpoint: give the trained model with --ckpt_path FILE.ckpt"
+NO_WEIGHTS = f"{NO_CHECKPOINT}, or weights of a network that was trained elsewhere with --model.weights FILE"
 
 _PATH_SETTING = re.compile(
     r"^(?!class_path$)(weights|(.*_)?(root|dir|dirpath|path|prepared|images|masks|lungs|table|boxes|files|runs))$"
 )
-"""Names of settings that are folders or files whenever they are text."""
+"""Names of settings whose text values are always folders or files."""
+
+_MIXED_SETTINGS = ("methods", "rle")
+"""Names of settings whose text values may be files."""
 
 
 def refuse_addresses(config: Any) -> None:
-    """Raise a MisconfigurationException for the address of a file or folder: what is read has to lie on this machine.
+    """Raise a MisconfigurationException if a file or folder is given as a remote address.
 
-    Data modules and tasks of others, and loggers, may go where they like.
+    Only settings of this package are checked: loggers, and data modules and models of the user, may use addresses.
     """
-    others = not str(config.get("data.class_path")).startswith("lightning_chex.")
-    for key, value in config.items():  # the leaves, by dotted names
+    package_data = str(config.get("data.class_path")).startswith("lightning_chex.")
+    for key, value in config.items():  # jsonargparse yields the leaves, by dotted names
         name = key.rpartition(".")[2]
-        ours = "." not in key or key == "trainer.default_root_dir" or (key.startswith("data.") and not others)
         if name == "output_dir" and value == "":
             raise MisconfigurationException("output_dir is empty: give a folder, or leave it out")
-        if ours and (_PATH_SETTING.search(name) or name in ("methods", "rle")):
-            several = list(value.values()) if isinstance(value, dict) else value
-            for one in several if isinstance(several, list) else [several]:
-                refuse_address(key.replace(".init_args", ""), one)
+        checked = "." not in key or key == "trainer.default_root_dir" or (package_data and key.startswith("data."))
+        if not checked or not (_PATH_SETTING.search(name) or name in _MIXED_SETTINGS):
+            continue
+        for path in _as_list(value):
+            refuse_address(key.replace(".init_args", ""), path)
+
+
+def _as_list(value: Any) -> list[Any]:
+    """Return the values of a list or a dict, or a list of a single value."""
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list):
+        return value
+    return [value]
 
 
 def refuse_address(name: str, value: Any) -> None:
@@ -47,12 +59,16 @@ def refuse_address(name: str, value: Any) -> None:
     if isinstance(value, str) and is_address(value):
         raise MisconfigurationException(
             f"{name}={value!r} is a remote path, which is not supported: download it, if you trust its source, and "
-            "give the file or folder"
+            "give the local file or folder"
         )
 
 
 def read_only_weights(config: Any) -> None:
-    """Have no checkpoint run code, whatever an environment variable says; MisconfigurationException if it was asked."""
+    """Set ``weights_only``, so that no checkpoint runs code, whatever an environment variable says.
+
+    Raises:
+        MisconfigurationException: ``weights_only`` is false.
+    """
     if "weights_only" in config:
         if config.weights_only is False:
             raise MisconfigurationException("weights_only=False would let a checkpoint run code: leave it out")
@@ -60,28 +76,40 @@ def read_only_weights(config: Any) -> None:
 
 
 def check_checkpoint(path: str | None, command: str) -> dict[str, Any] | None:
-    """Read what was given as ``ckpt_path`` before anything else; None where no file was given.
+    """Read the checkpoint given as ``ckpt_path``, before any other work.
+
+    Returns:
+        Its contents; None without a checkpoint.
 
     Raises:
-        CheckpointError: it is no whole checkpoint, or for ``fit`` none that a training can go on from.
-        MisconfigurationException: a word that would have Lightning take another file, or none.
+        CheckpointError: the file is not a whole checkpoint, or, for ``fit``, holds no state to resume from.
+        MisconfigurationException: a keyword for which Lightning would load another file, or none.
     """
-    if path in ("best", "last"):  # Lightning would warn, and go on with weights that nobody has trained
+    # with these Lightning would only warn, and continue with untrained weights
+    if path in ("best", "last"):
         raise MisconfigurationException(
-            f"ckpt_path={path!r} is a word for fit alone, which resumes the last run: give a file that a run has "
+            f"ckpt_path={path!r} is supported by fit only, which resumes the last run: give a file that a run has "
             f"written, such as runs/lightning_chex/RUN/checkpoints/{path}.ckpt"
         )
-    if path in ("auto", "hpc"):
-        why = "a word for fit alone" if path == "auto" else "a file in the root that all runs share, of no run"
-        raise MisconfigurationException(f"ckpt_path={path!r} is {why}: give a file that a run has written")
-    return None if not path else read_checkpoint(path, to_resume=command == "fit")
+    if path == "auto":
+        raise MisconfigurationException("ckpt_path='auto' is supported by fit only: give a file that a run has written")
+    if path == "hpc":
+        raise MisconfigurationException(
+            "ckpt_path='hpc' is a file in the root of all runs, which belongs to none: give a file that a run has written"
+        )
+    if not path:
+        return None
+    return read_checkpoint(path, to_resume=command == "fit")
 
 
 def check_checkpoints(given: Given, command: str) -> dict[str, dict[str, Any]]:
-    """Read everything that was given as ``ckpt_path``, by path; see `check_checkpoint`, which it is for one file.
+    """Read all checkpoints given as ``ckpt_path``; see `check_checkpoint` for one.
+
+    Returns:
+        Contents by path.
 
     Raises:
-        CheckpointError: also where one file was given twice, or two are not of the same model and classes.
+        CheckpointError: also if a file is given twice, or if two differ in model or classes.
     """
     paths = paths_of(given)
     if len(paths) > 1:
@@ -89,8 +117,8 @@ def check_checkpoints(given: Given, command: str) -> dict[str, dict[str, Any]]:
             if path in ("best", "last"):
                 check_checkpoint(path, command)
         return read_checkpoints(given)
-    found = {path: check_checkpoint(path, command) for path in paths}
-    return {path: content for path, content in found.items() if content is not None}
+    contents = {path: check_checkpoint(path, command) for path in paths}
+    return {path: content for path, content in contents.items() if content is not None}
 
 
 def _check_freezing(settings: Any) -> None:
@@ -104,21 +132,34 @@ def _check_freezing(settings: Any) -> None:
 
 
 def fill_in_model(command: str, config: Any, checkpoint: Mapping[str, Any] | None) -> None:
-    """Take no weights that the checkpoint would replace; let it name the outputs where a folder of images cannot.
+    """Fill in settings of model and data that follow from the checkpoint.
 
-    A folder of images is a MisconfigurationException where a command needs labels, or has no checkpoint; frozen layers
-    are one where nothing has trained them.
+    Weights that the checkpoint replaces are not loaded. A folder of images, which has no table to name the model's
+    outputs, takes their names from the checkpoint.
+
+    Raises:
+        MisconfigurationException: layers are frozen that nothing has trained, or a folder of images is given to a
+            command that needs labels, or without weights.
     """
     settings = getattr(config.get("model"), "init_args", None)
-    ours = settings and str(config.model.class_path).startswith("lightning_chex.")
-    if ours and command == "fit" and checkpoint is None:
+    package_model = bool(settings) and str(config.model.class_path).startswith("lightning_chex.")
+    if package_model and command == "fit" and checkpoint is None:
         _check_freezing(settings)
-    if command != "fit" and config.get("ckpt_path") and settings and settings.get("pretrained"):
+    if settings and settings.get("pretrained") and command != "fit" and config.get("ckpt_path"):
         settings.pretrained = False
-    if checkpoint is not None and settings and ours:
-        settings.weights = None  # the file may be gone
-    if not getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
-        return
+    if package_model and checkpoint is not None:
+        settings.weights = None  # the file may no longer exist
+    if getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
+        _fill_in_output_names(command, config, checkpoint)
+
+
+def _fill_in_output_names(command: str, config: Any, checkpoint: Mapping[str, Any] | None) -> None:
+    """Name the outputs of a folder of images after those of the checkpoint.
+
+    Raises:
+        MisconfigurationException: the command needs labels, or there is no checkpoint to take the names from.
+    """
+    settings = getattr(config.get("model"), "init_args", None)
     if command not in ("predict", "explain"):
         raise MisconfigurationException(
             f"{command} needs labels, and ImageFolderDataModule has none: use predict or explain, or give --data the "
@@ -127,7 +168,7 @@ def fill_in_model(command: str, config: Any, checkpoint: Mapping[str, Any] | Non
     if checkpoint is None and command == "explain" and settings and settings.get("weights"):
         if not any(config.data.init_args.get(name) for name in ("class_names", "score_names")):
             raise MisconfigurationException(
-                f"weights={settings.weights!r} does not name its outputs: give data.class_names, in its order"
+                f"weights={settings.weights!r} does not name its outputs: set data.class_names, in their order"
             )
         return
     if checkpoint is None:
@@ -138,65 +179,66 @@ def fill_in_model(command: str, config: Any, checkpoint: Mapping[str, Any] | Non
 
 
 def keep_below_root(trainer: Any) -> None:
-    """Make the root of the runs, see `check_place`, and put W&B's files below it; what it collects unasked, nowhere."""
+    """Create the root of the runs, have W&B write below it, and switch off what W&B would record unasked."""
     root = Path(trainer.default_root_dir or ".").expanduser()
     check_place(root, "trainer.default_root_dir")
     root.mkdir(parents=True, exist_ok=True)
-    for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
+    for logger in _as_list(trainer.logger):
         if getattr(logger, "class_path", "").endswith(".WandbLogger"):
             if logger.init_args.get("save_dir") in (None, "."):
                 logger.init_args["save_dir"] = str(root)
             _keep_wandb_private(root)
-            if logger.init_args.get("offline"):  # it has nothing to say: the summary names the folder
+            if logger.init_args.get("offline"):  # our summary names the folder; W&B would print it again
                 os.environ.setdefault("WANDB_SILENT", "true")
 
 
 def _keep_wandb_private(root: Path) -> None:
-    """Environment settings that W&B reads when it starts; what the user has set stands."""
+    """Set the environment variables that W&B reads at its start; values that the user has set are kept."""
     for name, value in {
         "WANDB_CACHE_DIR": str(root / "wandb" / "cache"),
         "WANDB_DATA_DIR": str(root / "wandb" / "data"),
-        "WANDB_X_DISABLE_META": "true",  # else command line, program path and working folder are recorded
-        "WANDB_CONSOLE": "off",  # what is printed names folders
-        "WANDB_HOST": "",  # else the machine's name
-        "WANDB_GIT_REMOTE": "",  # else the address the git repository came from, with the user it belongs to
+        "WANDB_X_DISABLE_META": "true",  # else it records the command line, the program's path and the working folder
+        "WANDB_CONSOLE": "off",  # the printed lines contain paths
+        "WANDB_HOST": "",  # else it records the machine's name
+        "WANDB_GIT_REMOTE": "",  # else it records the address of the git repository, which may contain a user name
         "WANDB_QUIET": "true",
     }.items():
         os.environ.setdefault(name, value)
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the whole configuration into the run's folder and sends it to the run's loggers."""
+    """Write the whole configuration into the run's folder and send it to the run's loggers."""
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write ``config.yaml`` before the run begins."""
         config = self.config.clone()
-        config.pop("run", None)  # the name of this run: other commands and runs that take the file have no such option
-        keep(self.parser, config, run_folder(trainer), trainer.loggers)
+        # the name of this run is an option of fit alone; other commands must be able to read the file
+        config.pop("run", None)
+        save(self.parser, config, run_folder(trainer), trainer.loggers)
 
 
-def keep(parser: LightningArgumentParser, config: Any, folder: Path, loggers: Iterable[Logger]) -> None:
-    """Write a configuration to ``config.yaml`` of a folder; loggers get the same without paths of this machine."""
+def save(parser: LightningArgumentParser, config: Any, folder: Path, loggers: Iterable[Logger]) -> None:
+    """Write a configuration to ``config.yaml`` in a folder, and send it to loggers with all paths removed."""
     text = parser.dump(config, skip_none=False)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "config.yaml", text, sync=True)
     for logger in loggers:
-        logger.log_hyperparams(without_folders(yaml.safe_load(text)))
+        logger.log_hyperparams(without_paths(yaml.safe_load(text)))
 
 
-def without_folders(config: Any, name: str = "") -> Any:
-    """Copy a configuration for a log, ``(path)`` instead of each path: any part of one may name a person or a clinic.
+def without_paths(config: Any, name: str = "") -> Any:
+    """Copy a configuration, with ``(path)`` in place of each path: a path may contain the name of a person or clinic.
 
     Args:
         config: a part of the configuration.
-        name: of the setting it is the value of; some take nothing else than paths, which may look like words.
+        name: name of the setting whose value it is; some settings take only paths, even if they look like words.
     """
     if isinstance(config, dict):
-        # names of several checkpoints, whose values are paths as that of a single one is
-        within = name if name == "ckpt_path" else ""
-        return {key: without_folders(value, within or str(key)) for key, value in config.items()}
+        # a dict of checkpoints has names as keys; its values are paths, as the value of a single checkpoint is
+        inherited = name if name == "ckpt_path" else ""
+        return {key: without_paths(value, inherited or str(key)) for key, value in config.items()}
     if isinstance(config, list):
-        return [without_folders(value, name) for value in config]
+        return [without_paths(value, name) for value in config]
     if isinstance(config, str) and config and (_PATH_SETTING.search(name) or _is_path(config)):
         return "(path)"
     return config

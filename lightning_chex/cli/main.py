@@ -1,7 +1,7 @@
-"""The command line: LightningCLI with this package's defaults, errors of one line, and a summary at the end.
+"""The command line: LightningCLI with this package's defaults, one-line errors, and a summary at the end.
 
-In the order of a command: `main` completes the arguments and tells errors; `ChexCLI` parses them, looks at the
-configuration, builds model, data and trainer, looks at the data, runs the trainer's method, and says what came out.
+The order of a command: `main` completes the arguments and reports errors. `ChexCLI` parses the arguments, checks the
+configuration, builds model, data and trainer, checks the data, runs the trainer's method, and prints the results.
 """
 
 import logging
@@ -21,7 +21,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-import lightning_chex.tasks  # noqa: F401  # so that --model goes by short names, as callbacks and --data do
+import lightning_chex.tasks  # noqa: F401  # the parser offers short class names of imported modules only
 from lightning_chex.attribution import LayerError, NotFiniteError
 from lightning_chex.checkpoints import CheckpointError
 from lightning_chex.cli import arguments, configuration
@@ -52,22 +52,22 @@ from lightning_chex.runs import FiniteWeights, StopOnSignal, keep_newest_state, 
 from lightning_chex.tasks import ChestXrayTask
 
 DATA_COMMANDS = ("inspect", "prepare")
-"""The commands that look at data only: no model is built and no run begins."""
+"""Commands that read data only: no model is built and no run begins."""
 
-OWN_COMMANDS = (*DATA_COMMANDS, "evaluate", "explain")
-"""The commands that Lightning's Trainer does not have."""
+ADDED_COMMANDS = (*DATA_COMMANDS, "evaluate", "explain")
+"""Commands that Lightning's Trainer does not have."""
 
-UNTRAINED = {
+NEEDS_WEIGHTS = {
     "explain": configuration.NO_WEIGHTS,
-    "evaluate": "evaluate needs --ckpt_path, a .ckpt file a run has written: an untrained model has nothing to explain",
+    "evaluate": "evaluate needs trained weights: give --ckpt_path, a .ckpt file that a run has written",
 }
-"""What the commands say that do not take an untrained model."""
+"""Error messages of the commands that need a trained model."""
 
-REFUSALS = (DataError, LayerError, NotFiniteError, CheckpointError, MisconfigurationException)
-"""Errors of what the user gave: data, checkpoints and settings, each told in one line."""
+USER_ERRORS = (DataError, LayerError, NotFiniteError, CheckpointError, MisconfigurationException)
+"""Errors in the user's data, checkpoints or settings; each is reported in one line, without a traceback."""
 
-EXTRAS = ("tensorboard", "mlflow")
-"""Packages of loggers that are installed on request."""
+LOGGER_PACKAGES = ("tensorboard", "mlflow")
+"""Optional packages of loggers, each an extra of the same name."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -76,17 +76,21 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: bad arguments or bad data, after one line on standard error.
     """
-    given = list(sys.argv[1:] if args is None else args)
-    logging.raiseExceptions = False  # W&B's own log on a full disk: its tracebacks would bury the one line
+    command_line = list(sys.argv[1:] if args is None else args)
+    # on a full disk W&B fails to write its own log; the tracebacks of that would hide our one-line error
+    logging.raiseExceptions = False
     for message in OF_NO_USE:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_of_use)  # which is never added twice
-    set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning lets configurations come from anywhere
+    # a second call of main adds nothing: a logger keeps one copy of the same filter
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_of_use)
+    # Lightning would read configurations from remote addresses too
+    set_parsing_settings(config_read_mode_fsspec_enabled=False)
     try:
-        arguments.check(given)
-        given = arguments.with_recognised_data(resuming.with_settings_of_run(given))
+        arguments.check(command_line)
+        command_line = resuming.with_settings_of_run(command_line)
+        command_line = arguments.with_recognised_data(command_line)
         ChexCLI(
-            args=arguments.with_default_config(given),
+            args=arguments.with_default_config(command_line),
             trainer_class=ChexTrainer,
             trainer_defaults={"default_root_dir": "runs"},
             seed_everything_default=0,
@@ -96,22 +100,23 @@ def main(args: Sequence[str] | None = None) -> None:
             parser_kwargs=arguments.HELP,
             load_from_checkpoint_support=False,  # hyper-parameters stay plain; load_from_checkpoint works with those
         )
-    except REFUSALS as error:
+    except USER_ERRORS as error:
         # a DataLoader worker wraps the error into its traceback, which ends with the message
         message = re.split(r"\.(?:DataError|MisconfigurationException): ", str(error))[-1].strip()
         if LOADER_BY_POSITION in message:
             message = f"batch_size is given by position: write DataLoader(dataset, batch_size=...); see {PAGE}"
-        _refuse(message, error)
-    except SIGTERMException:  # its own exit code is 0; `fit` says more, see ChexCLI
+        _exit_with_error(message, error)
+    except SIGTERMException:
+        # Lightning's exit code for it is 0; a stopped `fit` prints more, see ChexCLI
         print("ended by SIGTERM", file=sys.stderr)
         raise SystemExit(143) from None
     except Exception as error:
-        told = remedy_for(error, arose_in_restoring(error))
-        if told is None:  # an error of this program, whose traceback is wanted
+        remedy = remedy_for(error, arose_in_restoring(error))
+        if remedy is None:  # a fault of this program or of the user's own code: the traceback is needed
             raise
-        _refuse(told, error)
-    except KeyboardInterrupt:  # while training Lightning catches it itself
-        print("\ninterrupted: evaluate, explain and prepare go on where they were when given again", file=sys.stderr)
+        _exit_with_error(remedy, error)
+    except KeyboardInterrupt:  # during a training Lightning itself catches it
+        print("\ninterrupted: give the same command again to resume evaluate, explain or prepare", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -119,7 +124,7 @@ def _is_of_use(record: logging.LogRecord) -> bool:
     return not any(re.match(message, record.getMessage()) for message in OF_NO_USE)
 
 
-def _refuse(message: str, error: Exception) -> NoReturn:
+def _exit_with_error(message: str, error: Exception) -> NoReturn:
     print(f"error: {one_line(message)}", file=sys.stderr)
     raise SystemExit(2) from error
 
@@ -136,33 +141,50 @@ def ignored(signals: Iterable[int]) -> Iterator[None]:
 
 
 class ChexCLI(WeightsAlone, LightningCLI):
-    """LightningCLI whose model learns its classes from the data and whose files all lie under one root."""
+    """LightningCLI that takes class names from the data and keeps all files under one root.
 
-    _checkpoints: dict[str, dict[str, Any]] = {}  # what each holds, by path, until they are checked against the model
-    _root: str | None = None  # of all runs, which commands without a run use too
-    _own_settings: Any = None  # of a run that has a name or is resumed, without what follows from that
-    _same_run = False  # whether a run is resumed in its own folder
+    Attributes:
+        _checkpoints: contents of the given checkpoints by path, until they are checked against the model.
+        _root: root folder of all runs; commands without a run use it too.
+        _run_settings: configuration to save for a named or resumed run, without what was filled in from its name.
+        _same_run: whether a run is resumed in its own folder.
+    """
+
+    _checkpoints: dict[str, dict[str, Any]] = {}
+    _root: str | None = None
+    _run_settings: Any = None
+    _same_run = False
 
     def __init__(self, **options: Any) -> None:
         try:
-            super().__init__(**options)  # which does all that follows
+            # the constructor of LightningCLI runs the whole command
+            super().__init__(**options)
         except SIGTERMException:
-            number = next((own.signal for own in callbacks_of(self.trainer) if isinstance(own, StopOnSignal)), 0)
+            number = self._received_signal()
             if not number:
                 raise
             self._end_by_signal(number)
         except OSError as error:
-            if error.errno and error.filename is None and hasattr(self, "trainer"):  # a failed write knows no name
-                error.filename = self._given.get("output_dir") or self._given.trainer.default_root_dir
+            # an error while writing, such as a full disk, has no file name
+            if error.errno and error.filename is None and hasattr(self, "trainer"):
+                error.filename = self._settings.get("output_dir") or self._settings.trainer.default_root_dir
             raise
-        except REFUSALS:
+        except USER_ERRORS:
             self._discard_empty_runs()
             raise
 
-    def _discard_empty_runs(self) -> None:
-        """Remove the W&B runs of a command that is refused before anything is logged.
+    def _received_signal(self) -> int:
+        """Return the number of the signal that stopped the training; 0 if none did."""
+        for callback in callbacks_of(self.trainer):
+            if isinstance(callback, StopOnSignal):
+                return callback.signal
+        return 0
 
-        Lightning begins the runs of its loggers before callbacks and modules are set up, where the last checks are.
+    def _discard_empty_runs(self) -> None:
+        """Remove the W&B runs of a command that fails before anything is logged.
+
+        Lightning starts the runs of its loggers before callbacks and modules are set up, and the last checks of the
+        settings are made during that set-up.
         """
         trainer = getattr(self, "trainer", None)
         if trainer is None or trainer.global_step or trainer.callback_metrics:
@@ -177,22 +199,25 @@ class ChexCLI(WeightsAlone, LightningCLI):
             SystemExit: with 128 + the signal's number, as the shell has it for a program that a signal has ended.
         """
         with ignored(STOP_SIGNALS):  # SLURM repeats its signals
-            name = signal.Signals(number).name
+            message = f"stopped by {signal.Signals(number).name}"
             if self.trainer.is_global_zero:
                 self._end_wandb_runs()
                 job = slurm.job_id()
-                print(f"stopped by {name}" + (f"; {slurm.requeue(job, number)}" if job else ""), file=sys.stderr)
+                if job:
+                    message += f"; {slurm.requeue(job, number)}"
+                print(message, file=sys.stderr)
         raise SystemExit(128 + number) from None
 
-    # parse
+    # Parsing
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's own commands and those of `ChexTrainer`, with the arguments that are no options."""
-        return {**LightningCLI.subcommands(), **{command: {"model", "datamodule"} for command in OWN_COMMANDS}}
+        """Return Lightning's own commands and those of `ChexTrainer`, with the arguments that are not options."""
+        added = {command: {"model", "datamodule"} for command in ADDED_COMMANDS}
+        return {**LightningCLI.subcommands(), **added}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Give the model the names of the data's classes or scores."""
+        """Link the names of the data's classes and scores to the model's arguments."""
         parser.link_arguments("data", "model.init_args.class_names", self._class_names, apply_on="instantiate")
         parser.link_arguments("data", "model.init_args.score_names", score_names, apply_on="instantiate")
 
@@ -201,19 +226,20 @@ class ChexCLI(WeightsAlone, LightningCLI):
         return () if self.subcommand in DATA_COMMANDS else data.class_names
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; unlike the parent, without a warning that arguments given from Python differ from ``sys.argv``."""
+        """Parse the arguments; the parent also warns that arguments given from Python differ from ``sys.argv``."""
         self.config = parser.parse_args(args)
 
     @property
-    def _given(self) -> Any:
-        """The configuration of the command, which ``self.config`` holds under its name."""
+    def _settings(self) -> Any:
+        """Configuration of the command; ``self.config`` holds it under the command's name."""
         return self.config[self.subcommand]
 
-    # build
+    # Building model, data and trainer
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what cannot work, and fill in what follows from the rest, before anything is built."""
-        command, config = str(self.subcommand), self._given
+        """Reject invalid settings and fill in settings that follow from others, before anything is built."""
+        command = str(self.subcommand)
+        config = self._settings
         configuration.refuse_addresses(config)
         if command in DATA_COMMANDS:
             self._root = str(config.trainer.default_root_dir)
@@ -222,13 +248,13 @@ class ChexCLI(WeightsAlone, LightningCLI):
             return
         configuration.read_only_weights(config)
         if command == "fit":
-            self._own_settings = resuming.begin_named(config)
+            self._run_settings = resuming.begin_named(config)
             if resuming.names_run(config.ckpt_path):
-                self._own_settings = resuming.resume(config)
+                self._run_settings = resuming.resume(config)
                 self._same_run = True
         self._checkpoints = configuration.check_checkpoints(config.get("ckpt_path"), command)
         configuration.fill_in_model(command, config, next(iter(self._checkpoints.values()), None))
-        if command == "explain":  # its files lie in a folder of their own, and it is no run to be logged
+        if command == "explain":  # writes into --output_dir and starts no run, so there is nothing to log
             config.trainer.logger = False
         else:
             configuration.keep_below_root(config.trainer)
@@ -237,28 +263,28 @@ class ChexCLI(WeightsAlone, LightningCLI):
         """Build model, data and trainer.
 
         Raises:
-            CheckpointError: the checkpoint is of another model.
-            MisconfigurationException: a constructor refuses its arguments.
+            CheckpointError: the checkpoint belongs to another model.
+            MisconfigurationException: a constructor raised a ValueError.
         """
         try:
             super().instantiate_classes()
-        except ValueError as error:  # the parser's, whatever the constructor raised
-            said = concise(str(error))
-            missing = next((name for name in EXTRAS if name in said and "pip install" in said), None)
-            if missing:
-                said = (
-                    f"the logger needs {missing}, which is not installed: pip install 'lightning-chex[{missing}]', or "
-                    "give --trainer.logger another one"
-                )
-            raise MisconfigurationException(said) from error
-        checkpoints, self._checkpoints = self._checkpoints, {}
-        # of other modules on_load_checkpoint may do what must not be done twice
+        except ValueError as error:  # the parser turns every error of a constructor into a ValueError
+            message = concise(str(error))
+            for package in LOGGER_PACKAGES:
+                if package in message and "pip install" in message:
+                    message = (
+                        f"the logger needs {package}, which is not installed: pip install 'lightning-chex[{package}]', "
+                        "or choose another logger with --trainer.logger"
+                    )
+            raise MisconfigurationException(message) from error
+        # on_load_checkpoint of a user's own module may have effects that must not happen twice
         if isinstance(self.model, ChestXrayTask):
-            for path, checkpoint in checkpoints.items():
+            for path, checkpoint in self._checkpoints.items():
                 check_fits(self.model, checkpoint, path)
+        self._checkpoints = {}
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Build the trainer; ``fit`` ends where the weights are lost, ``predict`` also writes its table."""
+        """Build the trainer; add `FiniteWeights` for ``fit`` and `PredictionWriter` for ``predict``."""
         if self.subcommand in DATA_COMMANDS:
             return ChexTrainer(
                 accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, default_root_dir=self._root
@@ -269,75 +295,98 @@ class ChexCLI(WeightsAlone, LightningCLI):
             if SAME_STATE not in str(error):
                 raise
             raise MisconfigurationException(
-                "trainer.callbacks holds several of one class that a checkpoint could not tell apart: give each "
-                "IBACallback a name of its own (name: ...), or one of them all methods (attributors: {NAME: ...})"
+                "trainer.callbacks has several callbacks whose states have the same name in a checkpoint: give each "
+                "IBACallback its own name (name: ...), or give one of them all methods (attributors: {NAME: ...})"
             ) from error
         let_start_quietly(trainer.loggers)
-        callbacks, command = callbacks_of(trainer), self.subcommand
-        for saving in [own for own in callbacks if isinstance(own, configuration.SaveConfig)]:
-            if command == "explain":
-                callbacks.remove(saving)
-            elif self._own_settings is not None:
-                saving.config = self._own_settings
-        if command == "fit" and not any(isinstance(own, FiniteWeights) for own in callbacks):
-            callbacks.insert(0, FiniteWeights())
-        if command == "predict" and not any(isinstance(own, PredictionWriter) for own in callbacks):
-            callbacks.append(PredictionWriter())
+        self._complete_callbacks(callbacks_of(trainer))
         keep_newest_state(trainer, same_run=self._same_run)
         return trainer
 
-    # look at the data
+    def _complete_callbacks(self, callbacks: list[pl.Callback]) -> None:
+        """Add and adjust, in place, the callbacks that a command needs."""
+        command = self.subcommand
+        for callback in list(callbacks):
+            if isinstance(callback, configuration.SaveConfig):
+                if command == "explain":
+                    callbacks.remove(callback)
+                elif self._run_settings is not None:
+                    callback.config = self._run_settings
+        kinds = {type(callback) for callback in callbacks}
+        if command == "fit" and not any(issubclass(kind, FiniteWeights) for kind in kinds):
+            # first, so that no other callback sees or saves weights that are not finite
+            callbacks.insert(0, FiniteWeights())
+        if command == "predict" and not any(issubclass(kind, PredictionWriter) for kind in kinds):
+            callbacks.append(PredictionWriter())
 
-    def look_at_data(self) -> None:
-        """Set up the data before a logger begins a run of them, and see that the weights are worth the work."""
-        command, checkpoint = str(self.subcommand), self._given.get("ckpt_path")
-        weights = checkpoint or (command == "explain" and self._given.get("model.init_args.weights"))
-        if command in UNTRAINED and not weights:
-            raise MisconfigurationException(UNTRAINED[command])
-        # only our own data modules promise that a second setup does nothing new
+    # Checks of the data
+
+    def check_data(self) -> None:
+        """Set up the data before a logger starts its run, and check that trained weights were given."""
+        command = str(self.subcommand)
+        weights = self._settings.get("ckpt_path")
+        if command == "explain":
+            weights = weights or self._settings.get("model.init_args.weights")
+        if command in NEEDS_WEIGHTS and not weights:
+            raise MisconfigurationException(NEEDS_WEIGHTS[command])
+        # only our own data modules guarantee that a second call of setup changes nothing
         if isinstance(self.datamodule, ChestXrayDataModule):
-            self.datamodule.trainer = self.trainer  # in whose folder it finds which files are known
-            self.datamodule.setup({"explain": "predict", "evaluate": "test"}.get(command, command))
+            self.datamodule.trainer = self.trainer  # the record of checked files lies in the trainer's root
+            stage = {"explain": "predict", "evaluate": "test"}.get(command, command)
+            self.datamodule.setup(stage)
             if command == "predict":
                 self.datamodule.dataset("test")
         if command != "fit" and not weights:
             rank_zero_warn(f"{command} without --ckpt_path: using untrained weights")
 
     def before_inspect(self) -> None:
-        """Let the data module find the record of checked files, which lies in the trainer's root."""
+        """Give the data module the trainer, in whose root the record of checked files lies."""
         if isinstance(self.datamodule, ChestXrayDataModule):
             self.datamodule.trainer = self.trainer
 
-    before_fit = before_validate = before_test = before_predict = before_explain = before_evaluate = look_at_data
+    before_fit = check_data
+    before_validate = check_data
+    before_test = check_data
+    before_predict = check_data
+    before_explain = check_data
+    before_evaluate = check_data
 
-    # say what came out
+    # Results
 
     def after_fit(self) -> None:
-        """Say how good the model is, and where pictures, checkpoint and W&B's files lie."""
-        if self.trainer.is_global_zero:
-            stage = "test" if self.subcommand == "test" else "val"
-            metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
-            callbacks = callbacks_of(self.trainer)
-            sheets = [sheet for own in callbacks if isinstance(own, IBACallback) for sheet in own.sheets]
-            alarms = [str(alarm) for own in callbacks if isinstance(own, Alarms) for alarm in own.alarms.values()]
-            best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") if self.subcommand == "fit" else ""
-            runs = self._end_wandb_runs()
-            self.list_unreadable()
-            print(summary(stage, metrics, sheets, best, runs, alarms))
+        """Print the metrics and the paths of pictures, checkpoint and W&B runs."""
+        if not self.trainer.is_global_zero:
+            return
+        sheets: list[Path] = []
+        alarms: list[str] = []
+        for callback in callbacks_of(self.trainer):
+            if isinstance(callback, IBACallback):
+                sheets.extend(callback.sheets)
+            elif isinstance(callback, Alarms):
+                alarms.extend(map(str, callback.alarms.values()))
+        best_checkpoint = ""
+        if self.subcommand == "fit":
+            best_checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        stage = "test" if self.subcommand == "test" else "val"
+        metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
+        wandb_runs = self._end_wandb_runs()
+        self.list_unreadable()
+        print(summary(stage, metrics, sheets, best_checkpoint, wandb_runs, alarms))
 
-    after_validate = after_test = after_fit
+    after_validate = after_fit
+    after_test = after_fit
 
     def after_predict(self) -> None:
-        """Say where the table is."""
+        """Print the path of the table of predictions."""
         for callback in callbacks_of(self.trainer):
             if isinstance(callback, PredictionWriter) and self.trainer.is_global_zero:
                 print(f"predictions: {callback.path}")
         self.list_unreadable()
 
     def after_evaluate(self) -> None:
-        """Keep the configuration beside the results, and say which images could not be read."""
-        folder = Path(self._given.output_dir).expanduser()
-        configuration.keep(parser_of_command(self), self._given, folder, self.trainer.loggers)
+        """Write the configuration beside the results, and list the images that could not be read."""
+        folder = Path(self._settings.output_dir).expanduser()
+        configuration.save(parser_of_command(self), self._settings, folder, self.trainer.loggers)
         if isinstance(self.datamodule, ChestXrayDataModule):
             self.datamodule.teardown("test")
         self.list_unreadable()
@@ -345,7 +394,7 @@ class ChexCLI(WeightsAlone, LightningCLI):
             print(f"  W&B run     {run}")
 
     def _end_wandb_runs(self) -> list[Path]:
-        """End the W&B runs now, so that what is said of their folders, which are returned, is the last thing said."""
+        """End the W&B runs and return their folders; W&B prints while ending, so this comes before our summary."""
         runs = [logger.experiment for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
         folders = [Path(run.dir).parent for run in runs]
         for run in runs:
@@ -353,11 +402,11 @@ class ChexCLI(WeightsAlone, LightningCLI):
         return folders
 
     def list_unreadable(self) -> None:
-        """List images that could not be read, if there are some, in the folder of the results or of the run."""
+        """Write the names of images that could not be read, if any, into the folder of the results or of the run."""
         names = adapted(self.datamodule).unreadable_images
         if names and self.trainer.is_global_zero:
-            results = self._given.get("output_dir")
-            folder = Path(results).expanduser() if results else run_folder(self.trainer)
+            output_dir = self._settings.get("output_dir")
+            folder = Path(output_dir).expanduser() if output_dir else run_folder(self.trainer)
             path = folder / "unreadable_images.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, "\n".join(names) + "\n")
@@ -367,5 +416,5 @@ class ChexCLI(WeightsAlone, LightningCLI):
 
 
 def score_names(data: object) -> tuple[str, ...]:
-    """Return the names of a data module's scores; one that names none has a single severity."""
+    """Return the names of a data module's scores; ``("severity",)`` for a data module without names."""
     return tuple(adapted(data).score_names or ()) or ("severity",)

@@ -1,7 +1,7 @@
-"""Lightning's Trainer with the commands of this package; the methods' signatures are the command line's options."""
+"""Lightning's Trainer with the commands of this package; signatures and docstrings become options and help."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +41,7 @@ from lightning_chex.runs.output_folder import held
 
 
 class ChexTrainer(pl.Trainer):
-    """A Trainer that can do more with a model and its data than train and measure."""
+    """A Trainer with the commands ``prepare``, ``inspect``, ``evaluate`` and ``explain``."""
 
     def fit(
         self,
@@ -60,12 +60,12 @@ class ChexTrainer(pl.Trainer):
             train_dataloaders: see Lightning.
             val_dataloaders: see Lightning.
             datamodule: the data.
-            ckpt_path: what to go on from. auto: the run that --run names if it is there, else it is begun; in a SLURM
-                batch job the name is by default slurm-JOBID. last: the newest run. The folder of a run: that run. A
-                checkpoint FILE: a new run that begins with its state.
+            ckpt_path: what to resume. auto: the run that --run names if it exists, else a new run of that name; in a
+                SLURM batch job the name is by default slurm-JOBID. last: the newest run. The folder of a run: that
+                run. A checkpoint FILE: a new run that starts from its state.
             weights_only: leave it out; checkpoints never run code.
-            run: name of the run, hence of its folder and its W&B run: letters, digits, '.', '_' and '-'. A run of this
-                name that is there is only continued with --ckpt_path auto.
+            run: name of the run, of its folder and of its W&B run: letters, digits, '.', '_' and '-'. An existing run
+                of this name is only resumed with --ckpt_path auto.
         """
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
 
@@ -79,17 +79,17 @@ class ChexTrainer(pl.Trainer):
     ) -> None:
         """Resize all images once, into a copy that training reads quickly: --data.prepared OUTPUT_DIR.
 
-        An interrupted call goes on where it was when it is given again.
+        Give the same command again to resume after an interruption.
 
         Args:
             model: not used.
-            datamodule: whose images; a ``ChestXrayDataModule``.
-            output_dir: where the copy shall be, a new or an empty folder.
+            datamodule: the data, a ``ChestXrayDataModule``.
+            output_dir: folder of the copy, new or empty.
             size: longest side of the images in pixels, the data.size of the training; by default this data.size.
             workers: processes that read and resize; by default one per core.
 
         Raises:
-            MisconfigurationException: no data module, or one that cannot do that.
+            MisconfigurationException: no data module, or one without this function.
         """
         adapted(datamodule).prepare(output_dir, size, workers)
 
@@ -100,20 +100,20 @@ class ChexTrainer(pl.Trainer):
         output_dir: str = "inspect",
         write_config: str | None = None,
     ) -> None:
-        """Show what a data root holds: a table here, and a sheet of sample images in a file.
+        """Describe a data set: a table on the console, and a sheet of sample images in a file.
 
-        Missing images are counted, whatever data.allow_missing says. What is undecided or wrong in a table of one's own
-        is listed, and its images are shown without labels if need be; other bad tables and files are errors.
+        Missing images are counted, whatever data.allow_missing says. Ambiguous or invalid columns of your own table are
+        listed, and its images are shown, without labels where necessary; other invalid tables and files are errors.
 
         Args:
             model: not used.
-            datamodule: the data to look at; a ``ChestXrayDataModule``.
-            output_dir: where the sheet goes.
-            write_config: a file for the configuration of a training on a table of one's own, with all that was
-                recognised in it named; one that is there is never replaced.
+            datamodule: the data, a ``ChestXrayDataModule``.
+            output_dir: folder of the sheet.
+            write_config: file to write a training configuration for your own table to, with every recognised column
+                named; an existing file is never replaced.
 
         Raises:
-            MisconfigurationException: no data module, or one that cannot do that, or a folder that cannot be written.
+            MisconfigurationException: no data module, or one without this function, or a folder that cannot be written.
         """
         folder = Path(output_dir).expanduser()
         data = adapted(datamodule)
@@ -121,20 +121,21 @@ class ChexTrainer(pl.Trainer):
         proposal = None if write_config is None else data.proposal()
         if write_config is not None and Path(write_config).expanduser().exists():
             raise MisconfigurationException(f"write_config is {write_config!r}, which exists: give another name")
-        with _existing(Path(self.default_root_dir)):
-            found = data.overview()
-        print(overview_text(found))
-        print(f"\npictures        {write_overview(found, folder)}")
-        points = found.get("to_decide", ())
+        with _temporary_root(Path(self.default_root_dir)):
+            overview = data.overview()
+        print(overview_text(overview))
+        print(f"\npictures        {write_overview(overview, folder)}")
+        points = overview.get("to_decide", ())
         if points:
             print("\nto decide or correct before training")
-            print("\n".join(f"{number:>3}. {point}" for number, point in enumerate(points, 1)))
+            for number, point in enumerate(points, 1):
+                print(f"{number:>3}. {point}")
         if write_config is not None and proposal is not None:
-            words, config = proposal
+            columns, config = proposal
             path = Path(write_config).expanduser()
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, config)
-            print("\n".join(["", "what the columns are", *words]))
+            print("\n".join(["", "meaning of the columns", *columns]))
             print(f"\nconfiguration   {path}: correct what is wrong, then fit --config {path}")
 
     def evaluate(
@@ -150,31 +151,31 @@ class ChexTrainer(pl.Trainer):
         network: str = "model",
         settings: EvaluationSettings = EvaluationSettings(),  # noqa: B008  # frozen; its defaults are the options'
     ) -> Evaluated | CheckpointComparison:
-        """Compare attribution methods on a trained model, beside controls: report.html, results.json, tables and maps.
+        """Compare attribution methods and controls on a trained model: report.html, results.json, tables and maps.
 
-        Thresholds are tuned, and the prior map is made, on the tuning half of the box images (or the validation
-        images), figures are reported on the test images. An interrupted call goes on where it was when it is given
-        again, also with more methods or another limit.
+        Thresholds and the prior map come from the tuning half of the box images (or the validation images); results are
+        reported on the test images. Give the same command again to resume after an interruption, also with more
+        methods or another limit.
 
-        Several checkpoints are measured on the same cases, each in a folder of its own in ``output_dir``, and compared
-        in comparison.html and comparison.json there, with paired differences by patient.
+        Several checkpoints are measured on the same cases, each in its own folder in ``output_dir``, and compared in
+        comparison.html and comparison.json there, with paired differences by patient.
 
         Args:
             model: with the weights to explain, unless ``ckpt_path`` brings them.
             datamodule: the data, a ``ChestXrayDataModule``.
-            ckpt_path: the trained model; or several of the same classes, '[A.ckpt,B.ckpt]', or by the names they shall
-                have in the results, '{plain: A.ckpt, weighted: B.ckpt}'.
-            output_dir: where everything goes.
+            ckpt_path: the trained model; or several with the same classes, '[A.ckpt,B.ckpt]', or with the names for the
+                results, '{plain: A.ckpt, weighted: B.ckpt}'.
+            output_dir: folder of the results.
             methods: names of the line-up (IBA, InverseIBA, MultiLayerIBA, GradCAM, IntegratedGradients, Gradient, LRP;
                 for a score RegressionIBA_DV, RegressionIBA_MSE, RegressionIBA_RM, RegressionInverseIBA and the others)
                 or YAML files like those in configs/attributor; by default all that suit the model. IBA and InverseIBA
-                look at the layer of the configuration's IBACallback; for its other settings name a file. The controls
-                always take part.
-            limit: a quick look at so many images; the expensive measures are taken on fewer.
+                use the layer of the configuration's IBACallback; for its other settings name a file. The controls are
+                always included.
+            limit: number of images, for a quick look; the expensive measures use fewer.
             lungs: checkpoint of a lung network, for Brixia scores without lung masks.
             shuffled_ckpt: the same model trained with data.shuffle_labels, for the check that maps depend on labels.
             network: name of the model's attribute that is the network; empty for the model itself.
-            settings: what is measured, how, and on how many images.
+            settings: measures and their settings, and numbers of images.
 
         Raises:
             MisconfigurationException: arguments that do not fit each other, the model or the data.
@@ -182,42 +183,50 @@ class ChexTrainer(pl.Trainer):
         check_trainer(self)
         folder = Path(output_dir).expanduser()
 
-        def evaluated(path: str | Path | None, folder: Path) -> Evaluated:
+        def evaluate_one(path: str | Path | None, folder: Path) -> Evaluated:
             subject = subject_of(self, model, adapted(datamodule), path, network, shuffled_ckpt)
             find_lungs = None if lungs is None else LungNetwork(Path(lungs).expanduser(), subject.device)
-            shows = self.progress_bar_callback is not None
-            found = evaluate(subject, datamodule, folder, methods, limit, settings, find_lungs, shows)
-            write_report(folder / "report.html", found.results, found.curves, examples(found))
-            return found
+            show_progress = self.progress_bar_callback is not None
+            evaluated = evaluate(subject, datamodule, folder, methods, limit, settings, find_lungs, show_progress)
+            write_report(folder / "report.html", evaluated.results, evaluated.curves, examples(evaluated))
+            return evaluated
 
-        def told(found: Evaluated, folder: Path, tables: str) -> None:
-            print(f"\n{results_text(found.results)}\n\n  report      {folder / 'report.html'}")
-            self._log_tables(tables, evaluation_tables(found.results))
-
-        with held(folder), _told():
+        with held(folder), _as_misconfiguration():
             checkpoints = named_checkpoints(ckpt_path)
-            several = len(checkpoints) > 1
-            if not several:
-                found = evaluated(next(iter(checkpoints.values()), None), folder)
-            else:
+            if len(checkpoints) > 1:
                 read_checkpoints(ckpt_path)
-                start_comparison(folder, checkpoints)
-                measured = {}
-                for name, path in checkpoints.items():
-                    print(f"\n{name}: {path}", flush=True)
-                    with held(folder / name):
-                        found = evaluated(path, folder / name)
-                        measured[name] = CheckpointResults.of(found)
-                    told(found, folder / name, f"evaluation/{name}")
-                comparison = compare(measured, settings)
-                write_json(folder / "comparison.json", comparison.to_json())
-                write_comparison(folder / "comparison.html", comparison)
-        if not several:
-            told(found, folder, "evaluation")
-            return found
+                return self._compare_checkpoints(checkpoints, folder, evaluate_one, settings)
+            evaluated = evaluate_one(next(iter(checkpoints.values()), None), folder)
+        self._report_evaluation(evaluated, folder, "evaluation")
+        return evaluated
+
+    def _compare_checkpoints(
+        self,
+        checkpoints: Mapping[str, str],
+        folder: Path,
+        evaluate_one: Callable[[str | Path | None, Path], Evaluated],
+        settings: EvaluationSettings,
+    ) -> CheckpointComparison:
+        """Evaluate several checkpoints, each in its own folder, and compare them."""
+        start_comparison(folder, checkpoints)
+        results = {}
+        for name, path in checkpoints.items():
+            print(f"\n{name}: {path}", flush=True)
+            with held(folder / name):
+                evaluated = evaluate_one(path, folder / name)
+                results[name] = CheckpointResults.of(evaluated)
+            self._report_evaluation(evaluated, folder / name, f"evaluation/{name}")
+        comparison = compare(results, settings)
+        write_json(folder / "comparison.json", comparison.to_json())
+        write_comparison(folder / "comparison.html", comparison)
         print(f"\n{comparison_text(comparison)}\n\n  comparison  {folder / 'comparison.html'}")
         self._log_tables("evaluation", {"checkpoints": (ROW_COLUMNS, list(comparison.rows()))})
         return comparison
+
+    def _report_evaluation(self, evaluated: Evaluated, folder: Path, prefix: str) -> None:
+        """Print the results of one checkpoint, and log their tables under a prefix."""
+        print(f"\n{results_text(evaluated.results)}\n\n  report      {folder / 'report.html'}")
+        self._log_tables(prefix, evaluation_tables(evaluated.results))
 
     def _log_tables(self, prefix: str, tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]) -> None:
         """Send tables, columns and rows by name, to all loggers that show tables."""
@@ -244,44 +253,48 @@ class ChexTrainer(pl.Trainer):
     ) -> None:
         """Explain a data set: a map for each target of each image, and an index of them, in one folder.
 
-        An interrupted call goes on where it was when it is given again. Callbacks and loggers of the training take no
-        part. Images alone, without a table: --data ImageFolderDataModule --data.root DIR.
+        Give the same command again to resume after an interruption. Callbacks and loggers of the training are not
+        used. For images without a table: --data ImageFolderDataModule --data.root DIR.
 
         Args:
             model: the model.
-            datamodule: whose images.
+            datamodule: the data.
             ckpt_path: the checkpoint to explain; without one the model is explained as it is.
-            output_dir: where to: maps/ (float32, a bottleneck's as bits per feature cell), index.csv, explanation.json.
+            output_dir: folder of maps/ (float32; bottleneck maps in bits per feature cell), index.csv and
+                explanation.json.
             attributor: the method, a file like those in configs/attributor or a class; by default that of the
                 configuration's IBACallback, with the feature statistics the checkpoint holds, or else those of
                 training images.
             targets: positive for every positive label (without labels every class predicted with the threshold, or
-                the likeliest one), top for the likeliest class, or names of classes. A score is explained as it is.
-            split: which images: test, val, train, what else the data set has (tuning for NIH), or all.
-            limit: only the first so many of them.
+                the most probable one), top for the most probable class, or names of classes. A score is explained as
+                it is.
+            split: test, val, train, all, or another split that the data set has (tuning for NIH).
+            limit: number of images; the first ones are used.
             threshold: probability from which a class counts as predicted where there are no labels.
             overlays: also draw each map over its X-ray, in overlays/.
-            npy: also write each map as a file of its own in pixels, npy/IMAGE__TARGET.npy, 200 KB each at 224 px.
-            rle: also write masks as CheXlocalize reads them, true for OUTPUT_DIR/segmentations.json or a file. They are
-                in the pixels of the image files. Its ten tasks are Enlarged Cardiomediastinum, Cardiomegaly, Lung
-                Lesion, Airspace Opacity, Edema, Consolidation, Atelectasis, Pneumothorax, Pleural Effusion and Support
-                Devices; one that was not explained gets an empty mask.
-            rle_rule: what makes a mask of a map: otsu, as CheXlocalize does it, or the top_fraction of its pixels.
-            rle_fraction: the share of the pixels for top_fraction.
+            npy: also write each map in pixels to its own file, npy/IMAGE__TARGET.npy, 200 KB each at 224 px.
+            rle: also write masks in the format of CheXlocalize, true for OUTPUT_DIR/segmentations.json or a file name.
+                They are in the pixels of the image files. Its ten tasks are Enlarged Cardiomediastinum, Cardiomegaly,
+                Lung Lesion, Airspace Opacity, Edema, Consolidation, Atelectasis, Pneumothorax, Pleural Effusion and
+                Support Devices; a task that was not explained gets an empty mask.
+            rle_rule: how a map becomes a mask: otsu, as in CheXlocalize, or the top_fraction of its pixels.
+            rle_fraction: the fraction of the pixels for top_fraction.
 
         Raises:
-            MisconfigurationException: something does not fit; said before any long work.
+            MisconfigurationException: arguments that do not fit each other, the model or the data; raised before any
+                long work.
         """
-        own = [callback for callback in callbacks_of(self) if isinstance(callback, IBACallback)]
+        callbacks = [callback for callback in callbacks_of(self) if isinstance(callback, IBACallback)]
+        network = callbacks[0].network if callbacks else "model"
         class_names = outputs_of(model, adapted(datamodule)).class_names
-        if attributor is None:
-            plain = IBA() if class_names else IBA(objective="deviation")
-            attributor = copy.deepcopy(own[0].attributor) if own else plain
-        with _told():
+        if attributor is None and callbacks:
+            attributor = copy.deepcopy(callbacks[0].attributor)
+        elif attributor is None:
+            attributor = IBA() if class_names else IBA(objective="deviation")
+        with _as_misconfiguration():
             rule = mask_rule(rle, rle_rule, rle_fraction, class_names)
             path = None if ckpt_path is None else Path(ckpt_path).expanduser()
-            network = own[0].network if own else "model"
-            saved = [] if ckpt_path is None else saved_statistics(read_checkpoint(ckpt_path), own)
+            saved = [] if ckpt_path is None else saved_statistics(read_checkpoint(ckpt_path), callbacks)
             writer = MapWriter(
                 attributor, output_dir, targets, split, limit, threshold, overlays, npy, network, path, saved
             )
@@ -301,24 +314,25 @@ class ChexTrainer(pl.Trainer):
 
 
 @contextmanager
-def _existing(folder: Path) -> Iterator[None]:
-    """Make a folder for the time of the context, and remove it at the end if nothing was put into it."""
-    made = not folder.exists()
-    with suppress(OSError):  # without the folder nothing is recorded, which is no reason to stop
+def _temporary_root(folder: Path) -> Iterator[None]:
+    """Create a folder within the context, and remove it at the end if it is new and empty."""
+    is_new = not folder.exists()
+    # without the folder the record of checked files is not written, which is no reason to stop
+    with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
-        if made:
-            with suppress(OSError):  # not empty, or never made
+        if is_new:
+            with suppress(OSError):  # the folder is not empty, or could not be created
                 folder.rmdir()
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Tell what this package finds unfit, the data, the method or the checkpoint, as Lightning tells it.
+def _as_misconfiguration() -> Iterator[None]:
+    """Raise each ValueError of this package as Lightning's MisconfigurationException.
 
-    One that was raised elsewhere, in a model or data set of one's own or in a library, passes with its trace.
+    A ValueError that was raised elsewhere, in the user's model or data set or in a library, keeps its traceback.
     """
     try:
         yield

@@ -12,7 +12,7 @@ from fakes import write_cohen, write_nih
 from fakes_brixia import write_brixia
 from PIL import Image
 
-from lightning_chex.cli.configuration import without_folders
+from lightning_chex.cli.configuration import without_paths
 from lightning_chex.cli.main import main, score_names
 from lightning_chex.data import PATHOLOGIES
 from lightning_chex.tasks import ClassificationTask
@@ -207,7 +207,7 @@ def test_the_logged_configuration_names_no_folder(monkeypatch):
         "number": 3,
         "none": None,
     }
-    assert without_folders(given) == {
+    assert without_paths(given) == {
         "root": "(path)",
         "home": "(path)",
         "relative": "(path)",
@@ -217,12 +217,12 @@ def test_the_logged_configuration_names_no_folder(monkeypatch):
         "none": None,
     }
     plain = {"root": "ms-smith", "save_dir": "ms-smith", "ckpt_path": "x.ckpt", "images": "ms-smith", "prepared": "a"}
-    assert without_folders(plain) == dict.fromkeys(plain, "(path)")  # a folder beside the working one
+    assert without_paths(plain) == dict.fromkeys(plain, "(path)")  # a folder beside the working one
     several = {"plain": "x.ckpt", "weighted": "ms-smith.ckpt"}
-    assert without_folders({"ckpt_path": several}) == {"ckpt_path": dict.fromkeys(several, "(path)")}
-    assert without_folders({"ckpt_path": ["x.ckpt"]}) == {"ckpt_path": ["(path)"]}
+    assert without_paths({"ckpt_path": several}) == {"ckpt_path": dict.fromkeys(several, "(path)")}
+    assert without_paths({"ckpt_path": ["x.ckpt"]}) == {"ckpt_path": ["(path)"]}
     words = {"class_path": "a.B", "backbone": "timm/densenet121", "num_images": 3, "layout": "images", "root": ""}
-    assert without_folders(words) == words
+    assert without_paths(words) == words
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_what_cannot_go_on_is_refused(place, capsys):
     for command in ("test", "validate", "predict"):  # Lightning would measure weights that nobody has trained
         with pytest.raises(SystemExit) as stop:
             main([command, "--config", "mine.yaml", "--ckpt_path", "last"])
-        assert stop.value.code == 2 and "a word for fit alone" in capsys.readouterr().err
+        assert stop.value.code == 2 and "is supported by fit only" in capsys.readouterr().err
     assert {path for path in place.rglob("*") if path.is_file()} == before | {place / "other.yaml"}
 
 
