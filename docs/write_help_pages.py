@@ -9,10 +9,10 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 import lightning_chex
-from lightning_chex.cli.arguments import offered_names
 from lightning_chex.attribution import Attributor
-from lightning_chex.cli.main import main
+from lightning_chex.cli.arguments import offered_names
 from lightning_chex.cli.help_pages import COMMANDS, installed_versions
+from lightning_chex.cli.main import main
 
 
 def help_of(*command: str) -> str:

@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
         "attribution",
         "lightning_private",
     },
+    "callbacks": {"explanations", "runs"},
     "__main__": {"cli"},
 }
 

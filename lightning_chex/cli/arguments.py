@@ -42,6 +42,8 @@ def check(arguments: list[str]) -> None:
     Raises:
         MisconfigurationException: with the argument and the way out.
     """
+    if arguments[:1] == ["demo"] and any(map(_is_config, arguments)):
+        raise MisconfigurationException("demo always runs the embedded example: give --config to fit instead")
     for argument in arguments[: _position_of_config(arguments)]:
         # the parser would apply the option to the default model instead of the one that the configuration names
         if argument.startswith("--model."):
@@ -221,7 +223,7 @@ def _loaded_object(path: str) -> Any:
 
 def _offered_objects(option: str) -> list[Any]:
     """Return the public objects of the packages whose classes an option offers."""
-    objects = []
+    objects: list[Any] = []
     for package in _OFFERED.get(option, ()):
         objects.extend(getattr(package, name) for name in package.__all__)
     return objects

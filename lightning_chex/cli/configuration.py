@@ -95,7 +95,7 @@ def check_checkpoint(path: str | None, command: str) -> dict[str, Any] | None:
         raise MisconfigurationException("ckpt_path='auto' is supported by fit only: give a file that a run has written")
     if path == "hpc":
         raise MisconfigurationException(
-            "ckpt_path='hpc' is a file in the root of all runs, which belongs to none: give a file that a run has written"
+            "ckpt_path='hpc' is a file in the root of all runs, not of one run: give a file that a run has written"
         )
     if not path:
         return None
@@ -147,7 +147,7 @@ def fill_in_model(command: str, config: Any, checkpoint: Mapping[str, Any] | Non
         _check_freezing(settings)
     if settings and settings.get("pretrained") and command != "fit" and config.get("ckpt_path"):
         settings.pretrained = False
-    if package_model and checkpoint is not None:
+    if settings and package_model and checkpoint is not None:
         settings.weights = None  # the file may no longer exist
     if getattr(config.get("data"), "class_path", "").endswith(".ImageFolderDataModule"):
         _fill_in_output_names(command, config, checkpoint)

@@ -46,7 +46,7 @@ from lightning_chex.lightning_private import (
 )
 from lightning_chex.maps import check_fits
 from lightning_chex.messages import one_line, remedy_for
-from lightning_chex.report import summary
+from lightning_chex.report import next_steps, summary
 from lightning_chex.report.loggers.wandb import discard_run
 from lightning_chex.runs import FiniteWeights, StopOnSignal, keep_newest_state, resuming, run_folder, slurm
 from lightning_chex.tasks import ChestXrayTask
@@ -54,7 +54,10 @@ from lightning_chex.tasks import ChestXrayTask
 DATA_COMMANDS = ("inspect", "prepare")
 """Commands that read data only: no model is built and no run begins."""
 
-ADDED_COMMANDS = (*DATA_COMMANDS, "evaluate", "explain")
+TRAINING_COMMANDS = ("fit", "demo")
+"""Commands that train."""
+
+ADDED_COMMANDS = (*DATA_COMMANDS, "demo", "evaluate", "explain")
 """Commands that Lightning's Trainer does not have."""
 
 NEEDS_WEIGHTS = {
@@ -313,7 +316,7 @@ class ChexCLI(WeightsAlone, LightningCLI):
                 elif self._run_settings is not None:
                     callback.config = self._run_settings
         kinds = {type(callback) for callback in callbacks}
-        if command == "fit" and not any(issubclass(kind, FiniteWeights) for kind in kinds):
+        if command in TRAINING_COMMANDS and not any(issubclass(kind, FiniteWeights) for kind in kinds):
             # first, so that no other callback sees or saves weights that are not finite
             callbacks.insert(0, FiniteWeights())
         if command == "predict" and not any(issubclass(kind, PredictionWriter) for kind in kinds):
@@ -332,11 +335,11 @@ class ChexCLI(WeightsAlone, LightningCLI):
         # only our own data modules guarantee that a second call of setup changes nothing
         if isinstance(self.datamodule, ChestXrayDataModule):
             self.datamodule.trainer = self.trainer  # the record of checked files lies in the trainer's root
-            stage = {"explain": "predict", "evaluate": "test"}.get(command, command)
+            stage = {"demo": "fit", "explain": "predict", "evaluate": "test"}.get(command, command)
             self.datamodule.setup(stage)
             if command == "predict":
                 self.datamodule.dataset("test")
-        if command != "fit" and not weights:
+        if command not in TRAINING_COMMANDS and not weights:
             rank_zero_warn(f"{command} without --ckpt_path: using untrained weights")
 
     def before_inspect(self) -> None:
@@ -345,6 +348,7 @@ class ChexCLI(WeightsAlone, LightningCLI):
             self.datamodule.trainer = self.trainer
 
     before_fit = check_data
+    before_demo = check_data
     before_validate = check_data
     before_test = check_data
     before_predict = check_data
@@ -365,13 +369,20 @@ class ChexCLI(WeightsAlone, LightningCLI):
             elif isinstance(callback, Alarms):
                 alarms.extend(map(str, callback.alarms.values()))
         best_checkpoint = ""
-        if self.subcommand == "fit":
+        if self.subcommand in TRAINING_COMMANDS:
             best_checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
         stage = "test" if self.subcommand == "test" else "val"
         metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         wandb_runs = self._end_wandb_runs()
         self.list_unreadable()
         print(summary(stage, metrics, sheets, best_checkpoint, wandb_runs, alarms))
+
+    def after_demo(self) -> None:
+        """Print the results, and the commands to continue with."""
+        self.after_fit()
+        if self.trainer.is_global_zero:
+            checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+            print(next_steps(run_folder(self.trainer), checkpoint))
 
     after_validate = after_fit
     after_test = after_fit

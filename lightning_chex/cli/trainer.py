@@ -69,6 +69,18 @@ class ChexTrainer(pl.Trainer):
         """
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
 
+    def demo(self, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
+        """Train on synthetic X-rays, explain at every validation, and print what to do next.
+
+        This is fit with the embedded example: no data, no pretrained weights and no account are needed. It takes a few
+        minutes on two cores.
+
+        Args:
+            model: the model.
+            datamodule: the data.
+        """
+        self.fit(model, datamodule=datamodule)
+
     def prepare(
         self,
         model: pl.LightningModule | None,
@@ -202,7 +214,7 @@ class ChexTrainer(pl.Trainer):
 
     def _compare_checkpoints(
         self,
-        checkpoints: Mapping[str, str],
+        checkpoints: Mapping[str, Path],
         folder: Path,
         evaluate_one: Callable[[str | Path | None, Path], Evaluated],
         settings: EvaluationSettings,

@@ -16,7 +16,7 @@ from lightning_chex.report.reliability import reliability_diagram
 from lightning_chex.report.results import Curve, Measure, Results, format_number, without_nan
 from lightning_chex.report.rle import encode_mask
 from lightning_chex.report.scale import shared_scale_limit
-from lightning_chex.report.terminal import comparison_text, results_text, summary
+from lightning_chex.report.terminal import comparison_text, next_steps, results_text, summary
 
 __all__ = [
     "BITS_NOTE",
@@ -43,6 +43,7 @@ __all__ = [
     "levels",
     "lung_overlay",
     "format_number",
+    "next_steps",
     "overlay",
     "overview_text",
     "pictures_of",

@@ -83,6 +83,32 @@ def _map_lines(metrics: Mapping[str, float]) -> list[str]:
     return lines
 
 
+def next_steps(run: Path, checkpoint: str) -> str:
+    """Return the commands that someone who has just run the demo would try next.
+
+    Args:
+        run: folder of the run, which holds its configuration.
+        checkpoint: path of the best checkpoint; empty if there is none.
+    """
+    command = "python -m lightning_chex"
+    lines = ["", "next steps"]
+    if checkpoint:
+        model = f"--config {run / 'config.yaml'} --ckpt_path {checkpoint}"
+        lines += [
+            "  compare attribution methods on this model; writes evaluation/report.html, takes a few minutes",
+            f"    {command} evaluate {model} --limit 16 --output_dir evaluation",
+            "  a map for every test image, drawn over its X-ray, in explanations/overlays",
+            f"    {command} explain {model} --overlays true --output_dir explanations",
+        ]
+    lines += [
+        "  your own X-rays: a folder with a table, or a copy of a public data set",
+        f"    {command} inspect --data.root DIR",
+        "  your own images without labels, explained by a trained model",
+        f"    {command} explain --ckpt_path FILE.ckpt --config FILE.yaml --data ImageFolderDataModule --data.root DIR",
+    ]
+    return "\n".join(lines)
+
+
 def results_text(results: Results) -> str:
     """Format the main measures of every method and control, one method per line.
 

@@ -17,8 +17,6 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_chex.runs.run_folder import RunRecord, run_folder
-from lightning_chex.runs.stopping import StopOnSignal
 from lightning_chex.files import write_whole
 from lightning_chex.lightning_private import (
     callbacks_of,
@@ -30,6 +28,8 @@ from lightning_chex.lightning_private import (
     set_batch_sampler,
     train_loaders,
 )
+from lightning_chex.runs.run_folder import RunRecord, run_folder
+from lightning_chex.runs.stopping import StopOnSignal
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

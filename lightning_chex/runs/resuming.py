@@ -18,10 +18,10 @@ from jsonargparse import Namespace
 from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from lightning_chex.runs import RUN_RECORD, read_record
 from lightning_chex.files import hold
 from lightning_chex.lightning_private import FOLDER_IN_USE, is_process_0
 from lightning_chex.messages import one_line
+from lightning_chex.runs import RUN_RECORD, read_record
 from lightning_chex.runs.slurm import job_id
 from lightning_chex.yaml_text import load_yaml
 

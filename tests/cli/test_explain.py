@@ -218,8 +218,11 @@ def test_what_cannot_work_is_one_line(place, made, capsys):
             nih(made, "--ckpt_path", "nowhere.ckpt"),
             "ckpt_path='nowhere.ckpt' is no checkpoint to use: it does not exist",
         ),
-        (nih(made, "--ckpt_path=null"), "no checkpoint: give the trained model with --ckpt_path FILE.ckpt"),
-        (nih(made, *plain, "--ckpt_path=null", root=made / "plain"), "no checkpoint: give the trained model with --ckpt_path FILE.ckpt"),
+        (nih(made, "--ckpt_path=null"), "no checkpoint: give the trained model"),
+        (
+            nih(made, *plain, "--ckpt_path=null", root=made / "plain"),
+            "no checkpoint: give the trained model",
+        ),
         (nih(made, *plain, root=made / "nih.yaml"), "root"),
         (nih(made, "--attributor", "GradCAM"), "layer='features.norm5' is not a module of ResNet"),
         (

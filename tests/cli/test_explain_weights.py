@@ -75,7 +75,9 @@ def test_what_is_lacking_is_said(place, capsys):
     weights, names = "--model.weights=network.pt", "--data.class_names=[Edema,Mass]"
     out = "--output_dir=OUT"
     error = the_error(capsys, "explain", *SETTINGS, *METHOD, *FOLDERS, names, out)
-    assert "no checkpoint: give the trained model with --ckpt_path FILE.ckpt" in error and "--model.weights FILE" in error
+    assert (
+        "no checkpoint: give the trained model with --ckpt_path FILE.ckpt" in error and "--model.weights FILE" in error
+    )
     error = the_error(capsys, "explain", *SETTINGS, *METHOD, *FOLDERS, weights, out)
     assert "weights='network.pt' does not name its outputs: give data.class_names" in error
     error = the_error(capsys, "explain", *SETTINGS, *METHOD, "--data.root=own", weights, names, out)

@@ -10,8 +10,8 @@ import torch
 from processes import together
 from tiny import CLASS_NAMES, SpyIBA, TinyData, TinyImages, TinyTask, tiny_trainer
 
-from lightning_chex.explanations import IBACallback, MapWriter, PredictionWriter, SubgroupScores
 from lightning_chex.data import PATHOLOGIES, SyntheticDataModule
+from lightning_chex.explanations import IBACallback, MapWriter, PredictionWriter, SubgroupScores
 from lightning_chex.tasks import ClassificationTask, RegressionTask
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -15,8 +15,8 @@ from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from test_files import HOLDER, started
 
-from lightning_chex.runs import resuming
 from lightning_chex.cli.main import main
+from lightning_chex.runs import resuming
 from lightning_chex.runs.resuming import newest_state
 
 pytestmark = pytest.mark.filterwarnings("ignore")

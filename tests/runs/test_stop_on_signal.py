@@ -11,8 +11,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from tiny import TinyData, TinyTask, tiny_trainer
 from torch.utils.data import DataLoader
 
-from lightning_chex.runs import LastCheckpoint, keep_newest_state
 from lightning_chex.data import collate
+from lightning_chex.runs import LastCheckpoint, keep_newest_state
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

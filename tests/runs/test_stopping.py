@@ -6,8 +6,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tiny import LAYER, TinyData, TinyTask, tiny_trainer
 
 from lightning_chex.attribution import IBA
-from lightning_chex.runs import FiniteWeights
 from lightning_chex.explanations import IBACallback
+from lightning_chex.runs import FiniteWeights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
