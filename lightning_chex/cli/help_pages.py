@@ -16,7 +16,7 @@ from itertools import pairwise
 from lightning_chex.json_text import parse_json
 from lightning_chex.messages import one_line
 
-COMMANDS = ("fit", "demo", "validate", "test", "predict", "inspect", "prepare", "evaluate", "explain")
+COMMANDS = ("fit", "validate", "test", "predict", "inspect", "prepare", "demo", "evaluate", "explain")
 """The commands; each has a page of its name, and the page ``commands`` lists them all."""
 
 _DOTTED = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+"

@@ -231,7 +231,7 @@ def test_the_logged_configuration_names_no_folder(monkeypatch):
         (
             ["--help"],
             [
-                "\n  python -m lightning_chex fit\n",
+                "\n  python -m lightning_chex demo\n",
                 "{fit,validate,test,predict,",
                 "inspect",
                 "prepare",

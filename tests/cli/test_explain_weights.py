@@ -79,7 +79,7 @@ def test_what_is_lacking_is_said(place, capsys):
         "no checkpoint: give the trained model with --ckpt_path FILE.ckpt" in error and "--model.weights FILE" in error
     )
     error = the_error(capsys, "explain", *SETTINGS, *METHOD, *FOLDERS, weights, out)
-    assert "weights='network.pt' does not name its outputs: give data.class_names" in error
+    assert "weights='network.pt' does not name its outputs: set data.class_names" in error
     error = the_error(capsys, "explain", *SETTINGS, *METHOD, "--data.root=own", weights, names, out)
     assert "no feature statistics of layer2" in error and "data.statistics_root" in error
     error = the_error(

@@ -51,7 +51,7 @@ def test_the_command_writes_a_copy_and_nothing_else(nih, place, capsys, monkeypa
 
 def test_the_data_set_may_be_found_out(nih, place, capsys):
     main(["prepare", f"--data.root={nih}", f"--output_dir={place / 'copy'}", "--workers=0", "--size=8"])
-    assert "this is taken for NIHDataModule" in capsys.readouterr().err and (place / "copy/manifest.json").is_file()
+    assert "reading it as NIHDataModule" in capsys.readouterr().err and (place / "copy/manifest.json").is_file()
 
 
 def test_the_size_is_that_of_a_config_file_unless_given(nih, tmp_path):
