@@ -13,6 +13,7 @@ round counts and the range is printed.
 import argparse
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def compare(
         maps[f"a{round_}"] = final
         as_read.append(read)
         for name, attributor in mine.items():
-            attributor.seed = round_
+            attributor.settings = replace(attributor.settings, seed=round_)
             some = shown[name]
             one, maps[name] = seconds_of(partial(attributor.attribute, model, some, target[: len(some)]), device)
             seconds[name].append(one / len(some))

@@ -4,6 +4,8 @@ import ast
 import doctest
 import importlib
 import pkgutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -195,6 +197,41 @@ def test_a_circle_would_be_seen(back):
     a, b = "lightning_chex.data.a", "lightning_chex.data.b"
     assert set(circle_in({a: "from lightning_chex.data.b import B", b: back})) == {a, b}
     assert circle_in({a: "from lightning_chex.data.b import B", b: ""}) == []
+
+
+def levels_of(graph: Mapping[str, set[str]]) -> dict[str, int]:
+    """Number of modules on the longest chain of imports that begins at each module."""
+    levels: dict[str, int] = {}
+    for module in TopologicalSorter(graph).static_order():
+        levels[module] = 1 + max((levels[imported] for imported in graph[module]), default=0)
+    return levels
+
+
+def test_attribution_has_at_most_five_levels_of_parts():
+    """The folders network, gradient and bottleneck count as one part each, and so does every file beside them."""
+    sources = {
+        name: path.read_text()
+        for name, path in modules()
+        if name.startswith("lightning_chex.attribution.") and path.stem != "__init__"
+    }
+    parts: dict[str, set[str]] = {}
+    for module, imported in graph_of(sources).items():
+        part = module.split(".")[2]
+        parts.setdefault(part, set()).update({name.split(".")[2] for name in imported} - {part})
+    levels = levels_of(parts)
+    assert {"network", "bottleneck", "gradient", "attributor"} <= levels.keys()
+    assert levels["bottleneck"] == max(levels.values()) <= 5
+    assert "bottleneck" not in parts["attributor"] | parts["fitted"] | parts["network"] | parts["gradient"]
+
+
+def test_attribution_imports_torch_and_numpy_alone():
+    code = (
+        "import sys, torch, numpy; before = set(sys.modules); import lightning_chex.attribution;"
+        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ast.literal_eval(done.stdout))
+    assert loaded <= {"lightning_chex", "safetensors", "typing_extensions", "torch", "numpy"}, loaded
 
 
 def doctested() -> list[str]:

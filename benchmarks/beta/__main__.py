@@ -30,7 +30,7 @@ from benchmarks.beta.sweep import LAYER, METHODS
 from lightning_chex.attribution import IBA, FeatureStatistics, MultiLayerIBA
 
 CLASS_PARTS = ("classes", "cues", "layers", "steps")
-PLAN = [("default", IBA().steps), ("authors'", 10)]
+PLAN = [("default", IBA().settings.steps), ("authors'", 10)]
 SCORE_PARTS = ("scores", "steps")
 PARTS = tuple(dict.fromkeys(CLASS_PARTS + SCORE_PARTS))
 

@@ -53,7 +53,7 @@ def explained(
     report = attributor.report(model, cases.images, cases.target)
     nats_per_neuron = report.information * math.log(2) / statistics.mean.numel()
     whole = SIGNS[method] * report.objective + attributor.beta * nats_per_neuron
-    now, half = whole[:, -1], attributor.steps // 2
+    now, half = whole[:, -1], attributor.settings.steps // 2
     return report.saliency, {
         "loss": report.objective[:, -1],
         "whole": now,

@@ -117,7 +117,7 @@ class Setting:
         features, carried = self.part.below(images.contiguous(memory_format=torch.channels_last))
         reference = self.part.above(features.clone(), carried)
         target = reference.argmax(1) if target is None else target
-        return Problem(self.part, features, carried, target, reference, self.iba.objective)
+        return Problem(self.part, features, carried, target, reference, self.statistics, self.iba.noise_share)
 
     def posed(self, images: Tensor, batch: int) -> Iterator[Problem]:
         """`pose`, some images at a time."""
@@ -126,7 +126,8 @@ class Setting:
     def bottleneck(self, problem: Problem, alpha: Tensor | float, lr: float = 1.0) -> Bottleneck:
         """A bottleneck whose alpha is a number, or (1 or N, C, h, w)."""
         number = alpha if isinstance(alpha, float) else 0.0
-        made = Bottleneck(problem.features, self.statistics, self.iba.blur_sigma, number, lr, self.iba.adam_betas)
+        settings = self.iba.settings
+        made = Bottleneck(problem.features, self.statistics, settings.blur_sigma, number, lr, settings.adam_betas)
         if isinstance(alpha, Tensor):
             made.alpha.copy_(alpha.expand_as(made.alpha))
         return made

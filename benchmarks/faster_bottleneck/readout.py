@@ -39,10 +39,13 @@ def last(values: Tensor) -> Tensor:
     return values.permute(0, 2, 3, 1)
 
 
-def evidence(problem: Problem, bottleneck: Bottleneck, prior: Tensor, worth: Tensor | None) -> Evidence:
+def evidence(
+    setting: Setting, problem: Problem, bottleneck: Bottleneck, prior: Tensor, worth: Tensor | None
+) -> Evidence:
     """What the readout sees.
 
     Args:
+        setting: the network.
         problem: N targets.
         bottleneck: theirs; its alpha is the guess.
         prior: mean alpha of other images of the same class, (N, C, h, w).
@@ -52,7 +55,7 @@ def evidence(problem: Problem, bottleneck: Bottleneck, prior: Tensor, worth: Ten
     lambda_ = bottleneck.blur(torch.sigmoid(bottleneck.alpha))
     # about the information of the guess, by cell and in all
     cell = (lambda_ * (lambda_ * (square + 1))).sum(1, keepdim=True)
-    loss = problem.objective(problem.reference, problem.target, problem.reference).view(-1, 1, 1, 1)
+    loss = setting.iba.objective(problem.reference, problem.target, problem.reference).view(-1, 1, 1, 1)
     seen = [
         bottleneck.alpha / 4, prior / 8, torch.log1p(square) / 2, torch.log1p(bottleneck.blur.adjoint(square)) / 2,
         torch.log1p(cell) / 4 - 0.7, torch.log1p(cell.mean((2, 3), keepdim=True)) / 4 - 0.7, loss / 3,

@@ -11,8 +11,9 @@ from benchmarks.faster_bottleneck.cases import Setting, class_means
 from benchmarks.faster_bottleneck.readout import Readout, evidence, learn
 from lightning_chex.attribution import IBA
 from lightning_chex.attribution.bottleneck.closed_form import ClosedForm
+from lightning_chex.attribution.bottleneck.layer_maps import generator_of
 from lightning_chex.attribution.bottleneck.mask import Bottleneck
-from lightning_chex.attribution.bottleneck.optimization import Problem, optimize
+from lightning_chex.attribution.bottleneck.optimization import Problem, move_alpha, optimize
 from lightning_chex.attribution.bottleneck.solution import bits_per_cell
 from lightning_chex.attribution.network.partition import partition
 
@@ -28,27 +29,33 @@ def default(setting: Setting, **changes: object) -> Scheme:
     """The package's IBA with its defaults, but for ``changes`` of its arguments."""
     iba = IBA(setting.iba.layer, **changes)  # type: ignore[arg-type]
     iba.statistics = setting.statistics
-    return lambda problem: iba.solve(problem).bottleneck
+
+    def run(problem: Problem) -> Bottleneck:
+        return optimize(problem, iba.settings, generator_of(iba.settings, problem.features.device)).bottleneck
+
+    return run
 
 
 def moved(
-    setting: Setting, problem: Problem, bottleneck: Bottleneck, steps: int, samples: int, lr: float | None = None,
+    setting: Setting,
+    problem: Problem,
+    bottleneck: Bottleneck,
+    steps: int,
+    samples: int,
+    lr: float | None = None,
     watch: Callable[[], None] = lambda: None,
-) -> Tensor | None:  # fmt: skip
+) -> Tensor | None:
     """Some steps of the closed form or, with a rate that falls to zero, of Adam; returns the former's worth."""
-    generator = torch.Generator(problem.features.device).manual_seed(setting.iba.seed)
-    closed = ClosedForm(bottleneck) if lr is None else None
+    settings = replace(setting.iba.settings, steps=steps, noise_samples=samples, lr=lr or setting.iba.settings.lr)
 
-    def before(step: int, objective: Tensor) -> None:
+    def on_step(step: int, objective: Tensor) -> None:
         watch()
-        if lr is not None:
-            bottleneck.set_learning_rate(lr * (1 - step / steps))
+        bottleneck.set_learning_rate(settings.learning_rate(step))
 
-    optimize(
-        problem, bottleneck, IBA.noise_share, setting.iba.beta, steps, samples, True, generator, before,
-        closed.step if closed else None,
-    )  # fmt: skip
-    return closed.worth if closed else None
+    update = bottleneck if lr is not None else ClosedForm(bottleneck)
+    generator = generator_of(settings, problem.features.device)
+    move_alpha(problem, bottleneck, update, settings, generator, on_step)
+    return update.worth if isinstance(update, ClosedForm) else None
 
 
 def closed_form(setting: Setting, steps: int, samples: int) -> Scheme:
@@ -95,7 +102,7 @@ class Learnt:
 
     def learn(self, problems: Sequence[Problem], alphas: Sequence[Tensor], epochs: int) -> None:
         """Learn from problems and the alphas found for them; only a readout of features alone mixes channels."""
-        seen = [evidence(problem, *self._begun(problem)) for problem in problems]
+        seen = [evidence(self._setting, problem, *self._begun(problem)) for problem in problems]
         self.readout = learn(self._setting, problems, seen, alphas, epochs, mixing=not self._gradients)
 
     @torch.no_grad()
@@ -103,7 +110,7 @@ class Learnt:
         assert self.readout is not None
         with torch.enable_grad():
             bottleneck, prior, worth = self._begun(problem)
-        found = self.readout(evidence(problem, bottleneck, prior, worth)).permute(0, 3, 1, 2)
+        found = self.readout(evidence(self._setting, problem, bottleneck, prior, worth)).permute(0, 3, 1, 2)
         bottleneck.alpha.copy_(found.clamp(-16, 16))
         return bottleneck
 
@@ -139,15 +146,15 @@ def pooled_first(network: nn.Module, setting: Setting) -> Setting:
 
 def objective_after(setting: Setting, problem: Problem, bottleneck: Bottleneck) -> Tensor:
     """What is minimised, beyond the loss of the untouched features, (N,); one pair of noise, no gradient."""
-    generator = torch.Generator(problem.features.device).manual_seed(setting.iba.seed + 1)
+    generator = torch.Generator(problem.features.device).manual_seed(setting.iba.settings.seed + 1)
     noise = bottleneck.draw_noise(2, generator)
     with torch.no_grad():
         mixed = bottleneck.mix(noise, bottleneck.mask()[1])
         again = torch.arange(len(problem.features)).repeat(2)
         assert problem.target is not None
         target, reference = problem.target[again], problem.reference[again]
-        losses = problem.objective(problem.parts.above(mixed, problem.carried), target, reference)
-        clean = problem.objective(problem.reference, problem.target, problem.reference)
+        losses = setting.iba.objective(problem.parts.above(mixed, problem.carried), target, reference)
+        clean = setting.iba.objective(problem.reference, problem.target, problem.reference)
     return losses.view(2, -1).mean(0) - clean + setting.weight * bottleneck.capacity().sum((1, 2, 3))
 
 

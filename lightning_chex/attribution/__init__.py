@@ -1,16 +1,18 @@
 """Saliency maps from any torch model: the information-bottleneck family, gradient methods and controls."""
 
 from lightning_chex.attribution.attributor import NOT_CONVERGED, Attribution, Attributor
-from lightning_chex.attribution.bottleneck.feature_learning import Counting, LayerLearner
 from lightning_chex.attribution.bottleneck.iba import IBA, InverseIBA
 from lightning_chex.attribution.bottleneck.input import InputIBA
+from lightning_chex.attribution.bottleneck.layered import LayeredAttributor, LayerLearner, layer_learners
 from lightning_chex.attribution.bottleneck.multi_layer import MultiLayerIBA
 from lightning_chex.attribution.bottleneck.objectives import OBJECTIVES
+from lightning_chex.attribution.bottleneck.settings import BottleneckSettings
 from lightning_chex.attribution.bottleneck.shared import SharedIBA
 from lightning_chex.attribution.bottleneck.solution import BottleneckReport, bits_per_pixel
 from lightning_chex.attribution.bottleneck.statistics import FEW_IMAGES, FeatureStatistics
 from lightning_chex.attribution.controls import EveryPixel, PriorMap, RandomMap
 from lightning_chex.attribution.emptiness import OFTEN_EMPTY, empty_maps, empty_warning, least_bits
+from lightning_chex.attribution.fitted import FittedAttributor
 from lightning_chex.attribution.gradient.expected_gradients import ExpectedGradients
 from lightning_chex.attribution.gradient.grad_cam import GradCAM
 from lightning_chex.attribution.gradient.grad_cam_plus_plus import GradCAMPlusPlus
@@ -20,6 +22,7 @@ from lightning_chex.attribution.gradient.smooth_grad import SmoothGrad
 from lightning_chex.attribution.network.layers import LayerError, NotFiniteError
 from lightning_chex.attribution.network.sharing import shared_features
 from lightning_chex.attribution.network.unwrapping import frozen
+from lightning_chex.attribution.observing import ObservedRows
 from lightning_chex.attribution.targets import Targets, explained_output, positive_labels, top_classes
 
 __all__ = [
@@ -31,11 +34,12 @@ __all__ = [
     "OFTEN_EMPTY",
     "Attribution",
     "Attributor",
-    "Counting",
     "BottleneckReport",
+    "BottleneckSettings",
     "EveryPixel",
     "ExpectedGradients",
     "FeatureStatistics",
+    "FittedAttributor",
     "GradCAM",
     "GradCAMPlusPlus",
     "Gradient",
@@ -44,8 +48,10 @@ __all__ = [
     "InverseIBA",
     "LayerError",
     "LayerLearner",
+    "LayeredAttributor",
     "MultiLayerIBA",
     "NotFiniteError",
+    "ObservedRows",
     "PriorMap",
     "RandomMap",
     "SharedIBA",
@@ -56,6 +62,7 @@ __all__ = [
     "empty_warning",
     "explained_output",
     "frozen",
+    "layer_learners",
     "least_bits",
     "positive_labels",
     "shared_features",

@@ -1,7 +1,7 @@
 """The template of every attribution method: a method implements one hook, `maps`."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, final
 
@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_chex.attribution.arguments import check_images, check_model, images_for, row_tensor, target_tensor
-from lightning_chex.attribution.bottleneck.feature_learning import LayerLearner, fitted_statistics, observed_statistics
-from lightning_chex.attribution.bottleneck.statistics import FeatureStatistics
 from lightning_chex.attribution.description import COLORS, MethodDescription
 from lightning_chex.attribution.network.chunks import in_chunks
 from lightning_chex.attribution.network.layers import LayerError, feature_map_layers, features_at, get_layer
@@ -69,7 +67,7 @@ class Attributor:
         torch.Size([4, 8, 8])
     """
 
-    # what a method declares of itself
+    # Class attributes that a method declares
 
     title: str = ""
     """Name for people; empty for the name of the class."""
@@ -101,14 +99,9 @@ class Attributor:
         return False
 
     @property
-    def members(self) -> Sequence[LayerLearner]:
-        """Learners of the feature statistics, one for each layer; empty for a method that needs none."""
-        return ()
-
-    @property
     def layers(self) -> Sequence[str]:
-        """Dotted names of the layers whose feature maps the method uses; by default those of `members`."""
-        return [member.layer for member in self.members]
+        """Dotted names of the layers whose feature maps the method uses."""
+        return ()
 
     @property
     def total_unit(self) -> str:
@@ -161,10 +154,11 @@ class Attributor:
         def run(start: int, stop: int) -> Tensor:
             values = None if targets.values is None else targets.values[start:stop].clone()
             maps = self.maps(model, images[targets.rows[start:stop]], values)
-            wanted = (stop - start, *images.shape[-2:])
-            if not isinstance(maps, Tensor) or tuple(maps.shape) != wanted:
-                found = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
-                raise ValueError(f"{type(self).__name__}.maps returned {found}, not a tensor {wanted}")
+            shape = (stop - start, *images.shape[-2:])
+            if not isinstance(maps, Tensor):
+                raise ValueError(f"{type(self).__name__}.maps returned {type(maps).__name__}, not a tensor {shape}")
+            if tuple(maps.shape) != shape:
+                raise ValueError(f"{type(self).__name__}.maps returned shape {tuple(maps.shape)}, not a tensor {shape}")
             return maps.detach().float()
 
         parts = list(in_chunks(len(targets), self.batch_size or 16, run, self))
@@ -198,10 +192,12 @@ class Attributor:
     def explain(self, model: nn.Module, images: Tensor, target: Target = None, rows: Rows = None) -> Attribution:
         """Compute the maps as `attribute` does, and tell how well they have converged."""
         with self._prepared(model, images, target, rows) as (network, clean, targets):
-            found = self.compute(network, clean, targets)
-        cells = None if found.cells is None else found.cells.view(*targets.shape, *found.cells.shape[1:])
-        maps = found.maps.view(*targets.shape, *images.shape[-2:])
-        return Attribution(maps, found.convergence.view(targets.shape), cells)
+            flat = self.compute(network, clean, targets)
+        maps = flat.maps.view(*targets.shape, *images.shape[-2:])
+        cells = flat.cells
+        if cells is not None:
+            cells = cells.view(*targets.shape, *cells.shape[1:])
+        return Attribution(maps, flat.convergence.view(targets.shape), cells)
 
     @contextmanager
     def _prepared(
@@ -226,7 +222,7 @@ class Attributor:
         first_line = (vars(type(self)).get("__doc__") or "").strip().partition("\n")[0]
         return MethodDescription(self.title or type(self).__name__, self.color, self.description or first_line)
 
-    # whether it suits a model; a custom check calls these too
+    # Checks before any long work; an overriding method calls these too
 
     def check(self, model: nn.Module, images: Tensor | None = None) -> None:
         """Raise a ValueError if this method cannot explain ``model``, before any long work begins.
@@ -264,13 +260,14 @@ class Attributor:
             has_labels: whether the true scores of the images are known.
         """
         if self.explains_class is not None and self.explains_class != has_classes:
-            explains, predicts, remedy = (
-                ("classes", "a score", "objective: deviation")
-                if self.explains_class
-                else ("a score", "classes", "a class objective, such as binary_cross_entropy")
-            )
+            if self.explains_class:
+                raise ValueError(
+                    "this method explains classes, not a score: give the attributor objective: deviation, or another "
+                    "method"
+                )
             raise ValueError(
-                f"this method explains {explains}, not {predicts}: give the attributor {remedy}, or another method"
+                "this method explains a score, not classes: give the attributor a class objective, such as "
+                "binary_cross_entropy, or another method"
             )
         if self.needs_true_score and not has_labels:
             raise ValueError(
@@ -278,28 +275,24 @@ class Attributor:
                 "attributor objective: deviation"
             )
 
-    # what it learns beforehand; by default the feature statistics of its members
+    # Learning from images; a method that does so is a FittedAttributor, any other learns nothing
 
     @contextmanager
     def observing(self, model: nn.Module) -> Iterator[None]:
         """Within the context, learn from every forward pass of ``model``.
 
-        What was learnt replaces the former state when the context ends without an exception; after one, the former
-        state stands. Images that `Counting.present()` leaves out are not learnt from.
+        What was learned replaces the former state when the context ends without an exception; after one, the former
+        state remains. Images that `ObservedRows.current()` leaves out are not learned from.
         """
-        with ExitStack() as stack:
-            learning = [observed_statistics(model, member.layer, member.statistics.per) for member in self.members]
-            found = [stack.enter_context(one) for one in learning]
-            yield
-        self._take(found)
+        yield
 
     def fit(self, model: nn.Module, batches: Iterable[Tensor]) -> Self:
-        """Learn from images, replacing what was learnt before.
+        """Learn from images, replacing what was learned before.
 
         Args:
             model: the network to explain; left as it was found.
             batches: image batches (B, C, H, W), moved to the model's device; some hundred images, not those that will
-                be explained.
+                be explained. Not read by a method that learns nothing.
 
         Returns:
             The attributor itself.
@@ -308,36 +301,23 @@ class Attributor:
             LayerError: a layer does not exist or gives no feature map.
             ValueError: fewer than two images.
         """
-        if self.members:
-            self._take(fitted_statistics(model, self.members, batches))
         return self
 
     def synchronize(self) -> None:
-        """Merge what the processes of a ``torch.distributed`` group have learnt; every process must call it."""
-        for member in self.members:
-            member.statistics.synchronize()
+        """Merge what the processes of a ``torch.distributed`` group have learned; every process must call it."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what was learnt as plain tensors; of several members each name begins with the layer."""
-        states = {member.layer: member.statistics.state_dict() for member in self.members}
-        if len(states) == 1:
-            return states.popitem()[1]
-        return {f"{layer}/{key}": value for layer, state in states.items() for key, value in state.items()}
+        """Return what was learned as plain tensors."""
+        return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what another attributor of the same settings has learnt."""
-        if len(self.members) == 1:
-            self._take([FeatureStatistics.from_state_dict(state)])
-            return
-        for member in self.members:
-            own = {key.split("/", 1)[1]: v for key, v in state.items() if key.split("/", 1)[0] == member.layer}
-            member.statistics = FeatureStatistics.from_state_dict(own)
+        """Replace what was learned by the state of another attributor of the same settings.
+
+        Raises:
+            ValueError: the state is not one of this method.
+        """
 
     @property
     def num_observed(self) -> int | None:
-        """Number of images the method has learnt from; None if it has nothing to learn."""
-        return min((member.statistics.count for member in self.members), default=None)
-
-    def _take(self, found: Iterable[FeatureStatistics]) -> None:
-        for member, statistics in zip(self.members, found, strict=True):
-            member.statistics = statistics
+        """Number of images the method has learned from; None for a method that learns nothing."""
+        return None

@@ -20,6 +20,7 @@ from lightning_chex.attribution import (
     InverseIBA,
     MultiLayerIBA,
     frozen,
+    layer_learners,
 )
 from lightning_chex.attribution.network.layers import feature_map_layers
 from lightning_chex.attribution.network.unwrapping import named_layers
@@ -72,7 +73,7 @@ def bottleneck_layer(attributors: Iterable[Attributor | None]) -> str:
     single: list[str] = []
     several: list[str] = []
     for attributor in attributors:
-        if not isinstance(attributor, Attributor) or not attributor.members:
+        if not isinstance(attributor, Attributor) or not layer_learners(attributor):
             continue  # it has no bottleneck
         candidates = several if len(attributor.layers) > 1 else single
         candidates.append(attributor.layers[-1])

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lightning_chex.attribution import Counting
+from lightning_chex.attribution import ObservedRows
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class Cost:
         budget: seconds; None for no limit.
     """
 
-    def __init__(self, observing: Counting, budget: float | None = None) -> None:
+    def __init__(self, observing: ObservedRows, budget: float | None = None) -> None:
         self._observing = observing
         self.budget = budget
         self._said = False

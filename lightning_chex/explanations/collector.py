@@ -9,7 +9,15 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_chex.attribution import FEW_IMAGES, IBA, Attributor, Counting, FeatureStatistics, MultiLayerIBA
+from lightning_chex.attribution import (
+    FEW_IMAGES,
+    IBA,
+    Attributor,
+    FeatureStatistics,
+    MultiLayerIBA,
+    ObservedRows,
+    layer_learners,
+)
 from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import Stage
 from lightning_chex.explanations.selection import ShownImages
@@ -32,7 +40,7 @@ class Observation:
         self.attributors = attributors
         self._line_up: list[IBA] = []
         self._learning = ExitStack()
-        self.counting = Counting()
+        self.counting = ObservedRows()
 
     def add_default_layers(self, network: nn.Module) -> None:
         """From now on, fit the layers of `MultiLayerIBA`'s defaults too, less those the attributor itself looks at.
@@ -40,7 +48,7 @@ class Observation:
         With them a checkpoint is enough to compare all methods where there are test images alone. A network without
         these layers has none, and costs nothing.
         """
-        members = (member for one in self.attributors.values() for member in one.members)
+        members = (member for one in self.attributors.values() for member in layer_learners(one))
         known = {member.layer for member in members if member.statistics.per == "neuron"}
         layers = MultiLayerIBA().layers
         if not self._line_up and dict(network.named_modules()).keys() >= set(layers):
@@ -49,7 +57,7 @@ class Observation:
     def begin(self, network: nn.Module) -> None:
         """Learn from the network's forward passes within `begin_batch` and `end_batch`, until `end`."""
         self.counting.rows = False
-        with self.counting.governing():
+        with self.counting.active():
             for learner in self._learners():
                 self._learning.enter_context(learner.observing(network))
 
@@ -104,9 +112,9 @@ class Observation:
             for key, value in one.state_dict().items()
         }
         first = next(iter(self.attributors.values()))
-        kept, more = {id(member.statistics) for member in first.members}, {}
+        kept, more = {id(member.statistics) for member in layer_learners(first)}, {}
         for name, own in list(self.attributors.items())[1:]:
-            found = {id(member.statistics) for member in own.members}
+            found = {id(member.statistics) for member in layer_learners(own)}
             if own.num_observed and not (found and found <= kept):  # what methods share is kept once
                 more[name] = own.state_dict()
                 kept |= found
@@ -154,7 +162,7 @@ class Observation:
         found: list[Attributor] = []
         known: set[tuple[str, str]] = set()
         for attributor in self.attributors.values():
-            learnt = {(member.layer, member.statistics.per) for member in attributor.members}
+            learnt = {(member.layer, member.statistics.per) for member in layer_learners(attributor)}
             if not learnt or not learnt <= known:
                 found.append(attributor)
             known |= learnt
@@ -168,7 +176,7 @@ class Observation:
 
     def _share(self) -> None:
         """Give what was learnt of a layer to all methods that look at it."""
-        members = [member for one in self.attributors.values() for member in one.members]
+        members = [member for one in self.attributors.values() for member in layer_learners(one)]
         first: dict[tuple[str, str], FeatureStatistics] = {}
         for member in sorted(members, key=lambda member: member.statistics.count == 0):
             first.setdefault((member.layer, member.statistics.per), member.statistics)

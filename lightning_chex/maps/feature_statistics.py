@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from lightning_chex.attribution import Attributor, FeatureStatistics, LayerLearner, frozen
+from lightning_chex.attribution import Attributor, FeatureStatistics, LayerLearner, frozen, layer_learners
 from lightning_chex.attribution.network.layers import get_layer, hooked
 from lightning_chex.data.contract import Samples, XrayDataModule
 from lightning_chex.data.contract_checks import Checked
@@ -72,12 +72,12 @@ def feature_statistics(
         except ValueError as error:
             result.unfitted[name] = str(error)
             continue
-        for member in attributor.members:
+        for member in layer_learners(attributor):
             if member.statistics.count < 2:
                 wanted.setdefault((member.layer, member.statistics.per), []).append(member)
             else:
                 result.layers[_key(member)] = {"images": member.statistics.count, "from": "file"}
-        if not attributor.members and attributor.num_observed is not None and attributor.num_observed < 2:
+        if not layer_learners(attributor) and attributor.num_observed is not None and attributor.num_observed < 2:
             custom[name] = attributor
     shapes = {} if image is None else shapes_of(network, {layer for layer, _ in wanted}, image)
     saved = list(saved)
@@ -98,7 +98,9 @@ def feature_statistics(
             if (own.num_observed or 0) >= 2:
                 result.layers[name] = {"images": own.num_observed, "from": source}
     for name, attributor in attributors.items():
-        lacking = [m.layer for m in attributor.members if m.statistics.count < 2] or ([name] if name in custom else [])
+        lacking = [m.layer for m in layer_learners(attributor) if m.statistics.count < 2] or (
+            [name] if name in custom else []
+        )
         if name not in result.unfitted and lacking and (attributor.num_observed or 0) < 2:
             result.unfitted[name] = (
                 f"no feature statistics of {', '.join(lacking)}: the checkpoint holds none"
@@ -216,7 +218,7 @@ def saved_by_layer(attributor: Attributor, state: Mapping[str, Tensor]) -> dict[
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         return {}
     groups: dict[str, dict[str, Tensor]] = {}
-    only = attributor.members[0].layer if len(attributor.members) == 1 else ""
+    only = layer_learners(attributor)[0].layer if len(layer_learners(attributor)) == 1 else ""
     for key, value in state.items():
         layer, _, entry = key.rpartition("/")
         if layer or only:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,7 +11,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_chex.attribution import IBA, OBJECTIVES, Attributor
+from lightning_chex.attribution import IBA, OBJECTIVES, Attributor, layer_learners
 from lightning_chex.attribution.network.outputs import output_tensor
 from lightning_chex.data.contract import PAGE, XrayDataModule, subgroups_of_batch
 
@@ -168,11 +168,8 @@ def explained_labels(batch: Mapping[str, Any], meaning: Meaning) -> Tensor:
 
 def explain_score(attributor: Attributor) -> None:
     """Give the default method the objective and beta for a score, in place as it may be learning already."""
-    fitting = IBA(objective="deviation")
     if isinstance(attributor, IBA):
-        attributor.objective = fitting.objective
-        attributor.explains_class = fitting.explains_class
-        attributor.beta = fitting.beta
+        attributor.configure(replace(attributor.settings, objective="deviation"))
 
 
 def explain_exclusive(attributor: Attributor) -> bool:
@@ -181,11 +178,11 @@ def explain_exclusive(attributor: Attributor) -> bool:
     Returns:
         Whether there was something to change.
     """
-    parts = [attributor, *attributor.members, getattr(attributor, "feature", None)]
+    parts = [attributor, *layer_learners(attributor), getattr(attributor, "feature", None)]
     changed = False
     for part in parts:
         if isinstance(part, IBA) and part.objective is OBJECTIVES["binary_cross_entropy"]:
-            part.objective = OBJECTIVES["softmax_cross_entropy"]
+            part.settings = replace(part.settings, objective="softmax_cross_entropy")
             changed = True
     return changed
 

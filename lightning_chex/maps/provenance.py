@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import lightning_chex
-from lightning_chex.attribution import Attributor, FeatureStatistics
+from lightning_chex.attribution import Attributor, BottleneckSettings, FeatureStatistics
 
 WITHOUT_EFFECT = frozenset({"batch_size", "memory", "explains_class", "unit"})
 """Attributes that change no map, or follow from others."""
@@ -25,14 +25,16 @@ def describe(attributor: Attributor) -> dict[str, Any]:
         >>> describe(GradCAM(layer="features.norm5"))
         {'class': 'GradCAM', 'layer': 'features.norm5'}
     """
-    return {"class": type(attributor).__name__, **_settings(vars(attributor))}
+    return {"class": type(attributor).__name__, **dict(sorted(_settings(vars(attributor)).items()))}
 
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:
     plain = {}
     for name, value in sorted(values.items()):
         if isinstance(value, FeatureStatistics):
-            plain[f"{name}_per"] = value.per  # as the setting is called
+            plain[f"{name}_per"] = value.per  # the name of the setting
+        elif isinstance(value, BottleneckSettings):
+            plain |= _settings(vars(value))  # options of the method like any other
         elif not name.startswith("_") and name not in WITHOUT_EFFECT:
             plain[name] = _plain(value)
     return plain

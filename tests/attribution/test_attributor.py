@@ -9,11 +9,13 @@ from lightning_chex.attribution import (
     Attributor,
     GradCAM,
     InverseIBA,
+    LayeredAttributor,
     LayerError,
     MultiLayerIBA,
     RandomMap,
     explained_output,
     frozen,
+    layer_learners,
 )
 
 
@@ -134,7 +136,7 @@ def test_several_layers_report_the_one_that_moves_most(model):
     torch.testing.assert_close(several.explain(model, images, target).convergence, apart.amax(0), rtol=1e-4, atol=1e-7)
 
 
-def test_every_method_declares_unit_layers_members_and_whether_it_needs_the_true_score():
+def test_methods_declare_unit_layers_and_need_of_the_true_score():
     class Weighed(Sensitivity):
         unit = "kilograms"
 
@@ -147,9 +149,9 @@ def test_every_method_declares_unit_layers_members_and_whether_it_needs_the_true
     assert [one.total_unit for one in methods] == ["bits"] * 3 + ["sum"] * 4
     assert not any(one.needs_true_score for one in methods)
     assert [one.unit for one in methods[2:4]] == ["bits per pixel", "1 where all layers agree, else 0"]
-    assert GradCAM("2").layers == ("2",) and not GradCAM("2").members
+    assert GradCAM("2").layers == ("2",) and not layer_learners(GradCAM("2"))
     for one in methods[5:]:
-        assert not one.layers and not one.members and one.num_observed is None and one.state_dict() == {}
+        assert not one.layers and not layer_learners(one) and one.num_observed is None and one.state_dict() == {}
 
 
 @pytest.mark.parametrize("objective", ["binary_cross_entropy", "deviation", "squared_error"])
@@ -180,7 +182,7 @@ def test_a_custom_method_that_names_its_layers_has_them_checked(model):
 
 
 def test_a_custom_method_with_members_learns_what_they_learn(model):
-    class Twice(Sensitivity):
+    class Twice(LayeredAttributor, Sensitivity):
         def __init__(self):
             super().__init__()
             self._members = [IBA("0", statistics_per="channel"), IBA("2")]

@@ -6,7 +6,7 @@ from tiny_models import OneCell, Static
 from torch import nn
 from unchanged import unchanged
 
-from lightning_chex.attribution import Counting, ExpectedGradients, Gradient, SmoothGrad, frozen
+from lightning_chex.attribution import ExpectedGradients, Gradient, ObservedRows, SmoothGrad, frozen
 
 OTHERS = torch.randn(12, 1, 16, 16, generator=torch.Generator().manual_seed(5))
 
@@ -122,8 +122,8 @@ def test_baselines_are_the_first_images_and_survive_saving_and_watching(model, i
     assert torch.equal(method.state_dict()["baselines"], OTHERS[:7]) and method.num_observed == 7
     again = ExpectedGradients(baselines=7)
     again.load_state_dict(method.state_dict())
-    watching, counting = ExpectedGradients(baselines=7), Counting()
-    with frozen(model), counting.governing(), watching.observing(model), torch.inference_mode():
+    watching, counting = ExpectedGradients(baselines=7), ObservedRows()
+    with frozen(model), counting.active(), watching.observing(model), torch.inference_mode():
         counting.rows = torch.tensor([False, True, True, True, True])
         model(OTHERS[7:])
         counting.rows = True

@@ -7,11 +7,21 @@ import torch
 from tiny_models import Static
 from torch import nn
 
-from lightning_chex.attribution import IBA, EveryPixel, GradCAM, InputIBA, InverseIBA, MultiLayerIBA, SharedIBA
-from lightning_chex.attribution.bottleneck import iba as iba_module
+from lightning_chex.attribution import (
+    IBA,
+    EveryPixel,
+    FeatureStatistics,
+    GradCAM,
+    InputIBA,
+    InverseIBA,
+    MultiLayerIBA,
+    SharedIBA,
+)
+from lightning_chex.attribution.bottleneck import layer_maps, memory
+from lightning_chex.attribution.bottleneck.iba import complement_is_noise
+from lightning_chex.attribution.bottleneck.memory import bytes_per_row, chunk_size
 from lightning_chex.attribution.bottleneck.optimization import Problem
-from lightning_chex.attribution.network import chunks
-from lightning_chex.attribution.network.chunks import bytes_per_row, chunk_size, in_chunks
+from lightning_chex.attribution.network.chunks import in_chunks
 from lightning_chex.attribution.network.partition import partition
 
 
@@ -54,7 +64,7 @@ def test_running_out_of_memory_changes_no_map(monkeypatch):
     model, images, target = Static(), torch.randn(6, 1, 16, 16), torch.tensor([0, 1, 2, 0, 1, 2])
     attributor = IBA(layer="body", batch_size=6).fit(model, [torch.randn(60, 1, 16, 16)])
     expected = attributor.attribute(model, images, target)
-    real, sizes = iba_module.optimize, []
+    real, sizes = layer_maps.optimize, []
 
     def scarce(problem, *arguments):
         sizes.append(len(problem.features))
@@ -63,7 +73,7 @@ def test_running_out_of_memory_changes_no_map(monkeypatch):
             raise torch.OutOfMemoryError("after all the work")
         return real(problem, *arguments)
 
-    monkeypatch.setattr(iba_module, "optimize", scarce)
+    monkeypatch.setattr(layer_maps, "optimize", scarce)
     torch.testing.assert_close(attributor.attribute(model, images, target), expected, rtol=1e-5, atol=1e-9)
     assert sizes == [6, 3, 1, 1, 1, 1, 1, 1]
 
@@ -163,9 +173,8 @@ def problem_of(model, layer, images):
     with torch.no_grad():
         features, carried = parts.below(images)
         reference = parts.above(features.clone(), carried)
-    return Problem(
-        parts, features, carried, torch.zeros(len(images), dtype=torch.long), reference, lambda o, t, r: o[:, 0]
-    )
+    target = torch.zeros(len(images), dtype=torch.long)
+    return Problem(parts, features, carried, target, reference, FeatureStatistics(), complement_is_noise)
 
 
 def test_bytes_per_row_count_activations_but_not_weights():
@@ -191,7 +200,7 @@ def test_chunks_are_of_equal_size():
 
 
 def test_more_noise_means_smaller_chunks_on_a_cpu(monkeypatch):
-    monkeypatch.setattr(chunks, "CPU_BYTES", 8 * 6 * 8 * 8 * 4)
+    monkeypatch.setattr(memory, "CPU_BYTES", 8 * 6 * 8 * 8 * 4)
     problem = problem_of(Static().requires_grad_(False), "body", torch.randn(1, 1, 16, 16))
     assert [chunk_size(problem, noise, None) for noise in (1, 2, 4, 100)] == [8, 4, 2, 1]
 
@@ -201,5 +210,5 @@ def test_a_system_that_does_not_tell_its_free_memory_is_no_reason_to_stop(monkey
         raise ValueError("unrecognized configuration name")  # as macOS says of SC_AVPHYS_PAGES
 
     problem = problem_of(Static().requires_grad_(False), "body", torch.randn(1, 1, 16, 16))
-    monkeypatch.setattr(chunks.os, "sysconf", silent)
+    monkeypatch.setattr(memory.os, "sysconf", silent)
     assert 1 <= chunk_size(problem, 2, memory=None) <= 16

@@ -1,6 +1,7 @@
 import copy
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import timm
@@ -203,7 +204,7 @@ def test_the_model_is_left_as_it_was_found_also_after_an_exception(fails):
         def broken(output, target, reference):
             raise KeyboardInterrupt
 
-        iba.objective = broken
+        iba.settings = replace(iba.settings, objective=broken)
         with pytest.raises(KeyboardInterrupt):
             iba.attribute(model, images, target)
         with pytest.raises(ValueError, match="one size"):

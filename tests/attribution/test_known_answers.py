@@ -72,8 +72,8 @@ def test_the_inverse_exchanges_the_roles_of_signal_and_noise():
     statistics.update(torch.randn(60, 3, 4, 4))
     bottleneck = Bottleneck(features, statistics, 1.0, 0.3, 1.0)
     lam, complement = bottleneck.mask()
-    preserved = bottleneck.mix(noise, IBA.noise_share(lam, complement))
-    deleted = bottleneck.mix(noise, InverseIBA.noise_share(lam, complement))
+    preserved = bottleneck.mix(noise, IBA("").noise_share(lam, complement))
+    deleted = bottleneck.mix(noise, InverseIBA("").noise_share(lam, complement))
     each = noise[:, None]
     torch.testing.assert_close(preserved, (lam * features + complement * each).flatten(0, 1))
     torch.testing.assert_close(deleted, (lam * each + complement * features).flatten(0, 1))

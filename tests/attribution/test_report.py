@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,10 +50,10 @@ def test_the_spread_is_that_of_maps_with_these_seeds():
     model, images = Regressor(), torch.randn(3, 1, 10, 10)
     iba = IBA(layer="body", objective="deviation", seed=9).fit(model, [torch.randn(60, 1, 10, 10)])
     mean, std = iba.spread(model, images, seeds=[1, 2, 3])
-    assert iba.seed == 9
+    assert iba.settings.seed == 9
     maps = []
     for seed in (1, 2, 3):
-        iba.seed = seed
+        iba.settings = replace(iba.settings, seed=seed)
         maps.append(iba.attribute(model, images))
     torch.testing.assert_close(mean, sum(maps) / 3)
     torch.testing.assert_close(std, torch.stack(maps).std(0))

@@ -10,7 +10,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 from unchanged import unchanged
 
-from lightning_chex.attribution import IBA, Counting, InputIBA, LayerError, SharedIBA, bits_per_pixel, frozen
+from lightning_chex.attribution import IBA, InputIBA, LayerError, ObservedRows, SharedIBA, bits_per_pixel, frozen
 from lightning_chex.attribution.blur import blur_matrix
 
 ALONG = {"steps": 300, "lr": 0.3, "noise_samples": 64, "blur_sigma": 0.0, "objective": "deviation"}
@@ -203,8 +203,8 @@ def test_what_was_learnt_is_the_same_by_fit_by_watching_and_from_a_state(build):
     model, stream, images = network(), torch.randn(60, 1, 16, 16), torch.randn(2, 1, 16, 16)
     target = torch.tensor([0, 1])
     fitted, watching, loaded = build().fit(model, stream.split(25)), build(), build()
-    counting = Counting()
-    with frozen(model), counting.governing(), watching.observing(model), torch.inference_mode():
+    counting = ObservedRows()
+    with frozen(model), counting.active(), watching.observing(model), torch.inference_mode():
         model(stream)
         counting.rows = False
         model(images)

@@ -119,14 +119,14 @@ def test_where_memory_does_not_suffice_nothing_stays_held():
     held = []
 
     def scarce(module, inputs, output):
-        if torch.is_grad_enabled() and len(inputs[0]) > 2 * method.noise_samples:
+        if torch.is_grad_enabled() and len(inputs[0]) > 2 * method.settings.noise_samples:
             held.append(len(_KEPT.get()))
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     handle = model.head.register_forward_hook(scarce)
     with pytest.warns(UserWarning, match="halved until 2"), shared_features():
         halved = method.attribute(model, images, target)
-        rows = [len(found[0][0][0]) for found in _KEPT.get().values()]
+        rows = [len(found[0].features[0]) for found in _KEPT.get().values()]
     handle.remove()
     assert held and 4 not in rows and rows.count(2) == 2
     torch.testing.assert_close(halved, method.attribute(model, images, target), rtol=1e-3, atol=1e-6)

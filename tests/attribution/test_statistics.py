@@ -154,7 +154,7 @@ def test_a_safetensors_file_holds_everything(per, tmp_path):
 
 def test_too_few_images_are_warned_of():
     with pytest.warns(UserWarning, match="rest on 49 images only; 50 or more"):
-        collect([torch.randn(49, 1, 2, 2)]).warn_if_few()
+        collect([torch.randn(49, 1, 2, 2)]).check_fitted()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        collect([torch.randn(50, 1, 2, 2)]).warn_if_few()
+        collect([torch.randn(50, 1, 2, 2)]).check_fitted()

@@ -434,14 +434,14 @@ def wrong_index() -> Tensor:
     ],
 )
 def test_bad_labels_end_in_one_error_before_the_first_step(tmp_path, module, labels, words):
-    class Counting(module):
+    class ObservedRows(module):
         steps = 0
 
         def training_step(self, batch, batch_idx):
             self.steps += 1
             return super().training_step(batch, batch_idx)
 
-    task = Counting()
+    task = ObservedRows()
     layer = "encoder.2" if module is MultiClass else "2"
     objective = {"objective": "deviation"} if module is Severity and "deviation" not in words else {}
     trainer = tiny_trainer(tmp_path, explaining_with(IBA, {"layer": layer, **objective}), num_sanity_val_steps=0)

@@ -9,7 +9,7 @@ from tiny import CLASS_NAMES, LAYER, SpyIBA, TinyData, TinyImages, TinyTask, tin
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from lightning_chex.attribution import IBA, Counting, FeatureStatistics, GradCAM, MultiLayerIBA
+from lightning_chex.attribution import IBA, FeatureStatistics, GradCAM, MultiLayerIBA, ObservedRows
 from lightning_chex.data import SyntheticDataModule, collate
 from lightning_chex.data.images.unreadable import SkipUnreadable
 from lightning_chex.explanations import IBACallback
@@ -105,7 +105,7 @@ def test_no_image_is_left_out_once_a_validation_has_broken_off(tmp_path):
 
     with pytest.raises(KeyError):
         tiny_trainer(tmp_path, callback()).validate(Broken(), TinyData(), verbose=False)
-    assert len(Counting.present().kept(torch.zeros(10))) == 10
+    assert len(ObservedRows.current().kept(torch.zeros(10))) == 10
 
 
 # the layers of the line-up

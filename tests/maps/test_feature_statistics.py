@@ -12,7 +12,7 @@ from lightning_chex.maps import feature_statistics, training_batches
 IMAGE = torch.zeros(1, 3, 16, 16)
 
 
-class Counting(nn.Sequential):
+class ObservedRows(nn.Sequential):
     """A network of three feature maps that counts its forward passes."""
 
     def __init__(self):
@@ -48,7 +48,7 @@ def equal(member, features):
 
 
 def test_one_pass_fits_all_layers_to_the_features_mean_and_deviation():
-    network, attributors, seen = Counting().eval(), family(), images(1)
+    network, attributors, seen = ObservedRows().eval(), family(), images(1)
     fitted = feature_statistics(network, attributors, batches=lambda: seen.split(20))
     assert network.passes == 3  # one a batch, however many attributors
     assert fitted.unfitted == {}
@@ -71,7 +71,7 @@ def saved_of(network, attributor, seed):
 
 @pytest.mark.parametrize(("prefer", "count"), [("checkpoint", 70), ("training split", 60)])
 def test_the_preferred_source_is_taken(prefer, count):
-    network, iba = Counting().eval(), IBA(layer="0")
+    network, iba = ObservedRows().eval(), IBA(layer="0")
     saved = [saved_of(network, IBA(layer="0"), 2)]
     before = network.passes
     fitted = feature_statistics(network, {"one": iba}, saved, lambda: images(1).split(20), prefer)
@@ -80,7 +80,7 @@ def test_the_preferred_source_is_taken(prefer, count):
 
 
 def test_what_the_checkpoint_lacks_comes_from_the_training_split_and_the_other_way_round():
-    network = Counting().eval()
+    network = ObservedRows().eval()
     several = MultiLayerIBA(layers=["0", "1"])
     saved = [saved_of(network, several, 2)]
     attributors = {"one": IBA(layer="1"), "other": IBA(layer="2")}
@@ -97,7 +97,7 @@ def test_what_the_checkpoint_lacks_comes_from_the_training_split_and_the_other_w
 
 
 def test_statistics_of_another_image_size_or_granularity_are_not_taken():
-    network = Counting().eval()
+    network = ObservedRows().eval()
     saved = [saved_of(network, IBA(layer="0"), 2)]
     larger = torch.zeros(1, 3, 32, 32)
     assert feature_statistics(network, {"one": IBA(layer="0")}, saved, image=larger).unfitted
@@ -106,7 +106,7 @@ def test_statistics_of_another_image_size_or_granularity_are_not_taken():
 
 
 def test_a_fitted_attributor_keeps_what_it_has_and_a_wrong_layer_is_told():
-    network = Counting().eval()
+    network = ObservedRows().eval()
     iba = IBA(layer="0").fit(network, images(3, 50).split(25))
     fitted = feature_statistics(
         network, {"own": iba, "wrong": IBA(layer="nowhere"), "flat": IBA(layer="4")}, [], lambda: [images(1)],

@@ -1,4 +1,4 @@
-"""Steps to the mask that would be optimal if the objective were linear, instead of Adam's.
+"""Closed-form mask update under a linearised objective.
 
 Of w sum_i C_i(lambda_i) + J(lambda) the curvature of the information C is known exactly, while J is only seen through
 noise. So J alone is linearised: each step solves the optimality condition for its gradient. With s = sigmoid(alpha),

@@ -1,19 +1,19 @@
 """Input IBA: an information bottleneck at the resolution of the image, which begins at that of a layer."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from lightning_chex.attribution.attributor import Attribution, Attributor
+from lightning_chex.attribution.attributor import Attribution
 from lightning_chex.attribution.bottleneck.closed_form import refuse_closed_form
 from lightning_chex.attribution.bottleneck.iba import IBA
-from lightning_chex.attribution.bottleneck.image_learning import observed_images
 from lightning_chex.attribution.bottleneck.optimization import at_least_float32
-from lightning_chex.attribution.bottleneck.shared_mask import DampedLayer, optimize_shared
+from lightning_chex.attribution.bottleneck.shared_mask import Damp, DampedLayer, optimize_shared
 from lightning_chex.attribution.bottleneck.statistics import FeatureStatistics
+from lightning_chex.attribution.fitted import FittedAttributor, Source
 from lightning_chex.attribution.network.chunks import in_chunks
 from lightning_chex.attribution.network.execution import affine_batch_norm, precision
 from lightning_chex.attribution.targets import Targets
@@ -25,7 +25,7 @@ ROWS = 4
 """Targets optimised jointly by default: every step runs the whole network on them, with gradients."""
 
 
-class InputIBA(Attributor):
+class InputIBA(FittedAttributor):
     """A bottleneck over the pixels: noise takes the place of the image wherever the model can do without it.
 
     After Zhang et al. 2021 (Fine-Grained Neural Network Explanation by Identifying Input Features with Predictive
@@ -63,13 +63,13 @@ class InputIBA(Attributor):
         self.pixels = FeatureStatistics()
 
     @property
+    @override
     def layers(self) -> Sequence[str]:
-        """The layer at which the bottleneck begins."""
         return (self.feature.layer,)
 
     @property
+    @override
     def needs_true_score(self) -> bool:
-        """Whether the objective is squared_error."""
         return self.feature.needs_true_score
 
     def compute(self, model: nn.Module, images: Tensor, targets: Targets) -> Attribution:
@@ -91,14 +91,26 @@ class InputIBA(Attributor):
             return self._solve(model, images[targets.rows[first:last]], target, start[first:last])
 
         with precision(images.device, self.feature.bfloat16):
-            found = list(in_chunks(len(targets), self.batch_size or ROWS, run, self))
-        if not found:
+            chunks = list(in_chunks(len(targets), self.batch_size or ROWS, run, self))
+        if not chunks:
             return Attribution(start, start.new_zeros(0))
-        maps, convergence = (torch.cat(parts) for parts in zip(*found, strict=True))
+        maps = torch.cat([chunk_maps for chunk_maps, _ in chunks])
+        convergence = torch.cat([chunk_convergence for _, chunk_convergence in chunks])
         return Attribution(maps.float(), convergence)
 
     def _solve(self, model: nn.Module, images: Tensor, target: Tensor | None, start: Tensor) -> tuple[Tensor, Tensor]:
-        settings = self.feature
+        """Optimise the mask of the pixels of a chunk.
+
+        Args:
+            model: the network.
+            images: (N, C, H, W), one for each target.
+            target: (N,) or None.
+            start: maps of the layer, (N, H, W), from which the mask starts.
+
+        Returns:
+            Bits per pixel, (N, H, W), and convergence, (N,).
+        """
+        settings = self.feature.settings
         layer = DampedLayer(images, self.pixels)
         peak = start.amax((1, 2), keepdim=True)
         share = torch.where(peak > 0, start / peak, 0)[:, None].to(layer.signal)
@@ -110,56 +122,30 @@ class InputIBA(Attributor):
         target = None if target is None else target[again]
         affine = affine_batch_norm(images.device)
 
-        def run(damped: list[Any]) -> Tensor:
+        def run(damped: list[Damp]) -> Tensor:
             with affine:
                 output = model(damped[0](images[again]))
-            return settings.objective(at_least_float32(output), target, reference)
+            return settings.loss(at_least_float32(output), target, reference)
 
         return optimize_shared([layer], run, alpha, settings, [self.beta])
 
-    # the statistics of the layer and of the pixels; `members` would be those of a layer alone
-
-    def fit(self, model: nn.Module, batches: Iterable[Tensor]) -> Self:
-        """Learn the statistics of the layer and of the pixels, see `Attributor.fit`."""
-        pixels = FeatureStatistics()
-
-        def seen() -> Iterator[Tensor]:
-            for images in batches:
-                pixels.update(images)
-                yield images
-
-        self.feature.fit(model, seen())
-        self.pixels = pixels
-        return self
-
-    @contextmanager
-    def observing(self, model: nn.Module) -> Iterator[None]:
-        """Within the context, learn both from every forward pass; see `Attributor.observing`."""
-        pixels = FeatureStatistics()
-        with self.feature.observing(model), observed_images(model, pixels.update):
-            yield
-        self.pixels = pixels
-
-    def synchronize(self) -> None:
-        """Merge what the processes of a ``torch.distributed`` group have learnt; every process must call it."""
-        self.feature.synchronize()
-        self.pixels.synchronize()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Both statistics, their names beginning with ``feature/`` and ``pixels/``."""
-        states = {"feature": self.feature.state_dict(), "pixels": self.pixels.state_dict()}
-        return {f"{part}/{key}": value for part, state in states.items() for key, value in state.items()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what another `InputIBA` of the same layer has learnt."""
-        parts = {
-            part: {key.removeprefix(f"{part}/"): value for key, value in state.items() if key.startswith(f"{part}/")}
-            for part in ("feature", "pixels")
-        }
-        self.feature.load_state_dict(parts["feature"])
-        self.pixels = FeatureStatistics.from_state_dict(parts["pixels"])
-
     @property
-    def num_observed(self) -> int:
-        """Number of images the statistics rest on."""
-        return min(self.feature.statistics.count, self.pixels.count)
+    @override
+    def bfloat16(self) -> bool:
+        return self.feature.bfloat16
+
+    @override
+    def sources(self) -> Mapping[str, Source]:
+        return {
+            "feature": self.feature.sources()[""],
+            "pixels": Source(None, FeatureStatistics, FeatureStatistics.from_state_dict),
+        }
+
+    @override
+    def learned(self) -> Mapping[str, FeatureStatistics]:
+        return {"feature": self.feature.statistics, "pixels": self.pixels}
+
+    @override
+    def take(self, learned: Mapping[str, Any]) -> None:
+        self.feature.statistics = learned["feature"]
+        self.pixels = learned["pixels"]

@@ -6,9 +6,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_chex.attribution.attributor import Attribution, Attributor, Rows, Target
+from lightning_chex.attribution.attributor import Attribution, Rows, Target
 from lightning_chex.attribution.bottleneck.iba import IBA
-from lightning_chex.attribution.bottleneck.solving import layer_maps
+from lightning_chex.attribution.bottleneck.layer_maps import layer_maps
+from lightning_chex.attribution.bottleneck.layered import LayeredAttributor
 from lightning_chex.attribution.targets import Targets
 from lightning_chex.thresholds import otsu_mask, root_mean_square_mask, top_fraction_mask
 
@@ -16,7 +17,7 @@ Combination = Literal["gated", "intersection"]
 ThresholdRule = Literal["rms", "top_fraction", "otsu"]
 
 
-class MultiLayerIBA(Attributor):
+class MultiLayerIBA(LayeredAttributor):
     """IBA at several layers, combined: the earliest layer's map where the later ones mark too (Eq. 5).
 
     One forward pass gives the features of all layers; above each of them only the rest of the network is run.
@@ -35,8 +36,6 @@ class MultiLayerIBA(Attributor):
     title = "Multi-layer IBA"
     color = "green"
     description = "Information bottlenecks at several depths; what all of them mark is kept."
-    unit = "bits per pixel"
-
     members: Sequence[IBA] = ()
     """One for each layer, the finest first."""
 
@@ -51,7 +50,7 @@ class MultiLayerIBA(Attributor):
     ) -> None:
         if combine not in ("gated", "intersection"):
             raise ValueError(f"combine={combine!r} is unknown; choose gated or intersection")
-        binarize(torch.zeros(1, 1, 1), rule, threshold)  # refuses a wrong rule or threshold now
+        binarize(torch.zeros(1, 1, 1), rule, threshold)  # raises for an invalid rule or threshold now
         self.members = one_for_each(layers, beta, **iba)
         super().__init__(self.members[0].batch_size)
         self.explains_class = self.members[0].explains_class
@@ -61,11 +60,6 @@ class MultiLayerIBA(Attributor):
         self.rule: ThresholdRule = rule
         self.threshold = threshold
 
-    @property
-    def needs_true_score(self) -> bool:
-        """Whether the objective is squared_error."""
-        return self.members[0].needs_true_score
-
     def compute(self, model: nn.Module, images: Tensor, targets: Targets) -> Attribution:
         """Compute one combined map per target; convergence is that of the layer that moves most.
 
@@ -73,28 +67,29 @@ class MultiLayerIBA(Attributor):
             Bits per pixel of the first layer, 0 where another layer's map stays below the threshold (``gated``); or 0
             and 1 (``intersection``).
         """
-        found = layer_maps(self.members, model, images, targets)
-        convergence = torch.stack([own.convergence for own in found]).amax(0)
-        return Attribution(self._combine(torch.stack([own.maps for own in found])), convergence)
+        by_layer = layer_maps(self.members, model, images, targets)
+        convergence = torch.stack([layer.convergence for layer in by_layer]).amax(0)
+        return Attribution(self._combine(torch.stack([layer.maps for layer in by_layer])), convergence)
 
     def layer_maps(
         self, model: nn.Module, images: Tensor, target: Target = None, rows: Rows = None
     ) -> dict[str, Tensor]:
         """Compute the maps that are combined, bits per pixel, by layer; shaped as in `attribute`."""
         with self._prepared(model, images, target, rows) as (network, clean, targets):
-            maps = [own.maps for own in layer_maps(self.members, network, clean, targets)]
+            by_layer = layer_maps(self.members, network, clean, targets)
         shape = (*targets.shape, *images.shape[-2:])
-        return {member.layer: own.reshape(shape) for member, own in zip(self.members, maps, strict=True)}
+        names = [member.layer for member in self.members]
+        return {name: layer.maps.reshape(shape) for name, layer in zip(names, by_layer, strict=True)}
 
     def _combine(self, maps: Tensor) -> Tensor:
-        marked = torch.stack([binarize(own, self.rule, self.threshold) for own in maps])
+        marked = torch.stack([binarize(layer_map, self.rule, self.threshold) for layer_map in maps])
         if self.combine == "intersection":
             return marked.all(0).float()
         return maps[0] * marked[1:].all(0)
 
 
 def one_for_each(layers: Sequence[str], beta: float | Sequence[float] | None, **iba: Any) -> list[IBA]:
-    """Make the bottleneck of each layer; ``beta`` is one weight for all or one each, None: as for `IBA`.
+    """Create the bottleneck of each layer; ``beta`` is one weight for all or one each, None: as for `IBA`.
 
     Raises:
         ValueError: fewer than two different layers, or another number of weights.
@@ -129,4 +124,6 @@ def binarize(maps: Tensor, rule: ThresholdRule, threshold: float) -> Tensor:
         raise ValueError(f"threshold={threshold!r} does not suit rule={rule!r}: > 0, and at most 1 for top_fraction")
     if rule == "rms":
         return root_mean_square_mask(maps, threshold)
-    return top_fraction_mask(maps, threshold) if rule == "top_fraction" else otsu_mask(maps)
+    if rule == "top_fraction":
+        return top_fraction_mask(maps, threshold)
+    return otsu_mask(maps)

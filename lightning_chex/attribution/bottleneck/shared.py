@@ -1,28 +1,29 @@
 """Shared IBA: one information bottleneck over several layers with a common damping ratio."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_chex.attribution.attributor import Attribution, Attributor
+from lightning_chex.attribution.attributor import Attribution
 from lightning_chex.attribution.bottleneck.closed_form import refuse_closed_form
 from lightning_chex.attribution.bottleneck.iba import IBA
+from lightning_chex.attribution.bottleneck.layer_maps import solve_in_chunks
+from lightning_chex.attribution.bottleneck.layered import LayeredAttributor
 from lightning_chex.attribution.bottleneck.multi_layer import one_for_each
 from lightning_chex.attribution.bottleneck.optimization import Problem, at_least_float32
-from lightning_chex.attribution.bottleneck.shared_mask import DampedLayer, optimize_shared
+from lightning_chex.attribution.bottleneck.shared_mask import Damp, DampedLayer, optimize_shared
 from lightning_chex.attribution.bottleneck.solution import bits_per_pixel
-from lightning_chex.attribution.bottleneck.solving import posed_in_chunks
 from lightning_chex.attribution.network.execution import affine_batch_norm
 from lightning_chex.attribution.network.layers import LayerError, get_layer, hooked
 from lightning_chex.attribution.network.partition import select_carried
 from lightning_chex.attribution.targets import Targets
 
 
-class SharedIBA(Attributor):
+class SharedIBA(LayeredAttributor):
     """One bottleneck over several layers: the layers share lambda, and all damp the same forward pass.
 
     After CoIBA (Hong et al., CVPR 2025), whose damping ratio is shared by the layers of a vision transformer and whose
@@ -42,8 +43,6 @@ class SharedIBA(Attributor):
 
     title = "Shared IBA"
     description = "One information bottleneck over several layers, with a mask that they share."
-    unit = "bits per pixel"
-
     members: Sequence[IBA] = ()
     """One for each layer, in order; they hold statistics and settings."""
 
@@ -58,11 +57,6 @@ class SharedIBA(Attributor):
         super().__init__(self.members[0].batch_size)
         self.explains_class = self.members[0].explains_class
 
-    @property
-    def needs_true_score(self) -> bool:
-        """Whether the objective is squared_error."""
-        return self.members[0].needs_true_score
-
     def compute(self, model: nn.Module, images: Tensor, targets: Targets) -> Attribution:
         """Compute one map per target, bits per pixel, summed over the layers.
 
@@ -71,48 +65,64 @@ class SharedIBA(Attributor):
             RuntimeError: there are no statistics yet.
             ValueError: the images have another size than those of the statistics.
         """
-        found = posed_in_chunks(self.members, model, images, targets, partial(self._solve, model))
-        if not found:
+        chunks = solve_in_chunks(self.members, model, images, targets, partial(self._solve, model))
+        if not chunks:
             empty = images.new_zeros(0, *images.shape[-2:], dtype=torch.float32)
             return Attribution(empty, empty[:, 0, 0])
-        cells, convergence = (torch.cat(parts) for parts in zip(*found, strict=True))
+        cells = torch.cat([chunk_cells for chunk_cells, _ in chunks])
+        convergence = torch.cat([chunk_convergence for _, chunk_convergence in chunks])
         return Attribution(bits_per_pixel(cells, images.shape[-2:]).float(), convergence, cells)
 
     def _solve(self, model: nn.Module, problems: Sequence[Problem]) -> tuple[Tensor, Tensor]:
-        first, settings = problems[0], self.members[0]
-        layers = [
-            DampedLayer(problem.features, member.statistics)
-            for problem, member in zip(problems, self.members, strict=True)
-        ]
-        later = [(member.layer, get_layer(model, member.layer)) for member in self.members[1:]]
-        rows, samples = len(first.features), settings.noise_samples
-        again = torch.arange(rows, device=first.features.device).repeat(samples)
+        """Optimise the mask of a chunk of targets.
+
+        Returns:
+            Bits per cell, (N, h, w), and convergence, (N,).
+        """
+        first = problems[0]
+        settings = self.members[0].settings
+        layers = [DampedLayer(problem.features, problem.statistics) for problem in problems]
+        rows = len(first.features)
+        again = torch.arange(rows, device=first.features.device).repeat(settings.noise_samples)
         carried = select_carried(first.carried, rows, again)
         target = None if first.target is None else first.target[again]
+        reference = first.reference[again]
+        later = [member.layer for member in self.members[1:]]
         affine = affine_batch_norm(first.features.device)
 
-        def run(damped: list[Callable[[Tensor], Tensor]]) -> Tensor:
-            calls = dict.fromkeys((name for name, _ in later), 0)
-
-            def hook(name: str, damp: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Any, Any], Tensor]:
-                def replace(module: nn.Module, inputs: Any, output: Any) -> Tensor:
-                    calls[name] += 1
-                    return damp(output)
-
-                return replace
-
-            with affine, ExitStack() as stack:
-                for (name, module), damp in zip(later, damped[1:], strict=True):
-                    stack.enter_context(hooked(module, hook(name, damp)))
+        def run(damped: list[Damp]) -> Tensor:
+            with affine, self._damped_layers(model, dict(zip(later, damped[1:], strict=True))):
                 output = first.parts.above(damped[0](first.features[again]), carried)
-            for name, count in calls.items():
-                if count != 1:
-                    raise LayerError(
-                        f"layer={name!r} runs {count} times behind {settings.layer!r}: name layers that run once, in "
-                        "the order of the forward pass, none of them inside another"
-                    )
-            return first.objective(at_least_float32(output), target, first.reference[again])
+            return settings.loss(at_least_float32(output), target, reference)
 
-        height, width = (max(layer.size[side] for layer in layers) for side in (0, 1))
+        height = max(layer.size[0] for layer in layers)
+        width = max(layer.size[1] for layer in layers)
         alpha = layers[0].signal.new_full((rows, 1, height, width), settings.initial_alpha)
         return optimize_shared(layers, run, alpha, settings, [member.beta for member in self.members])
+
+    @contextmanager
+    def _damped_layers(self, model: nn.Module, damps: Mapping[str, Damp]) -> Iterator[None]:
+        """Within the context, damp the outputs of layers.
+
+        Raises:
+            LayerError: at its end, if one of them did not run exactly once.
+        """
+        calls = dict.fromkeys(damps, 0)
+
+        def hook_of(name: str, damp: Damp) -> Callable[[nn.Module, Any, Any], Tensor]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+                calls[name] += 1
+                return damp(output)
+
+            return hook
+
+        with ExitStack() as stack:
+            for name, damp in damps.items():
+                stack.enter_context(hooked(get_layer(model, name), hook_of(name, damp)))
+            yield
+        for name, count in calls.items():
+            if count != 1:
+                raise LayerError(
+                    f"layer={name!r} runs {count} times behind {self.layers[0]!r}: name layers that run once, in the "
+                    "order of the forward pass, none of them inside another"
+                )

@@ -12,13 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_chex.attribution.blur import Blur
-from lightning_chex.attribution.bottleneck.iba import IBA
 from lightning_chex.attribution.bottleneck.mask import ALPHA_LIMIT, Bottleneck, capacity
+from lightning_chex.attribution.bottleneck.settings import BottleneckSettings
 from lightning_chex.attribution.bottleneck.solution import bits_per_pixel
 from lightning_chex.attribution.bottleneck.statistics import FeatureStatistics
 
-Run = Callable[[list[Callable[[Tensor], Tensor]]], Tensor]
-"""Runs the network with what damps each layer's features, (samples * N, C, h, w), and returns the loss of each row."""
+Damp = Callable[[Tensor], Tensor]
+"""Function from the features of a layer, (samples * N, C, h, w), to the damped ones."""
+
+Run = Callable[[list[Damp]], Tensor]
+"""Runs the network with a damping function for each layer, and returns the loss of each row, (samples * N,)."""
 
 
 class DampedLayer:
@@ -30,24 +33,34 @@ class DampedLayer:
     """
 
     def __init__(self, features: Tensor, statistics: FeatureStatistics) -> None:
-        one = Bottleneck(features, statistics, blur_sigma=0, initial_alpha=0, lr=1)  # its alpha is not used
-        self.draw_noise, self.mu, self.active = one.draw_noise, one.mu, one.active.bool()
-        self.size, self.rows = (features.shape[-2], features.shape[-1]), len(features)
-        self.channels = one.active.sum(1, keepdim=True).expand(self.rows, 1, *self.size)
-        self.signal = (one.normalized.square() * one.active).sum(1, keepdim=True)
+        # the alpha of this bottleneck is not used: the layers share one
+        bottleneck = Bottleneck(features, statistics, blur_sigma=0, initial_alpha=0, lr=1)
+        self.draw_noise = bottleneck.draw_noise
+        self.mu = bottleneck.mu
+        self.active = bottleneck.active.bool()
+        self.size = (features.shape[-2], features.shape[-1])
+        self.rows = len(features)
+        self.channels = bottleneck.active.sum(1, keepdim=True).expand(self.rows, 1, *self.size)
+        self.signal = (bottleneck.normalized.square() * bottleneck.active).sum(1, keepdim=True)
         self.neurons = features[0].numel()
 
     def resized(self, mask: Tensor) -> Tensor:
-        """A mask (N, 1, h, w) of the finest grid on this layer's grid: means over the cells."""
-        return mask if tuple(mask.shape[-2:]) == self.size else F.adaptive_avg_pool2d(mask, self.size)
+        """Resize a mask (N, 1, h, w) of the finest grid to this layer's grid by means over the cells."""
+        if tuple(mask.shape[-2:]) == self.size:
+            return mask
+        return F.adaptive_avg_pool2d(mask, self.size)
 
     def nats(self, lambda_: Tensor, complement: Tensor) -> Tensor:
-        """Nats that pass each cell, (N, 1, h, w): `capacity` summed over the active channels, which share lambda."""
-        lambda_, complement = self.resized(lambda_), self.resized(complement)
+        """Compute the nats that pass each cell, (N, 1, h, w).
+
+        It is `capacity` summed over the active channels, which share lambda.
+        """
+        lambda_ = self.resized(lambda_)
+        complement = self.resized(complement)
         spread = capacity(torch.zeros_like(lambda_), lambda_, complement)
         return self.channels * spread + 0.5 * self.signal * lambda_.square()
 
-    def damping(self, noise: Tensor, complement: Tensor) -> Callable[[Tensor], Tensor]:
+    def damping(self, noise: Tensor, complement: Tensor) -> Damp:
         """Return the function from features F to lambda F + (1 - lambda) epsilon; inactive neurons become mu."""
         share = self.resized(complement).repeat(len(noise), 1, 1, 1)
         epsilon = noise.repeat_interleave(self.rows, 0)
@@ -60,7 +73,7 @@ class DampedLayer:
 
 
 def optimize_shared(
-    layers: Sequence[DampedLayer], run: Run, alpha: Tensor, settings: IBA, betas: Sequence[float]
+    layers: Sequence[DampedLayer], run: Run, alpha: Tensor, settings: BottleneckSettings, betas: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
     """Minimise the objective plus the mean over the layers of beta times their mean nats per neuron, by Adam.
 
@@ -87,17 +100,19 @@ def optimize_shared(
     @torch.no_grad()
     def cells() -> Tensor:
         size = alpha.shape[-2:]
-        nats = (layer.nats(*masks())[:, 0] for layer in layers)
-        return sum((bits_per_pixel(own, size) for own in nats), alpha.new_zeros(())) / math.log(2)
+        total = alpha.new_zeros(())
+        for layer in layers:
+            # spread to the finest grid, as bits per cell are to the pixels of an image
+            total = total + bits_per_pixel(layer.nats(*masks())[:, 0], size)
+        return total / math.log(2)
 
     for step in range(settings.steps):
-        if settings.lr_schedule == "linear":
-            adam.param_groups[0]["lr"] = settings.lr * (1 - step / settings.steps)
-        if step == settings.steps - max(1, settings.steps // 5):
+        adam.param_groups[0]["lr"] = settings.learning_rate(step)
+        if step == settings.convergence_step:
             earlier = cells()
         lambda_, complement = masks()
-        drawn = [layer.draw_noise(settings.noise_samples, generator, settings.antithetic) for layer in layers]
-        damped = [layer.damping(noise, complement) for layer, noise in zip(layers, drawn, strict=True)]
+        noises = [layer.draw_noise(settings.noise_samples, generator, settings.antithetic) for layer in layers]
+        damped = [layer.damping(noise, complement) for layer, noise in zip(layers, noises, strict=True)]
         loss = run(damped).sum() / settings.noise_samples
         for layer, beta in zip(layers, betas, strict=True):
             loss = loss + beta / (len(layers) * layer.neurons) * layer.nats(lambda_, complement).sum()
@@ -105,6 +120,6 @@ def optimize_shared(
         adam.step()
         with torch.no_grad():
             alpha.clamp_(-ALPHA_LIMIT, ALPHA_LIMIT)
-    found = cells()
-    moved = (found - earlier).abs().sum((1, 2))
-    return found, (moved / found.sum((1, 2)).clamp(min=torch.finfo(found.dtype).tiny)).float()
+    final = cells()
+    change = (final - earlier).abs().sum((1, 2))
+    return final, (change / final.sum((1, 2)).clamp(min=torch.finfo(final.dtype).tiny)).float()

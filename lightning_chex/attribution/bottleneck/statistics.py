@@ -71,7 +71,7 @@ class FeatureStatistics:
             if not torch.isfinite(mean).all():
                 raise NotFiniteError(
                     "the model's features are NaN or infinite: its training has diverged (train with a lower learning "
-                    "rate), or an image is odd (inspect the data)"
+                    "rate), or an image is invalid (inspect the data)"
                 )
             centred = values - mean.to(values.dtype)
             # the rounding of the mean to the features' precision leaves a remainder, taken out again
@@ -99,7 +99,10 @@ class FeatureStatistics:
     def _merge(self, count: int, shape: torch.Size, mean: Tensor, squares: Tensor, nonzero: Tensor) -> None:
         if self.count == 0:
             self.shape = shape
-            self.count, self._mean, self._sum_of_squares, self._nonzero = count, mean, squares, nonzero
+            self.count = count
+            self._mean = mean
+            self._sum_of_squares = squares
+            self._nonzero = nonzero
             return
         total = self.count + count
         mean, squares, nonzero = (t.to(self._mean.device) for t in (mean, squares, nonzero))
@@ -138,8 +141,10 @@ class FeatureStatistics:
         """
         return (self._nonzero > ACTIVE_FRACTION * self.count * self._samples_per_image) & (self._sum_of_squares > 0)
 
-    def warn_if_few(self) -> None:
-        """Warn if the statistics rest on fewer than ``FEW_IMAGES`` images."""
+    def check_fitted(self) -> None:
+        """Raise a ValueError if the statistics rest on fewer than two images; warn if on fewer than ``FEW_IMAGES``."""
+        if self.count < 2:
+            raise ValueError(f"the statistics need at least 2 images, the batches held {self.count}")
         if self.count < FEW_IMAGES:
             warnings.warn(
                 f"the feature statistics rest on {self.count} images only; {FEW_IMAGES} or more are advised",
@@ -171,10 +176,11 @@ class FeatureStatistics:
         statistics.count = int(state["count"])
         statistics.shape = shape
         # what was kept in float32 grows on in the precision it grew in
-        mean, squares, nonzero = (state[name] for name in ("mean", "sum_of_squares", "nonzero"))
+        mean = state["mean"]
         wide = mean.dtype if mean.device.type == "mps" else torch.float64
-        statistics._mean, statistics._sum_of_squares = mean.to(wide), squares.to(wide)
-        statistics._nonzero = nonzero.to(wide)
+        statistics._mean = mean.to(wide)
+        statistics._sum_of_squares = state["sum_of_squares"].to(wide)
+        statistics._nonzero = state["nonzero"].to(wide)
         return statistics
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -1,20 +1,20 @@
 """Expected Gradients: Integrated Gradients averaged over baselines that are other images."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Self
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from typing_extensions import override
 
-from lightning_chex.attribution.attributor import Attributor
-from lightning_chex.attribution.bottleneck.image_learning import observed_images
+from lightning_chex.attribution.fitted import FittedAttributor, Source
 from lightning_chex.attribution.gradient.gradients import Sign, check_sign, signed_map
 from lightning_chex.attribution.targets import explained_output
 
 
-class ExpectedGradients(Attributor):
+class ExpectedGradients(FittedAttributor):
     """Mean of ``(x - x') df/dx`` on the way from a baseline x' to the image x, over both (Erion et al. 2021).
 
     The baselines are images given to `fit`, the first ones; they are kept as they are, in `state_dict` and so in every
@@ -47,7 +47,7 @@ class ExpectedGradients(Attributor):
         self.samples = samples
         self.sign = check_sign(sign)
         self.seed = seed
-        self._kept = torch.zeros(0)
+        self._kept = Baselines(baselines)
 
     def maps(self, model: nn.Module, images: Tensor, target: Tensor | None) -> Tensor:
         """Compute the expected gradients, (N, H, W).
@@ -56,11 +56,12 @@ class ExpectedGradients(Attributor):
             RuntimeError: there are no baselines yet.
             ValueError: the baselines are images of another size.
         """
-        if not len(self._kept):
+        if not self._kept.count:
             raise RuntimeError("ExpectedGradients has no baselines yet: call fit(model, batches) first")
-        if self._kept.shape[1:] != images.shape[1:]:
+        baselines = self._kept.images
+        if baselines.shape[1:] != images.shape[1:]:
             raise ValueError(
-                f"the baselines are images of shape {tuple(self._kept.shape[1:])}, those to explain of "
+                f"the baselines are images of shape {tuple(baselines.shape[1:])}, those to explain of "
                 f"{tuple(images.shape[1:])}: fit and explain with images of one size"
             )
         generator = torch.Generator().manual_seed(self.seed)  # on the CPU: the same draws on every device
@@ -69,7 +70,7 @@ class ExpectedGradients(Attributor):
         places = (torch.arange(self.samples)[order] + within) / self.samples
         total = torch.zeros_like(images, dtype=torch.float32)
         for sample, place in enumerate(places.tolist()):
-            way = images - self._kept[sample % len(self._kept)].to(images)
+            way = images - baselines[sample % len(baselines)].to(images)
             point = (images - (1 - place) * way).detach().requires_grad_()
             # a copy, so that an in-place first layer does not meet the leaf
             output = explained_output(model(point.clone()), target)
@@ -77,65 +78,80 @@ class ExpectedGradients(Attributor):
             total += gradient * way
         return signed_map(total / self.samples, self.sign)
 
-    # the baselines
+    @override
+    def sources(self) -> Mapping[str, Source]:
+        return {"": Source(None, partial(Baselines, self.baselines), self._loaded, enough=self.baselines)}
 
-    def fit(self, model: nn.Module, batches: Iterable[Tensor]) -> Self:
-        """Keep the first images of the batches as baselines; the batches behind them are not read.
+    @override
+    def learned(self) -> Mapping[str, "Baselines"]:
+        return {"": self._kept}
 
-        Args:
-            model: not used.
-            batches: image batches (B, C, H, W), not those that will be explained.
+    @override
+    def take(self, learned: Mapping[str, Any]) -> None:
+        self._kept = learned[""]
 
-        Raises:
-            ValueError: fewer than two images.
-        """
-        found: list[Tensor] = []
-        for images in batches:
-            self._add(found, images)
-            if sum(map(len, found)) >= self.baselines:
-                break
-        if sum(map(len, found)) < 2:
-            raise ValueError(f"the baselines need at least 2 images, the batches held {sum(map(len, found))}")
-        self._kept = torch.cat(found)
-        return self
+    def _loaded(self, state: dict[str, Tensor]) -> "Baselines":
+        return Baselines.from_state_dict(state, self.baselines)
 
-    @contextmanager
-    def observing(self, model: nn.Module) -> Iterator[None]:
-        """Within the context, keep the first images that ``model`` sees and that count; see `Attributor.observing`."""
-        found: list[Tensor] = []
-        with observed_images(model, lambda images: self._add(found, images)):
-            yield
-        self._kept = torch.cat(found) if found else torch.zeros(0)
 
-    def _add(self, found: list[Tensor], images: Tensor) -> None:
-        room = self.baselines - sum(map(len, found))
-        if room > 0 and len(images):
-            with torch.inference_mode(False):  # what is kept must outlive the inference mode of a validation loop
-                found.append(images[:room].detach().float().cpu().clone())
+class Baselines:
+    """The first images that a method has seen.
+
+    Args:
+        limit: most images to keep.
+
+    Attributes:
+        images: float32 (n, C, H, W) on the CPU, as the model sees them; (0,) before the first.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.images = torch.zeros(0)
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def update(self, values: Tensor) -> None:
+        """Keep images of a batch (B, C, H, W), as many as there is room for."""
+        room = self.limit - self.count
+        if room <= 0 or not len(values):
+            return
+        # a tensor made in the inference mode of a validation loop could not be used with gradients later
+        with torch.inference_mode(False):
+            kept = values[:room].detach().float().cpu().clone()
+            self.images = torch.cat([self.images, kept]) if self.count else kept
+
+    def check_fitted(self) -> None:
+        """Raise a ValueError if there are fewer than two images."""
+        if self.count < 2:
+            raise ValueError(f"the baselines need at least 2 images, the batches held {self.count}")
 
     def synchronize(self) -> None:
         """Keep the first images of all processes of a ``torch.distributed`` group, in each of them."""
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            parts: list[Tensor] = [self._kept] * dist.get_world_size()
-            dist.all_gather_object(parts, self._kept)
-            self._kept = torch.cat([part for part in parts if len(part)] or [self._kept])[: self.baselines]
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return
+        parts: list[Tensor] = [self.images] * dist.get_world_size()
+        dist.all_gather_object(parts, self.images)
+        seen = [part for part in parts if len(part)]
+        if seen:
+            self.images = torch.cat(seen)[: self.limit]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The baselines, float32 (n, C, H, W): images, as the model sees them."""
-        return {"baselines": self._kept}
+        """Return the images."""
+        return {"baselines": self.images}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over the baselines of another instance.
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Tensor], limit: int) -> Self:
+        """Take over images from a state dict, at most ``limit``.
 
         Raises:
-            ValueError: the state holds none.
+            ValueError: the state has no images.
         """
-        kept = state.get("baselines")
-        if not isinstance(kept, Tensor) or kept.ndim not in (1, 4) or not kept.isfinite().all():
+        images = state.get("baselines")
+        if not isinstance(images, Tensor) or images.ndim not in (1, 4) or not images.isfinite().all():
             raise ValueError("this state holds no baselines (n, C, H, W) of finite values: fit anew")
-        self._kept = kept[: self.baselines]
-
-    @property
-    def num_observed(self) -> int:
-        """Number of baselines."""
-        return len(self._kept)
+        baselines = cls(limit)
+        baselines.images = images[:limit]
+        return baselines
