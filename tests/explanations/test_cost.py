@@ -10,7 +10,7 @@ from tiny import SpyIBA, TinyData, TinyImages, TinyTask, tiny_trainer
 from torch.utils.data import DataLoader
 
 from lightning_chex.attribution import FeatureStatistics
-from lightning_chex.attribution.bottleneck import feature_learning
+from lightning_chex.attribution import observing
 from lightning_chex.data import collate
 from lightning_chex.explanations import IBACallback
 from lightning_chex.explanations import budget as cost
