@@ -40,7 +40,7 @@ class Learned(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a method learns from.
+    """Source of what a method learns.
 
     Attributes:
         layer: dotted name of the layer whose features are learned from; None for the images themselves.
@@ -78,7 +78,7 @@ class FittedAttributor(Attributor):
         return False
 
     def sources(self) -> Mapping[str, Source]:
-        """Return where the method learns from, by name."""
+        """Return the sources that the method learns from, by name."""
         raise NotImplementedError
 
     def learned(self) -> Mapping[str, Any]:

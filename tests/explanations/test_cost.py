@@ -9,8 +9,7 @@ from pytorch_lightning.callbacks import Callback
 from tiny import SpyIBA, TinyData, TinyImages, TinyTask, tiny_trainer
 from torch.utils.data import DataLoader
 
-from lightning_chex.attribution import FeatureStatistics
-from lightning_chex.attribution import observing
+from lightning_chex.attribution import FeatureStatistics, observing
 from lightning_chex.data import collate
 from lightning_chex.explanations import IBACallback
 from lightning_chex.explanations import budget as cost
@@ -41,7 +40,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     found = Clock()
-    for module in (cost, feature_learning):
+    for module in (cost, observing):
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: found.now))
     return found
 

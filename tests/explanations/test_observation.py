@@ -105,7 +105,7 @@ def test_no_image_is_left_out_once_a_validation_has_broken_off(tmp_path):
 
     with pytest.raises(KeyError):
         tiny_trainer(tmp_path, callback()).validate(Broken(), TinyData(), verbose=False)
-    assert len(ObservedRows.current().kept(torch.zeros(10))) == 10
+    assert len(ObservedRows.current().select(torch.zeros(10))) == 10
 
 
 # the layers of the line-up
