@@ -1,7 +1,7 @@
-"""Explanations as loggers show them, pictures with boxes and masks as layers, and as rows of a table.
+"""Explanations for loggers: pictures with boxes and masks as layers, and rows of a table.
 
-Pictures and rows are numbered instead of named: publishers put patient numbers into the names of images, which are not
-uploaded. The PNG files beside the checkpoints begin with the same numbers.
+Pictures and rows have numbers instead of names: publishers put patient numbers into the names of images, which must not
+be uploaded. The names of the PNG files beside the checkpoints begin with the same numbers.
 """
 
 from collections.abc import Sequence
@@ -20,53 +20,94 @@ LEVELS = {1: (0.20, "strongest 20 %"), 2: (0.05, "strongest 5 %"), 3: (0.01, "st
 """Mask value -> share of the pixels and its name."""
 
 AMOUNTS = {1: 0.5, 2: 1.0, 3: 2.0, 4: 4.0, 5: 8.0}
-"""Mask value -> bits per pixel from which it is given: the same in every run, so a map of little has no mask."""
+"""Mask value -> least bits per pixel; the same in every run, so that masks of different runs compare."""
 
 TABLE_COLUMNS = [
-    *("epoch", "number", "target", "prediction", "truth", "bits", "convergence", "iou"),
-    *("pointing", "rank", "method", "step", "rule", "empty"),
+    "epoch",
+    "number",
+    "target",
+    "prediction",
+    "truth",
+    "bits",
+    "convergence",
+    "iou",
+    "pointing",
+    "rank",
+    "method",
+    "step",
+    "rule",
+    "empty",
 ]
-"""Of the table of single maps; see ``BITS_NOTE`` for what bits compare with. ``rank`` is the place among the maps of a
-method at a step by IoU, 1 the best; ``rule`` says which pixels count as marked; ``empty`` is 1 for a map that holds too
-little to say anything, see ``lightning_chex/attribution/emptiness.py``."""
+"""Columns of the table of single maps.
+
+``bits``: see ``BITS_NOTE`` for what they compare with. ``rank``: among the maps of a method at a step by IoU, 1 is the
+best. ``rule``: the pixels that count as marked. ``empty``: 1 for a map that holds too little to mean anything, see
+``lightning_chex/attribution/emptiness.py``.
+"""
 
 _BOX_RGB = tuple(int(BOX_COLOR[i : i + 2], 16) for i in (1, 3, 5))
 
 
 def pictures_of(explanations: Sequence[Explanation], top: float | None = None) -> list[Picture]:
-    """The explanations of one method as pictures: the X-ray, and on it the expert boxes and the map in steps.
+    """Return the explanations of one method as pictures: the X-ray with the expert boxes, and the map as masks.
 
     Args:
-        explanations: they are numbered in this order.
+        explanations: numbered in this order.
         top: value of the map with the full colour, see ``overlay``.
     """
-    return [
-        Picture(
-            caption=f"{number} | {e.caption}",
-            image=_grey(e.image),
-            drawn=_beside(e, top),
-            boxes=[Box(tuple(corners), e.target or 0, e.target_name) for corners in e.boxes.tolist()],
-            layers=_layers(e),
+    pictures = []
+    for number, explanation in enumerate(explanations):
+        boxes = []
+        for corners in explanation.boxes.tolist():
+            boxes.append(Box(tuple(corners), explanation.target or 0, explanation.target_name))
+        pictures.append(
+            Picture(
+                caption=f"{number} | {explanation.caption}",
+                image=_grey(explanation.image),
+                drawn=_side_by_side(explanation, top),
+                boxes=boxes,
+                layers=_layers(explanation),
+            )
         )
-        for number, e in enumerate(explanations)
-    ]
+    return pictures
 
 
 def table_rows(explanations: Sequence[Explanation], epoch: int, step: int = 0, rule: str = "") -> list[list[Any]]:
-    """One row per explanation of one method, in the order of ``TABLE_COLUMNS``."""
-    by_iou = sorted((-e.iou, number) for number, e in enumerate(explanations) if e.iou is not None)
-    rank = {number: place for place, (_, number) in enumerate(by_iou, 1)}
-    return [
-        [
-            *(epoch, number, e.target_name, e.prediction, e.truth, e.bits, e.convergence, e.iou),
-            *(e.pointing, rank.get(number), e.method, step, rule, int(e.empty)),
-        ]
-        for number, e in enumerate(explanations)
-    ]
+    """Return one row per explanation of one method, in the order of ``TABLE_COLUMNS``."""
+    ranks = _ranks(explanations)
+    rows = []
+    for number, explanation in enumerate(explanations):
+        row = {
+            "epoch": epoch,
+            "number": number,
+            "target": explanation.target_name,
+            "prediction": explanation.prediction,
+            "truth": explanation.truth,
+            "bits": explanation.bits,
+            "convergence": explanation.convergence,
+            "iou": explanation.iou,
+            "pointing": explanation.pointing,
+            "rank": ranks.get(number),
+            "method": explanation.method,
+            "step": step,
+            "rule": rule,
+            "empty": int(explanation.empty),
+        }
+        rows.append([row[column] for column in TABLE_COLUMNS])
+    return rows
+
+
+def _ranks(explanations: Sequence[Explanation]) -> dict[int, int]:
+    """Number of each explanation with an IoU -> its rank by IoU, 1 the best; of equal ones the first is better."""
+    by_iou = []
+    for number, explanation in enumerate(explanations):
+        if explanation.iou is not None:
+            by_iou.append((-explanation.iou, number))
+    return {number: rank for rank, (_, number) in enumerate(sorted(by_iou), 1)}
 
 
 def levels(explanation: Explanation) -> NDArray[np.uint8]:
-    """The map in steps, uint8 (H, W): 0 outside, then the keys of ``LEVELS`` from wide to narrow."""
+    """Return the strongest pixels of a map, uint8 (H, W): keys of ``LEVELS``, 0 for all other pixels."""
     mask = np.zeros(tuple(explanation.saliency.shape), np.uint8)
     for value, (share, _) in LEVELS.items():
         mask[top_fraction_mask(explanation.saliency[None], share)[0].numpy()] = value
@@ -74,35 +115,37 @@ def levels(explanation: Explanation) -> NDArray[np.uint8]:
 
 
 def amounts(saliency: Tensor) -> NDArray[np.uint8]:
-    """A map of bits per pixel in steps, uint8 (H, W): the keys of ``AMOUNTS``, 0 below all of them."""
-    return np.digitize(saliency.numpy(), np.array(list(AMOUNTS.values()), np.float32)).astype(np.uint8)
+    """Return the steps of a map in bits per pixel, uint8 (H, W): keys of ``AMOUNTS``, 0 below all of them."""
+    edges = np.array(list(AMOUNTS.values()), np.float32)
+    return np.digitize(saliency.numpy(), edges).astype(np.uint8)
 
 
 def _layers(explanation: Explanation) -> dict[str, Layer]:
-    found = {"map": Layer(levels(explanation), {value: name for value, (_, name) in LEVELS.items()})}
+    level_names = {value: name for value, (_, name) in LEVELS.items()}
+    layers = {"map": Layer(levels(explanation), level_names)}
     if explanation.unit == BITS:
-        names = {value: f"{least:g} bits per pixel or more" for value, least in AMOUNTS.items()}
-        found["bits"] = Layer(amounts(explanation.saliency), names)
-    return found
+        amount_names = {value: f"{least:g} bits per pixel or more" for value, least in AMOUNTS.items()}
+        layers["bits"] = Layer(amounts(explanation.saliency), amount_names)
+    return layers
 
 
 def _grey(image: Tensor) -> NDArray[np.uint8]:
     return np.round(255 * image.clamp(0, 1).numpy()).astype(np.uint8)
 
 
-def _beside(explanation: Explanation, top: float | None) -> NDArray[np.uint8]:
-    """X-ray and map side by side with the boxes on both, uint8 (H + a band with class and figures, 2 W + 4, 3)."""
-    plain = _grey(explanation.image)[..., None].repeat(3, axis=2)
-    pair = [plain, overlay(explanation.image, explanation.saliency, top)]
+def _side_by_side(explanation: Explanation, top: float | None) -> NDArray[np.uint8]:
+    """Draw X-ray and map with the boxes on both, uint8 (H + band, 2 W + 4, 3); the band holds class and figures."""
+    xray = _grey(explanation.image)[..., None].repeat(3, axis=2)
+    heatmap = overlay(explanation.image, explanation.saliency, top)
     for corners in explanation.boxes.round().int().tolist():
-        for picture in pair:
-            _frame(picture, *corners)
-    gap = np.full((len(plain), 4, 3), 255, np.uint8)
+        _draw_box(xray, *corners)
+        _draw_box(heatmap, *corners)
+    gap = np.full((len(xray), 4, 3), 255, np.uint8)
     label = "  ".join([explanation.target_name, *explanation.figures])
-    return with_label(np.concatenate([pair[0], gap, pair[1]], axis=1), label)
+    return with_label(np.concatenate([xray, gap, heatmap], axis=1), label)
 
 
-def _frame(picture: NDArray[np.uint8], x1: int, y1: int, x2: int, y2: int) -> None:
+def _draw_box(picture: NDArray[np.uint8], x1: int, y1: int, x2: int, y2: int) -> None:
     """Draw the outermost pixels of a box, in place."""
     inside = picture[max(0, y1) : y2, max(0, x1) : x2]
     if inside.size:

@@ -1,7 +1,7 @@
 """Film strips: how the maps of the same images change over a run, one row an image, one column a validation.
 
 The frames of a method lie in a folder, ``00000094.npz`` for the validation at step 94: small pictures and maps with
-what is said of them, no names. A strip can be drawn from them at any time.
+their figures, without names of images. A strip can be drawn from them at any time.
 """
 
 import io
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -28,8 +29,14 @@ from lightning_chex.report.scale import shared_scale_limit
 SIDE = 112
 """Pixels of a cell; a map keeps its mean value when it is made so small."""
 
-MOST_ROWS, MOST_COLUMNS = 24, 16
-"""Of more images the first ones are shown, of more validations some at equal distances, the first and last included."""
+MAX_ROWS = 24
+"""Largest number of images; of more the first ones are shown."""
+
+MAX_COLUMNS = 16
+"""Largest number of validations; of more some at equal distances are shown, the first and the last included."""
+
+_CELL = 1.35
+"""Side of a cell on the page, in inches."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +46,14 @@ class Frame:
     Attributes:
         epoch: of the validation.
         step: of the validation.
-        keys: what each map is of: ``Explanation.mark``, or the place of the image, and the target's name.
+        keys: of the maps, the same at every validation: ``Explanation.mark`` or ``place`` of the image, and the name
+            of the target.
         names: of the targets.
         images: grey values, uint8 (N, SIDE, SIDE).
         maps: float16 (N, SIDE, SIDE).
         boxes: number of the map and corners of each expert box, float32 (M, 5).
-        said: the model's prediction, the map's sum, its IoU, NaN where it is unknown, and 1 for an empty map, float32
-            (N, 4); (N, 3) in files that earlier versions wrote.
+        figures: the model's prediction, the map's sum, its IoU (NaN where it is unknown), and 1 for an empty map,
+            float32 (N, 4); (N, 3) in files that earlier versions wrote.
         unit: of the maps.
     """
 
@@ -56,23 +64,33 @@ class Frame:
     images: NDArray[np.uint8]
     maps: NDArray[np.float16]
     boxes: NDArray[np.float32]
-    said: NDArray[np.float32]
+    figures: NDArray[np.float32]
     unit: str
 
 
 def write_frame(folder: Path, explanations: Sequence[Explanation], epoch: int, step: int) -> None:
-    """Keep what a film strip needs of a validation's explanations by one method; the folder is made."""
-    shown = explanations[:MOST_ROWS]
+    """Write the explanations of a validation by one method as a frame of its film strip; the folder is made."""
+    shown = explanations[:MAX_ROWS]
+    keys = []
+    images = []
+    maps = []
+    boxes = []
+    figures = []
+    for row, explanation in enumerate(shown):
+        keys.append(f"{explanation.mark or explanation.place} {explanation.target_name}")
+        images.append(np.round(255 * _small(explanation.image.clamp(0, 1))).astype(np.uint8))
+        maps.append(_small(explanation.saliency).astype(np.float16))
+        boxes += _boxes(row, explanation)
+        iou = np.nan if explanation.iou is None else explanation.iou
+        figures.append([explanation.prediction, explanation.bits, iou, float(explanation.empty)])
     content = {
         "epoch": np.array(epoch),
-        "keys": np.array([f"{e.mark or e.place} {e.target_name}" for e in shown], np.str_),
-        "names": np.array([e.target_name for e in shown], np.str_),
-        "images": np.stack([np.round(255 * _small(e.image.clamp(0, 1))).astype(np.uint8) for e in shown]),
-        "maps": np.stack([_small(e.saliency).astype(np.float16) for e in shown]),
-        "boxes": np.array([box for i, e in enumerate(shown) for box in _boxes(i, e)], np.float32).reshape(-1, 5),
-        "said": np.array(
-            [[e.prediction, e.bits, np.nan if e.iou is None else e.iou, float(e.empty)] for e in shown], np.float32
-        ),
+        "keys": np.array(keys, np.str_),
+        "names": np.array([explanation.target_name for explanation in shown], np.str_),
+        "images": np.stack(images),
+        "maps": np.stack(maps),
+        "boxes": np.array(boxes, np.float32).reshape(-1, 5),
+        "said": np.array(figures, np.float32),
         "unit": np.array(shown[0].unit, np.str_),
     }
     file = io.BytesIO()
@@ -82,10 +100,11 @@ def write_frame(folder: Path, explanations: Sequence[Explanation], epoch: int, s
 
 
 def read_frames(folder: Path) -> list[Frame]:
-    """The frames that a strip shows, in the order of their steps."""
+    """Read the frames that a strip shows, in the order of their steps."""
     paths = sorted(folder.glob("*.npz"))
-    chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), MOST_COLUMNS)).round().astype(int))
-    return [_frame(paths[i]) for i in chosen]
+    count = min(len(paths), MAX_COLUMNS)
+    chosen = np.unique(np.linspace(0, len(paths) - 1, count).round().astype(int))
+    return [_read_frame(paths[index]) for index in chosen]
 
 
 def film_strip(frames: Sequence[Frame], title: str, top: float | None = None) -> Figure:
@@ -98,50 +117,25 @@ def film_strip(frames: Sequence[Frame], title: str, top: float | None = None) ->
     """
     last = frames[-1]
     if top is None:
-        top = 0.0
-        for frame in frames:
-            top = shared_scale_limit(torch.from_numpy(frame.maps.astype(np.float32)), frame.unit, top)
-        top = top or 1.0
-    rows, columns = len(last.keys), len(frames) + 1
-    page = np.full((rows * SIDE, columns * SIDE, 3), 255, np.uint8)
-    cell = 1.35  # inches
-    made = Figure(figsize=(max(columns * cell + 1.1, 4.8), rows * cell + 1.45))
-    FigureCanvasAgg(made)
-    left, bottom = 1.0 / made.get_figwidth(), 0.9 / made.get_figheight()
-    axis = made.add_axes((left, bottom, columns * cell / made.get_figwidth(), 1 - bottom - 0.55 / made.get_figheight()))
-    for row, key in enumerate(last.keys):
-        _fill(page, row, 0, last.images[row][..., None])
-        axis.text(
-            -6, (row + 0.5) * SIDE, f"{row}\n{last.names[row]}", ha="right", va="center", size=8, parse_math=False
-        )
-        for column, frame in enumerate(frames, 1):
-            if key in frame.keys:
-                at = list(frame.keys).index(key)
-                image, saliency = torch.from_numpy(frame.images[at] / 255).float(), torch.from_numpy(frame.maps[at])
-                _fill(page, row, column, overlay(image, saliency.float(), top))
-                place = (column * SIDE + 3, (row + 1) * SIDE - 4)
-                shade = {"facecolor": "black", "alpha": 0.55, "edgecolor": "none", "pad": 1}
-                axis.text(*place, _said(frame, at), color="white", size=7, va="bottom", bbox=shade)
-    for number, x1, y1, x2, y2 in last.boxes.tolist():
-        for column in range(columns):
-            corner = (column * SIDE + x1, number * SIDE + y1)
-            axis.add_patch(Rectangle(corner, x2 - x1, y2 - y1, fill=False, edgecolor=BOX_COLOR, linewidth=0.6))
+        top = _scale_limit(frames)
+    rows = len(last.keys)
+    columns = len(frames) + 1
+    strip = Figure(figsize=(max(columns * _CELL + 1.1, 4.8), rows * _CELL + 1.45))
+    FigureCanvasAgg(strip)
+    width = strip.get_figwidth()
+    height = strip.get_figheight()
+    left = 1.0 / width
+    bottom = 0.9 / height
+    axis = strip.add_axes((left, bottom, columns * _CELL / width, 1 - bottom - 0.55 / height))
+    # one picture of all cells: an axis for each of them would take seconds to draw
+    page = _draw_cells(axis, frames, top)
+    _draw_boxes(axis, last, columns)
     axis.imshow(page, aspect="auto", extent=(0, columns * SIDE, rows * SIDE, 0))
-    axis.set_xlim(0, columns * SIDE)
-    axis.set_ylim(rows * SIDE, 0)
-    axis.hlines(np.arange(1, rows) * SIDE, 0, columns * SIDE, colors="white", linewidth=1.5)
-    axis.vlines(np.arange(1, columns) * SIDE, 0, rows * SIDE, colors="white", linewidth=1.5)
-    axis.xaxis.tick_top()
-    axis.set_xticks((np.arange(columns) + 0.5) * SIDE, ["X-ray", *(f"epoch {f.epoch}\nstep {f.step}" for f in frames)])
-    axis.set_yticks([])
-    axis.tick_params(length=0, labelsize=8)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-    made.suptitle(title, fontsize=10, x=0.01, y=1 - 0.06 / made.get_figheight(), ha="left", va="top", parse_math=False)
-    bar_axis = made.add_axes((left, 0.6 / made.get_figheight(), min(0.9 - left, 4 / made.get_figwidth()), 0.008))
-    bar = made.colorbar(
-        ScalarMappable(Normalize(0, top), COLORMAP), cax=bar_axis, orientation="horizontal", extend="max"
-    )
+    _draw_grid(axis, frames, rows)
+    strip.suptitle(title, fontsize=10, x=0.01, y=1 - 0.06 / height, ha="left", va="top", parse_math=False)
+    bar_axis = strip.add_axes((left, 0.6 / height, min(0.9 - left, 4 / width), 0.008))
+    scale = ScalarMappable(Normalize(0, top), COLORMAP)
+    bar = strip.colorbar(scale, cax=bar_axis, orientation="horizontal", extend="max")
     bar.set_label(
         f"{last.unit}, one scale for all, full colour from {top:g} on\nin each picture: prediction, total, IoU",
         size=8,
@@ -150,26 +144,91 @@ def film_strip(frames: Sequence[Frame], title: str, top: float | None = None) ->
     )
     bar_axis.set_box_aspect(0.03)
     bar_axis.tick_params(labelsize=8)
-    return made
+    return strip
 
 
-def _said(frame: Frame, at: int) -> str:
-    prediction, total, iou, *empty = (float(value) for value in frame.said[at])
+def _scale_limit(frames: Sequence[Frame]) -> float:
+    """The value with the full colour, from the maps of the frames; 1 if none of them marks a pixel."""
+    limit = 0.0
+    for frame in frames:
+        limit = shared_scale_limit(torch.from_numpy(frame.maps.astype(np.float32)), frame.unit, limit)
+    return limit or 1.0
+
+
+def _draw_cells(axis: Axes, frames: Sequence[Frame], top: float) -> NDArray[np.uint8]:
+    """Write the names and figures of all cells on the axis, and return their pictures as one."""
+    last = frames[-1]
+    page = np.full((len(last.keys) * SIDE, (len(frames) + 1) * SIDE, 3), 255, np.uint8)
+    for row, key in enumerate(last.keys):
+        _fill(page, row, 0, last.images[row][..., None])
+        name = f"{row}\n{last.names[row]}"
+        axis.text(-6, (row + 0.5) * SIDE, name, ha="right", va="center", size=8, parse_math=False)
+        for column, frame in enumerate(frames, 1):
+            if key not in frame.keys:
+                continue  # the image was not explained at this validation
+            index = list(frame.keys).index(key)
+            image = torch.from_numpy(frame.images[index] / 255).float()
+            saliency = torch.from_numpy(frame.maps[index]).float()
+            _fill(page, row, column, overlay(image, saliency, top))
+            ground = {"facecolor": "black", "alpha": 0.55, "edgecolor": "none", "pad": 1}
+            axis.text(
+                column * SIDE + 3,
+                (row + 1) * SIDE - 4,
+                _figures_text(frame, index),
+                color="white",
+                size=7,
+                va="bottom",
+                bbox=ground,
+            )
+    return page
+
+
+def _draw_boxes(axis: Axes, frame: Frame, columns: int) -> None:
+    """Draw the expert boxes into every column."""
+    for row, x1, y1, x2, y2 in frame.boxes.tolist():
+        for column in range(columns):
+            corner = (column * SIDE + x1, row * SIDE + y1)
+            axis.add_patch(Rectangle(corner, x2 - x1, y2 - y1, fill=False, edgecolor=BOX_COLOR, linewidth=0.6))
+
+
+def _draw_grid(axis: Axes, frames: Sequence[Frame], rows: int) -> None:
+    """Separate the cells by white lines, and write epoch and step over each column."""
+    columns = len(frames) + 1
+    axis.set_xlim(0, columns * SIDE)
+    axis.set_ylim(rows * SIDE, 0)
+    axis.hlines(np.arange(1, rows) * SIDE, 0, columns * SIDE, colors="white", linewidth=1.5)
+    axis.vlines(np.arange(1, columns) * SIDE, 0, rows * SIDE, colors="white", linewidth=1.5)
+    axis.xaxis.tick_top()
+    headings = ["X-ray"]
+    for frame in frames:
+        headings.append(f"epoch {frame.epoch}\nstep {frame.step}")
+    axis.set_xticks((np.arange(columns) + 0.5) * SIDE, headings)
+    axis.set_yticks([])
+    axis.tick_params(length=0, labelsize=8)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def _figures_text(frame: Frame, index: int) -> str:
+    """Prediction, amount and IoU of one map, to be written on its picture."""
+    prediction, total, iou, *empty = (float(value) for value in frame.figures[index])
     amount = f"{total:.0f} bits" if frame.unit == BITS else f"sum {total:.2g}"
-    # a prediction is a score or a probability here: frames do not tell
-    first_line = f"{prediction:.2f}  {amount}"
+    # a prediction is a score or a probability here: frames do not tell which
+    lines = [f"{prediction:.2f}  {amount}"]
     if any(empty):
-        first_line = f"empty map\n{first_line}"
-    return first_line if np.isnan(iou) else f"{first_line}\nIoU {iou:.2f}"
+        lines.insert(0, "empty map")
+    if not np.isnan(iou):
+        lines.append(f"IoU {iou:.2f}")
+    return "\n".join(lines)
 
 
-def _boxes(number: int, explanation: Explanation) -> list[list[float]]:
-    """The boxes of an explanation on a picture of `SIDE` pixels, each behind its number."""
+def _boxes(row: int, explanation: Explanation) -> list[list[float]]:
+    """The boxes of an explanation on a picture of `SIDE` pixels, each with the row before its corners."""
     height, width = explanation.saliency.shape
-    return [
-        [number, x1 * SIDE / width, y1 * SIDE / height, x2 * SIDE / width, y2 * SIDE / height]
-        for x1, y1, x2, y2 in explanation.boxes.tolist()
-    ]
+    boxes = []
+    for x1, y1, x2, y2 in explanation.boxes.tolist():
+        boxes.append([row, x1 * SIDE / width, y1 * SIDE / height, x2 * SIDE / width, y2 * SIDE / height])
+    return boxes
 
 
 def _fill(page: NDArray[np.uint8], row: int, column: int, picture: NDArray[np.uint8]) -> None:
@@ -180,16 +239,16 @@ def _small(picture: Tensor) -> NDArray[np.float32]:
     return F.interpolate(picture[None, None].float(), (SIDE, SIDE), mode="area")[0, 0].numpy()
 
 
-def _frame(path: Path) -> Frame:
-    with np.load(path) as kept:  # arrays alone: without pickles nothing in it can run
+def _read_frame(path: Path) -> Frame:
+    with np.load(path) as content:  # arrays alone: a file without pickles cannot run code
         return Frame(
-            epoch=int(kept["epoch"]),
+            epoch=int(content["epoch"]),
             step=int(path.stem),
-            keys=kept["keys"].tolist(),
-            names=kept["names"].tolist(),
-            images=kept["images"],
-            maps=kept["maps"],
-            boxes=kept["boxes"],
-            said=kept["said"],
-            unit=str(kept["unit"]),
+            keys=content["keys"].tolist(),
+            names=content["names"].tolist(),
+            images=content["images"],
+            maps=content["maps"],
+            boxes=content["boxes"],
+            figures=content["said"],
+            unit=str(content["unit"]),
         )

@@ -20,8 +20,12 @@ def source_window(size: int, height: int, width: int) -> tuple[int, int, int, in
         (0, 4, 32, 24)
     """
     scale = size / max(height, width)
-    inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))
-    return (size - inner_height) // 2, (size - inner_width) // 2, inner_height, inner_width
+    # at least one pixel: a very narrow image would vanish
+    inner_height = max(1, round(height * scale))
+    inner_width = max(1, round(width * scale))
+    top = (size - inner_height) // 2
+    left = (size - inner_width) // 2
+    return top, left, inner_height, inner_width
 
 
 def to_source_frame(saliency: Tensor, height: int, width: int) -> Tensor:

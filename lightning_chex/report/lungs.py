@@ -1,4 +1,4 @@
-"""Predicted lungs over their X-rays."""
+"""Pictures of predicted lungs over their X-rays."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +15,10 @@ from lightning_chex.report.pictures import write_figure
 
 _COLUMNS = 6
 _TINT = 0.35
-# the patient's right lung, the left lung, and the outline of the true masks
-_RIGHT, _LEFT, _TRUE = (0.95, 0.45, 0.25), (0.25, 0.75, 0.95), (0.95, 0.95, 0.35)
+# the patient's right and left lung, and the outline of the true masks
+_RIGHT = (0.95, 0.45, 0.25)
+_LEFT = (0.25, 0.75, 0.95)
+_TRUE = (0.95, 0.95, 0.35)
 
 
 def lung_overlay(image: Tensor, predicted: Tensor, truth: Tensor) -> NDArray[np.uint8]:
@@ -40,18 +42,19 @@ def lung_overlay(image: Tensor, predicted: Tensor, truth: Tensor) -> NDArray[np.
 def write_lung_sheet(overlays: Sequence[NDArray[np.uint8]], path: Path, title: str) -> None:
     """Write overlays as one PNG, row by row."""
     rows = -(-len(overlays) // _COLUMNS)
-    made = Figure(figsize=(2.2 * _COLUMNS, 2.2 * rows + 0.4), layout="constrained")
-    FigureCanvasAgg(made)
-    made.suptitle(title, fontsize=11)
-    for number, axis in enumerate(made.subplots(rows, _COLUMNS, squeeze=False).flat):
+    sheet = Figure(figsize=(2.2 * _COLUMNS, 2.2 * rows + 0.4), layout="constrained")
+    FigureCanvasAgg(sheet)
+    sheet.suptitle(title, fontsize=11)
+    for number, axis in enumerate(sheet.subplots(rows, _COLUMNS, squeeze=False).flat):
         axis.set_axis_off()
         if number < len(overlays):
             axis.imshow(overlays[number])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_figure(path, made, dpi=80)
+    write_figure(path, sheet, dpi=80)
 
 
 def _outline(masks: Tensor) -> Tensor:
-    """The pixels of masks (2, H, W) that touch one outside, as bool (H, W)."""
+    """The pixels of masks (2, H, W) that touch a pixel outside of their mask, bool (H, W)."""
+    # the largest value in each 3 x 3 neighbourhood of the inverted mask
     outside = F.max_pool2d((~masks).float()[:, None], 3, stride=1, padding=1)[:, 0] > 0
     return (masks & outside).any(dim=0)

@@ -26,7 +26,9 @@ from lightning_chex.report.explanation import BITS, BITS_NOTE, Explanation
 
 COLORMAP = colormaps["inferno"]
 BOX_COLOR = "#35e0d0"
+
 SHEET_LIMIT = 24
+"""Largest number of explanations on a sheet."""
 
 TEXT_SIZE = 10
 """Points of the text of a sheet; at 80 dpi a pair of pictures is 416 pixels wide, and this is 11 pixels."""
@@ -39,7 +41,11 @@ LABEL_FONT = findfont("DejaVu Sans")  # comes with matplotlib
 TITLE_LENGTH = 30
 """Characters of this size over one picture of a sheet."""
 
-SIGNED_QUANTILE = 0.995  # of the absolute values has the full colour: a single outlier must not darken all others
+MAX_OPACITY = 0.8
+"""Opacity of the strongest pixels of a map: the X-ray stays visible below them."""
+
+SIGNED_QUANTILE = 0.995
+"""Quantile of the absolute values that has the full colour: a single outlier must not darken all other pixels."""
 
 
 def overlay(image: Tensor, saliency: Tensor, top: float | None = None) -> NDArray[np.uint8]:
@@ -54,13 +60,14 @@ def overlay(image: Tensor, saliency: Tensor, top: float | None = None) -> NDArra
     Returns:
         RGB, uint8 (H, W, 3).
     """
-    grey = image.clamp(0, 1).numpy()[..., None].repeat(3, axis=2)
-    strength = (saliency / (saliency.max().clamp(min=1e-12) if top is None else top)).clamp(0, 1).numpy()
-    colour = COLORMAP(strength)[..., :3]
-    # a flat map does not localise: scaled to full colour it would look like a strong one
-    contrast = 1 - strength.mean() if top is None else 1.0
-    opacity = 0.8 * contrast * strength[..., None]
-    return np.round(255 * (grey * (1 - opacity) + colour * opacity)).astype(np.uint8)
+    if top is None:
+        strength = (saliency / saliency.max().clamp(min=1e-12)).clamp(0, 1).numpy()
+        # a flat map does not localise: scaled to full colour it would look like a strong one
+        contrast = 1 - strength.mean()
+    else:
+        strength = (saliency / top).clamp(0, 1).numpy()
+        contrast = 1.0
+    return _blend(image, COLORMAP(strength)[..., :3], MAX_OPACITY * contrast * strength)
 
 
 def signed_overlay(image: Tensor, saliency: Tensor) -> NDArray[np.uint8]:
@@ -68,72 +75,86 @@ def signed_overlay(image: Tensor, saliency: Tensor) -> NDArray[np.uint8]:
 
     Args:
         image: grey values in [0, 1], (H, W).
-        saliency: (H, W), any scale; what is not finite counts as 0.
+        saliency: (H, W), any scale; values that are not finite count as 0.
 
     Returns:
         RGB, uint8 (H, W, 3).
     """
-    known = torch.nan_to_num(saliency.float(), posinf=0.0, neginf=0.0)
-    strength = known.abs()
+    values = torch.nan_to_num(saliency.float(), posinf=0.0, neginf=0.0)
+    strength = values.abs()
     # numpy: torch's quantile refuses large maps
     top = float(np.quantile(strength.numpy(), SIGNED_QUANTILE)) or float(strength.max())
-    shown = overlay(torch.nan_to_num(image.float()), strength.clamp(max=top))
-    negative = (known < 0).numpy()
+    picture = overlay(torch.nan_to_num(image.float()), strength.clamp(max=top))
+    negative = (values < 0).numpy()
     if negative.any():
-        grey = image.clamp(0, 1).numpy()[..., None].repeat(3, axis=2)
         share = (strength / max(top, 1e-12)).clamp(0, 1).numpy()
-        opacity = 0.8 * (1 - share.mean()) * share[..., None]
-        blue = colormaps["winter"](share)[..., :3]
-        cold = np.round(255 * (grey * (1 - opacity) + blue * opacity)).astype(np.uint8)
-        shown = np.where(negative[..., None], cold, shown)
-    return shown
+        blue = _blend(image, colormaps["winter"](share)[..., :3], MAX_OPACITY * (1 - share.mean()) * share)
+        picture = np.where(negative[..., None], blue, picture)
+    return picture
+
+
+def _blend(image: Tensor, color: NDArray[np.floating[Any]], opacity: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Lay colours (H, W, 3) over an X-ray (H, W), with the opacity of each pixel, (H, W)."""
+    grey = image.clamp(0, 1).numpy()[..., None].repeat(3, axis=2)
+    opacity = opacity[..., None]
+    return np.round(255 * (grey * (1 - opacity) + color * opacity)).astype(np.uint8)
 
 
 def figure(explanation: Explanation, top: float | None = None) -> Figure:
-    """X-ray and map side by side, expert boxes in both, and a colour bar in the map's unit; ``top``: see `overlay`."""
-    made = Figure(figsize=(9.2, 4.6), layout="constrained")
-    FigureCanvasAgg(made)
-    left, right = made.subplots(1, 2)
+    """Draw X-ray and map side by side, with the expert boxes and a colour bar in the map's unit.
+
+    Args:
+        explanation: to draw.
+        top: see `overlay`.
+    """
+    page = Figure(figsize=(9.2, 4.6), layout="constrained")
+    FigureCanvasAgg(page)
+    left, right = page.subplots(1, 2)
     _draw_xray(left, explanation)
     _draw_map(right, explanation, top)
     left.set_title(explanation.image_id, fontsize=TEXT_SIZE, parse_math=False)  # names may hold dollars
     right.set_title(explanation.caption, fontsize=TEXT_SIZE, parse_math=False)
-    scale, extend = _scale(top or float(explanation.saliency.max())), "max" if top else "neither"
-    bar = made.colorbar(scale, ax=right, label=explanation.unit, shrink=0.9, extend=extend)
+    scale = _scale(top or float(explanation.saliency.max()))
+    # an arrow at the end of the bar: values above the limit of the run have its colour too
+    bar = page.colorbar(scale, ax=right, label=explanation.unit, shrink=0.9, extend="max" if top else "neither")
     if top:
         _show_limit(bar.ax.set_yticks, bar.ax.get_yticks(), top)
     if explanation.unit == BITS:
-        made.supxlabel(BITS_NOTE, fontsize=6.5)
-    return made
+        page.supxlabel(BITS_NOTE, fontsize=6.5)
+    return page
 
 
 def sheet(explanations: Sequence[Explanation], title: str, top: float | None = None) -> Figure:
-    """Many explanations on one page, each X-ray beside its map; at most 24, the first ones.
+    """Draw many explanations on one page, each X-ray beside its map; at most 24, the first ones.
 
-    With ``top`` (see `overlay`) a colour bar says how much the colours stand for.
+    Args:
+        explanations: of one method, at least one.
+        title: of the page.
+        top: see `overlay`; with it a colour bar shows the values of the colours.
     """
     shown = explanations[:SHEET_LIMIT]
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
+    # in inches; the colour bar needs room below the pictures
     height = 2.85 * rows + (0.4 if top is None else 1.25)
-    made = Figure(figsize=(5.2 * columns, height), layout="constrained")
-    FigureCanvasAgg(made)
-    made.suptitle(title, fontsize=11)
+    page = Figure(figsize=(5.2 * columns, height), layout="constrained")
+    FigureCanvasAgg(page)
+    page.suptitle(title, fontsize=11)
     if shown[0].unit == BITS:
-        made.supxlabel(fill(BITS_NOTE, 84 * columns), fontsize=7)
-    axes = made.subplots(rows, 2 * columns, squeeze=False)
+        page.supxlabel(fill(BITS_NOTE, 84 * columns), fontsize=7)
+    axes = page.subplots(rows, 2 * columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    for i, explanation in enumerate(shown):
-        row, column = divmod(i, columns)
-        _draw_xray(axes[row, 2 * column], explanation)
-        _draw_map(axes[row, 2 * column + 1], explanation, top)
-        heading = f"{i}  {explanation.target_name}, {explanation.true_label}"
-        _write_title(axes[row, 2 * column], heading, loc="left")
-        _write_title(axes[row, 2 * column + 1], "  ".join(explanation.figures), loc="right")
+    for index, explanation in enumerate(shown):
+        row, column = divmod(index, columns)
+        left = axes[row, 2 * column]
+        right = axes[row, 2 * column + 1]
+        _draw_xray(left, explanation)
+        _draw_map(right, explanation, top)
+        _write_title(left, f"{index}  {explanation.target_name}, {explanation.true_label}", loc="left")
+        _write_title(right, "  ".join(explanation.figures), loc="right")
     if top is not None:
-        label = f"{shown[0].unit}: full colour from {top:g} on, one scale for all maps here"
-        bar = made.colorbar(
+        bar = page.colorbar(
             _scale(top),
             ax=axes,
             orientation="horizontal",
@@ -142,10 +163,10 @@ def sheet(explanations: Sequence[Explanation], title: str, top: float | None = N
             shrink=0.6,
             aspect=60,
         )
-        bar.set_label(label, fontsize=TEXT_SIZE)
+        bar.set_label(f"{shown[0].unit}: full colour from {top:g} on, one scale for all maps here", fontsize=TEXT_SIZE)
         bar.ax.tick_params(labelsize=TEXT_SIZE)
         _show_limit(bar.ax.set_xticks, bar.ax.get_xticks(), top)
-    return made
+    return page
 
 
 def _write_title(axis: Axes, text: str, loc: Literal["left", "right"]) -> None:
@@ -156,8 +177,9 @@ def _write_title(axis: Axes, text: str, loc: Literal["left", "right"]) -> None:
 
 def _show_limit(set_ticks: Callable[..., Any], ticks: Iterable[float], top: float) -> None:
     """Mark the end of a colour bar with its value; ticks so close to it that they would overlap are left out."""
-    kept = [tick for tick in ticks if tick < 0.93 * top]
-    set_ticks([*kept, top], [*(f"{tick:g}" for tick in kept), f"≥ {top:g}"])
+    positions = [tick for tick in ticks if tick < 0.93 * top]
+    labels = [f"{tick:g}" for tick in positions]
+    set_ticks([*positions, top], [*labels, f"≥ {top:g}"])
 
 
 def write_pictures(
@@ -172,7 +194,7 @@ def write_pictures(
 
     Args:
         explanations: of one method.
-        folder: where to; it is made.
+        folder: for the pictures; it is made.
         title: of the sheet.
         top: see `overlay`.
         dpi: pixels per inch: a sheet of three columns is 15.6 inches wide.
@@ -184,7 +206,8 @@ def write_pictures(
     folder.mkdir(parents=True, exist_ok=True)
     for i, explanation in enumerate(explanations):
         name = re.sub(r"[^\w.-]+", "_", f"{i:03d}_{explanation.image_id}__{explanation.target_name}")
-        if len(name.encode()) > 200:  # a file name has 255 bytes at the most
+        # most file systems allow 255 bytes; the suffix and that of an unfinished file have to fit too
+        if len(name.encode()) > 200:
             name = safe_name(name)
         write_figure(folder / f"{name}{suffix}", figure(explanation, top), dpi)
     path = folder.with_name(f"{folder.name}{suffix}")
@@ -233,9 +256,9 @@ def with_note(picture: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
     return np.asarray(drawing)
 
 
-def write_figure(path: Path, made: Figure, dpi: float) -> None:
-    """Write a figure in the format its suffix names, whole or not at all."""
-    write_whole(path, lambda file: made.savefig(file, format=path.suffix[1:], dpi=dpi))
+def write_figure(path: Path, page: Figure, dpi: float) -> None:
+    """Write a figure in the format of the path's suffix, completely or not at all."""
+    write_whole(path, lambda file: page.savefig(file, format=path.suffix[1:], dpi=dpi))
 
 
 def _scale(top: float) -> ScalarMappable:

@@ -32,18 +32,24 @@ def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
         raise ValueError(f"mask is {mask.dtype} {mask.shape}: give bool (H, W) with at least one pixel")
     pixels = mask.ravel(order="F")
     changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    edges = np.concatenate([[0], [0] if pixels[0] else [], changes, [pixels.size]])
-    runs = np.diff(edges).astype(np.int64)
-    runs[3:] -= np.diff(edges).astype(np.int64)[1:-2]
+    edges = np.concatenate([[0], changes, [pixels.size]])
+    if pixels[0]:
+        # an empty run of background
+        edges = np.concatenate([[0], edges])
+    lengths = np.diff(edges).astype(np.int64)
+    runs = lengths.copy()
+    runs[3:] -= lengths[1:-2]
     return {"size": list(mask.shape), "counts": "".join(_as_text(int(run)) for run in runs)}
 
 
 def _as_text(number: int) -> str:
     characters = []
-    while True:
-        group, number = number & 31, number >> 5  # the shift keeps the sign
-        # the last group's fifth bit is the sign of all that would follow
-        more = number != (-1 if group & 16 else 0)
+    more = True
+    while more:
+        group = number & 31
+        number >>= 5  # the shift keeps the sign
+        # the number ends when only copies of the sign remain, and the last group's highest bit is that sign
+        rest = -1 if group & 16 else 0
+        more = number != rest
         characters.append(chr(48 + group + 32 * more))
-        if not more:
-            return "".join(characters)
+    return "".join(characters)

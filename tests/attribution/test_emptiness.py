@@ -50,4 +50,4 @@ def test_pictures_tables_and_film_strips_name_empty_maps(tmp_path):
     column = TABLE_COLUMNS.index("empty")
     assert [row[column] for row in table_rows(shown, 0)] == [1, 0]
     write_frame(tmp_path, shown, 0, 1)
-    assert read_frames(tmp_path)[0].said[:, 3].tolist() == [1, 0]
+    assert read_frames(tmp_path)[0].figures[:, 3].tolist() == [1, 0]
