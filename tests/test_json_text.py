@@ -9,7 +9,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import lightning_chex
 from lightning_chex import json_text
-from lightning_chex.evaluation.learning import _read_layers
+from lightning_chex.evaluation.fitting import _read_layers
 from lightning_chex.json_text import load_json, parse_json
 from lightning_chex.runs import read_record
 

@@ -8,15 +8,19 @@ from typing import Any, NamedTuple
 import torch
 
 from lightning_chex.attribution import NOT_CONVERGED
+from lightning_chex.evaluation.localization import LEVELS
 from lightning_chex.evaluation.measures import MEASURES, ComputedMeasure
-from lightning_chex.evaluation.measuring import LEVELS
 from lightning_chex.evaluation.records import Records
 from lightning_chex.evaluation.summaries import UNBOUNDED, CaseSummaries, ExplainedCase, all_nan
 from lightning_chex.maps import Key
 from lightning_chex.metrics import Estimate, Summary, mask_sizes, tuned_levels
 from lightning_chex.report import Curve
 
+CaseRecord = dict[str, dict[str, Any]]
+"""``values``: measure -> value of one case; ``curves``: curve -> its values."""
+
 Row = dict[str, Any]
+"""Row of ``per_image.csv``: column -> cell."""
 
 PARTS = ("localization", "perturbation", "randomization", "label_randomization")
 """Parts of the records that hold values of the reported cases."""
@@ -50,7 +54,7 @@ class Assembly:
     Attributes:
         names: names of methods and controls.
         levels: name -> tuned threshold of each class; empty without tuning cases.
-        rows: name -> recorded values and curves of each case.
+        case_records: name -> recorded values and curves of each case.
     """
 
     records: Records
@@ -63,7 +67,7 @@ class Assembly:
     def __post_init__(self) -> None:
         self.names = [*self.methods, *self.controls]
         self.levels = {name: self._tuned(name) for name in self.names} if self.tuning else {}
-        self.rows = {name: self._rows(name) for name in self.names}
+        self.case_records = {name: self._case_records(name) for name in self.names}
 
     @property
     def cases(self) -> Sequence[ExplainedCase]:
@@ -93,12 +97,16 @@ class Assembly:
 
     def values(self, name: str, key: str) -> list[float]:
         """One measure of a method, one value per case; NaN where it was not measured."""
-        return [_number(row["values"].get(key)) for row in self.rows[name]]
+        return [_number(row["values"].get(key)) for row in self.case_records[name]]
 
     @property
     def measured(self) -> set[str]:
         """Measures that are recorded for some case of some method, even if as NaN."""
-        return {key for rows in self.rows.values() for row in rows for key in row["values"]}
+        keys: set[str] = set()
+        for records in self.case_records.values():
+            for record in records:
+                keys |= record["values"].keys()
+        return keys
 
     def differences(self) -> dict[str, dict[tuple[str, str], Summary]]:
         """Compare every method with every control, and with every other method once, case by case.
@@ -146,7 +154,7 @@ class Assembly:
         return curves
 
     def _curves_of(self, name: str, pixels: int, sizes: int) -> Iterator[Curve]:
-        recorded = [row["curves"] for row in self.rows[name]]
+        recorded = [row["curves"] for row in self.case_records[name]]
         axes: dict[str, Sequence[float]] = {"iou_at_level": LEVELS.tolist(), "sensitivity_n": mask_sizes(pixels, sizes)}
         for curve in _CURVES_WITH_AXIS:
             axes[curve] = _recorded_axis(recorded, curve)
@@ -169,7 +177,7 @@ class Assembly:
     def case_rows(self) -> Iterator[Row]:
         """One row per method and case, with every measure."""
         for name in self.names:
-            for case, row in zip(self.cases, self.rows[name], strict=True):
+            for case, row in zip(self.cases, self.case_records[name], strict=True):
                 image, target = case.key
                 measures = {key: row["values"].get(key) for key in MEASURES}
                 yield {
@@ -181,7 +189,7 @@ class Assembly:
                     **measures,
                 }
 
-    def _rows(self, name: str) -> list[Row]:
+    def _case_records(self, name: str) -> list[CaseRecord]:
         parts = {part: self.records.of(part, name) for part in PARTS}
         rows = []
         for case, class_index in zip(self.cases, self.summaries.classes, strict=True):
@@ -196,9 +204,9 @@ class Assembly:
             rows.append(row)
         return rows
 
-    def _merged(self, key: Key, parts: Mapping[str, Mapping[Key, Row]]) -> Row:
+    def _merged(self, key: Key, parts: Mapping[str, Mapping[Key, CaseRecord]]) -> CaseRecord:
         """Values and curves of one case from all parts of the records."""
-        row: Row = {"values": {}, "curves": {}}
+        row: CaseRecord = {"values": {}, "curves": {}}
         for part, records in parts.items():
             is_selected = part not in self.selected or key in self.selected[part]
             if is_selected and key in records:
@@ -215,7 +223,7 @@ class Assembly:
     def _relevance_by_score(self, name: str) -> list[_Point]:
         """Mean relevance of the zones with each score, in units of the mean over the zones of their image."""
         points: dict[float, tuple[list[float], list[str]]] = {}
-        for patient, row in zip(self.summaries.patients, self.rows[name], strict=True):
+        for patient, row in zip(self.summaries.patients, self.case_records[name], strict=True):
             relevances = row["curves"].get("zone_relevance", ())
             scores = row["curves"].get("zone_scores", ())
             for relevance, score in zip(relevances, scores, strict=True):

@@ -10,13 +10,9 @@ from torch import Tensor, nn
 
 from lightning_chex.attribution import Attribution, Attributor, empty_maps, frozen
 from lightning_chex.attribution.description import MethodDescription
-from lightning_chex.evaluation.measuring import (
-    Perturbation,
-    PerturbedCases,
-    Values,
-    correlate_with_severity,
-    localize,
-)
+from lightning_chex.evaluation.localization import correlate_with_severity, localize
+from lightning_chex.evaluation.measures import Values
+from lightning_chex.evaluation.perturbation import Perturbation, PerturbedCases
 from lightning_chex.evaluation.plan import Plan
 from lightning_chex.evaluation.records import Key, Records
 from lightning_chex.evaluation.settings import ImageBudget

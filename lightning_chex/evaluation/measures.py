@@ -34,13 +34,16 @@ from lightning_chex.metrics import (
 )
 from lightning_chex.report import Measure
 
+Values = dict[str, Tensor]
+"""Measure -> one value per case, (N,); or curve -> its values along the axis, (N, X)."""
+
 _SHARE = (0.0, 1.0)
 _CORRELATION = (-1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class LocalizedMaps:
-    """Maps with the regions they are judged by; what several measures need is computed once.
+    """Maps with the regions that they are compared with; what several measures need is computed once.
 
     Attributes:
         saliency: (N, H, W).
@@ -128,26 +131,30 @@ class ComputedMeasure(Measure):
     function: Callable[[Any], Tensor] | None = None
 
 
-def computed(source: Source, given: Any) -> dict[str, Tensor]:
+def compute_measures(source: Source, inputs: Any) -> Values:
     """Compute every measure that has this source.
 
     Args:
         source: of the measures.
-        given: the input of their functions.
+        inputs: of their functions, see ``Source``.
 
     Returns:
         Key of the measure -> values, (N,).
     """
-    return {
-        key: measure.function(given)
-        for key, measure in MEASURES.items()
-        if measure.source == source and measure.function is not None
-    }
+    values = {}
+    for key, measure in MEASURES.items():
+        if measure.source == source and measure.function is not None:
+            values[key] = measure.function(inputs)
+    return values
 
 
-def _reached(overlap: Callable[[LocalizedMaps], Tensor], threshold: float) -> Callable[[LocalizedMaps], Tensor]:
-    """Build the function that says for each map whether its overlap is at least ``threshold``."""
-    return lambda maps: accuracy_at(overlap(maps), torch.tensor([threshold]))[:, 0]
+def _accuracy_at(overlap: Callable[[LocalizedMaps], Tensor], threshold: float) -> Callable[[LocalizedMaps], Tensor]:
+    """Build the function that returns 1 for each map whose overlap is at least ``threshold``, else 0."""
+
+    def accuracy(maps: LocalizedMaps) -> Tensor:
+        return accuracy_at(overlap(maps), torch.tensor([threshold]))[:, 0]
+
+    return accuracy
 
 
 MEASURES: dict[str, ComputedMeasure] = {
@@ -257,7 +264,7 @@ MEASURES: dict[str, ComputedMeasure] = {
             heading=f"{threshold:g}",
             heading_group="T(IoU): IoU of at least",
             source="regions",
-            function=_reached(lambda maps: maps.iou, threshold),
+            function=_accuracy_at(lambda maps: maps.iou, threshold),
         )
         for threshold in (0.1, 0.25, 0.5, 0.75)
     },
@@ -275,7 +282,7 @@ MEASURES: dict[str, ComputedMeasure] = {
             heading=f"{threshold:g}",
             heading_group="T(IoBB): share inside of at least",
             source="regions",
-            function=_reached(lambda maps: maps.iobb, threshold),
+            function=_accuracy_at(lambda maps: maps.iobb, threshold),
         )
         for threshold in (0.1, 0.25, 0.5, 0.75, 0.9)
     },

@@ -15,7 +15,7 @@ from lightning_chex.attribution.description import MethodDescription
 from lightning_chex.data.adapter import adapted, name_of
 from lightning_chex.data.contract import XrayDataModule, lacks
 from lightning_chex.evaluation.evaluator import LUNG_FIELD, Control, Evaluator, control_of, lung_field
-from lightning_chex.evaluation.learning import Learnt, learn
+from lightning_chex.evaluation.fitting import FittedMethods, fit_methods
 from lightning_chex.evaluation.methods import choose_methods
 from lightning_chex.evaluation.plan import Plan
 from lightning_chex.evaluation.randomization import LABELS, refuse_other_labels
@@ -78,7 +78,7 @@ class EvaluationImages:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedEvaluation:
     """An evaluation that is ready to run.
 
     Attributes:
@@ -86,7 +86,7 @@ class Prepared:
         images: to report on and to tune on.
         regions: size and location of the tuning regions.
         evaluator: with plan, fitted methods, controls and records.
-        learnt: fitted and unfitted methods, and those left out.
+        fitted: fitted and unfitted methods, and those left out.
         left_out: why methods and controls are missing, by name.
         descriptions: of methods and controls, by name.
     """
@@ -95,7 +95,7 @@ class Prepared:
     images: EvaluationImages
     regions: TuningRegions
     evaluator: Evaluator
-    learnt: Learnt
+    fitted: FittedMethods
     left_out: Mapping[str, str]
     descriptions: Mapping[str, MethodDescription]
 
@@ -110,7 +110,7 @@ class Prepared:
         return [*self.evaluator.methods, *self.evaluator.controls]
 
 
-def prepare(subject: Subject, datamodule: pl.LightningDataModule, request: Request) -> Prepared:
+def prepare(subject: Subject, datamodule: pl.LightningDataModule, request: Request) -> PreparedEvaluation:
     """Read the data, choose and fit the methods, and open the records.
 
     Args:
@@ -134,8 +134,8 @@ def prepare(subject: Subject, datamodule: pl.LightningDataModule, request: Reque
     regions = TuningRegions(images.tuning, subject.class_names, images.kind, request.find_lungs)
     plan = _plan(subject, images, regions, request)
     records = _open_records(plan, request.folder, chosen)
-    learnt = _fit(chosen, plan, images.example, request, records)
-    left_out |= learnt.left_out
+    fitted = _fit(chosen, plan, images.example, request, records)
+    left_out |= fitted.left_out
     for name, reason in left_out.items():
         rank_zero_warn(f"{name} is left out: {reason}")
     if regions.prior is None:
@@ -145,14 +145,14 @@ def prepare(subject: Subject, datamodule: pl.LightningDataModule, request: Reque
     if images.tuning is not None:
         # regions are taken from the whole half, which is cheap; thresholds need maps
         images.tuning.count = min(images.tuning.count, request.settings.tuned(request.limit))
-    return Prepared(
+    return PreparedEvaluation(
         request=request,
         images=images,
         regions=regions,
-        evaluator=Evaluator(plan, learnt.methods, controls, records),
-        learnt=learnt,
+        evaluator=Evaluator(plan, fitted.methods, controls, records),
+        fitted=fitted,
         left_out=left_out,
-        descriptions={name: method.about() for name, method in learnt.methods.items()} | descriptions,
+        descriptions={name: method.about() for name, method in fitted.methods.items()} | descriptions,
     )
 
 
@@ -217,13 +217,15 @@ def _open_records(plan: Plan, folder: Path, methods: Mapping[str, Attributor]) -
     return records
 
 
-def _fit(methods: Mapping[str, Attributor], plan: Plan, example: Tensor, request: Request, records: Records) -> Learnt:
+def _fit(
+    methods: Mapping[str, Attributor], plan: Plan, example: Tensor, request: Request, records: Records
+) -> FittedMethods:
     """Fit the methods, and remove those from the records that cannot be fitted."""
-    learnt = learn(methods, plan, example, request.folder, are_named=request.methods is not None)
-    for name in learnt.left_out:
+    fitted = fit_methods(methods, plan, example, request.folder, are_named=request.methods is not None)
+    for name in fitted.left_out:
         # a later call with training images may have other settings for it
         records.remove_method(name)
-    return learnt
+    return fitted
 
 
 def _controls(plan: Plan, regions: TuningRegions) -> tuple[dict[str, Control], dict[str, MethodDescription]]:

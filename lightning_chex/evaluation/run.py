@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from lightning_chex.data.contract import DataError
 from lightning_chex.evaluation.assembly import Assembly, Row
 from lightning_chex.evaluation.evaluator import Evaluator
-from lightning_chex.evaluation.preparation import Prepared, Request, prepare
+from lightning_chex.evaluation.preparation import PreparedEvaluation, Request, prepare
 from lightning_chex.evaluation.randomization import LABELS, PARAMETERS
 from lightning_chex.evaluation.results import results_of, write_cases, write_curves, write_json
 from lightning_chex.evaluation.sanity_checks import run_sanity_checks
@@ -78,7 +78,7 @@ def evaluate(
     return _write(prepared, _assemble(prepared, tuning_cases, cases, checked))
 
 
-def _tune(prepared: Prepared) -> list[Key]:
+def _tune(prepared: PreparedEvaluation) -> list[Key]:
     """Measure the tuning images at every threshold, and return their cases."""
     tuning = prepared.images.tuning
     if tuning is None:
@@ -87,7 +87,7 @@ def _tune(prepared: Prepared) -> list[Key]:
         return prepared.evaluator.tune(tuning.batches(), progress.update)
 
 
-def _measure(prepared: Prepared) -> list[ExplainedCase]:
+def _measure(prepared: PreparedEvaluation) -> list[ExplainedCase]:
     """Explain and measure the images to report on, and return their cases.
 
     Raises:
@@ -111,7 +111,7 @@ def _without_pictures(cases: Cases) -> list[ExplainedCase]:
 
 
 def _assemble(
-    prepared: Prepared, tuning_cases: Sequence[Key], cases: Sequence[ExplainedCase], checked: Set[Key]
+    prepared: PreparedEvaluation, tuning_cases: Sequence[Key], cases: Sequence[ExplainedCase], checked: Set[Key]
 ) -> Assembly:
     """Put the records of all methods together.
 
@@ -138,7 +138,7 @@ def _assemble(
     )
 
 
-def _write(prepared: Prepared, assembly: Assembly) -> Evaluated:
+def _write(prepared: PreparedEvaluation, assembly: Assembly) -> Evaluated:
     """Write the result files."""
     folder = prepared.request.folder
     height, width = prepared.images.example.shape[-2:]
@@ -151,13 +151,13 @@ def _write(prepared: Prepared, assembly: Assembly) -> Evaluated:
     return Evaluated(results, curves, list(assembly.cases), rows, prepared.evaluator, prepared.images.tested)
 
 
-def _assemble_results(prepared: Prepared, assembly: Assembly) -> Results:
+def _assemble_results(prepared: PreparedEvaluation, assembly: Assembly) -> Results:
     tuning = prepared.images.tuning
     protocol = prepared.plan.protocol(
         assembly,
         prepared.regions,
-        prepared.learnt.methods,
-        prepared.learnt.layers,
+        prepared.fitted.methods,
+        prepared.fitted.layers,
         tuning_images=0 if tuning is None else tuning.count,
         limit=prepared.request.limit,
     )

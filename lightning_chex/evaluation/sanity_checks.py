@@ -8,7 +8,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_chex.attribution import Attributor
-from lightning_chex.evaluation.preparation import EvaluationImages, Prepared
+from lightning_chex.evaluation.preparation import EvaluationImages, PreparedEvaluation
 from lightning_chex.evaluation.randomization import randomize_labels, randomize_parameters
 from lightning_chex.evaluation.subject import Images
 from lightning_chex.evaluation.untrained import stages
@@ -31,7 +31,7 @@ class _Calibration:
     can_fit: bool
 
 
-def run_sanity_checks(prepared: Prepared) -> set[Key]:
+def run_sanity_checks(prepared: PreparedEvaluation) -> set[Key]:
     """Measure how maps change with the network's weights, on the first images.
 
     Methods that have to be fitted are left out if there are no images to fit them on.
@@ -47,7 +47,7 @@ def run_sanity_checks(prepared: Prepared) -> set[Key]:
     if calibration is None:
         rank_zero_warn("there are fewer than two images to calibrate a network of random weights on: no sanity check")
         return set()
-    methods = _methods_to_check(prepared.learnt.unfitted, calibration)
+    methods = _methods_to_check(prepared.fitted.unfitted, calibration)
     images = calibration.images
     # as many stages as a deep network has; the bar need not be exact for a small one
     with prepared.request.bar("randomised weights", len(stages(100)) * len(methods)) as progress:
@@ -58,7 +58,7 @@ def run_sanity_checks(prepared: Prepared) -> set[Key]:
     return set(cases.keys)
 
 
-def _first_cases(prepared: Prepared) -> Cases | None:
+def _first_cases(prepared: PreparedEvaluation) -> Cases | None:
     """Cases of the first images, within the budget; None if no image can be read."""
     budget = prepared.request.settings.randomized(prepared.request.limit)
     tested = prepared.images.tested

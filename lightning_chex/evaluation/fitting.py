@@ -18,7 +18,7 @@ from lightning_chex.maps import feature_statistics, training_batches
 
 
 @dataclass(frozen=True)
-class Learnt:
+class FittedMethods:
     """Methods after fitting.
 
     Attributes:
@@ -34,8 +34,10 @@ class Learnt:
     layers: dict[str, Any]
 
 
-def learn(methods: Mapping[str, Attributor], plan: Plan, example: Tensor, folder: Path, are_named: bool) -> Learnt:
-    """Fit methods, or load what they had learnt before an interruption.
+def fit_methods(
+    methods: Mapping[str, Attributor], plan: Plan, example: Tensor, folder: Path, are_named: bool
+) -> FittedMethods:
+    """Fit methods, or load the state that was saved before an interruption.
 
     Args:
         methods: by name; fitted in place.
@@ -67,16 +69,16 @@ def learn(methods: Mapping[str, Attributor], plan: Plan, example: Tensor, folder
             raise ValueError(
                 f"method {name}: {reason}: leave it out of methods, or give a data root with training images"
             )
-    learnt = {name: method for name, method in methods.items() if name not in fitted.unfitted}
+    kept = {name: method for name, method in methods.items() if name not in fitted.unfitted}
     layers = recorded | fitted.layers
     statistics.mkdir(exist_ok=True)
     for name, method in waiting.items():
-        if name in learnt and method.num_observed is not None:
+        if name in kept and method.num_observed is not None:
             state = {key: value.contiguous() for key, value in method.state_dict().items()}
             write_whole(files[name], save(state), sync=True)
     # last: the file names the origin of statistics that are all on disk
     write_json(origins, layers)
-    return Learnt(learnt, {name: unfitted[name] for name in learnt}, dict(fitted.unfitted), layers)
+    return FittedMethods(kept, {name: unfitted[name] for name in kept}, dict(fitted.unfitted), layers)
 
 
 def _needs_fit(method: Attributor) -> bool:

@@ -1,4 +1,4 @@
-"""From maps to numbers: every measure of a batch of cases, one value each."""
+"""Perturbation measures: change of the network's output as pixels are exchanged in the order of the maps."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -9,65 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from lightning_chex.attribution import frozen
-from lightning_chex.evaluation.measures import LocalizedMaps, PerturbedOutputs, ScoredMaps, computed
+from lightning_chex.evaluation.measures import PerturbedOutputs, Values, compute_measures
 from lightning_chex.evaluation.settings import EvaluationSettings
 from lightning_chex.maps import Cases
 from lightning_chex.metrics import (
     MaskedScores,
     blurred,
     insertion_deletion,
-    iou_at_levels,
     mask_sizes,
     masked_scores,
     road,
-    zone_relevance,
 )
-
-LEVELS = torch.linspace(0, 1, 101)
-"""The thresholds at which the IoU is taken, between a map's least and greatest value."""
-
-Values = dict[str, Tensor]
-"""Measure -> one value per case, (N,); or curve -> (N, X)."""
-
-
-def localize(saliency: Tensor, cases: Cases, fraction: float) -> tuple[Values, Values]:
-    """Measure how well maps agree with the regions.
-
-    Args:
-        saliency: (N, H, W).
-        cases: N cases.
-        fraction: share of a map's pixels the rule ``top_fraction`` marks.
-
-    Returns:
-        Values (N,), and the IoU at every level (N, 101); NaN where there is no region.
-    """
-    maps = LocalizedMaps(saliency, cases, fraction)
-    # without a region every overlap would be 0, which is not a failure of the map
-    without_region = ~cases.regions.flatten(1).any(1)
-    values = {key: value.masked_fill(without_region, torch.nan) for key, value in computed("regions", maps).items()}
-    curve = iou_at_levels(saliency, cases.regions, LEVELS.to(saliency.device))
-    curves = {"iou_at_level": curve.masked_fill(without_region[:, None], torch.nan)}
-    return values | computed("maps", maps), curves
-
-
-def correlate_with_severity(saliency: Tensor, cases: Cases) -> tuple[Values, Values]:
-    """Measure how well maps follow the scores of the zones; empty where there are no scores.
-
-    Args:
-        saliency: (N, H, W).
-        cases: N cases.
-
-    Returns:
-        Values (N,); and each zone's mean relevance over that of all zones' pixels, (N, 6), with the scores (N, 6).
-    """
-    if cases.zones is None or cases.zone_scores is None:
-        return {}, {}
-    maps = ScoredMaps(saliency, cases.zones, cases.zone_scores)
-    lungs = cases.zones.any(1, keepdim=True)
-    mean = zone_relevance(saliency, lungs)
-    # maps of different images and methods have no common unit
-    relative = torch.where(mean > 0, maps.relevance / mean, torch.nan)
-    return computed("zones", maps), {"zone_relevance": relative, "zone_scores": cases.zone_scores}
 
 
 class Perturbation:
@@ -139,7 +91,7 @@ class Perturbation:
         # up to the last step within it: steps of 25 pixels do not end at half of 224 x 224
         half = exchanged.up_to(float(exchanged.share[exchanged.share <= 0.5 + 1e-6].max()))
         by_size = masked.sensitivity(saliency)
-        values = computed("perturbation", PerturbedOutputs(exchanged, half, filled, by_size))
+        values = compute_measures("perturbation", PerturbedOutputs(exchanged, half, filled, by_size))
         curves = {
             "insertion": exchanged.insertion,
             "deletion": exchanged.deletion,
