@@ -6,13 +6,16 @@ READY := $(VENV)/.ready
 PIP := -m pip install --quiet --progress-bar off
 LOCK := requirements.lock
 
-.PHONY: demo test claims-quick lint lock clean
+.PHONY: demo test docs claims-quick lint lock clean
 
 demo: $(READY)  ## train on the phantom, explain at every validation, end with a summary
 	$(BIN)/python -m lightning_chex fit
 
 test: $(READY) lint  ## lint, types and every test, in two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+docs: $(READY)  ## the documentation site, in docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 claims-quick: $(READY)  ## the claims of the paper on few cases; benchmarks/results/claims.md is the full run
 	$(BIN)/python -m benchmarks.claims --quick --work .claims --out .claims/claims
@@ -44,4 +47,4 @@ lock:  ## write down the newest versions that pyproject.toml admits; run the tes
 	rm -rf .venv-lock
 
 clean:
-	rm -rf $(VENV) .venv-lock .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf $(VENV) .venv-lock docs/_build docs/notebooks .pytest_cache .ruff_cache .mypy_cache *.egg-info
