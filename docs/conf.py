@@ -5,6 +5,11 @@ import re
 import sys
 from pathlib import Path
 
+import latex2mathml.converter
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
+
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 sys.path.insert(0, str(ROOT))
@@ -66,6 +71,9 @@ def copy_sources(source: Path, target: Path, *patterns: str) -> None:
             if path.suffix == ".md":
                 # a link to a folder of scripts leads out of the site: keep its text
                 content = re.sub(rb"\[([^]]+)\]\(\.\./[^)]*\)", rb"\1", content)
+                # a page has one title: later ones become sections
+                title, newline, rest = content.partition(b"\n")
+                content = title + newline + re.sub(rb"^# ", b"## ", rest, flags=re.MULTILINE)
             copy = target / path.name
             # an unchanged copy keeps its time, so that Sphinx does not read it again
             if not copy.exists() or copy.read_bytes() != content:
@@ -74,3 +82,18 @@ def copy_sources(source: Path, target: Path, *patterns: str) -> None:
 
 copy_sources(ROOT / "notebooks", DOCS / "notebooks", "*.ipynb")
 copy_sources(ROOT / "benchmarks" / "results", DOCS / "results", "*.md", "*.jpg", "*.png")
+
+
+def write_mathml(translator: HTML5Translator, node: nodes.math | nodes.math_block) -> None:
+    """Write a formula as MathML, which browsers show without a script from the network."""
+    display = "block" if isinstance(node, nodes.math_block) else "inline"
+    translator.body.append(latex2mathml.converter.convert(node.astext(), display=display))
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """Register the writer of formulas."""
+    app.add_html_math_renderer("mathml", (write_mathml, None), (write_mathml, None))
+
+
+html_math_renderer = "mathml"

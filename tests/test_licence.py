@@ -65,7 +65,7 @@ def test_the_extra_under_the_gpl_is_no_dependency():
 
 
 def test_the_table_of_licences_names_every_dependency():
-    rows = re.findall(r"^\| ([\w-]+) \| ([^|]+) \|", (ROOT / "docs" / "licences.md").read_text(), re.M)[1:]
+    rows = re.findall(r"^\| ([\w-]+) \| ([^|]+) \|", (ROOT / "docs" / "project" / "licences.md").read_text(), re.M)[1:]
     wanted = [
         *PROJECT["dependencies"],
         *(text for texts in PROJECT["optional-dependencies"].values() for text in texts),

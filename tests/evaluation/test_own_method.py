@@ -1,4 +1,4 @@
-"""The method of docs/own_method.md, as printed there, through every command that explains."""
+"""The method of docs/how_to/own_method.md, as printed there, through every command that explains."""
 
 import copy
 import csv
@@ -19,7 +19,7 @@ from lightning_chex.data import SyntheticDataModule
 from lightning_chex.maps import read_saliency
 from lightning_chex.tasks import ClassificationTask
 
-PAGE = (Path(__file__).parents[2] / "docs" / "own_method.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how_to" / "own_method.md").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -41,7 +41,7 @@ class TableDataModule(ChestXrayDataModule):
     """Serve X-rays of a folder by a table of one's own: CSV, TSV, Excel or Parquet, with columns of any name.
 
     ``inspect --data TableDataModule --data.table T.csv --data.root DIR --write_config mine.yaml`` says what is
-    recognised and writes it down; see ``docs/own_table.md``.
+    recognised and writes it down; see ``docs/tutorials/own_table.md``.
 
     Args:
         root: the folder with the images, in folders of any depth.

@@ -1,4 +1,4 @@
-"""The model of docs/own_task.md, as printed there, through every command."""
+"""The model of docs/how_to/own_model.md, as printed there, through every command."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from lightning_chex.cli.main import main
 from lightning_chex.data import PATHOLOGIES, SyntheticDataModule
 from lightning_chex.maps import read_index, read_saliency
 
-PAGE = (Path(__file__).parents[1] / "docs" / "own_task.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how_to" / "own_model.md").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -28,12 +28,13 @@ QUICK = [f"--settings.{name}" for name in (
 
 
 def test_a_task_of_twenty_lines_goes_through_every_command(tmp_path, monkeypatch, capsys):
-    (source,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    page = PAGE.partition("## A model for every command")[2]
+    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     body = source.split("class MyTask")[1]
     assert len([line for line in body.splitlines() if line.strip()]) <= 20
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(source)
-    (configured,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    (configured,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     Path("mine.yaml").write_text(configured.replace("{layer: layer2}", "{layer: layer2, steps: 2}"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)

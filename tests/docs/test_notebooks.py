@@ -6,8 +6,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "explain_your_model.ipynb"
-PACKAGE = Path(__file__).parents[1]
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "explain_your_model.ipynb"
+PACKAGE = Path(__file__).parents[2]
 METHODS = ("IBA", "InverseIBA", "MultiLayerIBA, gated", "MultiLayerIBA, intersection")
 
 
