@@ -1,4 +1,4 @@
-"""Cost of a callback: its seconds, their share of the wall time, and a budget for them."""
+"""Time a callback takes: its seconds, their share of the wall time, and a budget for them."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,45 +13,47 @@ from lightning_chex.attribution import ObservedRows
 T = TypeVar("T")
 
 
-class Cost:
-    """Seconds spent within hooks that are `counted`, since the last report, and the budget of a validation.
+class CostMeter:
+    """Seconds spent in `timed` hooks since the last report, and the time budget of a validation.
 
     Args:
-        observing: what counts the seconds of forward hooks, which run while the network does.
+        observing: counts the seconds of forward hooks, which run while the network does.
         budget: seconds; None for no limit.
     """
 
     def __init__(self, observing: ObservedRows, budget: float | None = None) -> None:
         self._observing = observing
         self.budget = budget
-        self._said = False
-        self._seconds = 0.0
-        self._entered: float | None = None
-        self.begin()
+        self._warned = False
+        self._hook_started: float | None = None
+        self.restart()
 
-    def begin(self) -> None:
-        """Begin anew, as a training or a validation of its own does."""
-        self._since = time.perf_counter()
-        self._seconds = self._observing.seconds = 0.0
+    def restart(self) -> None:
+        """Reset the seconds and the wall time, as at the start of a training or of a separate validation."""
+        self._report_started = time.perf_counter()
+        self._reset_seconds()
 
-    def enter(self) -> None:
-        """A hook begins."""
-        self._entered = time.perf_counter()
+    def start_hook(self) -> None:
+        """Start to count the seconds of a hook."""
+        self._hook_started = time.perf_counter()
 
-    def leave(self) -> None:
-        """A hook ends."""
-        if self._entered is not None:
-            self._seconds += time.perf_counter() - self._entered
-            self._entered = None
+    def stop_hook(self) -> None:
+        """Add the seconds of the hook that ends."""
+        if self._hook_started is not None:
+            self._seconds += time.perf_counter() - self._hook_started
+            self._hook_started = None
 
     def within_budget(self, trainer: pl.Trainer, batches: Iterable[T]) -> Iterator[T]:
-        """Yield batches until the hook that runs now has taken what the budget allows; see `until_spent`."""
-        start, budget = time.perf_counter() if self._entered is None else self._entered, self.budget
+        """Yield batches until the current hook has used the budget; see `until_budget_spent`."""
+        budget = self.budget
         if budget is None:
             return iter(batches)
-        return until_spent(trainer, batches, lambda: time.perf_counter() - start >= budget)
+        start = self._hook_started
+        if start is None:
+            start = time.perf_counter()
+        return until_budget_spent(trainer, batches, lambda: time.perf_counter() - start >= budget)
 
-    def account(
+    def log_explained_count(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
@@ -59,76 +61,92 @@ class Cost:
         explained: Mapping[int, str],
         planned: Mapping[int, str],
     ) -> Mapping[int, str]:
-        """Log how many images were explained within the budget, and say once if that is not all of them.
+        """Log how many images were explained within the budget, and warn once if not all of them were.
 
         Args:
             trainer: of the run.
             pl_module: of the run.
             name: in the logged key.
-            explained: marks by place.
-            planned: the same of all images; empty marks where these are not known before an image is explained.
+            explained: image hashes by position.
+            planned: the same for all selected images; empty hashes where an image has not been read yet.
 
         Returns:
-            Marks of all images, as far as they are known.
+            Image hashes of all selected images where they are known, else of those explained.
         """
         pl_module.log(f"val/{name}_images", float(len(explained)), sync_dist=trainer.world_size > 1)
-        if len(explained) < len(planned) and not self._said:
-            self._said = True
+        if len(explained) < len(planned) and not self._warned:
+            self._warned = True
             rank_zero_warn(
                 f"time_budget={self.budget:g} seconds: {len(explained)} of the {len(planned)} images chosen were "
-                "explained, and all that is logged is of these, here and wherever the time is up at a later validation"
+                "explained, and all logged figures are of these only; later validations that reach the budget do not "
+                "warn again"
             )
         return planned if all(planned.values()) else explained
 
     def log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> None:
-        """Log the report of a validation: of several processes the largest figures, for which the others wait."""
+        """Log the report of a validation.
+
+        Of several processes the largest figures are logged, because the other processes wait for the slowest.
+        """
         for key, value in self.report().items():
             pl_module.log(f"val/{name}_{key}", value, sync_dist=trainer.world_size > 1, reduce_fx="max")
 
     def report(self) -> dict[str, float]:
-        """``seconds``, and the share of the wall time they are, ``time_share``; the next report begins here.
+        """Return the cost since the last report, and start the next one.
 
-        Within a hook the seconds up to now count, and what it takes from now on counts for the next report.
+        Within a hook, the seconds up to now belong to this report, and the rest of the hook to the next.
+
+        Returns:
+            ``seconds``, and ``time_share``, their share of the wall time (0 to 1).
         """
         now = time.perf_counter()
         seconds = self._seconds + self._observing.seconds
-        if self._entered is not None:
-            seconds += now - self._entered
-            self._entered = now
-        wall = now - self._since
-        self._since, self._seconds, self._observing.seconds = now, 0.0, 0.0
-        return {"seconds": seconds, "time_share": min(1.0, seconds / wall) if wall > 0 else 0.0}
+        if self._hook_started is not None:
+            seconds += now - self._hook_started
+            self._hook_started = now
+        wall_time = now - self._report_started
+        share = 0.0
+        if wall_time > 0:
+            share = min(1.0, seconds / wall_time)
+        self._report_started = now
+        self._reset_seconds()
+        return {"seconds": seconds, "time_share": share}
+
+    def _reset_seconds(self) -> None:
+        self._seconds = 0.0
+        self._observing.seconds = 0.0
 
 
-def counted(hook: Callable[..., T]) -> Callable[..., T]:
-    """Count the seconds of a callback's hook; the callback has a ``cost``, see `Cost`."""
+def timed(hook: Callable[..., T]) -> Callable[..., T]:
+    """Count the seconds of a callback's hook; the callback has an attribute ``cost``, a `CostMeter`."""
 
     @wraps(hook)
-    def run(callback: Any, *arguments: Any, **named: Any) -> T:
-        callback.cost.enter()
+    def run(callback: Any, *args: Any, **kwargs: Any) -> T:
+        callback.cost.start_hook()
         try:
-            return hook(callback, *arguments, **named)
+            return hook(callback, *args, **kwargs)
         finally:
-            callback.cost.leave()
+            callback.cost.stop_hook()
 
     return run
 
 
-def until_spent(trainer: pl.Trainer, batches: Iterable[T], spent: Callable[[], bool]) -> Iterator[T]:
-    """Yield batches until a budget is spent, in all processes of a distributed run equally many.
+def until_budget_spent(trainer: pl.Trainer, batches: Iterable[T], is_spent: Callable[[], bool]) -> Iterator[T]:
+    """Yield batches until a budget is spent, the same number of steps in all processes of a distributed run.
 
-    After each batch the processes agree: when the budget of one is spent, all end. A process without batches of its
-    own goes on agreeing, so that no other waits for it.
+    After each batch the processes agree: when the budget of one is spent, all stop. A process that has run out of
+    batches keeps taking part in the decisions, because these are collective calls and the others would wait for it.
 
     Args:
         trainer: of the run; every process must call this.
-        batches: this process's own, as many as there are.
-        spent: whether the budget is; asked when a batch has been worked on.
+        batches: those of this process; processes may have different numbers of them.
+        is_spent: tells whether the budget is spent; called after each batch.
     """
-    decide, own = trainer.strategy.reduce_boolean_decision, iter(batches)
+    decide = trainer.strategy.reduce_boolean_decision
+    remaining = iter(batches)
     while True:
-        batch = next(own, None)
+        batch = next(remaining, None)
         if batch is not None:
             yield batch
-        if not decide(batch is not None, all=False) or decide(spent(), all=False):
+        if not decide(batch is not None, all=False) or decide(is_spent(), all=False):
             return

@@ -1,7 +1,8 @@
-"""Feature statistics a callback gathers from a validation's forward passes, or from other images if these are few."""
+"""Feature statistics from a validation's forward passes, or from other images if these are few."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from itertools import islice
 from types import TracebackType
 from typing import Any
 
@@ -14,71 +15,72 @@ from lightning_chex.attribution import (
     IBA,
     Attributor,
     FeatureStatistics,
+    LayerLearner,
     MultiLayerIBA,
     ObservedRows,
     layer_learners,
 )
 from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import Stage
-from lightning_chex.explanations.selection import ShownImages
+from lightning_chex.explanations.selection import ImageSelection
 from lightning_chex.maps import LINE_UP, OTHERS, observe, training_batches
 
 
-class Observation:
-    """Fits attributors, and statistics of other layers that ``evaluate`` compares methods at, while batches pass.
+class StatisticsCollector:
+    """Fits attributors during forward passes, and statistics of other layers at which ``evaluate`` compares methods.
 
-    Methods that look at the same layer share its statistics.
+    Methods of the same layer share its statistics.
 
     Args:
         attributors: by name; fitted in place.
 
     Attributes:
-        counting: which images of a batch are learnt from, and how long that took.
+        counting: selects the images of a batch that statistics are taken from, and counts the seconds that takes.
     """
 
     def __init__(self, attributors: Mapping[str, Attributor]) -> None:
         self.attributors = attributors
-        self._line_up: list[IBA] = []
-        self._learning = ExitStack()
+        self._default_layers: list[IBA] = []
+        self._hooks = ExitStack()
         self.counting = ObservedRows()
 
     def add_default_layers(self, network: nn.Module) -> None:
-        """From now on, fit the layers of `MultiLayerIBA`'s defaults too, less those the attributor itself looks at.
+        """Also fit the default layers of `MultiLayerIBA`, except those that the attributors fit already.
 
-        With them a checkpoint is enough to compare all methods where there are test images alone. A network without
-        these layers has none, and costs nothing.
+        With them a checkpoint suffices to compare all methods on test images alone. Nothing is added if the network
+        lacks one of these layers.
         """
-        members = (member for one in self.attributors.values() for member in layer_learners(one))
-        known = {member.layer for member in members if member.statistics.per == "neuron"}
         layers = MultiLayerIBA().layers
-        if not self._line_up and dict(network.named_modules()).keys() >= set(layers):
-            self._line_up = [IBA(layer) for layer in layers if layer not in known]
+        if self._default_layers or not set(layers) <= dict(network.named_modules()).keys():
+            return
+        fitted = {member.layer for member in self._members() if member.statistics.per == "neuron"}
+        self._default_layers = [IBA(layer) for layer in layers if layer not in fitted]
 
-    def begin(self, network: nn.Module) -> None:
-        """Learn from the network's forward passes within `begin_batch` and `end_batch`, until `end`."""
+    def start_validation(self, network: nn.Module) -> None:
+        """Learn from the network's forward passes between `start_batch` and `end_batch`, until `end_validation`."""
         self.counting.rows = False
         with self.counting.active():
             for learner in self._learners():
-                self._learning.enter_context(learner.observing(network))
+                self._hooks.enter_context(learner.observing(network))
 
-    def begin_batch(self, rows: Tensor) -> None:
+    def start_batch(self, rows: Tensor) -> None:
         """Learn from these rows of the batch only, bool (B,)."""
         self.counting.rows = rows
 
     def end_batch(self) -> None:
-        """The batch is over: forward passes between batches are not learnt from."""
+        """Stop learning: other forward passes, as of other callbacks, do not count."""
         self.counting.rows = False
 
-    def end(self) -> None:
-        """Take over the new statistics, merged over all processes."""
-        self._learning.close()
+    def end_validation(self) -> None:
+        """Remove the hooks, and merge the new statistics over all processes."""
+        self._hooks.close()
         self._synchronize()
 
     def abort(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        """Take the hooks off; what was learnt is dropped."""
-        self._learning.__exit__(kind, error, trace)
+        """Remove the hooks and drop the statistics of this validation."""
+        self._hooks.__exit__(kind, error, trace)
 
-    def learn_more(self, trainer: pl.Trainer, network: nn.Module, device: Any, images: ShownImages) -> None:
+    def collect_more(self, trainer: pl.Trainer, network: nn.Module, device: Any, images: ImageSelection) -> None:
         """Learn from training images, or as a last resort from explained ones, where too few other images were seen.
 
         Every process must call this.
@@ -86,66 +88,82 @@ class Observation:
         seen = self.num_observed
         if seen is None or seen >= FEW_IMAGES:
             return
-        offer = training_batches(data_of(trainer), limit=2 * FEW_IMAGES)
-        if offer is not None:
-            own = (batch for i, batch in enumerate(offer()) if i % trainer.world_size == trainer.global_rank)
+        training = training_batches(data_of(trainer), limit=2 * FEW_IMAGES)
+        batches: Iterable[Tensor]
+        if training is not None:
+            # every world_size-th batch, so that each is learnt from once over all processes
+            batches = islice(training(), trainer.global_rank, None, trainer.world_size)
         elif seen < 2:
             rank_zero_warn(
                 f"all but {seen} of the validation images are explained, and there are no training images to take "
-                "feature statistics from: they are taken from the images explained. A smaller num_images leaves others"
+                "feature statistics from: they are taken from the images explained. Reduce num_images to use others"
             )
-            own = (batch["image"] for batch in images.batches(trainer, "validate"))
+            batches = (batch["image"] for batch in images.batches(trainer, "validate"))
         else:
             return
         convert = trainer.precision_plugin.convert_input
         with trainer.precision_plugin.forward_context():
-            observe(network, self._learners(), (convert(batch.to(device)) for batch in own))
+            observe(network, self._learners(), (convert(batch.to(device)) for batch in batches))
         self._synchronize()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was learnt as plain tensors."""
-        # in float32: 14 MB for a DenseNet-121 at 224 px, half of what they take while they grow
-        line_up = {
-            f"{one.layer}/{key}": value.float() if value.is_floating_point() else value
-            for one in self._line_up
-            if one.num_observed
-            for key, value in one.state_dict().items()
-        }
-        first = next(iter(self.attributors.values()))
-        kept, more = {id(member.statistics) for member in layer_learners(first)}, {}
-        for name, own in list(self.attributors.items())[1:]:
-            found = {id(member.statistics) for member in layer_learners(own)}
-            if own.num_observed and not (found and found <= kept):  # what methods share is kept once
-                more[name] = own.state_dict()
-                kept |= found
-        return {
-            **first.state_dict(),
-            **({LINE_UP: line_up} if line_up else {}),
-            **({OTHERS: more} if more else {}),
-        }
+        """Return the statistics as plain tensors; those that methods share occur once."""
+        first, *further = self.attributors
+        state: dict[str, Any] = dict(self.attributors[first].state_dict())
+        default_layers = self._default_layers_state()
+        if default_layers:
+            state[LINE_UP] = default_layers
+        saved = {id(member.statistics) for member in layer_learners(self.attributors[first])}
+        further_states = {}
+        for name in further:
+            attributor = self.attributors[name]
+            statistics = {id(member.statistics) for member in layer_learners(attributor)}
+            is_shared = bool(statistics) and statistics <= saved
+            if attributor.num_observed and not is_shared:
+                further_states[name] = attributor.state_dict()
+                saved |= statistics
+        if further_states:
+            state[OTHERS] = further_states
+        return state
+
+    def _default_layers_state(self) -> dict[str, Any]:
+        """Statistics of the default layers, by ``LAYER/KEY``."""
+        state = {}
+        for iba in self._default_layers:
+            if not iba.num_observed:
+                continue
+            for key, value in iba.state_dict().items():
+                # in float32: 14 MB for a DenseNet-121 at 224 px, half of what they take while they are updated
+                state[f"{iba.layer}/{key}"] = value.float() if value.is_floating_point() else value
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what a checkpoint holds, also one from before there were statistics of other layers."""
-        own = dict(state)
-        line_up, others = own.pop(LINE_UP, {}), own.pop(OTHERS, {})
-        states = {next(iter(self.attributors)): own, **others}
+        """Restore the statistics of a checkpoint; those of older versions have none of other layers."""
+        first_state = dict(state)
+        default_layers = first_state.pop(LINE_UP, {})
+        further_states = first_state.pop(OTHERS, {})
+        states = {next(iter(self.attributors)): first_state, **further_states}
         for name, attributor in self.attributors.items():
             if states.get(name):
                 attributor.load_state_dict(states[name])
         self._share()
-        for one in self._line_up:
-            kept = {key.rpartition("/")[2]: v for key, v in line_up.items() if key.rpartition("/")[0] == one.layer}
-            if kept:
-                one.load_state_dict(kept)
+        for iba in self._default_layers:
+            layer_state = {}
+            for path, value in default_layers.items():
+                layer, _, key = path.rpartition("/")
+                if layer == iba.layer:
+                    layer_state[key] = value
+            if layer_state:
+                iba.load_state_dict(layer_state)
 
     @property
     def num_observed(self) -> int | None:
         """Smallest number of images that a method has learnt from; None if none has anything to learn."""
-        found = [one.num_observed for one in self.attributors.values()]
-        return min((count for count in found if count is not None), default=None)
+        counts = [attributor.num_observed for attributor in self.attributors.values()]
+        return min((count for count in counts if count is not None), default=None)
 
-    def suffices(self, stage: Stage) -> bool:
-        """Whether enough was learnt to explain; warn where there is none, or little."""
+    def has_enough_images(self, stage: Stage) -> bool:
+        """Whether the statistics rest on enough images to explain; warns if they rest on few."""
         seen = self.num_observed
         if seen is not None and seen < 2:
             rank_zero_warn(
@@ -159,14 +177,18 @@ class Observation:
 
     def _learners(self) -> list[Attributor]:
         """Learners without duplicates: of methods that learn the same statistics of a layer, the first."""
-        found: list[Attributor] = []
-        known: set[tuple[str, str]] = set()
+        learners: list[Attributor] = []
+        covered: set[tuple[str, str]] = set()
         for attributor in self.attributors.values():
-            learnt = {(member.layer, member.statistics.per) for member in layer_learners(attributor)}
-            if not learnt or not learnt <= known:
-                found.append(attributor)
-            known |= learnt
-        return [*found, *self._line_up]
+            statistics = {(member.layer, member.statistics.per) for member in layer_learners(attributor)}
+            if not statistics or not statistics <= covered:
+                learners.append(attributor)
+            covered |= statistics
+        return [*learners, *self._default_layers]
+
+    def _members(self) -> list[LayerLearner]:
+        """Learners of single layers of all attributors."""
+        return [member for attributor in self.attributors.values() for member in layer_learners(attributor)]
 
     def _synchronize(self) -> None:
         """Merge over the processes, then share among the methods."""
@@ -175,9 +197,10 @@ class Observation:
         self._share()
 
     def _share(self) -> None:
-        """Give what was learnt of a layer to all methods that look at it."""
-        members = [member for one in self.attributors.values() for member in layer_learners(one)]
+        """Give the statistics of a layer to all methods that use it."""
+        members = self._members()
         first: dict[tuple[str, str], FeatureStatistics] = {}
+        # non-empty statistics come first, so that they replace empty ones and not the reverse
         for member in sorted(members, key=lambda member: member.statistics.count == 0):
             first.setdefault((member.layer, member.statistics.per), member.statistics)
         for member in members:

@@ -79,7 +79,7 @@ class Explainer:
         self.controls = MetricCollection({name: LocalizationIoU(classes, fraction) for name in CONTROLS}).to(device)
 
     def explain(self, batches: Iterable[dict[str, Any]]) -> Iterator[Explanation]:
-        """Explain the images of the batches of `ShownImages`; they are on the network's device.
+        """Explain the images of the batches of `ImageSelection`; they are on the network's device.
 
         What is explained of an image: see ``cases_of``, with the likeliest class where nothing is known of it.
         """

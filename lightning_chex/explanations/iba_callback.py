@@ -1,6 +1,7 @@
 """Callback that explains images at every validation and logs the maps and their localisation."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,24 +13,19 @@ from torch import Tensor, nn
 from lightning_chex.attribution import Attributor, empty_warning, frozen
 from lightning_chex.data.adapter import data_of
 from lightning_chex.data.contract import Stage, outputs_of
-from lightning_chex.explanations.arranging import (
-    check_arguments,
-    check_choice,
-    check_names,
-    lung_network,
-    methods_of,
-    run_before_weight_averaging,
-)
-from lightning_chex.explanations.budget import Cost, counted
-from lightning_chex.explanations.collector import Observation
+from lightning_chex.explanations.arguments import check_arguments, check_choice, check_method_names, methods_by_name
+from lightning_chex.explanations.budget import CostMeter, timed
+from lightning_chex.explanations.callback_order import run_before_weight_averaging
+from lightning_chex.explanations.collector import StatisticsCollector
 from lightning_chex.explanations.explainer import Explainer
 from lightning_chex.explanations.first_batch import first_batch
 from lightning_chex.explanations.processes import gathered, gathered_rows
-from lightning_chex.explanations.selection import ShownImages
-from lightning_chex.explanations.writer import Format, Scale, Showing
+from lightning_chex.explanations.selection import ImageSelection
+from lightning_chex.explanations.writer import ExplanationWriter, Format, PictureSettings, Scale
 from lightning_chex.lightning_private import callbacks_of, state_key
 from lightning_chex.maps import (
     COURSE,
+    LungNetwork,
     Meaning,
     Regions,
     agreed,
@@ -40,12 +36,30 @@ from lightning_chex.maps import (
     explained_labels,
     given_meaning,
     infer_meaning,
+    load_lung_network,
     named_batch,
     named_classes,
     network_of,
 )
 from lightning_chex.report import Explanation
 from lightning_chex.tasks import unrepeated_rows
+
+Targets = Literal["positive", "top"]
+
+
+@dataclass
+class _StageResult:
+    """Explanations of one validation or test, on their way from the explainer to the writer.
+
+    Attributes:
+        explanations: of all processes, in order.
+        scores: the logged localisation, by key.
+        empty_shares: share of empty maps of each method.
+    """
+
+    explanations: list[Explanation] = field(default_factory=list)
+    scores: dict[str, float] = field(default_factory=dict)
+    empty_shares: dict[str, float] = field(default_factory=dict)
 
 
 class IBACallback(pl.Callback):
@@ -127,12 +141,12 @@ class IBACallback(pl.Callback):
         picture_format: Format = "png",
         time_budget: float | None = None,
         lungs: str | None = None,
-        targets: Literal["positive", "top"] = "positive",
+        targets: Targets = "positive",
     ) -> None:
         super().__init__()
-        check_choice("targets", targets, Literal["positive", "top"])
+        check_choice("targets", targets, Targets)
         check_arguments(num_images, every_n_epochs, batch_size, top_fraction, regions, time_budget)
-        self.attributors = methods_of(name, attributor, attributors)
+        self.attributors = methods_by_name(name, attributor, attributors)
         self.attributor = next(iter(self.attributors.values()))
         self.every_n_epochs = every_n_epochs
         self.top_fraction = top_fraction
@@ -140,24 +154,28 @@ class IBACallback(pl.Callback):
         self.name = name
         self.regions = regions
         self.targets = targets
+        self.line_up_statistics = line_up_statistics
+        self.lungs = lungs
         self._is_default = attributor is None and attributors is None
-        self._named: list[str] | None = None
-        self._meaning: Meaning | None = None
-        self.line_up_statistics, self.lungs = line_up_statistics, lungs
+        # the parts that do the work, each with its own settings and state
+        pictures = PictureSettings(save_pictures, scale, picture_dpi, picture_format)
         rule = f"strongest {100 * top_fraction:.3g} % of the pixels"
-        self._showing = Showing(name, list(self.attributors), rule, save_pictures, scale, picture_dpi, picture_format)
-        self._observation = Observation(self.attributors)
-        self.cost = Cost(self._observation.counting, time_budget)
-        self._images = ShownImages(num_images, batch_size)
-        self._explanations: list[Explanation] = []
-        self._scores: dict[str, float] = {}
-        self._empty_shares: dict[str, float] = {}
-        self._first: Tensor | None = None
+        self._writer = ExplanationWriter(name, list(self.attributors), rule, pictures)
+        self._collector = StatisticsCollector(self.attributors)
+        self._selection = ImageSelection(num_images, batch_size)
+        self.cost = CostMeter(self._collector.counting, time_budget)
+        # set by setup and by the first batch
+        self._class_names: list[str] | None = None
+        self._meaning: Meaning | None = None
+        self._lung_network: LungNetwork | None = None
+        self._first_image: Tensor | None = None
+        self._offered_at_test = False
+        self._result = _StageResult()
 
     @property
     def sheets(self) -> list[Path]:
         """The last sheets of pictures written, one a method."""
-        return self._showing.sheets
+        return self._writer.sheets
 
     @property
     def last_sheet(self) -> Path | None:
@@ -166,135 +184,147 @@ class IBACallback(pl.Callback):
 
     @property
     def state_key(self) -> str:
-        """Two callbacks with different names keep their statistics apart in a checkpoint."""
+        """Key of this callback in a checkpoint; callbacks with different names keep their statistics apart."""
         return state_key(self, name=self.name)
 
     def state_dict(self) -> dict[str, Any]:
-        """Feature statistics travel with the checkpoint, and which images are shown, and what was shown so far."""
-        course = {**self._showing.state_dict(), "chosen": self._images.chosen}
-        return {**self._observation.state_dict(), **({COURSE: course} if self._images.chosen else {})}
+        """Return the feature statistics, the selected images and the table and curves so far."""
+        state = self._collector.state_dict()
+        if self._selection.chosen:
+            state[COURSE] = {**self._writer.state_dict(), "chosen": self._selection.chosen}
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint, also one of an older version, which holds feature statistics alone."""
-        own = dict(state_dict)
-        course = own.pop(COURSE, None)
-        self._observation.load_state_dict(own)
+        """Restore the state from a checkpoint; those of older versions hold feature statistics alone."""
+        statistics = dict(state_dict)
+        course = statistics.pop(COURSE, None)
+        self._collector.load_state_dict(statistics)
         if course is not None:
-            self._showing.load_state_dict(course)
-            self._images.chosen = list(course["chosen"])
+            self._writer.load_state_dict(course)
+            self._selection.chosen = list(course["chosen"])
 
     # checks before training begins
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a wrong layer or objective, and step before a weight averaging that would swap weights too early."""
-        self._named, self._meaning = named_classes(pl_module, data_of(trainer)), None
-        for attributor in self.attributors.values():
-            if self._named is None:
-                attributor.check(self._network(pl_module))
-            else:
-                check_model(pl_module, outputs_of(pl_module, data_of(trainer)), self.network, attributor)
-        self._lungs = None if self.lungs is None else lung_network(self.lungs)
-        first = self._images.check(trainer, self._named or [], self.regions, stage)
-        self._first = first if stage == "fit" else None
+        """Check layers, objectives and offered images before anything is computed, and prepare the writer."""
+        self._class_names = named_classes(pl_module, data_of(trainer))
+        self._meaning = None
+        self._check_methods(trainer, pl_module)
+        if self.lungs is not None:
+            self._lung_network = load_lung_network(self.lungs)
+        first_image = self._selection.check_offered(trainer, self._class_names or [], self.regions, stage)
+        self._first_image = first_image if stage == "fit" else None
         run_before_weight_averaging(trainer, self)
-        explaining = [own for own in callbacks_of(trainer) if isinstance(own, IBACallback)]
-        check_names([name for own in explaining for name in own.attributors])
+        callbacks = [callback for callback in callbacks_of(trainer) if isinstance(callback, IBACallback)]
+        check_method_names([name for callback in callbacks for name in callback.attributors])
         if stage == "fit":
-            if trainer.global_step == 0:  # what a checkpoint holds of the run is loaded after this
-                self._images.chosen = []
-            self._showing.begin(trainer)
-        if self.line_up_statistics and explaining[0] is self:  # once in a checkpoint
-            self._observation.add_default_layers(self._network(pl_module))
+            if trainer.global_step == 0:  # the state of a checkpoint is loaded after this hook
+                self._selection.chosen = []
+            self._writer.start_training(trainer)
+        # of several callbacks the first keeps these statistics, so that a checkpoint holds them once
+        if self.line_up_statistics and callbacks[0] is self:
+            self._collector.add_default_layers(self._network(pl_module))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a layer whose output is no feature map, and outputs of no known meaning, before an epoch is spent."""
-        self.cost.begin()
-        if self._first is not None:
-            self._check_image(trainer, pl_module, self._first[None])
-            self._first = None
-        batch = first_batch(trainer) if self._named is None else None
+        """Refuse a layer whose output is no feature map, and outputs of unknown meaning, before an epoch is spent."""
+        self.cost.restart()
+        if self._first_image is not None:
+            self._check_image(trainer, pl_module, self._first_image[None])
+            self._first_image = None
+        if self._class_names is not None:
+            return
+        batch = first_batch(trainer)
         if batch is not None:
             self._sample(trainer, pl_module, batch)
 
-    # validation: watch, explain, show
+    # validation: collect statistics, explain, write
 
-    @counted
+    @timed
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to collect feature statistics."""
+        """Start to collect feature statistics."""
         if trainer.state.fn != "fit":
-            self.cost.begin()
-        self._images.forget()
-        self._explanations = []
+            self.cost.restart()
+        self._forget_images()
         if self._is_due(trainer):
-            self._observation.begin(self._network(pl_module))
+            self._collector.start_validation(self._network(pl_module))
 
-    @counted
+    @timed
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Leave out of the statistics the images that will be explained, and what a distributed sampler repeats."""
-        if self._is_due(trainer):
-            sample = self._sample(trainer, pl_module, batch)
-            own = unrepeated_rows(trainer, sample, len(sample["image"]), batch_idx, dataloader_idx)
-            self._observation.begin_batch(own & self._images.unexplained(trainer, sample, own))
-
-    @counted
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        """Without a data module that offers images, keep the first ones seen; the sanity check tries one."""
-        self._observation.end_batch()
+        if not self._is_due(trainer):
+            return
         sample = self._sample(trainer, pl_module, batch)
-        if self._images.offers(trainer):
+        unrepeated = unrepeated_rows(trainer, sample, len(sample["image"]), batch_idx, dataloader_idx)
+        self._collector.start_batch(unrepeated & self._selection.unexplained(trainer, sample, unrepeated))
+
+    @timed
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Without a data module that offers images, keep the first ones seen; the sanity check tries one."""
+        self._collector.end_batch()
+        # in the sanity check too, whose first batch sets the meaning of the outputs before an epoch is spent
+        sample = self._sample(trainer, pl_module, batch)
+        if self._selection.has_offered_images(trainer):
             return
         if trainer.sanity_checking:
             self._check_image(trainer, pl_module, sample["image"][:1])
         elif self._is_due(trainer):
-            rows = unrepeated_rows(trainer, sample, len(sample["image"]), batch_idx, dataloader_idx)
-            self._images.keep(trainer, sample, rows)
+            self._keep_images(trainer, sample, batch_idx, dataloader_idx)
 
-    @counted
+    @timed
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Explain, and log what can be monitored."""
         if not self._is_due(trainer):
             return
-        self._observation.end()
-        self._observation.learn_more(trainer, self._network(pl_module), pl_module.device, self._images)
+        self._collector.end_validation()
+        self._collector.collect_more(trainer, self._network(pl_module), pl_module.device, self._selection)
         self._explain(trainer, pl_module, "validate")
-        if self._explanations:
+        if self._result.explanations:
             self.cost.log(trainer, pl_module, self.name)
 
-    @counted
+    @timed
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write and log the pictures."""
-        self._show(trainer, "validate")
+        self._write(trainer, "validate")
         if trainer.state.fn != "fit":
             self._warn_of_empty_maps()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log what is of the whole training, and warn of empty maps at its last validation."""
-        self._showing.end(trainer)
+        """Log the files of the whole training, and warn of empty maps at its last validation."""
+        self._writer.end_training(trainer)
         self._warn_of_empty_maps()
 
     # test: the statistics are those of the last validation or of the checkpoint
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the images of an earlier stage."""
-        self._offered_at_test = self._images.offered(trainer, "test") is not None
-        self._images.forget()
-        self._explanations = []
+        """Drop the images of an earlier stage."""
+        self._offered_at_test = self._selection.offered(trainer, "test") is not None
+        self._forget_images()
 
     def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
         dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Without a data module that offers images, keep the first ones seen."""
-        if not self._offered_at_test or self._meaning is None:
-            sample = self._sample(trainer, pl_module, batch)
+        if self._offered_at_test and self._meaning is not None:
+            return
+        sample = self._sample(trainer, pl_module, batch)
         if not self._offered_at_test:
-            rows = unrepeated_rows(trainer, sample, len(sample["image"]), batch_idx, dataloader_idx)
-            self._images.keep(trainer, sample, rows)
+            self._keep_images(trainer, sample, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Explain the test images and log their localisation."""
@@ -302,22 +332,15 @@ class IBACallback(pl.Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write and log the pictures."""
-        self._show(trainer, "test")
+        self._write(trainer, "test")
         self._warn_of_empty_maps()
 
-    # whatever happens, no hook stays behind
-
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Take the hook off the model; the statistics and images of a broken validation are dropped."""
-        self._images.forget()
-        self._explanations = []
-        self._observation.abort(type(exception), exception, exception.__traceback__)
+        """Remove the hooks from the model, and drop the statistics and images of the interrupted validation."""
+        self._forget_images()
+        self._collector.abort(type(exception), exception, exception.__traceback__)
 
-    def _check_image(self, trainer: pl.Trainer, pl_module: pl.LightningModule, image: Tensor) -> None:
-        image = trainer.precision_plugin.convert_input(image.to(pl_module.device))
-        with trainer.precision_plugin.forward_context():
-            for attributor in self.attributors.values():
-                attributor.check(self._network(pl_module), image)
+    # steps of the hooks
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         if trainer.sanity_checking:
@@ -328,27 +351,58 @@ class IBACallback(pl.Callback):
         layers = [layer for attributor in self.attributors.values() for layer in attributor.layers]
         return network_of(pl_module, self.network, layers)
 
-    def _sample(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> dict[str, Any]:
-        """A batch as a dict with labels as all else takes them; the first one tells the meaning of the outputs."""
-        sample = named_batch(batch)
-        if self._meaning is None:
-            if self._named is None:
-                self._meaning = self._inferred(trainer, pl_module, sample)
-            else:
-                self._meaning = given_meaning(self._named, sample["label"])
-            changed = self._meaning.exclusive and any([explain_exclusive(own) for own in self.attributors.values()])
-            sample["label"] = explained_labels(sample, self._meaning)
-            self._tell(pl_module, changed)
-            return sample
-        return sample | {"label": explained_labels(sample, self._meaning)}
+    def _forget_images(self) -> None:
+        self._selection.forget()
+        self._result.explanations = []
 
-    def _inferred(self, trainer: pl.Trainer, pl_module: pl.LightningModule, sample: Mapping[str, Any]) -> Meaning:
+    def _keep_images(self, trainer: pl.Trainer, sample: dict[str, Any], batch_idx: int, dataloader_idx: int) -> None:
+        unrepeated = unrepeated_rows(trainer, sample, len(sample["image"]), batch_idx, dataloader_idx)
+        self._selection.keep(trainer, sample, unrepeated)
+
+    def _check_methods(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for attributor in self.attributors.values():
+            # without class names the meaning of the outputs, and so the target, is only known from a batch
+            if self._class_names is None:
+                attributor.check(self._network(pl_module))
+            else:
+                check_model(pl_module, outputs_of(pl_module, data_of(trainer)), self.network, attributor)
+
+    def _check_image(self, trainer: pl.Trainer, pl_module: pl.LightningModule, image: Tensor) -> None:
+        image = trainer.precision_plugin.convert_input(image.to(pl_module.device))
+        with trainer.precision_plugin.forward_context():
+            for attributor in self.attributors.values():
+                attributor.check(self._network(pl_module), image)
+
+    def _sample(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> dict[str, Any]:
+        """Return a batch as a dict with labels of the explained form; the first batch sets the outputs' meaning.
+
+        The form is checked here although tasks check their batches too: a LightningModule of another project, whose
+        batches may be tuples, has no such check.
+        """
+        sample = named_batch(batch)
+        if self._meaning is not None:
+            return sample | {"label": explained_labels(sample, self._meaning)}
+        if self._class_names is None:
+            self._meaning = self._inferred_meaning(trainer, pl_module, sample)
+        else:
+            self._meaning = given_meaning(self._class_names, sample["label"])
+        changed = False
+        if self._meaning.exclusive:
+            # a list, not a generator: every method is changed, not only the first
+            changed = any([explain_exclusive(attributor) for attributor in self.attributors.values()])
+        sample["label"] = explained_labels(sample, self._meaning)
+        self._print_meaning(pl_module, self._meaning, changed)
+        return sample
+
+    def _inferred_meaning(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, sample: Mapping[str, Any]
+    ) -> Meaning:
         self._check_image(trainer, pl_module, sample["image"][:1])
         images = trainer.precision_plugin.convert_input(sample["image"][:2])
         network = self._network(pl_module)
         with frozen(network), trainer.precision_plugin.forward_context(), torch.no_grad():
             output = network(images)
-        # processes must agree, and each may see other labels
+        # each process sees other labels, and all must reach the same result
         meaning = agreed(gathered_rows([infer_meaning(output, sample["label"], type(pl_module).__name__)]))
         if self._is_default and not meaning.class_names:
             explain_score(self.attributor)
@@ -356,66 +410,91 @@ class IBACallback(pl.Callback):
             check_target(pl_module, attributor, bool(meaning.class_names))
         return meaning
 
-    def _tell(self, pl_module: pl.LightningModule, changed: bool) -> None:
-        """Say in a line what was inferred, and by which attribute to say otherwise."""
-        told = []
-        if self._meaning is not None and self._meaning.inferred:
-            names = self._meaning.class_names
-            named = f", {' to '.join(dict.fromkeys([names[0], names[-1]]))}" if names else ""
-            told.append(
+    def _print_meaning(self, pl_module: pl.LightningModule, meaning: Meaning, objective_changed: bool) -> None:
+        """Print in one line what was inferred, and the attribute that overrides it."""
+        messages = []
+        if meaning.inferred:
+            names = meaning.class_names
+            name_range = ""
+            if len(names) == 1:
+                name_range = f", {names[0]}"
+            elif names:
+                name_range = f", {names[0]} to {names[-1]}"
+            messages.append(
                 f"{type(pl_module).__name__} has no class_names; by its outputs and the labels it predicts "
-                f"{self._meaning.kind}{named}. The attribute class_names of the module or data module overrides this "
+                f"{meaning.kind}{name_range}. The attribute class_names of the module or data module overrides this "
                 "([] for a score)"
             )
-        if changed:
-            told.append("the objective is softmax_cross_entropy, as the classes are exclusive")
-        if told:
-            rank_zero_info(f"IBACallback: {'; '.join(told)}")
+        if objective_changed:
+            messages.append("the objective is softmax_cross_entropy, as the classes are exclusive")
+        if messages:
+            rank_zero_info(f"IBACallback: {'; '.join(messages)}")
 
     def _explain(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
-        if not self._observation.suffices(stage):
+        """Explain the images of a stage and log the figures of their maps."""
+        if not self._collector.has_enough_images(stage):
             return
         if self._meaning is None:
             rank_zero_warn(f"nothing was explained: there was no batch at {stage}")
             return
-        explainer = Explainer(
+        explainer = self._explainer(trainer, pl_module, self._meaning)
+        batches = self._explained_batches(trainer, stage, self._meaning)
+        explanations = gathered(list(explainer.explain(batches)))
+        self._result.explanations = explanations
+        self._result.scores = {}
+        if not explanations:
+            rank_zero_warn(f"nothing was explained: there is no image to explain at {stage}")
+            self._selection.chosen = []
+            return
+        if stage == "validate":
+            self._fix_selection(trainer, pl_module, explanations)
+        self._result.scores = explainer.log(trainer, pl_module, "val" if stage == "validate" else "test")
+        self._result.empty_shares = explainer.empty_shares
+
+    def _explainer(self, trainer: pl.Trainer, pl_module: pl.LightningModule, meaning: Meaning) -> Explainer:
+        return Explainer(
             self.attributors,
             self._network(pl_module),
-            self._meaning.class_names,
+            meaning.class_names,
             self.top_fraction,
             pl_module.device,
             trainer.precision_plugin.forward_context,
             self.regions,
-            self._lungs,
-            self._meaning.exclusive,
+            self._lung_network,
+            meaning.exclusive,
             self.targets == "top",
         )
-        limited = stage == "validate" and self.cost.budget is not None
-        batches = self._images.batches(trainer, stage, in_order=limited)
-        meaning = self._meaning
-        if self._images.offered(trainer, stage) is not None:  # others were brought to this form as they passed
+
+    def _is_limited(self, stage: Stage) -> bool:
+        """Whether the time budget holds; a test is explained as a whole."""
+        return stage == "validate" and self.cost.budget is not None
+
+    def _explained_batches(self, trainer: pl.Trainer, stage: Stage, meaning: Meaning) -> Iterator[dict[str, Any]]:
+        batches = self._selection.batches(trainer, stage, in_order=self._is_limited(stage))
+        # images kept from passing batches have labels of this form already
+        if self._selection.offered(trainer, stage) is not None:
             batches = (batch | {"label": explained_labels(batch, meaning)} for batch in batches)
-        batches = self.cost.within_budget(trainer, batches) if limited else batches
-        self._explanations = gathered(list(explainer.explain(batches)))
-        self._scores = {}
-        if not self._explanations:
-            rank_zero_warn(f"nothing was explained: there is no image to explain at {stage}")
-            self._images.chosen = []
-            return
-        if stage == "validate":
-            marks: Mapping[int, str] = {e.place: e.mark for e in self._explanations}
-            if limited:
-                marks = self.cost.account(trainer, pl_module, self.name, marks, self._images.planned(trainer, stage))
-            self._images.choose(trainer, list(marks.values()))
-        self._scores = explainer.log(trainer, pl_module, "val" if stage == "validate" else "test")
-        self._empty_shares = explainer.empty_shares
+        if self._is_limited(stage):
+            return self.cost.within_budget(trainer, batches)
+        return batches
+
+    def _fix_selection(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, explanations: list[Explanation]
+    ) -> None:
+        """Explain the same images at all later validations, also those the time budget has left out here."""
+        hashes: Mapping[int, str] = {explanation.place: explanation.mark for explanation in explanations}
+        if self._is_limited("validate"):
+            planned = self._selection.planned(trainer, "validate")
+            hashes = self.cost.log_explained_count(trainer, pl_module, self.name, hashes, planned)
+        self._selection.fix(trainer, list(hashes.values()))
 
     def _warn_of_empty_maps(self) -> None:
-        warning = empty_warning(self._empty_shares)
+        warning = empty_warning(self._result.empty_shares)
         if warning:
             rank_zero_warn(warning)
 
-    def _show(self, trainer: pl.Trainer, stage: Stage) -> None:
-        explanations, self._explanations = self._explanations, []
-        self._images.forget()
-        self._showing.show(trainer, explanations, self._scores, stage)
+    def _write(self, trainer: pl.Trainer, stage: Stage) -> None:
+        explanations = self._result.explanations
+        # dropped before they are written, so that an error there does not keep the maps in memory
+        self._forget_images()
+        self._writer.write(trainer, explanations, self._result.scores, stage)

@@ -12,7 +12,7 @@ from lightning_chex.explanations.processes import gathered_rows
 from lightning_chex.tasks import unrepeated_rows
 
 
-class Said(NamedTuple):
+class ImageOutput(NamedTuple):
     """Outputs, target, patient id and subgroups of one image."""
 
     output: list[float]
@@ -21,61 +21,80 @@ class Said(NamedTuple):
     subgroups: dict[str, str] | None
 
 
-class OutputsCallback(pl.Callback):
-    """Keeps what the model says of each image of a validation or test; a child measures it at the end of it.
+class ImageOutputsCallback(pl.Callback):
+    """Keeps the model's output for each image of a validation or test; subclasses measure them at its end.
 
     The task must return ``{"output": ..., "truth": ...}`` from its validation and test steps, as ChestXrayTask does.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._kept: list[Said] = []
+        self._kept: list[ImageOutput] = []
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget what a validation that broke off has left."""
+        """Reset the state of an interrupted validation."""
         self._kept = []
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget what a test that broke off has left."""
+        """Reset the state of an interrupted test."""
         self._kept = []
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
         dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        """Keep what the model says of a batch."""
+    ) -> None:
+        """Keep the outputs of a batch."""
         self._keep(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
     def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
         dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        """Keep what the model says of a batch."""
+    ) -> None:
+        """Keep the outputs of a batch."""
         self._keep(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure all of it."""
+        """Measure the outputs of the validation."""
         if not trainer.sanity_checking:
-            self.measure(trainer, pl_module, self._said(), "val")
+            self.measure(trainer, pl_module, self._all_outputs(), "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure all of it."""
-        self.measure(trainer, pl_module, self._said(), "test")
+        """Measure the outputs of the test."""
+        self.measure(trainer, pl_module, self._all_outputs(), "test")
 
-    def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, said: list[Said], stage: str) -> None:
-        """Measure what the model said of the images of all processes, each once; every process calls this.
+    def measure(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: list[ImageOutput], stage: str
+    ) -> None:
+        """Measure the outputs for the images of all processes, each image once; every process calls this.
 
         ``stage`` is ``val`` or ``test``, the first part of logged keys.
         """
         raise NotImplementedError
 
-    def _said(self) -> list[Said]:
-        # in an order that does not depend on the number of processes, as intervals do on it
-        said, self._kept = gathered_rows(self._kept), []
-        return sorted(said, key=lambda own: (own.patient, own.output, own.truth))
+    def _all_outputs(self) -> list[ImageOutput]:
+        outputs = gathered_rows(self._kept)
+        self._kept = []
+        # sorted, because bootstrapped intervals depend on the order, which depends on the number of processes
+        return sorted(outputs, key=lambda output: (output.patient, output.output, output.truth))
 
     def _keep(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, loader: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
     ) -> None:
         if trainer.sanity_checking:
             return
@@ -85,13 +104,17 @@ class OutputsCallback(pl.Callback):
                 "{'output': ..., 'truth': ...} of a batch, as ChestXrayTask's do; leave the callback out otherwise"
             )
         count = len(batch["image"])
-        counted = unrepeated_rows(trainer, batch, count, batch_idx, loader).nonzero().flatten().tolist()
+        # the steps return rows without the repeated ones, so they are paired with the remaining rows of the batch
+        rows = unrepeated_rows(trainer, batch, count, batch_idx, dataloader_idx).nonzero().flatten().tolist()
         ids = names_of(batch.get("patient_id", batch.get("image_id", list(range(count)))))
         groups = subgroups_of_batch(batch)
-        said, truth = (_flat(outputs[key]) for key in ("output", "truth"))
-        for output, own, row in zip(said, truth, counted, strict=True):
-            self._kept.append(Said(output, own, str(ids[row]), None if groups is None else groups[row]))
+        for output, truth, row in zip(_flat(outputs["output"]), _flat(outputs["truth"]), rows, strict=True):
+            subgroups = None if groups is None else groups[row]
+            self._kept.append(ImageOutput(output, truth, str(ids[row]), subgroups))
 
 
 def _flat(values: Tensor) -> list[list[float]]:
-    return values.detach().float().reshape(len(values), -1).cpu().tolist() if len(values) else []
+    """Rows of a tensor (B, ...) as lists; a batch may be empty after its repeated rows are left out."""
+    if len(values) == 0:
+        return []
+    return values.detach().float().reshape(len(values), -1).cpu().tolist()

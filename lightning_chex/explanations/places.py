@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_chex.explanations.processes import gathered_rows
-from lightning_chex.explanations.subgroups import FEWEST, ends, grouped
+from lightning_chex.explanations.subgroups import FEWEST, grouped, interval_figures
 from lightning_chex.metrics import ClassMean, corner_mask, edge_mask, mass_accuracy, summarize
 
 CORNERS, EDGE, OUTSIDE = "corners", "edge", "outside_lungs"
@@ -103,4 +103,4 @@ def _by_subgroup(rows: Sequence[_Row]) -> Iterator[tuple[str, float]]:
         shares, patients = [rows[i][0] for i in places], [rows[i][1] for i in places]
         estimate = summarize(shares, patients, resamples=500, bounds=(0.0, 1.0)).mean
         if estimate.patients >= FEWEST:
-            yield from ((f"{where}{end}", value) for end, value in ends(estimate))
+            yield from ((f"{where}{end}", value) for end, value in interval_figures(estimate))

@@ -4,14 +4,14 @@ import numpy as np
 import pytorch_lightning as pl
 
 from lightning_chex.data.contract import lacks, outputs_of
-from lightning_chex.explanations.image_outputs import OutputsCallback, Said
+from lightning_chex.explanations.image_outputs import ImageOutput, ImageOutputsCallback
 from lightning_chex.lightning_private import is_trial
 from lightning_chex.report import LoggerAdapter, adapters_of, reliability_diagram, write_figure
 from lightning_chex.runs.run_folder import run_folder
 
 
-class ReliabilityDiagram(OutputsCallback):
-    """Draw for each class how often it is there when the model says so with some probability.
+class ReliabilityDiagram(ImageOutputsCallback):
+    """Draw for each class the observed frequency over the predicted probability.
 
     The file is ``reliability/epoch_000.png`` in the run's folder, and so on; loggers get it as ``val/reliability``. The
     expected calibration error of ``val/ece`` is the mean distance of the points from the diagonal.
@@ -25,18 +25,21 @@ class ReliabilityDiagram(OutputsCallback):
         self._adapters: list[LoggerAdapter] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a model of scores before anything is read."""
+        """Refuse a model of scores before any data are read."""
         if not outputs_of(pl_module).class_names:
             raise lacks(type(pl_module).__name__, "class_names", "ReliabilityDiagram")
 
-    def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, said: list[Said], stage: str) -> None:
-        """Write and log the diagram; process 0 does."""
-        if not said or not trainer.is_global_zero or is_trial(trainer):
+    def measure(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: list[ImageOutput], stage: str
+    ) -> None:
+        """Write and log the diagram, in process 0 only."""
+        if not outputs or not trainer.is_global_zero or is_trial(trainer):
             return
-        probabilities = 1 / (1 + np.exp(-np.array([own.output for own in said], dtype=np.float64)))
-        labels = np.array([own.truth for own in said], dtype=np.float64)
+        logits = np.array([output.output for output in outputs], dtype=np.float64)
+        probabilities = 1 / (1 + np.exp(-logits))
+        labels = np.array([output.truth for output in outputs], dtype=np.float64)
         label = f"epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else stage
-        title = f"reliability, {label.replace('_', ' ')}, {len(said):,} images"
+        title = f"reliability, {label.replace('_', ' ')}, {len(outputs):,} images"
         drawn = reliability_diagram(probabilities, labels, outputs_of(pl_module).class_names, title)
         path = run_folder(trainer) / "reliability" / f"{label}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

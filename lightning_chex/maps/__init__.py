@@ -23,7 +23,7 @@ from lightning_chex.maps.folder import (
     read_saliency,
     to_pixels,
 )
-from lightning_chex.maps.lung_network import LungNetwork
+from lightning_chex.maps.lung_network import LungNetwork, load_lung_network
 from lightning_chex.maps.model_outputs import (
     Meaning,
     agreed,
@@ -79,6 +79,7 @@ __all__ = [
     "grey_pictures",
     "holds_maps",
     "infer_meaning",
+    "load_lung_network",
     "load_weights",
     "map_name",
     "named_batch",

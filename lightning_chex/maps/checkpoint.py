@@ -19,7 +19,7 @@ OTHERS = "others"
 """Key in a callback's state: what each of its methods but the first has learnt, by name."""
 
 COURSE = "course"
-"""Key in a callback's state: what it has shown so far, no statistics; see ``callbacks/showing.py``."""
+"""Key in a callback's state: what it has shown so far, no statistics; see ``explanations/writer.py``."""
 
 
 def load_weights(model: pl.LightningModule, path: Path, argument: str = "ckpt_path") -> dict[str, Any]:

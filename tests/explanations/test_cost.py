@@ -13,7 +13,7 @@ from lightning_chex.attribution import FeatureStatistics, observing
 from lightning_chex.data import collate
 from lightning_chex.explanations import IBACallback
 from lightning_chex.explanations import budget as cost
-from lightning_chex.explanations.writer import Showing
+from lightning_chex.explanations.writer import ExplanationWriter
 from lightning_chex.report import TABLE_COLUMNS
 from lightning_chex.report.film import read_frames
 
@@ -61,7 +61,7 @@ def test_seconds_and_share_are_those_since_they_were_logged_last(tmp_path, monke
     clock.takes(monkeypatch, TinyTask, "validation_step", 4.0)
     clock.takes(monkeypatch, SpyIBA, "compute", 5.0)
     clock.takes(monkeypatch, FeatureStatistics, "update", 0.5)
-    clock.takes(monkeypatch, Showing, "show", 3.0)
+    clock.takes(monkeypatch, ExplanationWriter, "write", 3.0)
     logged, explaining = Logged(), IBACallback(SpyIBA(), num_images=4, batch_size=2, save_pictures=False)
     trainer = tiny_trainer(tmp_path, logged, explaining, max_epochs=3, num_sanity_val_steps=0)
     trainer.fit(TinyTask(), TinyData(num_val=12))
@@ -121,7 +121,7 @@ def test_explaining_stops_after_the_batch_at_which_the_budget_is_spent(
     if drawn:
         frames = read_frames(tmp_path / "explanations" / "frames" / "iba")
         assert len(frames) == 2 and len({tuple(frame.keys) for frame in frames}) == 1
-    monkeypatch.setattr(cost, "until_spent", None)  # a test has no budget
+    monkeypatch.setattr(cost, "until_budget_spent", None)  # a test has no budget
     del explaining.attributor.images[:]
     trainer.test(TinyTask(), data, verbose=False)
     assert sum(len(images) for images in explaining.attributor.images) == 6

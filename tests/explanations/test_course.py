@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from lightning_chex.attribution import IBA
 from lightning_chex.data import collate
 from lightning_chex.explanations import IBACallback
-from lightning_chex.explanations.writer import Showing
+from lightning_chex.explanations.writer import ExplanationWriter, PictureSettings
 from lightning_chex.report import shared_scale_limit
 from lightning_chex.report.film import film_strip, read_frames
 
@@ -97,10 +97,10 @@ def test_the_limit_of_the_run_is_kept_in_its_checkpoint_and_ends_the_scale_of_th
     strip = film_strip(frames, "strip", 3.7)
     assert strip.axes[-1].get_xlim() == pytest.approx((0, 3.7)) and "from 3.7 on" in strip.axes[-1].get_xlabel()
     strongest = max(float(frame.maps.max()) for frame in frames)
-    showing = Showing("iba", ["iba"], "", True, "run", 80, "png")
-    showing.load_state_dict({"tops": {"iba": 2 * strongest + 1}, "rows": [], "scores": []})
-    assert showing.state_dict()["tops"] == {"iba": 2 * strongest + 1}
-    assert shared_scale_limit([torch.tensor([[strongest]])], before=showing.tops["iba"]) == 2 * strongest + 1
+    writer = ExplanationWriter("iba", ["iba"], "", PictureSettings())
+    writer.load_state_dict({"tops": {"iba": 2 * strongest + 1}, "rows": [], "scores": []})
+    assert writer.state_dict()["tops"] == {"iba": 2 * strongest + 1}
+    assert shared_scale_limit([torch.tensor([[strongest]])], before=writer.tops["iba"]) == 2 * strongest + 1
 
 
 def test_frames_hold_numbers_and_the_names_of_targets_alone(resumed):
@@ -139,7 +139,7 @@ def test_images_that_change_at_every_validation_are_told_of(tmp_path):
     [
         ({"attributor": IBA(LAYER), "attributors": {"a": IBA(LAYER)}}, "either attributor.*or attributors"),
         ({"attributor": None, "attributors": {}}, "either attributor.*or attributors"),
-        ({"attributor": None, "attributors": {"a/b": IBA(LAYER)}}, "'a/b' becomes part of keys"),
+        ({"attributor": None, "attributors": {"a/b": IBA(LAYER)}}, "'a/b' is used in keys"),
         ({"scale": "image"}, "scale='image' is unknown; choose run, map"),
         ({"picture_format": "bmp"}, "picture_format='bmp' is unknown"),
         ({"picture_dpi": 0}, "picture_dpi=0 must"),

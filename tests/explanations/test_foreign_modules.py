@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lightning_chex.attribution import IBA, InverseIBA, top_classes
-from lightning_chex.explanations import IBACallback, arranging
+from lightning_chex.explanations import IBACallback, arguments
 from lightning_chex.explanations.explainer import Explainer
 from lightning_chex.maps import agreed, infer_meaning
 
@@ -332,7 +332,7 @@ def test_the_default_method_takes_the_objective_of_the_labels(tmp_path, monkeypa
         (Severity, "2", SCORES, "deviation"),
         (Binary, "2", ZERO_ONE, "binary_cross_entropy"),
     ):
-        monkeypatch.setattr(arranging, "IBA", partial(IBA, layer, steps=2))
+        monkeypatch.setattr(arguments, "IBA", partial(IBA, layer, steps=2))
         explaining = IBACallback(num_images=-1, save_pictures=False)
         tiny_trainer(tmp_path, explaining).validate(module_of(module), loader(labels), verbose=False)
         wanted, found = IBA("2", objective=objective), explaining.attributor

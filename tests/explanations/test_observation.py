@@ -68,7 +68,7 @@ def test_all_count_where_other_images_are_explained(tmp_path):
 
 def test_where_all_are_explained_and_nothing_else_is_there_a_warning_says_so(tmp_path):
     task, data, explaining = TinyTask(), TinyData(), callback(num_images=-1)
-    with pytest.warns(UserWarning, match="all but 0 of the validation images are explained.*smaller num_images"):
+    with pytest.warns(UserWarning, match="all but 0 of the validation images are explained.*Reduce num_images"):
         tiny_trainer(tmp_path, explaining).validate(task, data, verbose=False)
     assert_statistics_of(data.val.images, task, explaining.attributor.statistics)
 

@@ -90,7 +90,7 @@ def test_the_error_of_a_score_by_subgroup(tmp_path):
 def test_data_without_subgroups_and_models_that_return_nothing_are_said(tmp_path):
     task = ClassificationTask(["left", "right"], backbone="test_resnet")
     task.model = TinyTask().model
-    with pytest.warns(UserWarning, match="logs nothing: the data say nothing of sex, age or view"):
+    with pytest.warns(UserWarning, match="logs nothing: the data have no sex, age or view"):
         logged(task, TinyData(), tmp_path)
     with pytest.raises(Exception, match=r"SubgroupScores needs steps of TinyTask that return the dict"):
         logged(TinyTask(), data_of(), tmp_path)
