@@ -127,9 +127,13 @@ def test_a_broken_validation_leaves_no_hook_and_the_old_statistics(tmp_path):
 
 
 def test_an_exception_while_explaining_leaves_the_model_as_it_was(tmp_path):
+    def fail_in_optimization(*args):
+        raise RuntimeError("halfway")
+
     class Breaking(SpyIBA):
-        def solve(self, *args):
-            raise RuntimeError("halfway")
+        @property
+        def noise_share(self):
+            return fail_in_optimization
 
     task = TinyTask()
     before = {name: value.clone() for name, value in task.state_dict().items()}
