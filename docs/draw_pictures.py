@@ -2,11 +2,10 @@
 
 Run from the root of the repository::
 
-    python docs/draw_pictures.py                      # augmentation.png and phantom.png
-    python docs/draw_pictures.py --demo SHEET.png     # also demo_maps.jpg, from a sheet that `make demo` has written
+    python docs/draw_pictures.py                          # augmentation.png and phantom.png
+    python docs/draw_pictures.py --demo RUN/explanations  # also those of a run that `make demo` has left
 
-The sheet is ``explanations/epoch_001.png`` in the folder of the run, or ``explanations/validate.png`` after
-``validate``.
+The pictures of the run are demo_maps.jpg, from the last sheet of maps, film.jpg and curves.png.
 report.jpg is a screenshot of a page that ``evaluate`` writes, and is not drawn here: it needs a browser.
 """
 
@@ -25,7 +24,7 @@ from lightning_chex.data import PATHOLOGIES, ImageTransform, SyntheticCXR
 from lightning_chex.data.transforms import grey_of
 from lightning_chex.report import draw_sample
 
-DOCS = Path(__file__).parent
+IMAGES_FOLDER = Path(__file__).parent / "images"
 
 SIZE = 224
 """Pixels of an image side, as in the demo."""
@@ -37,6 +36,7 @@ SHEET_ROWS = 3
 """Rows of the demo's sheet that are shown."""
 
 DEMO_WIDTH = 1248
+"""Pixels."""
 
 
 def drawable(sample: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,6 +120,15 @@ def draw_demo_maps(sheet: Path, path: Path) -> None:
     joined.resize((round(joined.width * scale), round(joined.height * scale))).save(path, quality=82, optimize=True)
 
 
+def draw_film(film: Path, path: Path) -> None:
+    """Cut the upper part out of a film strip."""
+    with Image.open(film) as opened:
+        page = opened.convert("RGB")
+    page = page.crop((0, 0, page.width, page.height // 2))
+    scale = min(1.0, DEMO_WIDTH / page.width)
+    page.resize((round(page.width * scale), round(page.height * scale))).save(path, quality=82, optimize=True)
+
+
 def save_small(figure: Figure, path: Path) -> None:
     """Write a PNG of at most 128 colours, which is a third as large."""
     canvas = FigureCanvasAgg(figure)
@@ -130,14 +139,18 @@ def save_small(figure: Figure, path: Path) -> None:
 
 
 def main() -> None:
-    """Write the pictures beside this file."""
+    """Write the pictures of the documentation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--demo", type=Path, help="sheet of maps that a run of the demo has written")
+    parser.add_argument("--demo", type=Path, help="folder of the explanations that a run of the demo has written")
     arguments = parser.parse_args()
-    draw_augmentation(DOCS / "augmentation.png")
-    draw_phantom(DOCS / "phantom.png")
+    draw_augmentation(IMAGES_FOLDER / "augmentation.png")
+    draw_phantom(IMAGES_FOLDER / "phantom.png")
     if arguments.demo is not None:
-        draw_demo_maps(arguments.demo, DOCS / "demo_maps.jpg")
+        sheet = sorted(arguments.demo.glob("epoch_*.png"))[-1]
+        draw_demo_maps(sheet, IMAGES_FOLDER / "demo_maps.jpg")
+        draw_film(arguments.demo / "film.png", IMAGES_FOLDER / "film.jpg")
+        with Image.open(arguments.demo / "curves.png") as curves:
+            curves.convert("RGB").save(IMAGES_FOLDER / "curves.png", optimize=True)
 
 
 if __name__ == "__main__":

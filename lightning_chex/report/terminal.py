@@ -100,11 +100,14 @@ def next_steps(run: Path, checkpoint: str) -> str:
             "  a map for every test image, drawn over its X-ray, in explanations/overlays",
             f"    {command} explain {model} --overlays true --output_dir explanations",
         ]
+    if checkpoint:
+        lines += [
+            "  your own images, without labels, explained by this model",
+            f"    {command} explain {model} --data ImageFolderDataModule --data.root DIR --overlays true --output_dir maps",
+        ]
     lines += [
-        "  your own X-rays: a folder with a table, or a copy of a public data set",
+        "  train on your own X-rays: a folder with a table, or a copy of a public data set",
         f"    {command} inspect --data.root DIR",
-        "  your own images without labels, explained by a trained model",
-        f"    {command} explain --ckpt_path FILE.ckpt --config FILE.yaml --data ImageFolderDataModule --data.root DIR",
     ]
     return "\n".join(lines)
 

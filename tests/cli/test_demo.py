@@ -28,7 +28,7 @@ def test_demo_trains_explains_and_names_the_next_commands(finished_demo):
     folder, printed = finished_demo
     assert "pictures" in printed and "next steps" in printed
     commands = re.findall(r"^    python -m lightning_chex (\w+)", printed, re.MULTILINE)
-    assert commands == ["evaluate", "explain", "inspect", "explain"]
+    assert commands == ["evaluate", "explain", "explain", "inspect"]
     assert list(folder.rglob("last.ckpt")) and list(folder.rglob("config.yaml"))
 
 
