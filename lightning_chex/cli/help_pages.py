@@ -8,7 +8,7 @@ import platform
 import re
 from collections.abc import Iterable, Sequence, Set
 from difflib import get_close_matches
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from itertools import pairwise
@@ -49,8 +49,9 @@ def _pages() -> Traversable:
 
 
 def _pages_are_valid() -> bool:
-    """Return whether the pages were written with the installed versions."""
-    return parse_json((_pages() / "versions.json").read_text()) == installed_versions()
+    """Return whether the pages were written with the installed versions; optional libraries may be missing."""
+    written_with = parse_json((_pages() / "versions.json").read_text())
+    return installed_versions().items() <= written_with.items()
 
 
 def unknown_command(arguments: Sequence[str]) -> str | None:
@@ -153,6 +154,11 @@ def _is_known(name: str, names: Set[str]) -> bool:
 
 
 def installed_versions() -> dict[str, str]:
-    """Return the versions of Python, without the last number, and of the libraries the pages depend on."""
-    python = ".".join(platform.python_version_tuple()[:2])
-    return {"python": python, **{name: version(name).partition("+")[0] for name in _LIBRARIES}}
+    """Return the versions of Python, without the last number, and of the installed libraries the pages depend on."""
+    versions = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = version(name).partition("+")[0]
+        except PackageNotFoundError:  # of an extra that is not installed
+            continue
+    return versions

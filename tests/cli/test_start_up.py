@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -223,3 +224,15 @@ def test_a_misspelt_class_is_refused_early_in_the_parsers_words(arguments, capsy
 )
 def test_names_that_may_be_classes_are_left_to_the_parser(arguments):
     assert unknown_class(arguments) is None
+
+
+def test_pages_serve_an_installation_without_extras(monkeypatch, pages_of_installed_versions):
+    def without_extra(name: str) -> str:
+        if name == "segmentation-models-pytorch":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(help_pages, "version", without_extra)
+    assert "segmentation-models-pytorch" not in installed_versions()
+    assert help_page(["fit", "--help"]) is not None
+    assert unknown_option(["fit", "--modl=X"]) is not None
