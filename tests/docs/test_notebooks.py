@@ -6,8 +6,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "explain_your_model.ipynb"
 PACKAGE = Path(__file__).parents[2]
+NOTEBOOKS = sorted((PACKAGE / "notebooks").glob("*.ipynb"))
+NOTEBOOK = PACKAGE / "notebooks" / "explain_your_model.ipynb"
+OTHERS = [path for path in NOTEBOOKS if path != NOTEBOOK]
 METHODS = ("IBA", "InverseIBA", "MultiLayerIBA, gated", "MultiLayerIBA, intersection")
 
 
@@ -29,13 +31,13 @@ def number(pattern: str, text: str) -> float:
     return float(found[1])
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
-    """The notebook, run anew with a shorter training."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    folder = tmp_path_factory.mktemp("notebook")
+def run(path: Path, folder: Path) -> nbformat.NotebookNode:
+    """Run a notebook anew with a shorter training."""
+    notebook = nbformat.read(path, as_version=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHEX_NOTEBOOK_STEPS", "150")
+        patch.setenv("CHEX_NOTEBOOK_IMAGES", "64")
+        patch.setenv("CHEX_NOTEBOOK_EPOCHS", "1")
         patch.setenv("OMP_NUM_THREADS", "1")  # on busy cores, two threads wait for each other twenty times as long
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
         patch.setenv("MPLCONFIGDIR", str(folder / "matplotlib"))
@@ -43,6 +45,18 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
         resources = {"metadata": {"path": str(folder)}}
         NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
     return notebook
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
+    return run(NOTEBOOK, tmp_path_factory.mktemp("notebook"))
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
+    notebook = run(path, tmp_path)
+    assert pictures_in(notebook) >= 1
+    assert not [output for output in outputs_of(notebook) if output.get("name") == "stderr"]
 
 
 def test_network_has_learnt(executed: nbformat.NotebookNode) -> None:
@@ -64,10 +78,11 @@ def test_all_pictures_are_drawn_without_a_warning(executed: nbformat.NotebookNod
     assert not [output for output in outputs_of(executed) if output.get("name") == "stderr"]
 
 
-def test_committed_outputs_are_clean() -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_outputs_are_clean(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    assert NOTEBOOK.stat().st_size < 1_500_000
-    assert pictures_in(notebook) == 4
+    assert path.stat().st_size < 1_500_000
+    assert pictures_in(notebook) >= 1
     assert not [o for o in outputs_of(notebook) if o.output_type == "error" or o.get("name") == "stderr"]
     assert not re.search(r"/(home|work|tmp|root|Users)/", printed_by(notebook) + str(notebook.metadata))
