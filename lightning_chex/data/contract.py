@@ -258,7 +258,8 @@ def check_labels(dataset: LabelledDataset, name: str, class_names: Sequence[str]
         odd &= ~numbers.isnan()
     if odd.any():
         first = int(odd.reshape(len(labels), -1).any(1).nonzero()[0])
-        value, wanted = float(numbers[odd][0]), "0 or 1" if class_names else "a score"
+        value = float(numbers[odd][0])
+        wanted = "0 or 1" if class_names else "a score"
         raise MisconfigurationException(
             f"labels of {type(dataset).__name__} hold {value:g}, first in sample {first} of the {name}: "
             f"give {wanted}, or leave such samples out; see {PAGE}"

@@ -26,7 +26,9 @@ class Checked(Dataset):
     """
 
     def __init__(self, data: XrayDataModule, dataset: Samples, name: str, keys: Sequence[str] = ()) -> None:
-        self.dataset, self.name, self._keys = dataset, name, keys
+        self.dataset = dataset
+        self.name = name
+        self._keys = keys
         labels = getattr(dataset, "labels", None)
         label = labels.shape[1:] if isinstance(labels, Tensor) else None
         self._expected = (name_of(data), data.size, len(data.class_names or ()), label)
@@ -118,7 +120,8 @@ def _faults(
         yield f"has zones {_form(sample['zones'])}: give the six Brixia scores, a float32 tensor (6,)"
     if "image" not in sample:
         return
-    image, wanted = sample["image"], "(C, H, W)" if size is None else f"(3, {size}, {size})"
+    image = sample["image"]
+    wanted = "(C, H, W)" if size is None else f"(3, {size}, {size})"
     remedy_for = f"give a float32 tensor {wanted}, as ImageTransform(size) makes it"
     if not isinstance(image, Tensor) or image.dtype != torch.float32:
         yield f"has an image of type {getattr(image, 'dtype', '')} {type(image).__name__}: {remedy_for}"

@@ -96,8 +96,10 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
             if value < least:
                 raise ValueError(f"{name} is {value}: give at least {least}")
         self.size: int = size
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.augment, self.prepared = augment, prepared
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.augment = augment
+        self.prepared = prepared
         self.on_unreadable = on_unreadable
         self.shuffle_labels = shuffle_labels
         self.follow_links = follow_links
@@ -180,8 +182,11 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
             num_samples: how many images to read, at least 0.
         """
         fresh = copy.copy(self)  # this module stays as it is
-        fresh._checked, fresh._datasets, fresh._readable = False, {}, {}
-        fresh.allow_missing, fresh.prepared = True, None
+        fresh._checked = False
+        fresh._datasets = {}
+        fresh._readable = {}
+        fresh.allow_missing = True
+        fresh.prepared = None
         return overview(fresh, num_samples)
 
     def explained_dataset(self, stage: Stage) -> Samples:
@@ -216,7 +221,8 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
             workers: processes that read and resize; None takes one per core.
         """
         self.check()
-        side, processes = self.size if size is None else size, (os.cpu_count() or 1) if workers is None else workers
+        side = self.size if size is None else size
+        processes = (os.cpu_count() or 1) if workers is None else workers
         return prepare_copy(self._sources(), self.read, output_dir, side, processes, self.on_unreadable)
 
     def _sources(self) -> dict[str, str]:
@@ -278,7 +284,8 @@ class ChestXrayDataModule(pl.LightningDataModule, XrayDataModule):
             return
         met = [{name for dataset in self._readable.values() for name in dataset.unreadable}]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            mine, met = met[0], met * torch.distributed.get_world_size()
+            mine = met[0]
+            met = met * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(met, mine)
         self.unreadable_images = sorted(set().union(*met))
         if self.unreadable_images:

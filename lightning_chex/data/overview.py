@@ -69,7 +69,8 @@ def overview(module: XrayDataModule, num_samples: int) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         module.look()
-    parts, class_names = module.parts(), list(module.class_names or ())
+    parts = module.parts()
+    class_names = list(module.class_names or ())
     for part, dataset in parts.items():
         check_labels(dataset, f"part {part}", class_names)
     missing = [warning.message for warning in caught if isinstance(warning.message, MissingImagesWarning)]
@@ -145,7 +146,8 @@ def _samples(
 
 def _sample(sample: dict[str, Any], part: str, class_names: Sequence[str]) -> dict[str, Any]:
     label = "not labelled" if "label" not in sample else _in_words(sample["label"], class_names)
-    zones, lungs = sample.get("zones"), sample.get("lung_mask")
+    zones = sample.get("zones")
+    lungs = sample.get("lung_mask")
     boxes, labels = (sample[key].tolist() if key in sample else [] for key in ("boxes", "box_labels"))
     return {
         "image_id": sample["image_id"],

@@ -33,7 +33,8 @@ class _Joined(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
-        dataset, within = self.datasets[part], index - int(self.starts[part])
+        dataset = self.datasets[part]
+        within = index - int(self.starts[part])
         sample = dataset[within]
         paths = self.known[part].paths
         if paths is None or sample is None:

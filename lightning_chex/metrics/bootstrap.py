@@ -76,7 +76,8 @@ def summarize(
         dtype=np.int64,
     )
     shape = (len(numbers), num_classes)
-    total, count = np.zeros(shape), np.zeros(shape)
+    total = np.zeros(shape)
+    count = np.zeros(shape)
     centre = values[counted].mean() if counted.any() else 0.0  # or rounding would hide a spread far below the mean
     np.add.at(total, (person, kinds[counted]), values[counted] - centre)
     np.add.at(count, (person, kinds[counted]), 1)
@@ -89,7 +90,8 @@ def summarize(
     for column, value in enumerate(observed):
         sizes = count if column < 2 else count[:, column - 2 : column - 1]
         people = int((sizes.sum(1) > 0).sum())
-        low, high = np.nan, np.nan
+        low = np.nan
+        high = np.nan
         if people > 1:
             low, high = _studentised(value, error[column], means[:, column], errors[:, column], tail)
         low, high = np.clip((low + centre, high + centre), *bounds).tolist()

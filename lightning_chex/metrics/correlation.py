@@ -63,7 +63,8 @@ def spearman(first: Tensor, second: Tensor) -> Tensor:
     for name, maps in (("first", first), ("second", second)):
         if not maps.isfinite().all():
             raise ValueError(f"{name} holds NaN or infinity: its pixels cannot be ranked; leave the map out")
-    first, second = first.flatten(1), second.flatten(1)
+    first = first.flatten(1)
+    second = second.flatten(1)
     undefined = is_constant(first) | is_constant(second)
     return pearson(_mean_ranks(first), _mean_ranks(second)).masked_fill(undefined, torch.nan)
 

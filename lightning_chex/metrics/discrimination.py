@@ -50,7 +50,8 @@ def auroc_estimate(
     numbers: dict[Hashable, int] = {}
     person = [numbers.setdefault(own, len(numbers)) for own, counts in zip(patients, counted, strict=True) if counts]
     people = np.bincount(person, moved[counted])
-    count, n = len(people), int(counted.sum())
+    count = len(people)
+    n = int(counted.sum())
     if count < 2 or not 0 < value < 1:
         return Estimate(value, np.nan, np.nan, n, count)
     error = float(np.sqrt((people**2).sum() * count / (count - 1)))
@@ -62,8 +63,10 @@ def auroc_estimate(
 
 def _influence(scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray] | None:
     """AUROC of a class, and how far each image moves it, (N,), NaN for those of which it is not known."""
-    positive, negative = labels > 0, labels == 0
-    ones, zeros = int(positive.sum()), int(negative.sum())
+    positive = labels > 0
+    negative = labels == 0
+    ones = int(positive.sum())
+    zeros = int(negative.sum())
     if not ones or not zeros:
         return None
     known = positive | negative

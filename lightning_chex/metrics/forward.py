@@ -53,9 +53,11 @@ def scores_of_copies(
         image = row // variants
         scores = predict(copies(image, row % variants))
         if target is None:
-            expected, shape_wanted = scores.ndim == 1, "(R,)"
+            expected = scores.ndim == 1
+            shape_wanted = "(R,)"
         else:
-            expected, shape_wanted = scores.ndim == 2, "(R, K), as a target was given"
+            expected = scores.ndim == 2
+            shape_wanted = "(R, K), as a target was given"
         if not expected or len(scores) != len(row):
             raise ValueError(
                 f"predict returned shape {tuple(scores.shape)} for R={len(row)} images: it must return {shape_wanted}"

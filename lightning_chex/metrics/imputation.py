@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 _DAMPING = 0.8  # of the Jacobi sweeps
-_STEPS_A_CHECK, _CHECKS = 3, 40  # some three checks are enough, whatever is missing
+# some three checks are enough, whatever is missing
+_STEPS_A_CHECK = 3
+_CHECKS = 40
 _BLOCK = {"cpu": 2**20}  # values at once: small enough for the processor's cache ...
 _LARGE_BLOCK = 2**24  # ... or large enough to fill a GPU
 
@@ -65,7 +67,8 @@ def _filled(images: Tensor, missing: Tensor, tolerance: float) -> Tensor:
     # known values scaled to [-1, 1]: the system is linear and keeps constants
     low = precise.masked_fill(missing, torch.inf).amin((2, 3), keepdim=True)
     high = precise.masked_fill(missing, -torch.inf).amax((2, 3), keepdim=True)
-    middle, half = (low + high) / 2, (high - low) / 2
+    middle = (low + high) / 2
+    half = (high - low) / 2
     known = ((precise - middle) / half.where(half > 0, 1.0)).masked_fill(missing, 0.0)
     # the channels of a grey image are now the same: one of them is enough
     grey = bool(((known - known[:, :1]).abs() <= tolerance / 100).all())
@@ -141,7 +144,8 @@ def _solve(known: Tensor, grids: list[_Grid], tolerance: float) -> Tensor:
     values = torch.zeros_like(known)
     residual = _binomial(known) * grids[0].missing
     error = _cycle(residual, grids)
-    direction, power = error, _dot(residual, error)
+    direction = error
+    power = _dot(residual, error)
     smallest = torch.finfo(known.dtype).tiny
     for _ in range(_CHECKS):
         # the cycle's estimate of the error decides; one that is done stands still, whatever the others need
@@ -154,7 +158,8 @@ def _solve(known: Tensor, grids: list[_Grid], tolerance: float) -> Tensor:
             values = values.addcmul(step, direction)
             residual = residual.addcmul(step, change, value=-1)
             error = _cycle(residual, grids)
-            previous, power = power, _dot(residual, error)
+            previous = power
+            power = _dot(residual, error)
             direction = error.addcmul(power / previous.clamp(min=smallest), direction)
     raise RuntimeError(
         f"missing pixels could not be filled to tolerance={tolerance!r} in {_CHECKS * _STEPS_A_CHECK} steps: "

@@ -195,7 +195,8 @@ def insertion_deletion(
         return torch.where(from_image, images[image], start[image])
 
     scores = scores_of_copies(predict, copies, len(images), len(exchanges), target, chunk, images.device)
-    insertion, deletion = scores[:, : len(counts)], scores[:, len(counts) :]
+    insertion = scores[:, : len(counts)]
+    deletion = scores[:, len(counts) :]
     if shared:
         deletion = torch.cat([insertion[:, -1:], deletion, insertion[:, :1]], dim=1)
     return PerturbationCurves(insertion, deletion, counts.float() / pixels)

@@ -39,7 +39,8 @@ def corner_mask(height: int, width: int, share: float = CORNER) -> Tensor:
         tensor(16)
     """
     down, across = (_pixels(side, share) for side in (height, width))
-    rows, columns = torch.zeros(height, dtype=torch.bool), torch.zeros(width, dtype=torch.bool)
+    rows = torch.zeros(height, dtype=torch.bool)
+    columns = torch.zeros(width, dtype=torch.bool)
     rows[:down] = rows[height - down :] = columns[:across] = columns[width - across :] = True
     return rows[:, None] & columns
 

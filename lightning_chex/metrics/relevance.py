@@ -64,10 +64,12 @@ def rank_accuracy(saliency: Tensor, region: Tensor) -> Tensor:
         Arras et al., CLEVR-XAI, Information Fusion 2022 (relevance rank accuracy). K is the region's size: a measure
         of order, not a threshold rule.
     """
-    flat, inside = saliency.flatten(1), region.flatten(1)
+    flat = saliency.flatten(1)
+    inside = region.flatten(1)
     size = inside.sum(1, keepdim=True)
     last = flat.sort(dim=1, descending=True).values.gather(1, (size - 1).clamp(min=0))
-    above, tied = flat > last, flat == last
+    above = flat > last
+    tied = flat == last
     places = size - above.sum(1, keepdim=True)  # left for the tied ones
     hits = (above & inside).sum(1, keepdim=True) + places * (tied & inside).sum(1, keepdim=True) / tied.sum(
         1, keepdim=True

@@ -100,7 +100,8 @@ def road(
 
     def copies(image: Tensor, variant: Tensor) -> Tensor:
         # the first variants remove from the strongest pixel on, the others from the weakest
-        rank, last = ranks[image], (variant >= len(counts))[:, None, None]
+        rank = ranks[image]
+        last = (variant >= len(counts))[:, None, None]
         missing = torch.where(last, pixels - 1 - rank, rank) < counts[variant % len(counts)][:, None, None]
         return linear_imputation(images[image], missing).addcmul(field, missing[:, None].to(field))
 

@@ -47,7 +47,8 @@ def severity_correlation(saliency: Tensor, zones: Tensor, scores: Tensor) -> Ten
         ValueError: shapes that do not match.
     """
     _check(saliency, zones, scores)
-    flat, painted = saliency.flatten(1), zone_score_map(zones, scores).flatten(1)
+    flat = saliency.flatten(1)
+    painted = zone_score_map(zones, scores).flatten(1)
     silent = is_constant(flat) & ~is_constant(painted)
     return pearson(flat, painted).masked_fill(silent, 0.0)
 

@@ -216,7 +216,8 @@ def _fault_of(state: dict[str, Tensor]) -> str | None:
     names = {"count", "shape", "mean", "sum_of_squares", "nonzero"}
     if not names <= state.keys() or not all(isinstance(state[name], Tensor) for name in names):
         return f"they need the tensors {', '.join(sorted(names))}"
-    count, shape = state["count"], state["shape"]
+    count = state["count"]
+    shape = state["shape"]
     values = [state[name] for name in ("mean", "sum_of_squares", "nonzero")]
     if count.numel() != 1 or count.is_floating_point() or int(count) < 0 or shape.ndim != 1 or len(shape) not in (0, 3):
         return "count is a number of images, shape the three sides of the features"

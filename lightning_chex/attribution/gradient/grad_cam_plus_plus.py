@@ -44,7 +44,8 @@ class GradCAMPlusPlus(GradCAM):
             result = model(images.requires_grad_().clone())
         check_runs_once(self.layer, len(seen))
         (gradient,) = torch.autograd.grad(explained_output(result, target).sum(), seen[0])
-        features, gradient = seen[0].detach().float(), gradient.float()
+        features = seen[0].detach().float()
+        gradient = gradient.float()
         square = gradient.square()
         denominator = 2 * square + features.sum((2, 3), keepdim=True) * square * gradient
         alpha = torch.where(denominator == 0, 0, square / denominator)

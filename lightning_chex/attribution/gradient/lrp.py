@@ -140,7 +140,8 @@ def _is_linear_in_weight(module: Any) -> bool:
             without, once, twice = (output(factor) for factor in (0.0, 1.0, 2.0))
         except (RuntimeError, TypeError, ValueError):  # it takes other inputs, and cannot be tried alone
             return True
-    once, twice = once - without, twice - without
+    once = once - without
+    twice = twice - without
     return bool((twice - 2 * once).norm() <= 1e-2 * once.norm())
 
 

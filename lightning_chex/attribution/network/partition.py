@@ -133,7 +133,8 @@ def _runnable(model: nn.Module, graph: fx.Graph) -> Callable[..., Any]:
 
 
 def _lower(nodes: list[fx.Node], cut: int, crossing: list[fx.Node]) -> fx.Graph:
-    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    graph = fx.Graph()
+    copies = dict[fx.Node, fx.Node]()
     for node in nodes[: cut + 1]:
         copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output((copies[nodes[cut]], tuple(copies[node] for node in crossing)))
@@ -141,7 +142,8 @@ def _lower(nodes: list[fx.Node], cut: int, crossing: list[fx.Node]) -> fx.Graph:
 
 
 def _upper(nodes: list[fx.Node], cut: int, crossing: list[fx.Node]) -> fx.Graph:
-    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    graph = fx.Graph()
+    copies = dict[fx.Node, fx.Node]()
     for i, node in enumerate([nodes[cut], *crossing]):
         copies[node] = graph.placeholder(f"crossing_{i}")
     for node in nodes[:cut]:
@@ -154,7 +156,9 @@ def _upper(nodes: list[fx.Node], cut: int, crossing: list[fx.Node]) -> fx.Graph:
 
 class _HookPartition:
     def __init__(self, model: nn.Module, layer: str) -> None:
-        self._model, self._layer, self._module = model, layer, get_layer(model, layer)
+        self._model = model
+        self._layer = layer
+        self._module = get_layer(model, layer)
 
     def below(self, images: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         seen: list[Any] = []

@@ -32,7 +32,9 @@ class ReplayPartition:
     """
 
     def __init__(self, model: nn.Module, layer: str, example: Tensor) -> None:
-        self._model, self._layer, self._module = model, layer, get_layer(model, layer)
+        self._model = model
+        self._layer = layer
+        self._module = get_layer(model, layer)
         parts = layer.split(".")
         containers = {"", *(".".join(parts[:i]) for i in range(1, len(parts)))}
         # the outermost modules that do not contain the layer

@@ -83,7 +83,8 @@ def _own_range(physical: np.ndarray, counts: np.ndarray) -> np.ndarray:
     high = physical[order][np.searchsorted(share, 1 - TAILS, side="left")]
     if high <= low:  # nearly all pixels are equal
         present = physical[counts > 0]
-        low, high = present.min(), present.max()
+        low = present.min()
+        high = present.max()
     if high == low:
         return np.zeros_like(physical)
     return np.clip((physical - low) / (high - low), 0, 1)

@@ -24,7 +24,8 @@ SQUARE = 1.02
 
 _BEFORE_META = 128 + 4 + 12  # preamble, prefix, and the element with the length of the meta information
 _MOST_BYTES = 2 * MAX_PIXELS + 2**24
-_J2K_START, _JP2_START = b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "
+_J2K_START = b"\xff\x4f\xff\x51"
+_JP2_START = b"\0\0\0\x0cjP  "
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
@@ -45,7 +46,8 @@ def check_header(header: Dataset) -> None:
     missing = [name for name in NEEDED if header.get(name) is None]
     if missing:
         raise UnreadableDicom(f"its header lacks {', '.join(missing)}; replace it with an intact copy")
-    kind, samples = str(header.PhotometricInterpretation), header.get("SamplesPerPixel", 1)
+    kind = str(header.PhotometricInterpretation)
+    samples = header.get("SamplesPerPixel", 1)
     if kind not in ("MONOCHROME1", "MONOCHROME2") or samples != 1:
         known = kind if kind in {standard.value for standard in PhotometricInterpretation} else "unknown colours"
         raise UnreadableDicom(
@@ -54,7 +56,10 @@ def check_header(header: Dataset) -> None:
     frames = int(header.get("NumberOfFrames") or 1)
     if frames != 1:
         raise UnreadableDicom(f"it has {frames} frames; an X-ray has one: export the frame that is meant")
-    rows, columns, bits, stored = header.Rows, header.Columns, header.BitsAllocated, header.BitsStored
+    rows = header.Rows
+    columns = header.Columns
+    bits = header.BitsAllocated
+    stored = header.BitsStored
     if not (rows > 0 and columns > 0 and rows * columns <= MAX_PIXELS):
         raise UnreadableDicom(f"its header says {rows} rows x {columns} columns; replace it with an intact copy")
     if bits not in (8, 16) or not 0 < stored <= bits:
@@ -125,7 +130,9 @@ def check_length(header: Dataset, file_size: int | None = None) -> None:
     syntax = header.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:
         return
-    rows, columns, wide = header.Rows, header.Columns, header.BitsAllocated // 8
+    rows = header.Rows
+    columns = header.Columns
+    wide = header.BitsAllocated // 8
     element: Any = header.get_item("PixelData", keep_deferred=True)
     length = len(element.value) if element.value is not None else element.length
     if file_size is not None and syntax != DeflatedExplicitVRLittleEndian:
@@ -144,7 +151,8 @@ def inflates_too_far(path: str | Path) -> bool:
     meta = read_file_meta_info(path)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return False
-    total, stream = 0, zlib.decompressobj(-zlib.MAX_WBITS)
+    total = 0
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
     with open(path, "rb") as file:
         file.seek(_BEFORE_META + meta.FileMetaInformationGroupLength)
         while total <= _MOST_BYTES and (piece := stream.unconsumed_tail or file.read(2**16)):
@@ -167,7 +175,8 @@ def stream_size(stream: bytes) -> tuple[int, int] | None:
         return bottom - top, right - left
     at = 2
     while stream[:2] == b"\xff\xd8" and at + 9 <= len(stream) and stream[at] == 0xFF:
-        marker, length = stream[at + 1], struct.unpack_from(">H", stream, at + 2)[0]
+        marker = stream[at + 1]
+        length = struct.unpack_from(">H", stream, at + 2)[0]
         if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:  # start of a frame
             rows, columns = struct.unpack_from(">2H", stream, at + 5)
             return rows, columns

@@ -45,7 +45,8 @@ def check_once(paths: Sequence[str], trainer: pl.Trainer | None, decode: bool = 
     if len(paths) < WORTHWHILE or not os.path.isdir(root):
         refuse_images(examine(paths, decode).problems, len(paths))
         return
-    marks, record = file_signatures(paths), Path(root) / RECORD
+    marks = file_signatures(paths)
+    record = Path(root) / RECORD
     known = _read(record)
     new = (~np.isin(marks, known) | (marks == 0)).nonzero()[0]
     problems = examine([paths[place] for place in new], decode).problems
@@ -64,7 +65,8 @@ def file_signatures(paths: Sequence[str]) -> np.ndarray:
 
 
 def _marks(paths: Sequence[str]) -> list[int]:
-    folder, marks = os.getcwd(), []
+    folder = os.getcwd()
+    marks = []
     for path in paths:
         try:
             found = os.stat(path)

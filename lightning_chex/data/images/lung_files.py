@@ -137,8 +137,10 @@ def _look(path: str, files: MaskFiles) -> tuple[bool, bool] | str:
 def _fitting_lungs(files: MaskFiles, shape: tuple[int, int]) -> Mask:
     """Read lungs at their own resolution, whose proportions have to be those of the image."""
     lungs = read_lungs(files)
-    (mask_height, mask_width), (height, width) = lungs.shape[1:], shape
-    rows, columns = min(mask_height, height), min(mask_width, width)
+    (mask_height, mask_width) = lungs.shape[1:]
+    (height, width) = shape
+    rows = min(mask_height, height)
+    columns = min(mask_width, width)
     # up to a pixel of the coarser one, at equal heights or at equal widths: half a row, lost when a wide image was
     # resized, is many columns
     if (

@@ -15,8 +15,11 @@ from lightning_chex.data.phantom.severity import draw_scores
 from lightning_chex.files import write_whole
 
 _COLUMNS = 8
-_HEADER, _GAP = 18, 2
-_BOX, _ZONE, _TEXT = (255, 190, 40), (90, 200, 255), (235, 235, 235)
+_HEADER = 18
+_GAP = 2
+_BOX = (255, 190, 40)
+_ZONE = (90, 200, 255)
+_TEXT = (235, 235, 235)
 
 Picture = npt.NDArray[np.uint8]  # (H, W, 3)
 

@@ -15,29 +15,90 @@ _SAMPLES = 8  # points of an outline between two that are given
 
 # offsets from the midline and heights: from the cardiophrenic angle up the mediastinum, over the apex, down the ribs
 _LUNG = np.array(
-    [[.05, .715], [.042, .62], [.046, .5], [.05, .4], [.046, .3], [.046, .22], [.062, .155], [.095, .122], [.14, .118],
-     [.19, .148], [.24, .218], [.288, .335], [.323, .47], [.347, .6], [.356, .7], [.354, .782]]
-)  # fmt: skip
-_DIAPHRAGM = np.array([[.354, .782], [.325, .735], [.265, .692], [.19, .672], [.115, .684], [.05, .715]])  # fmt: skip
+    [
+        [0.05, 0.715],
+        [0.042, 0.62],
+        [0.046, 0.5],
+        [0.05, 0.4],
+        [0.046, 0.3],
+        [0.046, 0.22],
+        [0.062, 0.155],
+        [0.095, 0.122],
+        [0.14, 0.118],
+        [0.19, 0.148],
+        [0.24, 0.218],
+        [0.288, 0.335],
+        [0.323, 0.47],
+        [0.347, 0.6],
+        [0.356, 0.7],
+        [0.354, 0.782],
+    ]
+)
+_DIAPHRAGM = np.array([[0.354, 0.782], [0.325, 0.735], [0.265, 0.692], [0.19, 0.672], [0.115, 0.684], [0.05, 0.715]])
 
 # great vessels, clockwise from the patient's right: vena cava, right atrium; then left: heart, pulmonary trunk, knob
 _MEDIASTINUM = np.array(
-    [[-.052, .06], [-.056, .16], [-.058, .24], [-.066, .32], [-.072, .4], [-.08, .47], [-.06, .6], [.05, .62],
-     [.11, .5], [.088, .425], [.072, .375], [.088, .33], [.09, .29], [.066, .255], [.056, .19], [.052, .06]]
-)  # fmt: skip
+    [
+        [-0.052, 0.06],
+        [-0.056, 0.16],
+        [-0.058, 0.24],
+        [-0.066, 0.32],
+        [-0.072, 0.4],
+        [-0.08, 0.47],
+        [-0.06, 0.6],
+        [0.05, 0.62],
+        [0.11, 0.5],
+        [0.088, 0.425],
+        [0.072, 0.375],
+        [0.088, 0.33],
+        [0.09, 0.29],
+        [0.066, 0.255],
+        [0.056, 0.19],
+        [0.052, 0.06],
+    ]
+)
 _KNOB = slice(11, 13)
 
 # the heart in units of its own width and of its height
 _HEART = np.array(
-    [[-.15, 0.], [-.26, .22], [-.335, .48], [-.325, .74], [-.24, .95], [.0, 1.06], [.3, 1.08], [.54, 1.02],
-     [.645, .88], [.65, .72], [.575, .5], [.43, .27], [.25, .03]]
-)  # fmt: skip
+    [
+        [-0.15, 0.0],
+        [-0.26, 0.22],
+        [-0.335, 0.48],
+        [-0.325, 0.74],
+        [-0.24, 0.95],
+        [0.0, 1.06],
+        [0.3, 1.08],
+        [0.54, 1.02],
+        [0.645, 0.88],
+        [0.65, 0.72],
+        [0.575, 0.5],
+        [0.43, 0.27],
+        [0.25, 0.03],
+    ]
+)
 
 # neck, shoulder, arm (outside the image), armpit, flank
 _BODY = np.array(
-    [[.088, -.05], [.088, .03], [.115, .068], [.19, .088], [.3, .098], [.4, .122], [.47, .17], [.53, .26], [.62, .4],
-     [.53, .43], [.468, .375], [.442, .4], [.43, .47], [.43, .6], [.437, .8], [.45, 1.06]]
-)  # fmt: skip
+    [
+        [0.088, -0.05],
+        [0.088, 0.03],
+        [0.115, 0.068],
+        [0.19, 0.088],
+        [0.3, 0.098],
+        [0.4, 0.122],
+        [0.47, 0.17],
+        [0.53, 0.26],
+        [0.62, 0.4],
+        [0.53, 0.43],
+        [0.468, 0.375],
+        [0.442, 0.4],
+        [0.43, 0.47],
+        [0.43, 0.6],
+        [0.437, 0.8],
+        [0.45, 1.06],
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -108,8 +169,10 @@ class Anatomy:
             down: 0 at the apex, 1 at the top of the diaphragm.
             ratio: the cardiothoracic ratio in this image.
         """
-        sign, lung = 2 * side - 1, self.lungs[side]
-        top, dome = lung[:, 1].min(), self.dome(side)
+        sign = 2 * side - 1
+        lung = self.lungs[side]
+        top = lung[:, 1].min()
+        dome = self.dome(side)
         y = float(top + down * (dome - top))
         lateral = max(sign * (x - 0.5) for x in _crossings(lung, y))
         solid = _crossings(self.mediastinum, y) + _crossings(self.heart(ratio), y)
@@ -167,7 +230,8 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
 
 
 def _lung(side: int, dome: float, bulge: float, stretch: tuple[float, float], rng: np.random.Generator) -> Points:
-    outer, base = _LUNG.copy(), _DIAPHRAGM.copy()
+    outer = _LUNG.copy()
+    base = _DIAPHRAGM.copy()
     outer[10:, 0] += bulge * np.sin(np.linspace(0, np.pi, len(outer) - 10))
     base[1:-1, 1] += dome + rng.uniform(-0.004, 0.004, len(base) - 2)
     # costophrenic and cardiophrenic angle stay sharp: two curves meet there
@@ -183,5 +247,6 @@ def _placed(offsets: Points, stretch: tuple[float, float]) -> Points:
 def _crossings(outline: Points, y: float) -> list[float]:
     following = np.roll(outline, -1, axis=0)
     crosses = (outline[:, 1] <= y) != (following[:, 1] <= y)
-    start, end = outline[crosses], following[crosses]
+    start = outline[crosses]
+    end = following[crosses]
     return list(start[:, 0] + (y - start[:, 1]) / (end[:, 1] - start[:, 1]) * (end[:, 0] - start[:, 0]))

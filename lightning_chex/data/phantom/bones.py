@@ -10,16 +10,18 @@ _RIBS = 10
 _LAST_BONY_FRONT = 5
 
 # offsets from the midline and heights of the standard patient
-_CLAVICLE = np.array([[.038, .2], [.1, .19], [.18, .155], [.27, .137], [.35, .143], [.42, .155]])  # fmt: skip
+_CLAVICLE = np.array([[0.038, 0.2], [0.1, 0.19], [0.18, 0.155], [0.27, 0.137], [0.35, 0.143], [0.42, 0.155]])
 _SHOULDER_BLADE = np.array(
-    [[.25, .15], [.36, .14], [.43, .19], [.4, .28], [.375, .42], [.35, .41], [.31, .27]]
-)  # fmt: skip
-_UPPER_ARM = np.array([[.42, .14], [.47, .15], [.53, .2], [.56, .3], [.5, .28], [.44, .22]])  # fmt: skip
+    [[0.25, 0.15], [0.36, 0.14], [0.43, 0.19], [0.4, 0.28], [0.375, 0.42], [0.35, 0.41], [0.31, 0.27]]
+)
+_UPPER_ARM = np.array([[0.42, 0.14], [0.47, 0.15], [0.53, 0.2], [0.56, 0.3], [0.5, 0.28], [0.44, 0.22]])
 
 
 def ribs(canvas: Canvas, anatomy: Anatomy) -> Layer:
     """Ribs, from the spine around the chest to their cartilage."""
-    back, front, edges = canvas.blank(), canvas.blank(), canvas.blank()
+    back = canvas.blank()
+    front = canvas.blank()
+    edges = canvas.blank()
     width = anatomy.ribs[2]
     for side in (0, 1):
         posterior, anterior = _rib_curves(anatomy, side)
@@ -45,7 +47,8 @@ def _rib_curves(anatomy: Anatomy, side: int) -> tuple[Points, Points]:
     back = _bezier(
         [np.full(_RIBS, 0.045), 0.55 * lateral, 0.95 * lateral, lateral], [start, start - arch, shoulder, end]
     )
-    reach, drop = 0.12 + 0.014 * number, end + 0.115 + 0.006 * number
+    reach = 0.12 + 0.014 * number
+    drop = end + 0.115 + 0.006 * number
     front = _bezier([lateral, lateral, 0.8 * lateral, reach], [end, end + 0.05, end + 0.1, drop])
     mirror = [2 * side - 1, 1]
     # lower ribs end in cartilage, which casts no shadow
@@ -61,7 +64,9 @@ def _bezier(x: list[npt.NDArray[np.floating]], y: list[npt.NDArray[np.floating]]
 
 def shoulders_and_spine(canvas: Canvas, anatomy: Anatomy) -> Layer:
     """Clavicles, shoulder blades and the vertebral column."""
-    collars, outlines, blades = canvas.blank(), canvas.blank(), canvas.blank()
+    collars = canvas.blank()
+    outlines = canvas.blank()
+    blades = canvas.blank()
     tilted = _CLAVICLE + np.outer(_CLAVICLE[:, 0] - 0.04, [0, anatomy.collar])
     for sign in (-1, 1):
         clavicle = open_curve(anatomy.place(tilted * [sign, 1]))

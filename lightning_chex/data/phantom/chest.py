@@ -106,5 +106,6 @@ def branches(
         fork = rng.uniform(0.2, 0.55, len(angles))
         angles = np.concatenate([turn - fork, turn + fork])
         starts = np.concatenate([ends, ends])
-        length, width = length * 0.72, width * 0.66
+        length = length * 0.72
+        width = width * 0.66
     return tree

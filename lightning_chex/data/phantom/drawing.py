@@ -40,7 +40,8 @@ class Canvas:
     def __init__(self, size: int, pose: Pose) -> None:
         self.size = size
         self.pose = pose
-        cos, sin = math.cos(pose.angle) * pose.scale, math.sin(pose.angle) * pose.scale
+        cos = math.cos(pose.angle) * pose.scale
+        sin = math.sin(pose.angle) * pose.scale
         self._matrix = np.array([[cos, -sin], [sin, cos]])
         self._to_pixels = self._matrix.T * size
         self._offset = (0.5 - 0.5 * self._matrix.sum(axis=1) + np.asarray(pose.shift)) * size - 0.5
@@ -54,7 +55,8 @@ class Canvas:
         """Unit coordinates x and y of each pixel centre, each float32 (H, W)."""
         inverse = np.linalg.inv(self._matrix)
         axis = (np.arange(self.size) + 0.5) / self.size - 0.5
-        across, down = axis - self.pose.shift[0], (axis - self.pose.shift[1])[:, None]
+        across = axis - self.pose.shift[0]
+        down = (axis - self.pose.shift[1])[:, None]
         x = inverse[0, 0] * across + inverse[0, 1] * down + 0.5
         y = inverse[1, 0] * across + inverse[1, 1] * down + 0.5
         return x.astype(np.float32), y.astype(np.float32)

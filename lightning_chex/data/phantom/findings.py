@@ -82,7 +82,8 @@ def atelectasis(site: Site, rng: np.random.Generator) -> Layer:
     first = rng.uniform(0.66, 0.84)
     for i in range(int(rng.integers(1, 3))):
         x, y = site.within(side, rng.uniform(0.4, 0.6), first + 0.14 * i)
-        half, tilt = rng.uniform(2.2, 3.6) * site.cm, rng.uniform(-0.3, 0.3)
+        half = rng.uniform(2.2, 3.6) * site.cm
+        tilt = rng.uniform(-0.3, 0.3)
         t = np.linspace(-1, 1, 17)
         curve = np.stack([x + half * t, y + half * tilt * t + rng.uniform(-0.012, 0.02) * (1 - t * t)], 1)
         thickness = rng.uniform(0.7, 1.1) * site.cm * (1 - 0.8 * t**4)
@@ -118,7 +119,8 @@ def infiltration(site: Site, rng: np.random.Generator) -> Layer:
     for _ in range(int(rng.integers(1, 4))):
         side = int(rng.choice(site.sides))
         cx, cy = site.within(side, rng.uniform(0.3, 0.65), rng.uniform(0.35, 0.85))
-        rx, ry = rng.uniform(3.0, 4.6) * site.cm, rng.uniform(3.6, 6.0) * site.cm
+        rx = rng.uniform(3.0, 4.6) * site.cm
+        ry = rng.uniform(3.6, 6.0) * site.cm
         distance = ((x - cx) / np.float32(rx)) ** 2 + ((y - cy) / np.float32(ry)) ** 2
         density = np.maximum(density, np.clip(1.25 * np.exp(-distance) - 0.25, 0, 1) * site.lungs[side])
     return density * (0.3 + 0.5 * patches)
@@ -151,7 +153,8 @@ def _ball(site: Site, cx: float, cy: float, radius: float, lobes: float, rng: np
     radius = max(radius, 1.2 / site.canvas.size)  # in a tiny image it still covers a pixel's centre
     ball = np.zeros_like(site.canvas.grid[0])
     near = site.canvas.around(cx, cy, radius * 1.4)
-    dx, dy = site.canvas.grid[0][near] - np.float32(cx), site.canvas.grid[1][near] - np.float32(cy)
+    dx = site.canvas.grid[0][near] - np.float32(cx)
+    dy = site.canvas.grid[1][near] - np.float32(cy)
     angle = np.arctan2(dy, dx)
     first, second = rng.uniform(0, 2 * np.pi, 2)
     edge = radius * (1 + lobes * (np.cos(2 * angle + first) + np.cos(3 * angle + second)))
@@ -200,7 +203,8 @@ def pneumothorax(site: Site, rng: np.random.Generator) -> Pneumothorax:
     """The lung has sunk from the apex and the ribs; between them air without vessels."""
     side = int(rng.integers(2))
     outline = site.anatomy.lungs[side]
-    top, bottom = outline[:, 1].min(), outline[:, 1].max()
+    top = outline[:, 1].min()
+    bottom = outline[:, 1].max()
     reach = rng.uniform(0.75, 1.0)
     sunk = rng.uniform(0.24, 0.4) * np.clip(1 - (outline[:, 1] - top) / (reach * (bottom - top)), 0, 1) ** 0.6
     sunk[site.anatomy.diaphragm] = 0  # the lung keeps lying on it
@@ -212,7 +216,8 @@ def pneumothorax(site: Site, rng: np.random.Generator) -> Pneumothorax:
     touching = sunk < 0.02
     away = outline[touching] - anchor
     edge[touching] += 0.03 * away / np.linalg.norm(away, axis=1, keepdims=True)
-    canvas, lung = site.canvas, site.lungs[side]
+    canvas = site.canvas
+    lung = site.lungs[side]
     air = lung * (1 - canvas.soft(canvas.fill(edge), 0.002))
     air = air * (air > 0.15)
     freed = ~touching & (np.linalg.norm(edge - outline, axis=1) > 0.012)

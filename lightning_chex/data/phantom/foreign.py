@@ -14,7 +14,9 @@ from lightning_chex.class_names import PATHOLOGIES
 
 Kind = Literal["marker", "tube", "border"]
 
-_MARKER_GREY, _TUBE_GREY, _EDGE_GREY = 225, 200, 8
+_MARKER_GREY = 225
+_TUBE_GREY = 200
+_EDGE_GREY = 8
 _FRACTION_BITS = 4  # of the fixed-point coordinates that cv2 takes
 
 
@@ -68,7 +70,8 @@ class Shortcut:
 
 def lay(grey: npt.NDArray[np.uint8], thing: Foreign) -> None:
     """Draw a thing onto an image (H, W), in place."""
-    size, rng = len(grey), np.random.default_rng(thing.number)
+    size = len(grey)
+    rng = np.random.default_rng(thing.number)
     if not thing.shown:
         return
     if thing.kind == "marker":
@@ -82,9 +85,7 @@ def lay(grey: npt.NDArray[np.uint8], thing: Foreign) -> None:
         t = np.linspace(0, 1, 24)[:, None]
         curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end
         points = np.round(curve * size * 2**_FRACTION_BITS).astype(np.int32)
-        cv2.polylines(
-            grey, [points], False, _TUBE_GREY, max(1, round(0.012 * size)), cv2.LINE_AA, _FRACTION_BITS
-        )  # fmt: skip
+        cv2.polylines(grey, [points], False, _TUBE_GREY, max(1, round(0.012 * size)), cv2.LINE_AA, _FRACTION_BITS)
     else:
         left, right, bottom = np.maximum(1, np.round(rng.uniform(0.03, 0.06, 3) * size)).astype(int)
         grey[:, :left] = grey[:, size - right :] = grey[size - bottom :] = _EDGE_GREY

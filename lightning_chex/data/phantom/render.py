@@ -96,7 +96,8 @@ def take(
     ``foreign`` is laid on it; if it is a marker it takes the place of the view's own. For the other arguments see
     ``render``.
     """
-    anatomy, view = draw_anatomy(random_stream(seed, PATIENT, patient)), draw_view(random_stream(seed, VIEW, number))
+    anatomy = draw_anatomy(random_stream(seed, PATIENT, patient))
+    view = draw_view(random_stream(seed, VIEW, number))
     if foreign is not None and foreign.kind == "marker":
         view = replace(view, marker=False)
     taken = render(size, anatomy, view, (seed, _PICTURE, number), present, scores, appearance)
@@ -198,13 +199,16 @@ class _Disease:
 
 
 def _disease(site: findings.Site, present: Collection[str], stream: Callable[[int], np.random.Generator]) -> _Disease:
-    size, conspicuity = site.canvas.size, site.appearance.conspicuity
+    size = site.canvas.size
+    conspicuity = site.appearance.conspicuity
     masks = np.zeros((len(PATHOLOGIES), size, size), bool)
-    clear, collapse = np.ones((size, size), np.float32), np.zeros((size, size), np.float32)
+    clear = np.ones((size, size), np.float32)
+    collapse = np.zeros((size, size), np.float32)
     if "Pneumothorax" in present:
         k = PATHOLOGIES.index("Pneumothorax")
         fallen = findings.pneumothorax(site, stream(k))
-        zone, pleura = _trimmed(fallen.air), _trimmed(fallen.pleura)
+        zone = _trimmed(fallen.air)
+        pleura = _trimmed(fallen.pleura)
         masks[k] = (zone > 0) | (pleura > 0)
         collapse = min(1.0, conspicuity) * zone
         clear -= np.minimum(1, 0.5 * conspicuity * pleura)
@@ -250,14 +254,13 @@ def _trimmed(density: Layer) -> Layer:
 
 
 def _boxes(masks: Mask) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    boxes, owners = [np.zeros((0, 4), np.float32)], []
+    boxes = [np.zeros((0, 4), np.float32)]
+    owners = []
     for k, mask in enumerate(masks):
         if mask.any():
             stats = cv2.connectedComponentsWithStats(mask.view(np.uint8), ltype=cv2.CV_16U)[2][1:]
-            corner, extent = (
-                stats[:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP]],
-                stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]],
-            )
+            corner = stats[:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP]]
+            extent = stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]]
             boxes.append(np.concatenate([corner, corner + extent], 1).astype(np.float32))
             owners += [k] * len(stats)
     return np.concatenate(boxes), np.array(owners, np.int64)

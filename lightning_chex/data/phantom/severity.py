@@ -25,7 +25,8 @@ def opacities(canvas: Canvas, lungs: Mask, scores: npt.NDArray[np.int64], rng: n
     """Density (H, W) in [0, 1] of all zones: a net for interstitial disease, patches for alveolar disease."""
     net = _net(canvas, lungs, rng)
     coarse = canvas.clouds(rng, 0.05) + 0.4 * canvas.clouds(rng, 0.02)
-    zones, total = zone_masks(lungs), np.zeros_like(net)
+    zones = zone_masks(lungs)
+    total = np.zeros_like(net)
     for score, (interstitial, alveolar, share) in _OPACITY.items():
         affected = zones[scores == score].any(axis=0)
         if affected.any():

@@ -96,13 +96,16 @@ def rater_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
         >>> round(figures["zone_agreement"], 3), figures["global_mae"]
         (0.833, 2.0)
     """
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    first = np.asarray(first, dtype=np.float64)
+    second = np.asarray(second, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 2 or first.shape[1] != len(ZONES) or len(first) == 0:
         raise ValueError(
             f"scores have shapes {first.shape} and {second.shape}: give (N, {len(ZONES)}) twice, N above 0"
         )
-    equal, apart = first == second, np.abs(first - second)
-    total, other = first.sum(axis=1), second.sum(axis=1)
+    equal = first == second
+    apart = np.abs(first - second)
+    total = first.sum(axis=1)
+    other = second.sum(axis=1)
     figures = {"images": len(first), "zone_agreement": equal.mean(), "zone_mae": apart.mean()}
     for i, zone in enumerate(ZONES):
         figures[f"zone_agreement/{zone}"] = equal[:, i].mean()

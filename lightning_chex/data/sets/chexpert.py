@@ -21,9 +21,22 @@ from lightning_chex.data.table.segmentations import read_segmentations
 COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 """The five that CheXpert's competition is about."""
 
-OBSERVATIONS = ("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
-                "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other",
-                "Fracture", "Support Devices")  # fmt: skip
+OBSERVATIONS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
 """All fourteen, in the order of ``train.csv``."""
 
 OfficialValid = Literal["val", "test"]
@@ -116,9 +129,12 @@ class CheXpertDataModule(PublicDataModule):
             raise DataError(f"no table of CheXpert in {root}, which holds {contents(root)}: correct root")
         table, path = stacked(parts)
         told: dict[str, str] = {name.lower(): name for name in ("Sex", "Age") if name in table}
-        return table, path, only(
-            image="image", patient="patient", split="split", labels=list(OBSERVATIONS), view="view", **told
-        ), None  # fmt: skip
+        return (
+            table,
+            path,
+            only(image="image", patient="patient", split="split", labels=list(OBSERVATIONS), view="view", **told),
+            None,
+        )
 
     def read_masks(self, names: Names, root: Path) -> MaskSources | None:
         """Read CheXlocalize's masks, if they are there."""
@@ -126,10 +142,16 @@ class CheXpertDataModule(PublicDataModule):
             return None
         runs = Masks(form="coco")
         found = [
-            run_masks(_renamed(read_segmentations(path, self.class_names, _OTHER_NAMES)), path, runs,
-                      len(self.class_names), names, {})
+            run_masks(
+                _renamed(read_segmentations(path, self.class_names, _OTHER_NAMES)),
+                path,
+                runs,
+                len(self.class_names),
+                names,
+                {},
+            )
             for path in self._mask_files
-        ]  # fmt: skip
+        ]
         return MaskSources(
             len(self.class_names),
             runs={key: text for own in found for key, text in own.runs.items()},

@@ -108,7 +108,8 @@ class CohenDataModule(ChestXrayDataModule):
         )
         images = scores.loc[paths.index].assign(path=paths)
         check_once(images["path"].tolist(), self.trainer, self.decodes_sample)
-        self._masks, self._outlined = {}, {}
+        self._masks = {}
+        self._outlined = {}
         if self.lung_masks or (root / _MASK_FOLDER).is_dir():
             self._masks = find_masks(root, f"{_MASK_FOLDER}/{{id}}.png", self.follow_links)
         self._images = images.join(zone_scores(images, self.rater))
@@ -163,13 +164,15 @@ def read_scores(path: Path) -> pd.DataFrame:
         for column in columns:
             wrong = table[~table[column].isin(["0", "1", "2", "3"])]
             if len(wrong):
-                name, score = wrong["filename"].iloc[0], wrong[column].iloc[0]
+                name = wrong["filename"].iloc[0]
+                score = wrong[column].iloc[0]
                 raise DataError(f"{path}: {column} of {name} is {score!r}, but a zone scores 0, 1, 2 or 3; correct it")
             scores[column] = table[column].astype(int)
         total = scores[columns].sum(axis=1)
         wrong = table[pd.to_numeric(table[f"{rater}-Global"], errors="coerce") != total]
         if len(wrong):
-            name, given = wrong["filename"].iloc[0], wrong[f"{rater}-Global"].iloc[0]
+            name = wrong["filename"].iloc[0]
+            given = wrong[f"{rater}-Global"].iloc[0]
             raise DataError(
                 f"{path}: the zones {columns[0]} to {columns[-1]} of {name} add up to {total[wrong.index[0]]}, "
                 f"but {rater}-Global is {given}; correct one of them"

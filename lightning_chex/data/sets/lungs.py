@@ -155,7 +155,8 @@ class LungDataModule(ChestXrayDataModule):
 
     def _report_missing(self, paths: dict[str, str], found: Sequence[dict[str, str]]) -> None:
         """Raise for images and masks without a counterpart, or warn that they are left out."""
-        of_any, of_all = set().union(*found), set(found[0]).intersection(*found)
+        of_any = set().union(*found)
+        of_all = set(found[0]).intersection(*found)
         cases = [
             (sorted(paths.keys() - of_any), f"of the {len(paths)} images have no lung mask", "left out"),
             (sorted(of_any - paths.keys()), "lung masks have no image", "left out"),

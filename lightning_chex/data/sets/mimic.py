@@ -77,6 +77,9 @@ class MIMICDataModule(PublicDataModule):
         subject = "p" + table["subject_id"]
         image = "files/" + subject.str[:3] + "/" + subject + "/s" + table["study_id"] + "/" + table["dicom_id"]
         table = table.assign(image=image)
-        return table, path, only(
-            image="image", patient="subject_id", split="split", labels=list(OBSERVATIONS), view="ViewPosition"
-        ), None  # fmt: skip
+        return (
+            table,
+            path,
+            only(image="image", patient="subject_id", split="split", labels=list(OBSERVATIONS), view="ViewPosition"),
+            None,
+        )

@@ -145,7 +145,8 @@ class NIHDataModule(ChestXrayDataModule):
         # index in PATHOLOGIES to index in the classes asked for
         index = {PATHOLOGIES.index(name): i for i, name in enumerate(self.class_names) if name in PATHOLOGIES}
         boxes = boxes[boxes["label"].isin(list(index))]
-        self._images, self._boxes = images, boxes.assign(label=boxes["label"].map(index).astype(int))
+        self._images = images
+        self._boxes = boxes.assign(label=boxes["label"].map(index).astype(int))
 
     def build(self, split: Split, transform: ImageTransform) -> NIHChestXray8:
         """Make the dataset of one split."""

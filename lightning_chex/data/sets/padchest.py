@@ -12,9 +12,22 @@ from lightning_chex.data.table.files import contents
 from lightning_chex.data.table.joining import check_columns, only
 from lightning_chex.data.table.reading import numbers, read_text_table, whole_numbers
 
-FINDINGS = ("cardiomegaly", "pleural effusion", "pneumonia", "atelectasis", "infiltrates", "consolidation", "nodule",
-            "mass", "pneumothorax", "pulmonary fibrosis", "pulmonary edema", "emphysema", "hiatal hernia",
-            "pleural thickening")  # fmt: skip
+FINDINGS = (
+    "cardiomegaly",
+    "pleural effusion",
+    "pneumonia",
+    "atelectasis",
+    "infiltrates",
+    "consolidation",
+    "nodule",
+    "mass",
+    "pneumothorax",
+    "pulmonary fibrosis",
+    "pulmonary edema",
+    "emphysema",
+    "hiatal hernia",
+    "pleural thickening",
+)
 """Terms of PadChest for what other sets name too."""
 
 _TABLE = "PADCHEST_chest_x_ray_images_labels_160K*.csv"
@@ -74,14 +87,19 @@ class PadChestDataModule(PublicDataModule):
             kept &= table["MethodLabel"].str.lower() == "physician"
         if not kept.any():
             raise DataError(f"{found[0]}: no row is left of {len(table):,}: give data.physicians false")
-        table, told = table[kept], {}
+        table = table[kept]
+        told = {}
         if {"PatientBirth", "StudyDate_DICOM"} <= set(table.columns):
-            birth, study = numbers(table["PatientBirth"]), numbers(whole_numbers(table["StudyDate_DICOM"]).str[:4])
+            birth = numbers(table["PatientBirth"])
+            study = numbers(whole_numbers(table["StudyDate_DICOM"]).str[:4])
             years = study - birth
             table = table.assign(age=years.where((years >= 0) & (years < 120)).map("{:g}".format).replace("nan", ""))
             told["age"] = "age"
         if "PatientSex_DICOM" in table:
             told["sex"] = "PatientSex_DICOM"
-        return table, found[0], only(
-            image="ImageID", patient="PatientID", labels="Labels", view="Projection", **told
-        ), None  # fmt: skip
+        return (
+            table,
+            found[0],
+            only(image="ImageID", patient="PatientID", labels="Labels", view="Projection", **told),
+            None,
+        )

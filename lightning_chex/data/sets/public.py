@@ -91,8 +91,19 @@ class PublicDataModule(TableDataModule):
     def proposal(self) -> tuple[list[str], str]:
         """Say in words what was read, and write a configuration of a training on it."""
         reading = self.reading
-        shared = ("view", "uncertain", "missing", "val_fraction", "test_fraction", "split_seed", "allow_missing",
-                  "follow_links", "size", "batch_size", "num_workers")  # fmt: skip
+        shared = (
+            "view",
+            "uncertain",
+            "missing",
+            "val_fraction",
+            "test_fraction",
+            "split_seed",
+            "allow_missing",
+            "follow_links",
+            "size",
+            "batch_size",
+            "num_workers",
+        )
         settings = {name: getattr(self, name) for name in (*self.options, *shared)}
         settings = {"root": os.path.abspath(data_root(self.root)), "classes": list(reading.names), **settings}
         config = proposed_config(f"lightning_chex.data.{type(self).__name__}", settings, reading.columns, [], [])

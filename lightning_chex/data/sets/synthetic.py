@@ -42,7 +42,8 @@ HEALTHY = 0.25
 """Share of images drawn as healthy; with those where no pathology is drawn, about 40 % show no finding."""
 
 MAX_CONSPICUITY = 2.0
-MIN_EXTENT, MAX_EXTENT = 0.5, 1.5
+MIN_EXTENT = 0.5
+MAX_EXTENT = 1.5
 
 
 class SyntheticCXR(Dataset[dict[str, Any]]):
@@ -118,8 +119,10 @@ class SyntheticCXR(Dataset[dict[str, Any]]):
             raise ValueError(f"shortcut is {shortcut}, but target {target} has no classes: use target pathologies")
         if shortcut is None and (shortcut_kind, shortcut_class) != ("marker", "Effusion"):
             raise ValueError("shortcut_kind and shortcut_class need shortcut: give its strength, from 0 to 1")
-        self.num_images, self.size = num_images, size
-        self.seed, self.target = seed, target
+        self.num_images = num_images
+        self.size = size
+        self.seed = seed
+        self.target = target
         self.images_per_patient = images_per_patient
         self.appearance = Appearance(conspicuity, extent, bilateral)
         self.prevalence = {**PREVALENCE, **(prevalence or {})}

@@ -170,7 +170,8 @@ class TableDataModule(ChestXrayDataModule):
     def check(self) -> None:
         """Read the tables, find the images and check that they match; raises a DataError otherwise."""
         self._require_decisions()
-        root, reading = data_root(self.root), self.reading
+        root = data_root(self.root)
+        reading = self.reading
         if reading.recognised.guessed:
             rank_zero_warn(
                 f"{reading.path}: columns were recognised ({', '.join(reading.recognised.guessed)}): inspect shows "
@@ -237,7 +238,8 @@ class TableDataModule(ChestXrayDataModule):
         )
         # after the splits, which do not depend on what is filtered or missing
         kept = filtered_views(images, self.view, reading.path, column_of(reading.columns, "view")).to_numpy()
-        images, labels = images[kept], labels[kept]
+        images = images[kept]
+        labels = labels[kept]
         column = str(reading.columns.image)
         masks = mask_files(self.masks, root, reading.names, self.follow_links)
         found = {name: path for name, path in self._files_below(root).items() if path not in masks}
@@ -245,7 +247,8 @@ class TableDataModule(ChestXrayDataModule):
         where = f"{root}, as {reading.path}, column {column!r}, names them"
         paths = locate(images["image_id"], matched, where, self.allow_missing, images["split"])
         there = images.index.isin(paths.index)
-        images, labels = images[there].assign(path=paths), labels[there]
+        images = images[there].assign(path=paths)
+        labels = labels[there]
         refuse_one_file_twice(images, reading.path, column)
         return images, labels
 
@@ -315,7 +318,8 @@ class TableDataModule(ChestXrayDataModule):
 
     def _find_annotations(self) -> None:
         """Find boxes and masks of the images in use."""
-        root, reading = data_root(self.root), self.reading
+        root = data_root(self.root)
+        reading = self.reading
         column = str(reading.columns.image)
         listed = frozenset(names_of_images(whole_numbers(reading.table[column]), reading.path, root))
         paths = dict(zip(self._images["image_id"], self._images["path"], strict=True))

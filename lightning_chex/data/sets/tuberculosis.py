@@ -74,7 +74,8 @@ class TuberculosisDataModule(PublicDataModule):
 def _reading(path: Path) -> tuple[str, str]:
     """Sex and age in years, as a clinical reading tells them; empty where it does not."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    sex, age = _SEX.search(text), _AGE.search(text)
+    sex = _SEX.search(text)
+    age = _AGE.search(text)
     letter = (sex.group(2) or sex.group(1)[0]).upper() if sex else ""
     years = f"{age.group(1) or age.group(3)}{(age.group(2) or age.group(4))[0]}".upper() if age else ""
     return letter, years

@@ -38,10 +38,18 @@ class XRVXrays(Dataset[dict[str, Any]]):
     unknown_labels = True
 
     def __init__(
-        self, source: Any, images: pd.DataFrame, labels: np.ndarray, columns: list[int], transform: ImageTransform,
+        self,
+        source: Any,
+        images: pd.DataFrame,
+        labels: np.ndarray,
+        columns: list[int],
+        transform: ImageTransform,
         masks: bool,
-    ) -> None:  # fmt: skip
-        self.source, self.columns, self.transform, self.masks = source, columns, transform, masks
+    ) -> None:
+        self.source = source
+        self.columns = columns
+        self.transform = transform
+        self.masks = masks
         self.places = images["place"].tolist()
         self.image_ids: list[str] = images["image_id"].tolist()
         self.patient_ids: list[str] = images["patient_id"].tolist()
@@ -111,8 +119,12 @@ class XRVDataModule(ChestXrayDataModule):
     ) -> None:
         super().__init__(**kwargs)
         check_fractions(val_fraction, test_fraction)
-        self.source, self.options, self.classes = dataset, dict(options or {}), classes
-        self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
+        self.source = dataset
+        self.options = dict(options or {})
+        self.classes = classes
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.split_seed = split_seed
         self._opened: Any = None
         self._labels = np.zeros((0, 0), np.float32)
         self._table = pd.DataFrame()
@@ -146,7 +158,8 @@ class XRVDataModule(ChestXrayDataModule):
 
     def check(self) -> None:
         """Open the data set and draw the splits; raises a DataError otherwise. Its images are read later."""
-        source, csv = self.opened, self.opened.csv.reset_index(drop=True)
+        source = self.opened
+        csv = self.opened.csv.reset_index(drop=True)
         if len(csv) != len(source):
             raise DataError(f"{type(source).__name__} has {len(source)} images, and {len(csv)} rows in its table")
         labels = np.asarray(source.labels, dtype=np.float32)[:, self._columns]
@@ -163,7 +176,8 @@ class XRVDataModule(ChestXrayDataModule):
                 table[own] = csv[theirs]
         table["masks"] = csv["has_masks"].astype(bool) if "has_masks" in csv else False
         known = pd.DataFrame(labels).notna().any(axis=1)
-        self._labels, table = labels[known.to_numpy()], table[known].reset_index(drop=True)
+        self._labels = labels[known.to_numpy()]
+        table = table[known].reset_index(drop=True)
         if table.empty:
             raise DataError(f"{type(source).__name__} has no image with a known label of {', '.join(self.class_names)}")
         draw = (self.val_fraction, self.test_fraction, self.split_seed)

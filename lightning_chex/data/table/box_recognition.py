@@ -83,7 +83,8 @@ def _windows(table: pd.DataFrame, used: set[str]) -> list[list[str]]:
 def _fitting(values: pd.DataFrame, matched: pd.Series, is_guess: bool) -> list[BoxForm]:
     """Forms in which all boxes lie inside their images."""
     rows = values.notna().all(axis=1) & matched.notna()
-    values, paths = values[rows][:_LOOKED_AT], matched[rows][:_LOOKED_AT]
+    values = values[rows][:_LOOKED_AT]
+    paths = matched[rows][:_LOOKED_AT]
     if not len(values):
         return []
     try:

@@ -22,13 +22,26 @@ BoxUnit = Literal["pixels", "share"]
 """Pixels of the original, or 0 to 1 of its width and height."""
 
 _FORMS: dict[BoxForm, tuple[tuple[str, ...], ...]] = {
-    "xyxy": (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("x0", "y0", "x1", "y1"),
-             ("left", "top", "right", "bottom")),
-    "xywh": (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top", "width", "height"),
-             ("xmin", "ymin", "width", "height"), ("xmin", "ymin", "w", "h")),
-    "cxcywh": (("xcenter", "ycenter", "width", "height"), ("cx", "cy", "w", "h"), ("cx", "cy", "width", "height"),
-               ("xcenter", "ycenter", "w", "h")),
-}  # fmt: skip
+    "xyxy": (
+        ("xmin", "ymin", "xmax", "ymax"),
+        ("x1", "y1", "x2", "y2"),
+        ("x0", "y0", "x1", "y1"),
+        ("left", "top", "right", "bottom"),
+    ),
+    "xywh": (
+        ("x", "y", "w", "h"),
+        ("x", "y", "width", "height"),
+        ("left", "top", "width", "height"),
+        ("xmin", "ymin", "width", "height"),
+        ("xmin", "ymin", "w", "h"),
+    ),
+    "cxcywh": (
+        ("xcenter", "ycenter", "width", "height"),
+        ("cx", "cy", "w", "h"),
+        ("cx", "cy", "width", "height"),
+        ("xcenter", "ycenter", "w", "h"),
+    ),
+}
 _LABELS = [
     "label",
     "class",
@@ -40,8 +53,14 @@ _LABELS = [
     "pathology",
     "labelname",
 ]
-_FRAMES = (("imagewidth", "imageheight"), ("originalwidth", "originalheight"), ("origwidth", "origheight"),
-           ("width", "height"), ("cols", "rows"), ("columns", "rows"))  # fmt: skip
+_FRAMES = (
+    ("imagewidth", "imageheight"),
+    ("originalwidth", "originalheight"),
+    ("origwidth", "origheight"),
+    ("width", "height"),
+    ("cols", "rows"),
+    ("columns", "rows"),
+)
 
 _NUMBER = r"[-+\d.eE]+"
 
@@ -86,7 +105,8 @@ def box_columns(table: pd.DataFrame, path: Path, given: BoxColumns) -> BoxColumn
                     f"{first_few(map(repr, table.columns), 20)}"
                 )
     by_name = {plain(name): name for name in reversed(list(table.columns))}
-    box, form = given.box, given.form
+    box = given.box
+    form = given.form
     if box is None:
         ways = [(own, names) for own, several in _FORMS.items() for names in several if form in (None, own)]
         found = next(((own, names) for own, names in ways if by_name.keys() >= set(names)), None)
@@ -97,7 +117,8 @@ def box_columns(table: pd.DataFrame, path: Path, given: BoxColumns) -> BoxColumn
             box = whole[0]
             form = form or ("xyxy" if plain(box).endswith("xyxy") else "xywh" if plain(box).endswith("xywh") else None)
         else:
-            form, box = found[0], [by_name[name] for name in found[1]]
+            form = found[0]
+            box = [by_name[name] for name in found[1]]
     if form is None:
         raise DataError(f"{path}: box format of column {box!r} is ambiguous: set --data.box_columns.form xywh or xyxy")
     if not isinstance(box, str) and len(box) != 4:
@@ -135,15 +156,18 @@ def read_boxes(table: pd.DataFrame, path: Path, columns: BoxColumns, names: Sequ
     """
     parts = _checked_four(table, path, columns)
     filled = (parts != "").any(axis=1)
-    table, parts = table[filled], parts[filled]
+    table = table[filled]
+    parts = parts[filled]
     values = parts.apply(numbers)
     for name in parts:
         refuse_rows(path, str(name), parts[name], ~np.isfinite(values[name]), "is no number")
     labels = _labels(table, path, columns, names)
-    table, values = table[labels.notna()], values[labels.notna()]
+    table = table[labels.notna()]
+    values = values[labels.notna()]
     a, b, c, d = (values.iloc[:, k] for k in range(4))
     if columns.form == "cxcywh":
-        a, b = a - c / 2, b - d / 2
+        a = a - c / 2
+        b = b - d / 2
     x2, y2 = (c, d) if columns.form == "xyxy" else (a + c, b + d)
     boxes = pd.DataFrame({"label": labels.dropna().astype(int), "x1": a, "y1": b, "x2": x2, "y2": y2})
     said = _said(values)

@@ -62,7 +62,8 @@ def read_runs(table: pd.DataFrame, path: Path, given: Masks, names: Sequence[str
         name = getattr(given, field)
         if name is not None and name not in columns:
             raise DataError(f"{path} has no column {name!r}, which data.masks.{field} names; it has {columns}")
-    image, text = given.image or columns[0], given.text or columns[-1]
+    image = given.image or columns[0]
+    text = given.text or columns[-1]
     if given.label is None and len(names) > 1:
         raise DataError(f"{path}: name the column with the class of a mask by --data.masks.label; it has {columns}")
     labels = pd.Series(0, table.index)
@@ -154,7 +155,8 @@ def _runs(text: str, height: int, width: int, form: MaskForm) -> tuple[np.ndarra
     if form == "coco":
         runs = _coco_counts(text)
         edges = _cumulated(runs, height * width)
-        starts, ends = edges[:-1:2], edges[1::2]
+        starts = edges[:-1:2]
+        ends = edges[1::2]
         whole = int(edges[-1]) == height * width
     else:
         pairs = [int(number) for number in text.split()]
@@ -162,7 +164,8 @@ def _runs(text: str, height: int, width: int, form: MaskForm) -> tuple[np.ndarra
             raise ValueError("run lengths come in pairs of a place and a length")
         if form == "siim":
             edges = _cumulated(pairs, height * width)
-            starts, ends = edges[::2], edges[1::2]
+            starts = edges[::2]
+            ends = edges[1::2]
         else:
             bounded = np.array(_bounded(pairs, height * width), dtype=np.int64)
             starts = bounded[::2] - 1

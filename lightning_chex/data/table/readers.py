@@ -48,7 +48,8 @@ def merge_labels(labels: np.ndarray, images: pd.Series, readers: pd.Series, rule
     """
     own = pd.DataFrame(labels).groupby([images.to_numpy(), readers.to_numpy()], sort=False).max()
     by_image = own.groupby(level=0, sort=False)
-    votes, told = by_image.sum(), by_image.count()
+    votes = by_image.sum()
+    told = by_image.count()
     agreed = (votes.to_numpy() >= needed(told.to_numpy(), rule)).astype(np.float32)
     return pd.DataFrame(np.where(told.to_numpy() > 0, agreed, np.nan), index=votes.index, columns=votes.columns)
 

@@ -18,7 +18,8 @@ from lightning_chex.data.table.files import MOST_BYTES, intact
 from lightning_chex.extras import EXTRAS, how_to_install
 
 _SEPARATORS = ",;\t|"
-_EXCEL, _PARQUET = (".xlsx", ".xlsm", ".xls", ".ods"), (".parquet", ".pq")
+_EXCEL = (".xlsx", ".xlsm", ".xls", ".ods")
+_PARQUET = (".parquet", ".pq")
 _ENGINES = {".xls": "xlrd", ".ods": "odfpy"}
 _LOOKED_AT = 2**16
 _MOST_COLUMNS = 2_000

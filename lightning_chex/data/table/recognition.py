@@ -364,7 +364,8 @@ class _Search:
 
     def _repeated_ids(self) -> dict[str, int]:
         """Number of values of each column that looks like patient ids (repeated, with digits, without blanks)."""
-        rows, fitting = len(self.table), {}
+        rows = len(self.table)
+        fitting = {}
         for name in self.free:
             cells = self.table[name]
             if plain(name) in _MEASURES or cells.ne("").mean() <= 0.9:
@@ -485,7 +486,8 @@ def _examples(cells: pd.Series, counted: bool) -> str:
 
 def described_columns(table: pd.DataFrame, recognised: Recognised) -> list[str]:
     """Say in words what each column was taken for, and how sure that is."""
-    columns, lines = recognised.columns, []
+    columns = recognised.columns
+    lines = []
     for field in vars(columns):
         names = columns_of(columns, field)
         if not names:

@@ -133,7 +133,9 @@ def image_rows(
     Raises:
         DataError: see the parts.
     """
-    table, path, columns = reading.table, reading.path, reading.columns
+    table = reading.table
+    path = reading.path
+    columns = reading.columns
     cells = whole_numbers(table[str(columns.image)])
     ids = names_of_images(cells, path, root)
     labels = (
@@ -166,7 +168,8 @@ def image_rows(
         if not told.any():
             raise DataError(f"{path}: no row has a {kind}: correct data.columns, data.uncertain or data.missing")
         rank_zero_warn(f"{path}: {(~told).sum():,} of the {len(told):,} images have no {kind} and are left out")
-        images, labels = images[told], labels[told]
+        images = images[told]
+        labels = labels[told]
     values = labels if reading.names else labels.sum(axis=1)
     return images.assign(split=_splits(images, values, reading, val, test, seed)), labels
 
@@ -195,7 +198,8 @@ def _one_row_each(
     images: pd.DataFrame, labels: np.ndarray, reading: Reading, readers: ReaderRule
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Join the rows of an image where each is a box or a reader's; elsewhere refuse a second one."""
-    path, ids = reading.path, images["image_id"]
+    path = reading.path
+    ids = images["image_id"]
     reader = column_of(reading.columns, "reader")
     again = ids.duplicated()
     if not again.any():

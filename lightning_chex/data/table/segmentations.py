@@ -30,7 +30,9 @@ def read_segmentations(path: Path, names: Sequence[str], other_names: Mapping[st
     with intact(path, "JSON, {image: {class: {size, counts}}}"):
         found = load_json(path)
     index = {plain(other_names.get(name, name)): k for k, name in enumerate(names)}
-    rows, places, strange = [], [], set()
+    rows = []
+    places = []
+    strange = set()
     try:
         for image, masks in found.items():
             for name, mask in masks.items():

@@ -30,9 +30,26 @@ SPLITS = {
 }
 """The split that a cell names, in small letters."""
 
-_HEALTHY = {"nofinding", "nofindings", "normal", "none", "healthy", "negative", "noabnormality", "nopathology",
-            "unauffällig", "ohnebefund", "ob", "keinbefund", "sansparticularité", "rienàsignaler", "sinhallazgos",
-            "semachados", "正常", "未见异常"}  # fmt: skip
+_HEALTHY = {
+    "nofinding",
+    "nofindings",
+    "normal",
+    "none",
+    "healthy",
+    "negative",
+    "noabnormality",
+    "nopathology",
+    "unauffällig",
+    "ohnebefund",
+    "ob",
+    "keinbefund",
+    "sansparticularité",
+    "rienàsignaler",
+    "sinhallazgos",
+    "semachados",
+    "正常",
+    "未见异常",
+}
 
 HINTS = {
     "image": "image imag imagen bild photo foto fichier archivo arquivo datei file cliché radiograph dicom"
@@ -95,10 +112,49 @@ FINDINGS = [
 ]
 """Parts of the names of findings of the chest, in small letters."""
 
-VIEWS = {"pa", "ap", "p.a.", "a.p.", "ll", "lat", "lateral", "frontal", "seitlich", "face", "profil", "perfil", "正位",
-         "侧位", "postero-anterior", "antero-posterior"}  # fmt: skip
-SEXES = {"m", "f", "w", "h", "d", "o", "male", "female", "man", "woman", "männlich", "weiblich", "masculin", "féminin",
-         "homme", "femme", "hombre", "mujer", "masculino", "femenino", "feminino", "男", "女"}  # fmt: skip
+VIEWS = {
+    "pa",
+    "ap",
+    "p.a.",
+    "a.p.",
+    "ll",
+    "lat",
+    "lateral",
+    "frontal",
+    "seitlich",
+    "face",
+    "profil",
+    "perfil",
+    "正位",
+    "侧位",
+    "postero-anterior",
+    "antero-posterior",
+}
+SEXES = {
+    "m",
+    "f",
+    "w",
+    "h",
+    "d",
+    "o",
+    "male",
+    "female",
+    "man",
+    "woman",
+    "männlich",
+    "weiblich",
+    "masculin",
+    "féminin",
+    "homme",
+    "femme",
+    "hombre",
+    "mujer",
+    "masculino",
+    "femenino",
+    "feminino",
+    "男",
+    "女",
+}
 """Words for the sex of a patient, in small letters; single letters are the initials of these."""
 
 

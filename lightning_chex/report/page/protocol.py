@@ -113,7 +113,8 @@ def _statistics(layers: Mapping[str, Any]) -> list[str]:
 
 def _image_size(protocol: Mapping[str, Any]) -> str:
     """The size in pixels; empty where it is that of the training."""
-    size, before = (protocol.get("image") or [None])[-1], protocol.get("trained_size")
+    size = (protocol.get("image") or [None])[-1]
+    before = protocol.get("trained_size")
     return f"{size} px; the model was trained on images of {before} px" if before not in (None, size) else ""
 
 
