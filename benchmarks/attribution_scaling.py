@@ -70,8 +70,10 @@ def main() -> None:
             arguments = (*setting.values(), options.device)
             seconds = timed(options.repeats, *arguments)
             memory = peak_gib(explaining, *arguments, device=options.device)
-            images, classes = int(str(setting["images"])), int(str(setting["classes"]))
-            best, worst = min(seconds) / images, max(seconds) / images
+            images = int(str(setting["images"]))
+            classes = int(str(setting["classes"]))
+            best = min(seconds) / images
+            worst = max(seconds) / images
             lines.append(f"| {name} | {value} | {best:.4f} ({worst:.4f}) | {best / classes:.4f} | {memory:.2f} |")
             print(lines[-1], flush=True)
     if options.output:

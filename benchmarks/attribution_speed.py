@@ -52,9 +52,14 @@ def trained_network(path: Path | None, steps: int, size: int) -> nn.Module:
 def ours(layer: str) -> dict[str, IBA]:
     """The ways of ours that are compared with the authors', by the letter of their row."""
     published: dict[str, Any] = {
-        "objective": "one_hot_binary_cross_entropy", "beta": 10.0, "steps": 10, "lr": 1.0, "lr_schedule": "constant",
-        "adam_betas": (0.9, 0.999), "initial_alpha": 5.0,
-    }  # fmt: skip
+        "objective": "one_hot_binary_cross_entropy",
+        "beta": 10.0,
+        "steps": 10,
+        "lr": 1.0,
+        "lr_schedule": "constant",
+        "adam_betas": (0.9, 0.999),
+        "initial_alpha": 5.0,
+    }
     return {
         "b": IBA(layer, noise_samples=10, antithetic=False, **published),
         "o": IBA(layer, **published),
@@ -68,7 +73,8 @@ def explain_random(method: str, layer: str, size: int, count: int, device: str) 
     model = timm.create_model("densenet121", num_classes=8).eval().to(device)
     images = torch.randn(count, 3, size, size, device=device)
     iba = (IBA(layer) if method == "a" else ours(layer)[method]).fit(model, images.repeat(2, 1, 1, 1).split(4))
-    mean, std = iba.statistics.mean.to(device), iba.statistics.std.to(device)
+    mean = iba.statistics.mean.to(device)
+    std = iba.statistics.std.to(device)
     if method == "a":
         return lambda: explain_one(model, model.get_submodule(layer), images[:1], 0, mean, std, 10.0, seed=0)
     return lambda: iba.attribute(model, images, torch.zeros(count, dtype=torch.long))
@@ -90,7 +96,8 @@ def compare(
         attributor.statistics = fitted
     # ten samples take five times as long, and images do not share anything
     shown = {name: images[: options.equal_noise_images] if name == "b" else images for name in mine}
-    mean, std = fitted.mean.to(device), fitted.std.to(device)
+    mean = fitted.mean.to(device)
+    std = fitted.std.to(device)
     module = model.get_submodule(layer)
     few = options.author_images
 
@@ -103,7 +110,8 @@ def compare(
     for name, attributor in mine.items():  # warm up: first calls plan their convolutions
         attributor.attribute(model, shown[name], target[: len(shown[name])])
     for round_ in range(options.rounds):
-        taken, rows = 0.0, []
+        taken = 0.0
+        rows = []
         for i in range(few):
             one, both = seconds_of(partial(authors, images[i : i + 1], int(target[i]), 1000 * round_ + i), device)
             taken += one

@@ -16,10 +16,13 @@ TOGETHER = 80
 def exchange(model: nn.Module, start: Tensor, end: Tensor, saliency: Tensor, target: int, step: int) -> Tensor:
     """Probability of the class after every step from ``start`` to ``end``, (C, H, W) each; (S,)."""
     device = start.device
-    current, end = start.cpu().clone(), end.cpu()
+    current = start.cpu().clone()
+    end = end.cpu()
     order = saliency.flatten().topk(saliency.numel()).indices.cpu().numpy()
     rows, columns = np.unravel_index(order, saliency.shape)
-    scores, states, done = [], [], 0
+    scores = []
+    states = []
+    done = 0
     while done < len(order):
         for row, column in zip(rows[done : done + step], columns[done : done + step], strict=True):
             current[:, row, column] = end[:, row, column]
@@ -45,7 +48,8 @@ def sensitivity(model: nn.Module, image: Tensor, saliency: Tensor, target: int, 
     """Correlation for every size; image (C, H, W), map (H, W), masks (S, M, H, W) with 1 where a pixel is masked."""
     found = []
     for of_size in masks:
-        masked, sums = [], []
+        masked = []
+        sums = []
         for mask in of_size:
             masked.append(image * (1 - mask))
             sums.append((saliency * mask).sum())

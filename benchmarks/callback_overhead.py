@@ -38,7 +38,9 @@ from lightning_chex.data import SyntheticDataModule, collate
 from lightning_chex.explanations import IBACallback
 from lightning_chex.tasks import ClassificationTask
 
-NIH_IMAGES, VALIDATION_SHARE, EXPLAINED = 86_524, 0.1, 32
+NIH_IMAGES = 86_524
+VALIDATION_SHARE = 0.1
+EXPLAINED = 32
 """Images of the official train_val list; the share of them for validation and the images explained, of the config."""
 
 ARMS = ("without", "IBACallback", "Grad-CAM by hooks")
@@ -66,7 +68,9 @@ class Images(pl.LightningDataModule):
         drawn.setup()
         splits = (("train", train), ("val", val), ("test", explained))
         self.parts = {split: Drawn([drawn.dataset(split)[i] for i in range(count)]) for split, count in splits}
-        self.class_names, self.batch_size, self.collate = drawn.class_names, batch_size, collate
+        self.class_names = drawn.class_names
+        self.batch_size = batch_size
+        self.collate = collate
 
     def explained_dataset(self, stage: str) -> Drawn:
         return self.parts["test"]
@@ -82,7 +86,9 @@ class HookGradCAM(pl.Callback):
     """Grad-CAM of the likeliest class as people write it: a hook, a backward pass, a PNG for each image."""
 
     def __init__(self, images: Drawn, folder: Path, batch_size: int = 16) -> None:
-        self.images, self.folder, self.batch_size = images, folder, batch_size
+        self.images = images
+        self.folder = folder
+        self.batch_size = batch_size
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
@@ -185,7 +191,9 @@ def clock_of_machine() -> tuple[Callable[[], float], str]:
 
 def page(rounds: Sequence[dict[str, Epoch]], options: argparse.Namespace, clock: str) -> str:
     """The results as Markdown."""
-    train, val, explained = options.train, options.val, options.explained
+    train = options.train
+    val = options.val
+    explained = options.explained
     lines = [
         "# What explaining costs an epoch",
         "",

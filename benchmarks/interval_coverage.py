@@ -87,7 +87,8 @@ def maps_of(rng: np.random.Generator, patients: int, single: bool = False) -> np
 
 def scipy_interval(method: str, values: np.ndarray, person: np.ndarray, resamples: int) -> tuple[float, float]:
     """Percentiles or BCa of the ratio of sums over patients."""
-    sums, sizes = np.bincount(person, values), np.bincount(person).astype(float)
+    sums = np.bincount(person, values)
+    sizes = np.bincount(person).astype(float)
     found = bootstrap(
         (sums, sizes),
         lambda upper, lower, axis: upper.sum(axis) / lower.sum(axis),
@@ -138,7 +139,8 @@ def row(name: str, patients: int, trials: list[dict[str, tuple]]) -> str:
     for method in ("percentile", "BCa", "studentised"):
         own = [each[method] for each in trials if method in each]
         if own:
-            covered, width = np.mean([hit for hit, _ in own]), np.median([width for _, width in own])
+            covered = np.mean([hit for hit, _ in own])
+            width = np.median([width for _, width in own])
             cells.append(f"{covered:.3f} ({width:.3f})")
         else:
             cells.append("–")

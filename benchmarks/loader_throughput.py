@@ -40,7 +40,8 @@ class InTurn(Dataset[Any]):
     """``length`` samples of a data set, each of them in turn, so that few files make a long pass."""
 
     def __init__(self, dataset: Samples, length: int) -> None:
-        self.dataset, self.length = dataset, length
+        self.dataset = dataset
+        self.length = length
 
     def __len__(self) -> int:
         return self.length
@@ -103,7 +104,8 @@ def waiting_share(loader: DataLoader[Any], step: Callable[[Tensor], None], round
     for _ in range(rounds):
         batches: Iterator[Any] = iter(loader)
         step(next(batches)["image"])
-        waited, start = 0.0, time.perf_counter()
+        waited = 0.0
+        start = time.perf_counter()
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)

@@ -70,9 +70,13 @@ def main() -> None:
 
     task = SegmentationTask(lr=2e-3, schedule="one_cycle")
     trainer = pl.Trainer(
-        max_epochs=given.epochs, accelerator="auto", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, check_val_every_n_epoch=given.epochs,
-    )  # fmt: skip
+        max_epochs=given.epochs,
+        accelerator="auto",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        check_val_every_n_epoch=given.epochs,
+    )
     start = time.perf_counter()
     trainer.fit(task, datamodule=source)
     seconds = time.perf_counter() - start

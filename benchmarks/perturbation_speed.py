@@ -61,7 +61,10 @@ class Comparison:
     def __init__(
         self, model: nn.Module, images: Tensor, target: Tensor, maps: dict[str, Tensor], options: argparse.Namespace
     ) -> None:
-        self.images, self.target, self.maps, self.options = images, target, maps, options
+        self.images = images
+        self.target = target
+        self.maps = maps
+        self.options = options
         self.network = Watched(model, images.device).eval()
         self.few = options.author_images
         self.baseline = blurred(images)
@@ -142,7 +145,8 @@ class Comparison:
                 self.timed(f"chunk {chunk}", partial(self.exchange, order, chunk, self.few), self.few)
 
     def table(self) -> list[str]:
-        costs, options = self.costs, self.options
+        costs = self.costs
+        options = self.options
         sensitivity = [m + c for m, c in zip(costs["mask c"], costs["correlate c"], strict=True)]
         of_ten = [m + c for m, c in zip(costs["mask c"], costs["correlate ten c"], strict=True)]
         ten = {key: [cost.times(10) for cost in costs[key]] for key in ("exchange a", "exchange c", "mask a", "road c")}
@@ -158,7 +162,8 @@ class Comparison:
         mean = f"mean over sizes within {self.apart['mean correlation']:.1g} of (c)'s"
         steps = f"insertion + deletion, {options.steps} steps each"
         masks = f"Sensitivity-N, {len(self.sizes)} sizes, {options.masks} masks"
-        a, c = costs["exchange a"], costs["exchange c"]
+        a = costs["exchange a"]
+        c = costs["exchange c"]
         lines = [
             row(steps, "(a)", a, a, curves["a"]),
             row("", "(b)", costs["exchange b"], a, curves["b"]),
@@ -170,10 +175,15 @@ class Comparison:
             row("", "(c)", joined(c, sensitivity), joined(a, costs["mask a"]), ""),
             row("Sensitivity-N, 10 maps", "(a) x 10", ten["mask a"], ten["mask a"], ""),
             row("", "(c)", of_ten, ten["mask a"], ""),
-            row("all of these, 10 maps", "(a) x 10", joined(ten["exchange a"], ten["mask a"]),
-                joined(ten["exchange a"], ten["mask a"]), ""),
+            row(
+                "all of these, 10 maps",
+                "(a) x 10",
+                joined(ten["exchange a"], ten["mask a"]),
+                joined(ten["exchange a"], ten["mask a"]),
+                "",
+            ),
             row("", "(c)", joined(ten["exchange c"], of_ten), joined(ten["exchange a"], ten["mask a"]), ""),
-        ]  # fmt: skip
+        ]
         if "road b" in costs:
             lines.append(row("ROAD, 7 shares, one order", "(b)", costs["road b"], None, "an accuracy, see below"))
         lines.append(row("ROAD, 7 shares, both orders", "(c)", costs["road c"], None, ""))

@@ -19,7 +19,8 @@ class OfGrey(nn.Module):
 
     def __init__(self, model: nn.Module, end: nn.Module) -> None:
         super().__init__()
-        self.model, self.end = model, end
+        self.model = model
+        self.end = end
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
 
@@ -47,7 +48,9 @@ class Quantus:
         if not torch.allclose(self.probabilities.three(images[:, :1]), images, atol=1e-4):
             raise ValueError("images are not grey: Quantus would be given others")
         self.images, self.baseline = (x[:, :1].cpu().numpy() for x in (images, baseline))
-        self.target, self.step, self.device = target.cpu().numpy(), step, str(device)
+        self.target = target.cpu().numpy()
+        self.step = step
+        self.device = str(device)
 
     def _run(self, metric: Callable[..., object], model: nn.Module, images: np.ndarray, saliency: Tensor) -> object:
         return metric(

@@ -30,8 +30,9 @@ TARGETS = ("pathologies", "detectors", "severity")
 def record(target: str, folder: Path) -> dict[str, Any]:
     """Train, evaluate and explain one small network."""
     CONFIG["trainer"]["logger"] = {
-        "class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": str(folder / "run")}
-    }  # fmt: skip
+        "class_path": "pytorch_lightning.loggers.CSVLogger",
+        "init_args": {"save_dir": str(folder / "run")},
+    }
     model = trained(folder, target)
     logged = [list(csv.DictReader(path.open())) for path in sorted((folder / "run").rglob("metrics.csv"))]
     common = ["--config", model.config, "--ckpt_path", model.checkpoint, "--trainer.logger", "false"]

@@ -32,7 +32,8 @@ LINKS = 20_000
 def generate(root: Path, rows: int) -> None:
     """Write images and ``T.csv``: four images a patient, with labels of three classes and a view."""
     rng = np.random.default_rng(0)
-    names, tiny = [f"{i:08d}.png" for i in range(rows)], root
+    names = [f"{i:08d}.png" for i in range(rows)]
+    tiny = root
     for i, name in enumerate(names):
         folder = root / f"images_{i // 1000:03d}"
         if i % 1000 == 0:
@@ -110,7 +111,8 @@ def main() -> None:
     command = f"python -m benchmarks.table_scale --rows {' '.join(map(str, options.rows))} --rounds {options.rounds}"
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
-            root, runs = Path(folder) / "data", Path(folder) / "runs"
+            root = Path(folder) / "data"
+            runs = Path(folder) / "runs"
             root.mkdir()
             runs.mkdir()
             generate(root, rows)

@@ -39,14 +39,19 @@ class Study:
     """One network, and the statistics of its layers on its training images."""
 
     def __init__(self, path: Path, options: argparse.Namespace, scores: bool) -> None:
-        self.path, self.options, self.scores = path, options, scores
+        self.path = path
+        self.options = options
+        self.scores = scores
         self.model: nn.Module = regressor(path) if scores else classifier(path)
         fitted = MultiLayerIBA().fit(self.model, training_batches("severity" if scores else "pathologies"))
         self.statistics: dict[str, FeatureStatistics] = {one.layer: one.statistics for one in fitted.members}
 
     def rows(self, part: str) -> list[sweep.Row]:
-        model, options, last = self.model, self.options, self.statistics[LAYER]
-        plan, curves = options.plan, options.curves
+        model = self.model
+        options = self.options
+        last = self.statistics[LAYER]
+        plan = options.plan
+        curves = options.curves
         if part == "classes":
             cases = self.found(class_cases(model, options.cases))
             found = sweep.classes(model, last, cases, measures.of_findings, options.betas, plan, curves)
@@ -64,7 +69,8 @@ class Study:
         return [{"network": self.path.stem, **row} for row in found]
 
     def course_rows(self) -> list[sweep.Row]:
-        options, rows = self.options, []
+        options = self.options
+        rows = []
         if self.scores:
             cases = score_cases(options.step_cases)
             pairs = [("IBA", {"objective": "deviation", "beta": beta}) for beta in options.score_step_betas]

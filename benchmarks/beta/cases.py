@@ -47,9 +47,12 @@ class Cases:
 
     def first(self, number: int) -> "Cases":
         return Cases(
-            self.images[:number], self.target[:number], self.patients[:number], self.regions[:number],
+            self.images[:number],
+            self.target[:number],
+            self.patients[:number],
+            self.regions[:number],
             self.zones[:number],
-        )  # fmt: skip
+        )
 
 
 def classifier(path: Path) -> nn.Module:
@@ -106,7 +109,8 @@ def two_cue_cases(model: nn.Module, number: int) -> Cases:
             parts = _two_parts(ill.radiograph(index).findings[k])
             if parts is None:
                 continue
-            image, without = ill[index]["image"], well[index]["image"]
+            image = ill[index]["image"]
+            without = well[index]["image"]
             first, second = (torch.where(part, image, without) for part in parts)
             seen = probabilities(model, torch.stack([first, second, without]))[:, k]
             if seen[0] >= 0.5 and seen[1] >= 0.5 and seen[2] < 0.5:
@@ -117,15 +121,16 @@ def two_cue_cases(model: nn.Module, number: int) -> Cases:
 
 def score_cases(number: int) -> Cases:
     """Images of every severity, with zones and their scores."""
-    data = SyntheticCXR(
-        num_images=number, size=SIZE, seed=SEEDS["scores"], target="severity", images_per_patient=1
-    )  # fmt: skip
+    data = SyntheticCXR(num_images=number, size=SIZE, seed=SEEDS["scores"], target="severity", images_per_patient=1)
     samples = [data[index] for index in range(number)]
     zones = [torch.from_numpy(zone_masks(data.radiograph(index).lungs)) for index in range(number)]
     return Cases(
-        torch.stack([sample["image"] for sample in samples]), data.labels, data.patient_ids, torch.stack(zones),
+        torch.stack([sample["image"] for sample in samples]),
+        data.labels,
+        data.patient_ids,
+        torch.stack(zones),
         data.zones,
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()
@@ -135,9 +140,7 @@ def probabilities(model: nn.Module, images: Tensor) -> Tensor:
 
 def _population(number: int, finding: str | None) -> SyntheticCXR:
     prevalence = {name: float(name == finding) for name in PATHOLOGIES}
-    return SyntheticCXR(
-        num_images=number, size=SIZE, seed=SEEDS["cues"], images_per_patient=1, prevalence=prevalence
-    )  # fmt: skip
+    return SyntheticCXR(num_images=number, size=SIZE, seed=SEEDS["cues"], images_per_patient=1, prevalence=prevalence)
 
 
 def _two_parts(mask: np.ndarray) -> Tensor | None:
@@ -150,4 +153,4 @@ def _gathered(rows: list[tuple[Tensor, int, str, Tensor]]) -> Cases:
     images, classes, patients, regions = zip(*rows, strict=True)
     return Cases(
         torch.stack(images), torch.tensor(classes), list(patients), torch.stack(regions), torch.zeros(len(rows), 6)
-    )  # fmt: skip
+    )

@@ -20,7 +20,8 @@ FRACTION = 0.05
 RECALL_FRACTION = 0.10
 """Share of the pixels that the recall of cues marks, the same for every method."""
 
-REACH, STEP = 0.3, 0.05
+REACH = 0.3
+STEP = 0.05
 """Insertion and deletion: the strongest 30 % of the pixels, 5 % at a time."""
 
 
@@ -59,7 +60,8 @@ def of_scores(maps: Tensor, cases: Cases) -> dict[str, Tensor]:
 
 def perturbed(model: nn.Module, maps: Tensor, cases: Cases, number: int) -> dict[str, Tensor]:
     """Insertion and deletion of the first ``number`` cases; NaN for the others. The network runs in bfloat16."""
-    some, maps = cases.first(number), maps[:number]
+    some = cases.first(number)
+    maps = maps[:number]
     scores = cases.target.is_floating_point()
 
     def predict(images: Tensor) -> Tensor:
@@ -68,9 +70,13 @@ def perturbed(model: nn.Module, maps: Tensor, cases: Cases, number: int) -> dict
         return output[:, 0] if scores else output.sigmoid()
 
     curves = insertion_deletion(
-        predict, some.images, maps, target=None if scores else some.target, step=round(STEP * maps[0].numel()),
+        predict,
+        some.images,
+        maps,
+        target=None if scores else some.target,
+        step=round(STEP * maps[0].numel()),
         fraction=REACH,
-    )  # fmt: skip
+    )
     nothing = torch.full((len(cases) - len(some),), torch.nan)
     return {
         "insertion": torch.cat([curves.insertion_auc, nothing]),

@@ -35,8 +35,11 @@ NOTHING_BUT_INFORMATION = 1e6
 is a control that knows of no class, its loss that of the trivial mask."""
 
 OBJECTIVES = (
-    ("IBA", "deviation"), ("IBA", "squared_error"), ("IBA", "maximize_score"), ("Inverse", "deviation"),
-)  # fmt: skip
+    ("IBA", "deviation"),
+    ("IBA", "squared_error"),
+    ("IBA", "maximize_score"),
+    ("Inverse", "deviation"),
+)
 
 
 def made(method: str, statistics: FeatureStatistics, optimizer: str, **settings: Any) -> IBA:
@@ -53,7 +56,8 @@ def explained(
     report = attributor.report(model, cases.images, cases.target)
     nats_per_neuron = report.information * math.log(2) / statistics.mean.numel()
     whole = SIGNS[method] * report.objective + attributor.beta * nats_per_neuron
-    now, half = whole[:, -1], attributor.settings.steps // 2
+    now = whole[:, -1]
+    half = attributor.settings.steps // 2
     return report.saliency, {
         "loss": report.objective[:, -1],
         "whole": now,
@@ -78,9 +82,14 @@ def row(maps: Tensor, values: dict[str, Tensor], cases: Cases, start: float, **s
 
 
 def classes(
-    model: nn.Module, statistics: FeatureStatistics, cases: Cases, judge: Callable[[Tensor, Cases], dict[str, Tensor]],
-    betas: Sequence[float], plan: Sequence[tuple[str, int]], curves: int,
-) -> Iterator[Row]:  # fmt: skip
+    model: nn.Module,
+    statistics: FeatureStatistics,
+    cases: Cases,
+    judge: Callable[[Tensor, Cases], dict[str, Tensor]],
+    betas: Sequence[float],
+    plan: Sequence[tuple[str, int]],
+    curves: int,
+) -> Iterator[Row]:
     """The objective of the explained class at every beta, beside the authors' at theirs; IBA against Inverse IBA."""
     start = time.time()
 
@@ -108,9 +117,13 @@ def classes(
 
 
 def scores(
-    model: nn.Module, statistics: FeatureStatistics, cases: Cases, betas: Sequence[float],
-    plan: Sequence[tuple[str, int]], curves: int,
-) -> Iterator[Row]:  # fmt: skip
+    model: nn.Module,
+    statistics: FeatureStatistics,
+    cases: Cases,
+    betas: Sequence[float],
+    plan: Sequence[tuple[str, int]],
+    curves: int,
+) -> Iterator[Row]:
     """The regression objectives at every beta; the score's unit is a point of 0 to 18."""
     start = time.time()
     for method, objective in OBJECTIVES:
@@ -127,9 +140,12 @@ def scores(
 
 
 def layers(
-    model: nn.Module, statistics: dict[str, FeatureStatistics], cases: Cases, betas: Sequence[float],
+    model: nn.Module,
+    statistics: dict[str, FeatureStatistics],
+    cases: Cases,
+    betas: Sequence[float],
     plan: Sequence[tuple[str, int]],
-) -> Iterator[Row]:  # fmt: skip
+) -> Iterator[Row]:
     """Each layer at every beta, then the gated combination (`MultiLayerIBA`) of each first with each last two."""
     start = time.time()
     for optimizer, steps in plan:

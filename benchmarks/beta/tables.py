@@ -198,7 +198,8 @@ def figure_tables(rows: Sequence[Row]) -> list[str]:
         figure = np.concatenate([column(row, name) for row in rows])
         correlation = np.corrcoef(ranks(figure), ranks(agreement))[0, 1]
         for limit in limits:
-            below, above = agreement[figure < limit], agreement[figure >= limit]
+            below = agreement[figure < limit]
+            above = agreement[figure >= limit]
             shares = [share(below, 0.99), share(below, 0.95), share(above, 0.99)]
             text.append(f"| {name} | {correlation:.3f} | {limit:g} | {len(below)} | {' | '.join(shares)} |")
     return text

@@ -16,8 +16,10 @@ BETAS = (10.0, 30.0)
 
 METHODS = {"IBA": False, "Inverse IBA": True}
 
-PAPER = {"BCE": (0.016, 0.071, 0.004, 0.001, 0.102, 0.011, 0.0, 0.003),
-         "weighted BCE": (0.073, 0.131, 0.032, 0.058, 0.097, 0.02, 0.066, 0.016)}  # fmt: skip
+PAPER = {
+    "BCE": (0.016, 0.071, 0.004, 0.001, 0.102, 0.011, 0.0, 0.003),
+    "weighted BCE": (0.073, 0.131, 0.032, 0.058, 0.097, 0.02, 0.066, 0.016),
+}
 """IoU by class, Inverse IBA, of Table 3, in the order of `PATHOLOGIES`."""
 
 KINDS: tuple[Kind, ...] = ("weighted", "classifier")
@@ -25,8 +27,10 @@ KINDS: tuple[Kind, ...] = ("weighted", "classifier")
 
 def claim(study: Study) -> Claim:
     """IoU of the maps of networks of both losses on the same findings, recognised or not, and their AUROC and AP."""
-    sample, scores = study.sample("balanced", measure), scored(study)
-    rows, classes = [], []
+    sample = study.sample("balanced", measure)
+    scores = scored(study)
+    rows = []
+    classes = []
     for method, beta in product(METHODS, BETAS):
         weighted, plain = (name_of(kind, method, beta) for kind in KINDS)
         rows.append(

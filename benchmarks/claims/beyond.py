@@ -52,7 +52,8 @@ def stable(study: Study) -> Claim:
 def growing(study: Study) -> Claim:
     """Bits of the same finding on the same patient in several sizes."""
     sample = study.sample("growing", measure_sizes)
-    inside, outside = "in the finding", "outside"
+    inside = "in the finding"
+    outside = "outside"
     return Claim(
         "Bits grow with the finding",
         "The bits on a finding measure how much of it there is.",
@@ -76,10 +77,14 @@ def healthy(study: Study) -> Claim:
     """Bits of the same class on the same patient with and without the finding."""
     sample = study.sample("healthy", measure_healthy)
     rows = [
-        {"bits": name, "with the finding": estimate(sample.mean(a)), "without": estimate(sample.mean(b)),
-         "difference": estimate(sample.difference(a, b), signed=True)}
+        {
+            "bits": name,
+            "with the finding": estimate(sample.mean(a)),
+            "without": estimate(sample.mean(b)),
+            "difference": estimate(sample.difference(a, b), signed=True),
+        }
         for name, a, b in (("of the map", "ill", "well"), ("in the place of the finding", "ill_inside", "well_inside"))
-    ]  # fmt: skip
+    ]
     return Claim(
         "What maps show on normal images",
         "A map of a class that is absent holds fewer bits than one of a class that is there.",
@@ -100,7 +105,9 @@ def fresh(seed: int) -> nn.Module:
 
 def measure_noise(study: Study, seed: int) -> Measured:
     """Agreement of IBA's maps with those of another noise, an untrained network and another patient."""
-    network, untrained, cases = study.network("classifier", seed), fresh(seed), single_findings(study.cases)
+    network = study.network("classifier", seed)
+    untrained = fresh(seed)
+    cases = single_findings(study.cases)
     iba, again = (study.iba("classifier", seed, seed=own) for own in (0, 1))
     other = IBA(LAYER, batch_size=8).fit(untrained, training_batches("pathologies", seed))
     own = iba.attribute(network, cases.images, cases.target)
@@ -114,7 +121,8 @@ def measure_noise(study: Study, seed: int) -> Measured:
 
 def measure_maps(study: Study, seed: int) -> Measured:
     """Maps of one network in cells of 4 x 4 pixels, a value a cell under each name; all networks see the same cases."""
-    network, cases = study.network("classifier", seed), single_findings(study.cases)
+    network = study.network("classifier", seed)
+    cases = single_findings(study.cases)
     values = {}
     for name, method in {"IBA": study.iba("classifier", seed), "Grad-CAM": GradCAM(LAYER)}.items():
         cells = avg_pool2d(method.attribute(network, cases.images, cases.target).float(), 4).flatten(1)
@@ -129,11 +137,13 @@ def map_of(found: Measured, name: str) -> Tensor:
 
 def measure_sizes(study: Study, seed: int) -> Measured:
     """Rank correlation, over sizes of the same finding, of its area with bits and probability."""
-    network, iba = study.network("classifier", seed), study.iba("classifier", seed)
+    network = study.network("classifier", seed)
+    iba = study.iba("classifier", seed)
     series: dict[str, list[Tensor]] = {}
     for extent in EXTENTS:
         cases = single_findings(study.cases, GROWING, extent=extent)
-        maps, truth = iba.attribute(network, cases.images, cases.target), cases.regions.any(1)
+        maps = iba.attribute(network, cases.images, cases.target)
+        truth = cases.regions.any(1)
         inside = (maps * truth).sum((1, 2))
         found = {
             "area": cases.area,
@@ -151,9 +161,11 @@ def measure_sizes(study: Study, seed: int) -> Measured:
 
 def measure_healthy(study: Study, seed: int) -> Measured:
     """Bits of a map with and without the finding, in all and in its place."""
-    network, iba = study.network("classifier", seed), study.iba("classifier", seed)
+    network = study.network("classifier", seed)
+    iba = study.iba("classifier", seed)
     cases = seen(network, single_findings(study.cases))
-    values, truth = {}, cases.regions.any(1)
+    values = {}
+    truth = cases.regions.any(1)
     for name, images in (("ill", cases.images), ("well", cases.healthy)):
         maps = iba.attribute(network, images, cases.target)
         values |= {name: maps.sum((1, 2)), f"{name}_inside": (maps * truth).sum((1, 2))}

@@ -19,7 +19,9 @@ from lightning_chex.explanations import IBACallback
 from lightning_chex.files import write_whole
 from lightning_chex.tasks import ClassificationTask
 
-EPOCHS, TRAINING, HELD_OUT = 6, 1000, 200
+EPOCHS = 6
+TRAINING = 1000
+HELD_OUT = 200
 SEEDS = range(6)
 RULES = {"IoU": "val/iba_iou", "AUROC": "val/auroc"}
 """What each choice goes by."""
@@ -83,17 +85,19 @@ def train(seed: int, epochs: int) -> dict[str, dict[str, float]]:
     """Train, keep the best checkpoint under each rule, and test both on patients nothing was chosen on."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     pl.seed_everything(seed, verbose=False)
-    data = Kept(
-        TRAINING, HELD_OUT, HELD_OUT, SIZE, seed=500 + seed, images_per_patient=1, conspicuity=CONSPICUITY
-    )  # fmt: skip
+    data = Kept(TRAINING, HELD_OUT, HELD_OUT, SIZE, seed=500 + seed, images_per_patient=1, conspicuity=CONSPICUITY)
     task = ClassificationTask(list(PATHOLOGIES), BACKBONE, lr=2e-3, schedule="one_cycle")
     with tempfile.TemporaryDirectory() as folder:
         keep = {rule: ModelCheckpoint(folder, f"best_{rule}", monitor=key, mode="max") for rule, key in RULES.items()}
         explain = IBACallback(IBA(LAYER), num_images=-1, save_pictures=False, line_up_statistics=False)
         trainer = pl.Trainer(
-            max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+            max_epochs=epochs,
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
             callbacks=[explain, *keep.values()],
-        )  # fmt: skip
+        )
         trainer.fit(task, data)
         best = {rule: own.best_model_path for rule, own in keep.items()}  # a test restores what the callbacks knew then
         found = {}

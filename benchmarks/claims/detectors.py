@@ -37,10 +37,13 @@ IN_LUNGS = "random map within the lungs"
 
 def claim(study: Study) -> Claim:
     """Whether Inverse IBA finds more of all zones of score 3 than IBA; IoU of every method with a detector's zones."""
-    sample, several = study.sample("detectors", measure), study.sample("detectors-zones", measure_several)
+    sample = study.sample("detectors", measure)
+    several = study.sample("detectors-zones", measure_several)
     names = list(dict.fromkeys(key.split("|")[1] for key in several.values))
-    iba, inverse = "worse|IBA", "worse|Inverse IBA"
-    difference, by_seed = several.difference(inverse, iba), several.by_seed(inverse, iba)
+    iba = "worse|IBA"
+    inverse = "worse|Inverse IBA"
+    difference = several.difference(inverse, iba)
+    by_seed = several.by_seed(inverse, iba)
     return Claim(
         "All zones of one score",
         "Inverse IBA identifies all zones with a score of 3 where IBA identifies those that suffice (Fig. 1, right).",
@@ -86,8 +89,10 @@ def of_method(sample: Sample, name: str) -> dict[str, str]:
 
 def measure(study: Study, seed: int) -> Measured:
     """Overlap of the maps of each detector with its zones, where the image has some and the network sees them."""
-    scored, network = severities(study.cases), study.network("detectors", seed)
-    seen, values = outputs(network, scored.images).sigmoid() >= 0.5, {}
+    scored = severities(study.cases)
+    network = study.network("detectors", seed)
+    seen = outputs(network, scored.images).sigmoid() >= 0.5
+    values = {}
     for name, method in methods(study, seed).items():
         for k in range(len(DETECTORS)):
             zones = of_detector(scored, k)
@@ -99,8 +104,11 @@ def measure(study: Study, seed: int) -> Measured:
 
 def measure_several(study: Study, seed: int) -> Measured:
     """Recall of the zones of score 3 where there are several, of the images in which the network sees them."""
-    scored, network, last = several_zones(study.cases, 3), study.network("detectors", seed), len(DETECTORS) - 1
-    seen, values = outputs(network, scored.images)[:, last].sigmoid() >= 0.5, {}
+    scored = several_zones(study.cases, 3)
+    network = study.network("detectors", seed)
+    last = len(DETECTORS) - 1
+    seen = outputs(network, scored.images)[:, last].sigmoid() >= 0.5
+    values = {}
     zones = of_detector(scored, last)
     area = (zones[..., None, None] & scored.zones).any(1).flatten(1).sum(1)
     for name, method in methods(study, seed).items():

@@ -25,8 +25,15 @@ MEASURES = {"insertion": 1, "deletion": -1, "ROAD": 1, "IoU": 1, "AUPRC": 1, "po
 """Whether more is better (1) or less (-1)."""
 
 OBJECTIVES = ("deviation", "squared_error", "maximize_score")
-PAPER = {"Grad-CAM": 0.077, "Integrated Gradients": 0.076, "LRP": 0.025, "gradient": 0.114, "IBA at denseblock2": 0.114,
-         "Inverse IBA": 0.088, "Multi-layer IBA, gated": 0.189}  # fmt: skip
+PAPER = {
+    "Grad-CAM": 0.077,
+    "Integrated Gradients": 0.076,
+    "LRP": 0.025,
+    "gradient": 0.114,
+    "IBA at denseblock2": 0.114,
+    "Inverse IBA": 0.088,
+    "Multi-layer IBA, gated": 0.189,
+}
 """Mean IoU of Table 1; the paper's IBA and Inverse IBA are at denseblock3."""
 
 IBA_ROW = f"IBA at {LAYER.split('.')[1]}"
@@ -53,8 +60,10 @@ def claim(study: Study) -> Claim:
         }
         for one in MEASURES
     ]
-    ours, rival = f"deletion|{IBA_ROW}", "deletion|Grad-CAM"
-    difference, by_seed = sample.difference(rival, ours), sample.by_seed(rival, ours)
+    ours = f"deletion|{IBA_ROW}"
+    rival = "deletion|Grad-CAM"
+    difference = sample.difference(rival, ours)
+    by_seed = sample.by_seed(rival, ours)
     insertion = sample.difference(f"insertion|{IBA_ROW}", "insertion|Grad-CAM")
     return Claim(
         "What the output rests on",
@@ -99,7 +108,7 @@ def judged(network: nn.Module, maps: Tensor, cases: Cases, name: str) -> dict[st
 
     curves = insertion_deletion(
         predict, cases.images, maps, target=cases.target, step=maps[0].numel() // 20, fraction=0.5
-    )  # fmt: skip
+    )
     imputed = road(predict, cases.images, maps, target=cases.target)
     truth = cases.regions.any(1)
     places = compared(maps, truth, cases.area, name)
@@ -135,7 +144,8 @@ def measure(study: Study, seed: int) -> Measured:
 
 def measure_sensitivity(study: Study, seed: int) -> Measured:
     """Sensitivity-N of the regression objectives and controls, the mean over the sizes of the masks."""
-    network, scored = study.network("severity", seed), severities(max(8, study.cases // 3))
+    network = study.network("severity", seed)
+    scored = severities(max(8, study.cases // 3))
 
     def predict(images: Tensor) -> Tensor:
         return network(images.contiguous(memory_format=torch.channels_last))[:, 0]

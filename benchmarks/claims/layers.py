@@ -26,8 +26,10 @@ from lightning_chex.attribution import Attributor, InputIBA, MultiLayerIBA, Rand
 from lightning_chex.metrics import intersection_over_union, pointing_game
 
 FINEST = "IBA at denseblock1"
-SIZES, SHAPES = ("small", "middle", "large"), ("round", "longer than wide", "longest")
-GATED, PRINTED = "Multi-layer IBA, gated", "Multi-layer IBA, intersection (Eq. 5 as printed)"
+SIZES = ("small", "middle", "large")
+SHAPES = ("round", "longer than wide", "longest")
+GATED = "Multi-layer IBA, gated"
+PRINTED = "Multi-layer IBA, intersection (Eq. 5 as printed)"
 
 
 def claim(study: Study) -> Claim:
@@ -48,7 +50,8 @@ def claim(study: Study) -> Claim:
     ]
     difference = sample.difference(f"iou|{GATED}", f"iou|{FINEST}")
     by_seed = sample.by_seed(f"iou|{GATED}", f"iou|{FINEST}")
-    own, other = f"{PRINTED}, at its own area", f"{FINEST}, at the area of the intersection"
+    own = f"{PRINTED}, at its own area"
+    other = f"{FINEST}, at the area of the intersection"
     printed = sample.difference(f"iou|{own}", f"iou|{other}")
     return Claim(
         "Finer maps from several layers",

@@ -40,10 +40,13 @@ def markdown(results: Mapping[str, Mapping[str, Any]], picture: str | None = Non
     """The page of all claims: a table of verdicts, a picture, then each claim with its tables, command and limits."""
     every = [(claim, part) for part in results.values() for claim in part["claims"]]
     verdicts = [
-        {"claim": f"[{claim['name']}](#{anchor(claim['name'])})", "verdict": f"**{claim['verdict']}**",
-         "finding": claim["finding"]}
+        {
+            "claim": f"[{claim['name']}](#{anchor(claim['name'])})",
+            "verdict": f"**{claim['verdict']}**",
+            "finding": claim["finding"],
+        }
         for claim, _ in every
-    ]  # fmt: skip
+    ]
     parts = [HEAD, table_of_records(verdicts)]
     if picture is not None:
         parts.append(f"![Findings of the phantom and their maps, each scaled to itself]({picture})")

@@ -21,7 +21,8 @@ TITLES = {
 def draw(study: Study, file: Path) -> None:
     """Draw the first case of each finding, its outline, and the maps, each scaled to itself."""
     seed = study.seeds[0]
-    network, cases = study.network("classifier", seed), single_findings(len(NAMES), NAMES)
+    network = study.network("classifier", seed)
+    cases = single_findings(len(NAMES), NAMES)
     maps = {
         name: method.attribute(network, cases.images, cases.target) for name, method in methods(study, seed).items()
     }

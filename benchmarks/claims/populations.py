@@ -14,7 +14,8 @@ from lightning_chex.data import PATHOLOGIES, SyntheticCXR
 from lightning_chex.data.images.lung_masks import zone_masks
 
 SIZE = 128
-TUNING, REPORTED = 201, 301
+TUNING = 201
+REPORTED = 301
 
 LUNG_FINDINGS = ("Atelectasis", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia")
 """Those that the phantom can draw in both lungs, and in several sizes."""
@@ -122,13 +123,15 @@ def several_zones(number: int, score: int, seed: int = REPORTED) -> Scored:
 def raised_zone(number: int, seed: int = REPORTED) -> tuple[Scored, Scored, Tensor]:
     """The same images twice, with one zone scored 0 and then 3: before, after, and the zone, int64 (N,)."""
     data = SyntheticCXR(12 * number, SIZE, seed, "severity", 1)
-    rows, raised = [], []
+    rows = []
+    raised = []
     for index in range(len(data)):
         well = (data.zones[index] == 0).nonzero()[:, 0].tolist()
         if well and len(rows) < number:
             rows.append(index)
             raised.append(well[index % len(well)])
-    before, after = [], []
+    before = []
+    after = []
     zones = torch.stack([torch.from_numpy(zone_masks(data.radiograph(index).lungs)) for index in rows])
     for index, zone in zip(rows, raised, strict=True):
         before.append(data[index]["image"])
@@ -154,7 +157,7 @@ def _of_class(name: str, number: int, seed: int, first_patient: int, options: Ma
     def population(shares: dict[str, float]) -> SyntheticCXR:
         return SyntheticCXR(
             number, SIZE, seed, images_per_patient=1, prevalence=shares, first_patient=first_patient, **options
-        )  # fmt: skip
+        )
 
     ill = population({other: float(other == name) for other in PATHOLOGIES})
     well = population(dict.fromkeys(PATHOLOGIES, 0.0))

@@ -39,7 +39,8 @@ def claim(study: Study) -> Claim:
     sample = study.sample("redundancy", measure)
     betas = {own: chosen_beta(study, *own) for own in product(OBJECTIVES, (False, True))}
     for (kind, inverse), beta in betas.items():
-        swept_name, own_name = name_of(kind, inverse, beta), name_of(kind, inverse, None)
+        swept_name = name_of(kind, inverse, beta)
+        own_name = name_of(kind, inverse, None)
         for key in ("bits", "both", "worse", "fall"):
             sample.values[f"{key}|{own_name}"] = sample.values[f"{key}|{swept_name}"]
     rows = []
@@ -57,7 +58,8 @@ def claim(study: Study) -> Claim:
         )
     matched = [matched_rows(sample, kind) for kind in OBJECTIVES]
     iba, inverse = (f"both|{name_of('class', own, None)}" for own in (False, True))
-    found, difference = (sample.mean(inverse), sample.mean(iba)), sample.difference(inverse, iba)
+    found = (sample.mean(inverse), sample.mean(iba))
+    difference = sample.difference(inverse, iba)
     by_seed = sample.by_seed(inverse, iba)
     verdict = decide(difference, by_seed)
     return Claim(
@@ -150,7 +152,8 @@ def tune(study: Study, seed: int) -> Measured:
 
 def of_sweep(study: Study, seed: int, cases: Cases) -> dict[str, Tensor]:
     """IBA and Inverse IBA, both objectives, at all betas."""
-    network, values = study.network("classifier", seed), {}
+    network = study.network("classifier", seed)
+    values = {}
     for kind, inverse in product(OBJECTIVES, (False, True)):
         for beta in BETAS[kind]:
             method = study.iba("classifier", seed, inverse=inverse, objective=OBJECTIVES[kind], beta=beta)
@@ -217,7 +220,8 @@ def matched_rows(sample: Sample, kind: str) -> list[dict[str, str | float]]:
 def interpolated(places: Tensor, values: Tensor, at: float) -> Tensor:
     """Values (B, N) at places (B, N), interpolated linearly to one place; NaN where it is outside, (N,)."""
     order = places.argsort(0)
-    places, values = places.gather(0, order), values.gather(0, order)
+    places = places.gather(0, order)
+    values = values.gather(0, order)
     result = torch.full_like(values[0], torch.nan)
     for low in range(len(places) - 1):
         inside = (places[low] <= at) & (at <= places[low + 1])

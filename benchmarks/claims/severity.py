@@ -20,7 +20,8 @@ SHUFFLED = f"{DEVIATION}, network trained on shuffled scores"
 
 def claim(study: Study) -> Claim:
     """Whether bits follow the zone that is raised, and correlate with the zones' scores."""
-    raised, correlated = study.sample("severity-raised", measure_raised), study.sample("severity", measure)
+    raised = study.sample("severity-raised", measure_raised)
+    correlated = study.sample("severity", measure)
     names = list(dict.fromkeys(key.split("|")[1] for key in correlated.values if "|" in key))
     found = {name: raised.difference(f"own|{name}", f"other|{name}") for name in OBJECTIVES}
     by_seed = raised.by_seed(f"own|{DEVIATION}", f"other|{DEVIATION}")

@@ -16,11 +16,15 @@ from lightning_chex.explanations import IBACallback
 from lightning_chex.files import write_whole
 from lightning_chex.tasks import ClassificationTask
 
-SIZE, EPOCHS, TRAINING, VALIDATION = 64, 3, 1000, 200
+SIZE = 64
+EPOCHS = 3
+TRAINING = 1000
+VALIDATION = 200
 CONSPICUITY = 0.5
 """Of the findings: a network of these sizes reaches an AUROC near .8, as networks do on NIH ChestX-ray8."""
 
-BACKBONE, LAYER = "resnet10t", "layer2"
+BACKBONE = "resnet10t"
+LAYER = "layer2"
 CLASS = "Effusion"
 PLACES = ("corners", "edge", "outside_lungs")
 EXPECTED = {"marker": "corners", "tube": "corners"}
@@ -43,18 +47,34 @@ def train(kind: str, strength: float, seed: int) -> dict[str, float]:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     pl.seed_everything(seed, verbose=False)
     data = Kept(
-        TRAINING, VALIDATION, 1, SIZE, seed=seed, images_per_patient=1, conspicuity=CONSPICUITY, shortcut=strength,
-        shortcut_kind=kind, shortcut_class=CLASS,
-    )  # fmt: skip
+        TRAINING,
+        VALIDATION,
+        1,
+        SIZE,
+        seed=seed,
+        images_per_patient=1,
+        conspicuity=CONSPICUITY,
+        shortcut=strength,
+        shortcut_kind=kind,
+        shortcut_class=CLASS,
+    )
     task = ClassificationTask(list(PATHOLOGIES), BACKBONE, lr=2e-3, schedule="one_cycle")
     explain = IBACallback(
-        attributors={"iba": IBA(LAYER), "grad_cam": GradCAM(LAYER)}, num_images=-1, every_n_epochs=EPOCHS,
-        save_pictures=False, line_up_statistics=False,
-    )  # fmt: skip
+        attributors={"iba": IBA(LAYER), "grad_cam": GradCAM(LAYER)},
+        num_images=-1,
+        every_n_epochs=EPOCHS,
+        save_pictures=False,
+        line_up_statistics=False,
+    )
     trainer = pl.Trainer(
-        max_epochs=EPOCHS, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[explain],
-    )  # fmt: skip
+        max_epochs=EPOCHS,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[explain],
+    )
     trainer.fit(task, data)
     logged = {key.removeprefix("val/"): float(value) for key, value in trainer.callback_metrics.items()}
     return {key: own for key, own in logged.items() if key in _kept()} | {
@@ -65,8 +85,19 @@ def train(kind: str, strength: float, seed: int) -> dict[str, float]:
 @torch.no_grad()
 def reliance(task: ClassificationTask, kind: str, strength: float, seed: int, number: int = 100) -> float:
     """Mean change of the logit by the thing, in standard deviations of the logit without it, over unseen patients."""
-    shown, hidden = (_Laid(number, SIZE, 1000 + seed, images_per_patient=1, conspicuity=CONSPICUITY, shortcut=strength,
-                           shortcut_kind=kind, shortcut_class=CLASS) for _ in range(2))  # fmt: skip
+    shown, hidden = (
+        _Laid(
+            number,
+            SIZE,
+            1000 + seed,
+            images_per_patient=1,
+            conspicuity=CONSPICUITY,
+            shortcut=strength,
+            shortcut_kind=kind,
+            shortcut_class=CLASS,
+        )
+        for _ in range(2)
+    )
     hidden.there = False
     logits = [
         task.model.eval()(torch.stack([own[i]["image"] for i in range(number)]))[:, PATHOLOGIES.index(CLASS)].double()
@@ -89,8 +120,10 @@ class Remembered(Dataset):
     """Samples that are drawn once."""
 
     def __init__(self, own: Any) -> None:
-        self.own, self.labels = own, own.labels
-        self.image_ids, self.patient_ids = own.image_ids, own.patient_ids
+        self.own = own
+        self.labels = own.labels
+        self.image_ids = own.image_ids
+        self.patient_ids = own.patient_ids
         self._drawn: dict[int, dict] = {}
 
     def __len__(self) -> int:

@@ -36,7 +36,8 @@ CLEAN = range(100, 119)
 RUNS = range(5)
 """Seeds of the runs that are reported, at every strength."""
 
-WANTED, ADMITTED = 0.95, 0.05
+WANTED = 0.95
+ADMITTED = 0.05
 
 
 LINKED = "the linked class"
@@ -47,9 +48,15 @@ Part = Mapping[str, Any]
 
 def claims(study: Study) -> list[Claim]:
     """Alarms over strength, for each kind of thing, of IBA, Grad-CAM and AUROC alone; and which of them has more."""
-    kinds, clean, seeds, strengths = list(EXPECTED), CLEAN, RUNS, STRENGTHS
+    kinds = list(EXPECTED)
+    clean = CLEAN
+    seeds = RUNS
+    strengths = STRENGTHS
     if study.quick:
-        kinds, clean, seeds, strengths = kinds[:1], CLEAN[:2], RUNS[:1], (0.0, 1.0)
+        kinds = kinds[:1]
+        clean = CLEAN[:2]
+        seeds = RUNS[:1]
+        strengths = (0.0, 1.0)
     counted: list[Part] = []
     for kind in kinds:
         limits = [trained(study.work, kind, 0.0, seed) for seed in clean]
@@ -112,8 +119,10 @@ def _compared(linked: Sequence[Part]) -> Claim:
     for name in WATCHED:
         if name != "IBA":
             one, other = (_pooled(linked, f"{own}, {LINKED}") for own in ("IBA", name))
-            pairs[name] = [sum(a and not b for a, b in zip(one, other, strict=True)),
-                           sum(b and not a for a, b in zip(one, other, strict=True))]  # fmt: skip
+            pairs[name] = [
+                sum(a and not b for a, b in zip(one, other, strict=True)),
+                sum(b and not a for a, b in zip(one, other, strict=True)),
+            ]
     tests = {name: binomtest(more, more + less).pvalue if more + less else 1.0 for name, (more, less) in pairs.items()}
     more = all(pairs[name][0] > pairs[name][1] for name in pairs)
     less = all(pairs[name][0] < pairs[name][1] for name in pairs)

@@ -18,7 +18,8 @@ NOISE_SEEDS = 4
 STRENGTHS = (0.25, 0.5, 1.0)
 """Of each perturbation; images have values with a standard deviation near 1."""
 
-RIGHT, WRONG = "pixels on the finding", "pixels beside it"
+RIGHT = "pixels on the finding"
+WRONG = "pixels beside it"
 
 
 def claims(study: Study) -> list[Claim]:

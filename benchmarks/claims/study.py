@@ -164,9 +164,16 @@ def trained(work: Path, kind: Kind, seed: int, quick: bool = False) -> Path:
     checkpoint = folder / "checkpoints" / "network.ckpt"
     if not checkpoint.exists():
         command = [
-            sys.executable, "-m", "lightning_chex", "fit", "--config", str(NETWORKS / f"{kind}.yaml"),
-            f"--seed_everything={seed}", f"--data.seed={seed}", f"--trainer.default_root_dir={folder}",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "lightning_chex",
+            "fit",
+            "--config",
+            str(NETWORKS / f"{kind}.yaml"),
+            f"--seed_everything={seed}",
+            f"--data.seed={seed}",
+            f"--trainer.default_root_dir={folder}",
+        ]
         if kind in STARTS:
             command.append(f"--model.weights={trained(work, STARTS[kind], seed, quick)}")
         shorter = ["--trainer.max_epochs=1", f"--data.num_train={QUICK[kind]}"]

@@ -49,7 +49,8 @@ def schemes(setting: Setting, learnt: Images, batch: int, epochs: int) -> dict[s
     alphas = [usual(problem).alpha for problem in problems]
     classes = torch.cat([problem.target for problem in problems if problem.target is not None])
     means = means_of(torch.cat(alphas), classes, problems[0].reference.shape[1])
-    features, gradient = Learnt(setting, means, 0), Learnt(setting, means, 1)
+    features = Learnt(setting, means, 0)
+    gradient = Learnt(setting, means, 1)
     for readout in (features, gradient):
         readout.learn(problems, alphas, epochs)
     return {
@@ -91,13 +92,17 @@ def measured(path: Path, layer: str, learnt: Images, chosen: Images, reported: I
     for name in JUDGED:
         limit = measure.margin(tried[name])
         after, often = measure.fallen_back(found[name], limit)
-        own, whole = statistics.median(found[name].passes), statistics.median(found[first].passes)
+        own = statistics.median(found[name].passes)
+        whole = statistics.median(found[first].passes)
         fallback[name] = {
-            "margin": limit, "often": often, "passes": own + judging + often * (whole - 1),
-            "agreement": after.agreement, "bits": after.bits,
+            "margin": limit,
+            "often": often,
+            "passes": own + judging + often * (whole - 1),
+            "agreement": after.agreement,
+            "bits": after.bits,
             "missed": sum(a < measure.BAD for a in after.agreement),
             "bad": sum(a < measure.BAD for a in found[name].agreement),
-        }  # fmt: skip
+        }
     together = measure.classes_together(setting, chunk[: max(1, len(chunk) // 3)], ways["closed form, 3 x 2"], 3)
     return {
         "found": {name: asdict(own) for name, own in found.items()},

@@ -47,9 +47,13 @@ def clock() -> Callable[[], float]:
 
 
 def compare(
-    settings: Mapping[str, Setting], schemes: Mapping[str, Scheme], images: Tensor, batch: int, judged: Sequence[str],
+    settings: Mapping[str, Setting],
+    schemes: Mapping[str, Scheme],
+    images: Tensor,
+    batch: int,
+    judged: Sequence[str],
     timed: bool = True,
-) -> dict[str, Found]:  # fmt: skip
+) -> dict[str, Found]:
     """Explain images by every scheme, in turn for each chunk, and measure.
 
     Args:
@@ -60,11 +64,15 @@ def compare(
         judged: schemes whose objective is taken at the end, which is not part of their cost.
         timed: time them, and the network alone before every third.
     """
-    now, found = clock(), {name: Found() for name in schemes}
+    now = clock()
+    found = {name: Found() for name in schemes}
     for chunk in images.split(batch):
-        wanted, forward, seconds = None, [], {}
+        wanted = None
+        forward = []
+        seconds = {}
         for at, (name, scheme) in enumerate(schemes.items()):
-            setting, own = settings.get(name, settings[""]), found[name]
+            setting = settings.get(name, settings[""])
+            own = found[name]
             if timed and at % 3 == 0:
                 start = now()
                 settings[""].output(chunk)
@@ -100,7 +108,8 @@ def fallen_back(found: Found, limit: float) -> tuple[Found, float]:
 
 def judging_cost(setting: Setting, images: Tensor, scheme: Scheme) -> float:
     """Passes that `objective_after` takes, by the same clock; median of three."""
-    now, ratios = clock(), []
+    now = clock()
+    ratios = []
     problem = setting.pose(images)
     bottleneck = scheme(problem)
     for _ in range(3):
@@ -115,7 +124,8 @@ def judging_cost(setting: Setting, images: Tensor, scheme: Scheme) -> float:
 
 def classes_together(setting: Setting, images: Tensor, scheme: Scheme, repeats: int) -> list[float]:
     """Passes a map where all classes of an image are explained at once, of features computed once; one a repeat."""
-    now, found = clock(), []
+    now = clock()
+    found = []
     for _ in range(repeats):
         start = now()
         count = setting.output(images).shape[1]

@@ -7,7 +7,9 @@ from typing import Any
 from benchmarks.pages import estimate
 from lightning_chex.metrics import summarize
 
-BAR_PASSES, BAR_AGREEMENT, BAR_BITS = 1.5, 0.99, 0.05
+BAR_PASSES = 1.5
+BAR_AGREEMENT = 0.99
+BAR_BITS = 0.05
 
 
 def _estimate(values: list[float], patients: list[str], digits: int) -> str:
@@ -70,9 +72,13 @@ def _verdict(kept: Mapping[str, Any]) -> list[str]:
 def markdown(kept: Mapping[str, Any]) -> str:
     """All networks' tables, each with its note, and which schemes meet the bar."""
     lines = [
-        "# A faster bottleneck", "",
+        "# A faster bottleneck",
+        "",
         f"Bar: at most {BAR_PASSES} forward passes an image, Spearman {BAR_AGREEMENT} with the default map, bits "
-        f"within {BAR_BITS:.0%}.", "", *_verdict(kept), "",
+        f"within {BAR_BITS:.0%}.",
+        "",
+        *_verdict(kept),
+        "",
         "Passes: time to pose the problem (one forward pass), to optimise and to make the map, over the time of the "
         "network's own forward pass of the same images, timed in between; processor time of one thread; "
         "median (range) over the chunks of images, schemes in turn. What is done once a call (cutting the model) is "
@@ -80,22 +86,28 @@ def markdown(kept: Mapping[str, Any]) -> str:
         "and its minimum. Bits: total bits over those of the default map, mean of the ratios (interval), and the share "
         "of maps within 5 %. `s x n`: s steps of n noise samples, antithetic in pairs. The last column says which "
         "parts of the bar the point estimates meet.",
-    ]  # fmt: skip
+    ]
     for name, own in kept.items():
         patients = own["patients"]
         lines += [
-            "", f"## {name}", "",
+            "",
+            f"## {name}",
+            "",
             f"`{own['command']}`, commit {own['commit']}; {own['data']}; {own['machine']}; "
             f"{own['minutes']:.0f} minutes.",
             *(["", own["note"]] if own.get("note") else []),
-            "", "| scheme | passes | agreement | least | bits | within 5 % | meets |", "|---|---|---|---|---|---|---|",
+            "",
+            "| scheme | passes | agreement | least | bits | within 5 % | meets |",
+            "|---|---|---|---|---|---|---|",
             *(_row(scheme, found, patients) for scheme, found in own["found"].items()),
-            "", "Falling back to the default where the objective at the end (one pair of noise, no gradient) exceeds "
+            "",
+            "Falling back to the default where the objective at the end (one pair of noise, no gradient) exceeds "
             "the loss of the untouched features by a margin chosen on other patients; passes by arithmetic from the "
-            "measured ones. Bad: maps that agree less than .98, before and after.", "",
+            "measured ones. Bad: maps that agree less than .98, before and after.",
+            "",
             "| scheme | margin | fires | passes | agreement | bits | bad before | bad after |",
             "|---|---|---|---|---|---|---|---|",
-        ]  # fmt: skip
+        ]
         for scheme, back in own["fallback"].items():
             lines.append(
                 f"| {scheme} | {back['margin']:.3f} | {back['often']:.2f} | {back['passes']:.2f} | "
@@ -104,7 +116,8 @@ def markdown(kept: Mapping[str, Any]) -> str:
             )
         together = own["together"]
         lines += [
-            "", f"All classes of an image at once, features computed once (closed form, 3 x 2): "
+            "",
+            f"All classes of an image at once, features computed once (closed form, 3 x 2): "
             f"{statistics.median(together):.2f} passes a map ({min(together):.2f}-{max(together):.2f}).",
-        ]  # fmt: skip
+        ]
     return "\n".join(lines) + "\n"

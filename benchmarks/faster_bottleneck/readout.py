@@ -57,9 +57,14 @@ def evidence(
     cell = (lambda_ * (lambda_ * (square + 1))).sum(1, keepdim=True)
     loss = setting.iba.objective(problem.reference, problem.target, problem.reference).view(-1, 1, 1, 1)
     seen = [
-        bottleneck.alpha / 4, prior / 8, torch.log1p(square) / 2, torch.log1p(bottleneck.blur.adjoint(square)) / 2,
-        torch.log1p(cell) / 4 - 0.7, torch.log1p(cell.mean((2, 3), keepdim=True)) / 4 - 0.7, loss / 3,
-    ]  # fmt: skip
+        bottleneck.alpha / 4,
+        prior / 8,
+        torch.log1p(square) / 2,
+        torch.log1p(bottleneck.blur.adjoint(square)) / 2,
+        torch.log1p(cell) / 4 - 0.7,
+        torch.log1p(cell.mean((2, 3), keepdim=True)) / 4 - 0.7,
+        loss / 3,
+    ]
     if worth is not None:
         seen.append(torch.asinh(worth) / 3)
     inputs = torch.stack([last(own.expand_as(square)) for own in seen], -1)
@@ -82,9 +87,12 @@ class Readout(nn.Module):
         self.mixing = None
         if channels is not None:
             self.mixing = nn.Sequential(
-                nn.Conv2d(channels, 24, 1), nn.SiLU(), nn.Conv2d(24, 24, 3, padding=1), nn.SiLU(),
+                nn.Conv2d(channels, 24, 1),
+                nn.SiLU(),
+                nn.Conv2d(24, 24, 3, padding=1),
+                nn.SiLU(),
                 nn.Conv2d(24, channels, 1),
-            )  # fmt: skip
+            )
         for part in filter(None, (self.neuron, self.mixing)):  # at the start it is the guess
             nn.init.zeros_(part[-1].weight)
             nn.init.zeros_(part[-1].bias)
@@ -108,9 +116,13 @@ def nats(blur: Blur, alpha: Tensor, seen: Evidence) -> Tensor:
 
 
 def learn(
-    setting: Setting, problems: Sequence[Problem], seen: Sequence[Evidence], alphas: Sequence[Tensor], epochs: int,
+    setting: Setting,
+    problems: Sequence[Problem],
+    seen: Sequence[Evidence],
+    alphas: Sequence[Tensor],
+    epochs: int,
     mixing: bool,
-) -> Readout:  # fmt: skip
+) -> Readout:
     """Learn a readout from the alphas that the default optimisation found for the same problems.
 
     The loss compares nats, not alphas: of a neuron (square roots), of a cell and of the image (logarithms).
@@ -133,7 +145,8 @@ def learn(
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 1e-2, total_steps=epochs * len(seen))
     for _ in range(epochs):
         for chunk in torch.randperm(len(seen)).tolist():
-            found, true = nats(blur, readout(seen[chunk]), seen[chunk]), wanted[chunk]
+            found = nats(blur, readout(seen[chunk]), seen[chunk])
+            true = wanted[chunk]
             cell = torch.log1p(found.sum(-1)) - torch.log1p(true.sum(-1))
             neuron = ((found + 1e-8).sqrt() - (true + 1e-8).sqrt()).square().mean()
             loss = neuron + cell.square().mean() + cell.mean((1, 2)).square().mean()

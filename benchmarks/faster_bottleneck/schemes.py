@@ -91,7 +91,9 @@ class Learnt:
     """
 
     def __init__(self, setting: Setting, means: Tensor, gradients: int) -> None:
-        self._setting, self._means, self._gradients = setting, means, gradients
+        self._setting = setting
+        self._means = means
+        self._gradients = gradients
         self.readout: Readout | None = None
 
     def _begun(self, problem: Problem) -> tuple[Bottleneck, Tensor, Tensor | None]:
@@ -152,7 +154,8 @@ def objective_after(setting: Setting, problem: Problem, bottleneck: Bottleneck) 
         mixed = bottleneck.mix(noise, bottleneck.mask()[1])
         again = torch.arange(len(problem.features)).repeat(2)
         assert problem.target is not None
-        target, reference = problem.target[again], problem.reference[again]
+        target = problem.target[again]
+        reference = problem.reference[again]
         losses = setting.iba.objective(problem.parts.above(mixed, problem.carried), target, reference)
         clean = setting.iba.objective(problem.reference, problem.target, problem.reference)
     return losses.view(2, -1).mean(0) - clean + setting.weight * bottleneck.capacity().sum((1, 2, 3))

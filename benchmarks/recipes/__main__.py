@@ -34,7 +34,8 @@ from lightning_chex.tasks import ClassificationTask
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "finetune"
 
-IMAGENET, DENSENET = "tf_efficientnet_lite0", "densenet121"
+IMAGENET = "tf_efficientnet_lite0"
+DENSENET = "densenet121"
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,14 @@ RECIPES = (
     Recipe("EfficientNet-lite0, 14 labels", "nih_from_imagenet", "imagenet", 128, 3),
     Recipe("EfficientNet-lite0, 8 labels", "nih_from_imagenet", "imagenet", 128, 1, ("--data.classes=chestxray8",)),
     Recipe(
-        "DenseNet-121, phantom -> real", "nih_classification", "phantom", 128, 1,
+        "DenseNet-121, phantom -> real",
+        "nih_classification",
+        "phantom",
+        128,
+        1,
         ("--model.freeze=features.transition2", "--trainer.max_epochs=3"),
     ),
-)  # fmt: skip
+)
 """The first is the one that is recommended; the choice among them goes by their validation."""
 
 FROZEN = {
@@ -109,8 +114,16 @@ class Bench:
         """NIH in one size, from a resized copy."""
         copy = self.work / f"images-{size}"
         if not (copy / "done").exists():
-            self.command(["prepare", "--data=NIHDataModule", f"--data.root={self.root}", f"--size={size}",
-                          f"--output_dir={copy}", "--workers=1"])  # fmt: skip
+            self.command(
+                [
+                    "prepare",
+                    "--data=NIHDataModule",
+                    f"--data.root={self.root}",
+                    f"--size={size}",
+                    f"--output_dir={copy}",
+                    "--workers=1",
+                ]
+            )
             (copy / "done").touch()
         data = NIHDataModule(self.root, size=size, batch_size=32, augment=False, prepared=str(copy))
         data.look()
@@ -135,7 +148,8 @@ class Bench:
         if not (folder / "trained.json").exists():
             spent = self.command([*self.fit(recipe, seed), f"--trainer.default_root_dir={folder}"])
             (folder / "trained.json").write_text(json.dumps({"seconds": spent}))
-        checkpoint, kept = folder / "checkpoints" / "best.ckpt", folder / "predicted.npy"
+        checkpoint = folder / "checkpoints" / "best.ckpt"
+        kept = folder / "predicted.npy"
         state = torch.load(checkpoint, weights_only=True, map_location="cpu")
         found = [own for key, own in state["callbacks"].items() if key.startswith("ModelCheckpoint") and own["monitor"]]
         if not kept.exists():
@@ -156,29 +170,45 @@ class Bench:
         config["trainer"]["logger"] = False
         plain.write_text(yaml.safe_dump(config))
         return [
-            "fit", f"--config={plain}", f"--seed_everything={seed}", *self.options(recipe),
-            "--trainer.enable_progress_bar=false", *recipe.options,
-        ]  # fmt: skip
+            "fit",
+            f"--config={plain}",
+            f"--seed_everything={seed}",
+            *self.options(recipe),
+            "--trainer.enable_progress_bar=false",
+            *recipe.options,
+        ]
 
     def options(self, recipe: Recipe) -> list[str]:
         """Data and weights, for the command line."""
         return [
-            f"--data.root={self.root}", f"--model.weights={self.weights[recipe.weights]}",
-            f"--data.size={recipe.size}", f"--data.prepared={self.work / f'images-{recipe.size}'}",
+            f"--data.root={self.root}",
+            f"--model.weights={self.weights[recipe.weights]}",
+            f"--data.size={recipe.size}",
+            f"--data.prepared={self.work / f'images-{recipe.size}'}",
             "--data.num_workers=0",
-        ]  # fmt: skip
+        ]
 
     def localized(self, recipe: Recipe, seed: int, images: int | None) -> dict[str, Any]:
         """How far IBA's maps fall on the expert boxes of the test images, beside the controls: ``results.json``."""
         folder = self.work / recipe.folder / str(seed)
         if not (folder / "maps" / "results.json").exists():
-            self.command([
-                "evaluate", f"--config={CONFIGS / recipe.config}.yaml", *self.options(recipe), *recipe.options,
-                f"--ckpt_path={folder / 'checkpoints' / 'best.ckpt'}", f"--output_dir={folder / 'maps'}",
-                "--trainer.logger=false", "--methods=[IBA]", "--settings.perturbation_images=0",
-                "--settings.randomization_images=0", "--settings.statistics_images=300", "--settings.tuning_images=30",
-                *([] if images is None else [f"--limit={images}"]),
-            ])  # fmt: skip
+            self.command(
+                [
+                    "evaluate",
+                    f"--config={CONFIGS / recipe.config}.yaml",
+                    *self.options(recipe),
+                    *recipe.options,
+                    f"--ckpt_path={folder / 'checkpoints' / 'best.ckpt'}",
+                    f"--output_dir={folder / 'maps'}",
+                    "--trainer.logger=false",
+                    "--methods=[IBA]",
+                    "--settings.perturbation_images=0",
+                    "--settings.randomization_images=0",
+                    "--settings.statistics_images=300",
+                    "--settings.tuning_images=30",
+                    *([] if images is None else [f"--limit={images}"]),
+                ]
+            )
         return json.loads((folder / "maps" / "results.json").read_text())
 
     def command(self, arguments: Sequence[str]) -> float:
@@ -201,9 +231,10 @@ def main() -> None:
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     bench = Bench(
-        f"{os.environ['CHEX_DATA']}/nih_chestxray8", given.work.resolve(),
+        f"{os.environ['CHEX_DATA']}/nih_chestxray8",
+        given.work.resolve(),
         {"imagenet": str(Path(given.imagenet).resolve()), "phantom": str(Path(given.phantom).resolve())},
-    )  # fmt: skip
+    )
     parts = bench.data(160).parts()
     labels = np.concatenate([parts[part].labels.numpy() for part in ("test", "tuning")])
     patients = [str(name) for part in ("test", "tuning") for name in parts[part].patient_ids]

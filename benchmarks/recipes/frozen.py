@@ -56,7 +56,8 @@ def regression(task: ClassificationTask, data: NIHDataModule, folder: Path) -> R
     train = data.parts()["train"]
     seen = {part: features(task, data, part, folder / f"{part}.npy") for part in ("train", "test", "tuning")}
     scaler = StandardScaler().fit(seen["train"])
-    x, labels = scaler.transform(seen["train"]), train.labels.numpy()
+    x = scaler.transform(seen["train"])
+    labels = train.labels.numpy()
     folds = list(GroupKFold(FOLDS).split(x, groups=train.patient_ids))
     found = {}
     for strength in STRENGTHS:

@@ -69,7 +69,8 @@ def markdown(
     out += [told["data"], "", _finding(rows), "", "## How well they predict", ""]
     head = ["", *(f"{name}, mean over classes" for name in MEASURES), f"AUROC less that of {rows[0].name}"]
     head += ["between seeds", "chosen by", "CPU minutes a training, or a regression on features already there"]
-    first, body = rows[0].scores, []
+    first = rows[0].scores
+    body = []
     for row in rows:
         means = row.scores.by_seed[:, 0]
         paired = "" if row is rows[0] else interval(*row.scores.interval(0, minus=first), signed=True)

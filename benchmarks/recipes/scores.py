@@ -27,9 +27,11 @@ class Scores:
         drawn = self.drawn if minus is None else self.drawn - minus.drawn
         values = self.values if minus is None else self.values - minus.values
         if column is None:
-            own, many = values[measure].mean(), np.nanmean(drawn[:, measure], axis=1)
+            own = values[measure].mean()
+            many = np.nanmean(drawn[:, measure], axis=1)
         else:
-            own, many = values[measure, column], drawn[:, measure, column]
+            own = values[measure, column]
+            many = drawn[:, measure, column]
         low, high = np.nanquantile(many, [0.025, 0.975])
         return float(own), float(low), float(high)
 
@@ -61,10 +63,12 @@ def _measures(predicted: np.ndarray, labels: np.ndarray, weights: np.ndarray) ->
 def _both(predicted: np.ndarray, label: np.ndarray, weights: np.ndarray) -> np.ndarray:
     _, level = np.unique(predicted, return_inverse=True)
     shape = (len(weights), int(level.max()) + 1)
-    positive, negative = np.zeros(shape), np.zeros(shape)
+    positive = np.zeros(shape)
+    negative = np.zeros(shape)
     for into, chosen in ((positive, label > 0), (negative, label == 0)):
         np.add.at(into.T, level[chosen], weights[:, chosen].T)
-    all_positive, all_negative = positive.sum(1), negative.sum(1)
+    all_positive = positive.sum(1)
+    all_negative = negative.sum(1)
     below = np.cumsum(negative, axis=1) - negative / 2  # of equal predictions half are below
     with np.errstate(invalid="ignore", divide="ignore"):
         auroc = (positive * below).sum(1) / (all_positive * all_negative)

@@ -52,7 +52,8 @@ class Limit:
     @classmethod
     def read(cls, text: str) -> "Limit":
         """Read ``> NUMBER`` or ``< NUMBER``; a ValueError says what is wrong."""
-        sign, number = text.strip()[:1], text.strip()[1:]
+        sign = text.strip()[:1]
+        number = text.strip()[1:]
         try:
             value = float(number)
         except ValueError:
@@ -128,7 +129,8 @@ class Alarms(pl.Callback):
     def _raise(self, trainer: pl.Trainer, figure: str, text: str, value: float, limit: Limit) -> None:
         known = self.alarms.get((figure, text))
         if known is not None:
-            known.epochs, known.worst = known.epochs + 1, limit.worse(known.worst, value)
+            known.epochs = known.epochs + 1
+            known.worst = limit.worse(known.worst, value)
             return
         alarm = self.alarms[figure, text] = Alarm(figure, text, trainer.current_epoch, 1, value)
         rank_zero_warn(f"alarm: {alarm}")

@@ -143,7 +143,8 @@ class Explainer:
     ) -> Iterator[Explanation]:
         marked = cases.regions.flatten(1).any(1)
         iou = intersection_over_union(top_fraction_mask(found.maps, self.fraction), cases.regions)
-        iou, pointing = iou.where(marked, torch.nan), pointing_game(found.maps, cases.regions)
+        iou = iou.where(marked, torch.nan)
+        pointing = pointing_game(found.maps, cases.regions)
         saliency = found.maps.cpu()
         for i, row in enumerate(cases.rows.tolist()):
             image, target = cases.keys[i]
@@ -183,7 +184,8 @@ class Explainer:
         if self.class_names:
             found["iou_class_mean"] = measured["class_mean"]
         # of a single class torchmetrics makes scalars
-        counts, means = measured["count"].reshape(-1), measured["per_class"].reshape(-1)
+        counts = measured["count"].reshape(-1)
+        means = measured["per_class"].reshape(-1)
         found |= {f"iou/{name}": means[c] for c, name in enumerate(self.class_names) if counts[c] > 0}
         return found
 

@@ -51,7 +51,8 @@ class LungPictures(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write and log the pictures."""
-        overlays, self._overlays = self._overlays, []
+        overlays = self._overlays
+        self._overlays = []
         if not overlays:
             return
         label = f"epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else "validate"

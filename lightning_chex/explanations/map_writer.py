@@ -135,7 +135,8 @@ class MapWriter(pl.Callback):
             if self.split != "test" or self.limit is not None:
                 raise lacks(name_of(data), "choose_predicted", "explain with split or limit")
             return
-        self.image_ids, self._count = images.image_ids, images.count
+        self.image_ids = images.image_ids
+        self._count = images.count
         check_target(pl_module, self.attributor, bool(self._names), images.labelled)
         # a data set that does not list its images loads the finished ones too, and they are skipped then
         done = sum(image in finished for image in self.image_ids or finished)
@@ -150,7 +151,8 @@ class MapWriter(pl.Callback):
             MisconfigurationException: there are no statistics, or the model gives neither classes nor a score.
         """
         data = data_of(trainer)
-        network, image = network_of(pl_module, self.network, self.attributor.layers), None
+        network = network_of(pl_module, self.network, self.attributor.layers)
+        image = None
         size = data.size
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             if size is not None:
@@ -210,7 +212,8 @@ class MapWriter(pl.Callback):
         ids = names_of(batch["image_id"])  # as the index has them
         wanted = [own and self._is_new(name) for own, name in zip(counted, ids, strict=True)]
         kept = torch.tensor(wanted, dtype=torch.bool)[rows.cpu()].to(rows.device)
-        rows, values = rows[kept], None if values is None else values[kept]
+        rows = rows[kept]
+        values = None if values is None else values[kept]
         found = self._explain(trainer, pl_module, batch["image"], values, rows)
         names = [self._names[k] for k in values.tolist()] if self._names and values is not None else []
         names = names or self._outputs.score_names[:1] * len(rows)

@@ -9,7 +9,9 @@ from lightning_chex.explanations.processes import gathered_rows
 from lightning_chex.explanations.subgroups import FEWEST, grouped, interval_figures
 from lightning_chex.metrics import ClassMean, corner_mask, edge_mask, mass_accuracy, summarize
 
-CORNERS, EDGE, OUTSIDE = "corners", "edge", "outside_lungs"
+CORNERS = "corners"
+EDGE = "edge"
+OUTSIDE = "outside_lungs"
 
 _Row = tuple[float, str, Mapping[str, str]]  # a map's share, its patient and its groups
 
@@ -79,8 +81,10 @@ class PlaceShares:
                     torch.zeros(0, device=metric.device), torch.zeros(0, dtype=torch.long, device=metric.device)
                 )
         for name, metric in self._shares.items():
-            measured, area = metric.compute(), self._areas[name].compute()
-            counts, means = measured["count"].reshape(-1), measured["per_class"].reshape(-1)
+            measured = metric.compute()
+            area = self._areas[name].compute()
+            counts = measured["count"].reshape(-1)
+            means = measured["per_class"].reshape(-1)
             if counts.sum() == 0:
                 continue
             found |= {name: measured["mean"], f"{name}_every_pixel": area["mean"]}
@@ -100,7 +104,8 @@ class PlaceShares:
 
 def _by_subgroup(rows: Sequence[_Row]) -> Iterator[tuple[str, float]]:
     for where, places in grouped([groups for *_, groups in rows]).items():
-        shares, patients = [rows[i][0] for i in places], [rows[i][1] for i in places]
+        shares = [rows[i][0] for i in places]
+        patients = [rows[i][1] for i in places]
         estimate = summarize(shares, patients, resamples=500, bounds=(0.0, 1.0)).mean
         if estimate.patients >= FEWEST:
             yield from ((f"{where}{end}", value) for end, value in interval_figures(estimate))

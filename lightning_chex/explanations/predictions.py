@@ -50,7 +50,8 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Append the rows of one batch: what was written stays, whatever happens later."""
-        names, rows = names_of(prediction["image_id"]), prediction["prediction"]
+        names = names_of(prediction["image_id"])
+        rows = prediction["prediction"]
         counted = unrepeated_rows(trainer, batch, len(names), batch_idx, dataloader_idx).tolist()
         lines = csv_lines(
             [name, *(f"{value:.6g}" for value in values.reshape(-1).tolist())]

@@ -130,10 +130,14 @@ def cases_of(
         exclusive: probabilities are a softmax over the classes, else a sigmoid of each.
         top_alone: of each image explain the class the model finds likeliest, and no other.
     """
-    images, ids = batch["image"], names_of(batch["image_id"])
+    images = batch["image"]
+    ids = names_of(batch["image_id"])
     size = (images.shape[-2], images.shape[-1])
     zones = _zones(batch, size, find_lungs) if "zones" in batch and kind == "zones" else None
-    rows, target, regions, boxes = [], [], [], []
+    rows = []
+    target = []
+    regions = []
+    boxes = []
     nothing = torch.zeros(size, dtype=torch.bool), torch.zeros(0, 4)
     top = output.argmax(1).tolist() if class_names and (likeliest or top_alone) else []
     for row in range(len(images)):
@@ -148,14 +152,17 @@ def cases_of(
             regions.append(region.to(images.device))
             boxes.append(own.cpu())
     index = torch.tensor(rows, dtype=torch.int64, device=images.device)
-    output, label = output.float(), batch["label"].float()
+    output = output.float()
+    label = batch["label"].float()
     if class_names:
         values = torch.tensor(target, dtype=torch.int64, device=images.device)
         probability = output.softmax(1) if exclusive else output.sigmoid()
-        prediction, truth = probability[index, values], label[index, values]
+        prediction = probability[index, values]
+        truth = label[index, values]
     else:
         values = torch.tensor(target, dtype=torch.float32, device=images.device)
-        prediction, truth = output.reshape(-1)[index], values
+        prediction = output.reshape(-1)[index]
+        truth = values
     patients = names_of(batch.get("patient_id", ids))
     return Cases(
         images=images,
@@ -181,7 +188,8 @@ def _targets(
     size: tuple[int, int],
 ) -> list[tuple[float, Tensor, Tensor]]:
     """Target, region and boxes of everything that is explained of an image."""
-    nothing, no_boxes = torch.zeros(size, dtype=torch.bool), torch.zeros(0, 4)
+    nothing = torch.zeros(size, dtype=torch.bool)
+    no_boxes = torch.zeros(0, 4)
     scores = batch["zones"][row] if zones is not None else None
     if not class_names:
         region = nothing if zones is None or scores is None else zones[row][scores > 0].any(0)
@@ -221,5 +229,6 @@ def _zones(batch: dict[str, Any], size: tuple[int, int], find_lungs: LungFinder 
 def grey_pictures(images: Tensor) -> Tensor:
     """Network inputs (B, C, H, W) as grey values in [0, 1] on the CPU, (B, H, W); each stretched to its own range."""
     grey = images.float().mean(1).cpu()
-    low, high = grey.amin((1, 2), keepdim=True), grey.amax((1, 2), keepdim=True)
+    low = grey.amin((1, 2), keepdim=True)
+    high = grey.amax((1, 2), keepdim=True)
     return (grey - low) / (high - low).clamp(min=1e-6)

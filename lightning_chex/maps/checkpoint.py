@@ -63,7 +63,8 @@ def check_fits(
     ours = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     odd = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
     if odd:
-        there, here = theirs.get(odd[0], "missing"), ours.get(odd[0], "missing")
+        there = theirs.get(odd[0], "missing")
+        here = ours.get(odd[0], "missing")
         raise CheckpointError(
             f"{argument}={str(path)!r} does not fit the model of the configuration, {type(model).__name__}: {len(odd)} "
             f"tensors differ, such as {odd[0]} ({there} in the file, {here} in the model): give the configuration it "
@@ -87,7 +88,8 @@ def saved_statistics(checkpoint: dict[str, Any], callbacks: Sequence[pl.Callback
         state = states.get(callback.state_key)
         if isinstance(attributor, Attributor) and state:
             own = {key: value for key, value in state.items() if key != COURSE}
-            line_up, others = own.pop(LINE_UP, {}), own.pop(OTHERS, {})
+            line_up = own.pop(LINE_UP, {})
+            others = own.pop(OTHERS, {})
             found += [(attributor, part) for part in (own, line_up) if part]
             methods = getattr(callback, "attributors", {})
             found += [(methods[name], part) for name, part in others.items() if name in methods]

@@ -27,8 +27,10 @@ class ChosenTargets:
         if not 0 <= threshold <= 1:
             raise MisconfigurationException(f"threshold={threshold} must lie between 0 and 1")
         names = [targets] if isinstance(targets, str) else list(targets)
-        self.positive, self.top = targets == "positive", targets == "top"
-        self.class_names, self.threshold = list(class_names), threshold
+        self.positive = targets == "positive"
+        self.top = targets == "top"
+        self.class_names = list(class_names)
+        self.threshold = threshold
         self.named: list[int] = []
         if self.positive or self.top:
             return

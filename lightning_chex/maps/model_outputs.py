@@ -132,7 +132,9 @@ def explained_labels(batch: Mapping[str, Any], meaning: Meaning) -> Tensor:
     Raises:
         MisconfigurationException: they do not fit the images or the outputs.
     """
-    label, images, classes = batch["label"], len(batch["image"]), len(meaning.class_names)
+    label = batch["label"]
+    images = len(batch["image"])
+    classes = len(meaning.class_names)
     if label.ndim == 0 or len(label) != images:
         raise MisconfigurationException(
             f"the labels have shape {tuple(label.shape)} for {images} images: give one row an image"
@@ -190,7 +192,8 @@ def explain_exclusive(attributor: Attributor) -> bool:
 @contextmanager
 def column_output(network: nn.Module) -> Iterator[None]:
     """Let a network with outputs (B,) return (B, 1), as class indices ask for, for the length of the context."""
-    own, forward = network.__dict__.get("forward"), network.forward
+    own = network.__dict__.get("forward")
+    forward = network.forward
 
     def column(*args: Any, **kwargs: Any) -> Tensor:
         return output_tensor(forward(*args, **kwargs)).reshape(-1, 1)

@@ -10,6 +10,16 @@ from lightning_chex.tasks.task import ChestXrayTask
 from lightning_chex.tasks.weights import start_from
 
 __all__ = [
-    "UNET_STRIDE", "ChestXrayTask", "ClassificationTask", "LungDice", "MultilabelScores", "Optimization",
-    "RegressionTask", "SegmentationTask", "create_backbone", "create_unet", "start_from", "unrepeated_rows",
-]  # fmt: skip
+    "UNET_STRIDE",
+    "ChestXrayTask",
+    "ClassificationTask",
+    "LungDice",
+    "MultilabelScores",
+    "Optimization",
+    "RegressionTask",
+    "SegmentationTask",
+    "create_backbone",
+    "create_unet",
+    "start_from",
+    "unrepeated_rows",
+]

@@ -58,7 +58,8 @@ class MultilabelScores(Metric):
         logits, labels = (
             dim_zero_cat(state).cpu().view(-1, len(self.class_names)) for state in (self.logits, self.labels)
         )
-        known, positive = ~labels.isnan(), labels > 0
+        known = ~labels.isnan()
+        positive = labels > 0
         present = [c for c in range(len(self.class_names)) if 0 < positive[:, c].sum() < known[:, c].sum()]
         results = {"classes_scored": torch.tensor(float(len(present)))}
         # ranks are all that counts: the sigmoid keeps them in float64, where confident logits stay apart; on the CPU,
@@ -118,7 +119,8 @@ class ClassificationTask(ChestXrayTask):
         self.class_names = list(class_names)
         self.weighted = loss == "weighted_bce"
         self.register_buffer("pos_weight", torch.ones(len(class_names)))
-        self.val_scores, self.test_scores = MultilabelScores(class_names), MultilabelScores(class_names)
+        self.val_scores = MultilabelScores(class_names)
+        self.test_scores = MultilabelScores(class_names)
         self.begin(weights)
 
     def setup(self, stage: str) -> None:

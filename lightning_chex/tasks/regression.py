@@ -94,9 +94,12 @@ class RegressionTask(ChestXrayTask):
         if isinstance(head, nn.Linear) and head.bias is not None:
             # else the first hundred steps only learn the mean
             nn.init.constant_(head.bias, (low + high) / 2 / len(score_names))
-        self.val_mae, self.test_mae = MeanAbsoluteError(), MeanAbsoluteError()
-        self.val_part_mae, self.test_part_mae = MeanAbsoluteError(), MeanAbsoluteError()
-        self.val_pearson, self.test_pearson = PearsonCorrelation(), PearsonCorrelation()
+        self.val_mae = MeanAbsoluteError()
+        self.test_mae = MeanAbsoluteError()
+        self.val_part_mae = MeanAbsoluteError()
+        self.test_part_mae = MeanAbsoluteError()
+        self.val_pearson = PearsonCorrelation()
+        self.test_pearson = PearsonCorrelation()
         self.begin(weights)
 
     @property
@@ -134,6 +137,7 @@ class RegressionTask(ChestXrayTask):
         self.metric(stage, "loss").update(self.loss(output, truth), weight=len(score))
         if self._has_parts:
             self.metric(stage, "part_mae").update(score, truth)
-            score, truth = score.sum(1), truth.sum(1)
+            score = score.sum(1)
+            truth = truth.sum(1)
         self.metric(stage, "mae").update(score, truth)
         self.metric(stage, "pearson").update(score, truth)

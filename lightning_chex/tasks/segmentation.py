@@ -84,7 +84,8 @@ class SegmentationTask(ChestXrayTask):
             import segmentation_models_pytorch as smp  # deferred: only lung networks need it, and it is slow to import
 
         self._soft_dice = smp.losses.DiceLoss(mode="multilabel", from_logits=True)
-        self.val_dice, self.test_dice = LungDice(), LungDice()
+        self.val_dice = LungDice()
+        self.test_dice = LungDice()
         self.begin(weights)
 
     def setup(self, stage: str) -> None:
@@ -116,7 +117,8 @@ class SegmentationTask(ChestXrayTask):
             label: bool (B, 2, H, W).
         """
         outlined = label.flatten(2).any(dim=2)
-        logits, truth = output.float()[outlined], label[outlined].float()
+        logits = output.float()[outlined]
+        truth = label[outlined].float()
         if not len(truth):
             return output.float().sum() * 0  # nothing to learn from: a zero that has a gradient
         # as one image whose channels are all lungs: the library's Dice loss would pool the images of a batch

@@ -126,14 +126,16 @@ class ChestXrayTask(pl.LightningModule):
         Raises:
             MisconfigurationException: the checkpoint's outputs stand for something else than this model's.
         """
-        theirs, ours = output_names(checkpoint.get("hyper_parameters", {})), output_names(self.hparams)
+        theirs = output_names(checkpoint.get("hyper_parameters", {}))
+        ours = output_names(self.hparams)
         # as many outputs of other names, or in another order, would load and be measured without a word
         if theirs and theirs != ours:
             raise MisconfigurationException(
                 f"the checkpoint is of a model of {theirs}, this one is of {ours or type(self).__name__}: give the "
                 "configuration and the data options it was trained with, or another checkpoint"
             )
-        then, now = checkpoint.get("image_size"), data_of(trainer_of(self)).size
+        then = checkpoint.get("image_size")
+        now = data_of(trainer_of(self)).size
         if None not in (then, now) and then != now:
             rank_zero_warn(f"the checkpoint was trained on images of {then} px, and data.size is {now}")
         for state in checkpoint.get("lr_schedulers", []):
@@ -164,7 +166,8 @@ class ChestXrayTask(pl.LightningModule):
         Returns:
             Output and truth, without images that a distributed run repeats: (B', ...) each, and B' may be 0.
         """
-        output, truth = self(batch["image"]), self.truth(batch)
+        output = self(batch["image"])
+        truth = self.truth(batch)
         counted = unrepeated_rows(self.trainer, batch, len(output), batch_idx)
         return (output, truth) if counted.all() else (output[counted], truth[counted])
 

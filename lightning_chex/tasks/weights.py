@@ -61,10 +61,12 @@ def start_from(network: nn.Module, path: str, ours: Outputs) -> None:
     file = read_weights(path)
     theirs = {_OLD_NAMES.sub(r"\1", name.replace("_orig_mod.", "")): value for name, value in file.tensors.items()}
     theirs = {name: value for name, value in theirs.items() if name.rpartition(".")[2] not in _OF_THE_LOSS}
-    place, adapted = _located(network, theirs), ""
+    place = _located(network, theirs)
+    adapted = ""
     if place is None:
         adapted = f"; its names, such as {_some(theirs)}, are others, but all fit in order by kind and shape"
-        theirs, place = _renamed(network, path, theirs), (network, "")
+        theirs = _renamed(network, path, theirs)
+        place = (network, "")
         adapted += _adapt_range(network, theirs)
     part, prefix = place
     own = {name.removeprefix(prefix): value for name, value in theirs.items() if name.startswith(prefix)}
@@ -188,7 +190,8 @@ def output_names(settings: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _is_grey(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> bool:
     """Whether the input layer is a DenseNet's of one channel where the network's has three."""
-    there, here = _shapes(theirs), _shapes(ours)
+    there = _shapes(theirs)
+    here = _shapes(ours)
     kernel = here.get(CONVOLUTION, ())
     wanted = {CONVOLUTION: (*kernel[:1], 1, *kernel[2:]), MEAN: here.get(MEAN), VARIANCE: here.get(VARIANCE)}
     return kernel[1:2] == (3,) and all(there.get(name) == shape for name, shape in wanted.items())
@@ -208,7 +211,8 @@ def _check_fits(
     path: str, name: str, theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], others: Sequence[str]
 ) -> None:
     """Raise a CheckpointError unless the tensors have the same names and shapes and there are no others."""
-    there, here = _shapes(theirs), _shapes(ours)
+    there = _shapes(theirs)
+    here = _shapes(ours)
     # how many batches a batch norm has seen was not kept before 2018
     missing = [key for key in here if key not in there and not key.endswith("num_batches_tracked")]
     unexpected = [*(key for key in there if key not in here), *others]
