@@ -1,4 +1,4 @@
-"""Alarms: a logged figure that passes a limit is told to the loggers at once, and again at the end of the run."""
+"""Alarms on logged metrics: a metric beyond its limit is reported at once, and again at the end of the run."""
 
 import difflib
 import math
@@ -16,14 +16,14 @@ from torch import Tensor
 
 @dataclass
 class Alarm:
-    """A figure that has passed its limit.
+    """A metric beyond its limit.
 
     Attributes:
         figure: its logged key.
-        limit: as it was given, ``> 0.2``.
-        first: epoch in which it passed the limit for the first time.
-        epochs: in how many it did.
-        worst: the value farthest beyond.
+        limit: the limit as configured, such as ``> 0.2``.
+        first: first epoch in which it was beyond the limit.
+        epochs: number of validations in which it was.
+        worst: the value farthest beyond the limit.
     """
 
     figure: str
@@ -39,7 +39,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Limit:
-    """Limit of a logged figure, above or below which an alarm is raised.
+    """Limit of a logged metric, above or below which an alarm is raised.
 
     Example:
         >>> Limit.read("> 0.2").passed(0.3)
@@ -51,7 +51,11 @@ class Limit:
 
     @classmethod
     def read(cls, text: str) -> "Limit":
-        """Read ``> NUMBER`` or ``< NUMBER``; a ValueError says what is wrong."""
+        """Read ``> NUMBER`` or ``< NUMBER``.
+
+        Raises:
+            ValueError: the text has another form.
+        """
         sign = text.strip()[:1]
         number = text.strip()[1:]
         try:
@@ -59,30 +63,35 @@ class Limit:
         except ValueError:
             value = math.nan
         if sign not in (">", "<") or not math.isfinite(value):
-            raise ValueError(f"the limit {text!r} is none: give '> NUMBER' or '< NUMBER'")
-        return cls(sign == ">", float(torch.tensor(value)))  # in float32, as figures are logged
+            raise ValueError(f"the limit {text!r} cannot be read: give '> NUMBER' or '< NUMBER'")
+        # rounded to float32, as metrics are logged: else .1 would be above a limit of .1
+        return cls(sign == ">", float(torch.tensor(value)))
 
     def passed(self, value: float) -> bool:
-        """Whether a value is beyond it; NaN is not."""
-        return value > self.value if self.above else value < self.value
+        """Return whether a value is beyond the limit; NaN is not."""
+        if self.above:
+            return value > self.value
+        return value < self.value
 
-    def worse(self, one: float, other: float) -> float:
-        """The one farther beyond."""
-        return max(one, other) if self.above else min(one, other)
+    def worse(self, first: float, second: float) -> float:
+        """Return the value that is farther beyond the limit."""
+        if self.above:
+            return max(first, second)
+        return min(first, second)
 
 
 class Alarms(pl.Callback):
-    """Watch logged figures; one that passes its limit at a validation is an alarm.
+    """Raise an alarm when a logged metric is beyond its limit at a validation.
 
-    It is told as a warning and as an alert of W&B, where that is a logger, when it happens first, and in the summary at
-    the end. Alarms travel with the checkpoint.
+    The first time it is reported as a warning, and as an alert of W&B if that is a logger; the summary at the end of
+    the run lists all alarms. Alarms are saved in the checkpoint.
 
     Args:
-        limits: by logged key, such as ``val/iba_corners/Effusion``, in which ``*`` stands for any characters:
-            ``> 0.3`` or ``< 0.6``.
+        limits: limits by logged key, ``> 0.3`` or ``< 0.6``. In a key such as ``val/iba_corners/*`` the ``*`` matches
+            any characters.
 
     Raises:
-        ValueError: no limit, or one that cannot be read.
+        ValueError: there is no limit, or one that cannot be read.
     """
 
     def __init__(self, limits: dict[str, str | float]) -> None:
@@ -92,16 +101,16 @@ class Alarms(pl.Callback):
         self._texts = {figure: str(limit) for figure, limit in limits.items()}
         self.limits = {figure: Limit.read(limit) for figure, limit in self._texts.items()}
         self.alarms: dict[tuple[str, str], Alarm] = {}
-        """By figure and limit."""
+        """Alarms by logged key and limit."""
         self._known: set[str] = set()
         self._before: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare all figures with their limits."""
+        """Compare all metrics of this validation with their limits."""
         if trainer.sanity_checking:
             return
         logged = dict(trainer.callback_metrics)
-        # what is not logged at each validation keeps its old value there: the same tensor, not an equal one
+        # a metric that is not logged at every validation keeps its old value there, which is then the same tensor
         figures = {key: float(value) for key, value in logged.items() if value is not self._before.get(key)}
         self._before = logged
         self._warn_of_unknown(figures)
@@ -113,11 +122,11 @@ class Alarms(pl.Callback):
                 self._raise(trainer, *key, figures[figure], limit)
 
     def state_dict(self) -> dict[str, Any]:
-        """The alarms so far."""
+        """Return the alarms so far."""
         return {"alarms": [asdict(alarm) for alarm in self.alarms.values()]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the alarms from a checkpoint."""
         self.alarms = {(own["figure"], own["limit"]): Alarm(**own) for own in state_dict["alarms"]}
 
     def _watched(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str, Limit]]:
@@ -139,7 +148,7 @@ class Alarms(pl.Callback):
                 logger.experiment.alert(title=figure, text=str(alarm))
 
     def _warn_of_unknown(self, figures: Mapping[str, float]) -> None:
-        """Say once which limits watch nothing; a figure that is logged now and then is known from then on."""
+        """Warn once about limits that match no logged metric; the metric may still be logged at a later validation."""
         watched = {name for _, name, _ in self._watched(figures)}
         for name in self.limits.keys() - watched - self._known:
             near = difflib.get_close_matches(name, figures, n=3) or sorted(figures)[:8]

@@ -101,9 +101,10 @@ def next_steps(run: Path, checkpoint: str) -> str:
             f"    {command} explain {model} --overlays true --output_dir explanations",
         ]
     if checkpoint:
+        images = "--data ImageFolderDataModule --data.root DIR --overlays true --output_dir maps"
         lines += [
             "  your own images, without labels, explained by this model",
-            f"    {command} explain {model} --data ImageFolderDataModule --data.root DIR --overlays true --output_dir maps",
+            f"    {command} explain {model} {images}",
         ]
     lines += [
         "  train on your own X-rays: a folder with a table, or a copy of a public data set",

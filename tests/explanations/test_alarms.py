@@ -83,7 +83,7 @@ def test_a_limit_on_what_nobody_logs_is_told_once_with_near_names(tmp_path, recw
 
 @pytest.mark.parametrize("limit", ["0.3", 0.3, "=> 0.3", "> much", "> nan", ""])
 def test_a_limit_that_cannot_be_read_is_named(limit):
-    with pytest.raises(ValueError, match=f"the limit {str(limit)!r} is none: give '> NUMBER'"):
+    with pytest.raises(ValueError, match=f"the limit {str(limit)!r} cannot be read: give '> NUMBER'"):
         Alarms({"val/auroc": limit})
 
 
