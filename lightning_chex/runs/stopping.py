@@ -13,6 +13,8 @@ from torch import Tensor
 from lightning_chex.lightning_private import received_signal, stop_after_batch
 
 
+# Lightning's EarlyStopping(check_finite=True) checks the monitored metric only, not the weights, and ends the training
+# without an error; a checkpoint that is saved before its check can already hold NaN (read from its source, 2.6.6).
 class FiniteWeights(pl.Callback):
     """End a training that has diverged, before its weights are explained, measured or saved.
 
