@@ -86,9 +86,9 @@ class ResumableBatches:
 
 
 # Lightning 2.6.6 has ModelCheckpoint(save_last, save_on_exception) and OnExceptionCheckpoint. They do not replace this
-# class: they save at any exception, also in the middle of a step; OnExceptionCheckpoint removes its file at the end; save_last
-# only follows a checkpoint that was saved at the same step; and none of them saves before a validation, or keeps the
-# random state and the order of the images (read from their sources, not run).
+# class: they save at any exception, also in the middle of a step; OnExceptionCheckpoint removes its file at the end;
+# save_last only follows a checkpoint that was saved at the same step; and none of them saves before a validation, or
+# keeps the random state and the order of the images (read from their sources, not run).
 class LastCheckpoint(Checkpoint):
     """Keep the newest whole state in ``checkpoints/last.ckpt`` of the run's folder.
 
