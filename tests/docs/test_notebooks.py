@@ -36,7 +36,8 @@ def run(path: Path, folder: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHEX_NOTEBOOK_STEPS", "150")
-        patch.setenv("CHEX_NOTEBOOK_IMAGES", "64")
+        patch.setenv("CHEX_NOTEBOOK_IMAGES", "32")
+        patch.setenv("CHEX_NOTEBOOK_CASES", "16")
         patch.setenv("CHEX_NOTEBOOK_EPOCHS", "1")
         patch.setenv("OMP_NUM_THREADS", "1")  # on busy cores, two threads wait for each other twenty times as long
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
