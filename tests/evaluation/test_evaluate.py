@@ -257,7 +257,7 @@ def test_a_method_of_the_same_name_with_other_settings_is_refused(classifier, tm
         (["--settings.top_fraction=2"], "top_fraction=2.0 must lie in (0, 1]"),
         (["--settings.regions=heart"], "heart"),
         (["--ckpt_path=nowhere.ckpt"], "does not exist"),
-        (["--ckpt_path=null"], "evaluate needs --ckpt_path"),
+        (["--ckpt_path=null"], "evaluate needs trained weights: give --ckpt_path"),
         (["--lungs=nowhere.ckpt"], "lungs='nowhere.ckpt' is no checkpoint to use: it does not exist"),
         (["--network=brain"], "network='brain' is not a module"),
         (["--model.backbone=test_vit"], "does not fit the model"),

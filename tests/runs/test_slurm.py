@@ -76,7 +76,7 @@ def test_a_signalled_job_is_requeued_and_resumes_its_run(place, monkeypatch, cap
     assert "requeue 4711" in (place / "scontrol.log").read_text()
     err = capsys.readouterr().err
     assert f"stopped by {name}" in err and "goes on from the newest state" in err
-    run = Path("runs/lightning_chex/runs/slurm-4711")
+    run = Path("runs/lightning_chex/slurm-4711")
     assert state(run / "checkpoints" / "last.ckpt")["global_step"] == 3
     assert not list(Path().rglob("hpc_ckpt*")) and not list(Path("runs").glob("*.ckpt"))
     assert fit("--ckpt_path=auto", config="wandb.yaml") == 0
@@ -158,7 +158,7 @@ def test_names_that_cannot_be_are_refused(place, capsys):
     assert fit("--run=mine", "--trainer.max_epochs=1") == 0
     assert "--ckpt_path auto resumes it" in refused(capsys, "--run=mine")
     assert "both name a run" in refused(capsys, "--run=mine", "--ckpt_path=last")
-    assert "of no run" in refused(capsys, "--ckpt_path=hpc")
+    assert "not of one run" in refused(capsys, "--ckpt_path=hpc")
 
 
 def test_another_backbone_is_refused_and_another_learning_rate_is_told(place, capsys, caplog):
@@ -179,7 +179,7 @@ def stopped_on_one_rank(folder: Path) -> tuple:
     import random
 
     import numpy as np
-    from callbacks.test_stop_on_signal import Recording, SignalAt, SmallBatches
+    from runs.test_stop_on_signal import Recording, SignalAt, SmallBatches
     from pytorch_lightning.utilities.exceptions import SIGTERMException
     from tiny import tiny_trainer
 

@@ -194,7 +194,7 @@ class DividedNetwork:
         key = (names, tuple(needed.tolist()), layout, self._layers[0].settings.bfloat16)
 
         def run() -> LayerFeatures:
-            return self._run(self._images[needed].contiguous(memory_format=layout))
+            return self._forward(self._images[needed].contiguous(memory_format=layout))
 
         # methods that explain the same images at the same layers run them once, see shared_features
         result = shared(self._model, self._images, key, run)
@@ -219,7 +219,7 @@ class DividedNetwork:
             )
         return problems
 
-    def _run(self, images: Tensor) -> LayerFeatures:
+    def _forward(self, images: Tensor) -> LayerFeatures:
         """Run images once."""
         with torch.no_grad():
             if len(self._parts) == 1:
