@@ -28,7 +28,7 @@ class Adapter:
     """
 
     def __init__(self, logger: Any, best: Mapping[str, str]) -> None:
-        self._logger = logger
+        self._wandb_logger = logger
         # file of each picture that the run has, by a hash of its pixels
         self._files: dict[str, str] = {}
         run = logger.experiment
@@ -42,7 +42,7 @@ class Adapter:
         The row of the history has the form in which W&B itself writes a list of ``wandb.Image``. It is written here,
         since ``wandb.Image`` would send every X-ray again at every step.
         """
-        run = self._logger.experiment
+        run = self._wandb_logger.experiment
         shown = pictures[:PICTURE_LIMIT]
         if run.disabled or not shown:
             return
@@ -65,7 +65,7 @@ class Adapter:
             row["all_boxes"] = [_boxes(run, key, picture.boxes, names) for picture in shown]
         if any(picture.layers for picture in shown):
             row["all_masks"] = [_masks(run, key, picture) for picture in shown]
-        self._logger.log_metrics({key: row}, step=step)
+        self._wandb_logger.log_metrics({key: row}, step=step)
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int | None = None) -> None:
         """Log a table as a file of its run, without the artifact that ``WandbLogger.log_table`` makes of it.
@@ -76,23 +76,23 @@ class Adapter:
         """
         import wandb  # here, since it is slow to import and most programs do not use it
 
-        run = self._logger.experiment
+        run = self._wandb_logger.experiment
         if run.disabled:
             return
         table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
         # a table that is bound to its run before it is logged does not become an artifact
         table.bind_to_run(run, key, run.step)
-        self._logger.log_metrics({key: table}, step=step)
+        self._wandb_logger.log_metrics({key: table}, step=step)
 
     def file(self, key: str, path: Path, step: int) -> None:
         """Log a PNG as a picture; keep another file as an artifact of a run that is online."""
         import wandb
 
-        run = self._logger.experiment
+        run = self._wandb_logger.experiment
         if run.disabled:
             return
         if path.suffix == ".png":
-            self._logger.log_metrics({key: wandb.Image(str(path))}, step=step)
+            self._wandb_logger.log_metrics({key: wandb.Image(str(path))}, step=step)
         elif not run.offline:
             # an offline run would never remove the copies that an artifact leaves among W&B's staged files
             artifact = wandb.Artifact(f"{key.replace('/', '-')}-{run.id}", type="explanations")
