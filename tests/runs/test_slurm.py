@@ -179,8 +179,8 @@ def stopped_on_one_rank(folder: Path) -> tuple:
     import random
 
     import numpy as np
-    from runs.test_stop_on_signal import Recording, SignalAt, SmallBatches
     from pytorch_lightning.utilities.exceptions import SIGTERMException
+    from runs.test_stop_on_signal import Recording, SignalAt, SmallBatches
     from tiny import tiny_trainer
 
     from lightning_chex.runs import keep_newest_state
